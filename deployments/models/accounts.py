@@ -1,0 +1,123 @@
+"""People, teams, tokens, and the principal that every permission question takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from django.contrib.auth.models import AbstractUser
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+
+class User(AbstractUser):
+    """A person or a service account. Platform admins own GPUs, quotas and policy."""
+
+    is_platform_admin = models.BooleanField(default=False)
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks: a user, and where a token speaks for them what that token may do."""
+
+    user: User
+    scopes: frozenset[str] = frozenset({"read", "write", "approve", "invoke"})
+    team_ids: frozenset[int] | None = field(default=None)  # None: every team of the user
+
+    @property
+    def is_admin(self) -> bool:
+        return self.user.is_platform_admin and self.user.is_active
+
+    def may(self, scope: str) -> bool:
+        return self.user.is_active and scope in self.scopes
+
+
+class TeamQuerySet(models.QuerySet["Team"]):
+    def active(self) -> TeamQuerySet:
+        return self.filter(archived_at=None)
+
+    def visible_to(self, principal: Principal) -> TeamQuerySet:
+        """Teams whose deployments the principal may see: the own ones, for an admin all."""
+        if not principal.may("read"):
+            return self.none()
+        teams = self if principal.is_admin else self.filter(memberships__user=principal.user)
+        return teams if principal.team_ids is None else teams.filter(pk__in=principal.team_ids)
+
+    def writable_by(self, principal: Principal) -> TeamQuerySet:
+        """Teams in whose name the principal may ask for a model. Admins too only where they belong."""
+        if not principal.may("write"):
+            return self.none()
+        teams = self.active().filter(memberships__user=principal.user)
+        return teams if principal.team_ids is None else teams.filter(pk__in=principal.team_ids)
+
+
+class Team(models.Model):
+    class Policy(models.TextChoices):
+        ASK = "ask", "An admin approves every request"
+        AUTO = "auto", "Approved at once within quota and without guarded options"
+
+    slug = models.SlugField(max_length=20, unique=True)
+    name = models.CharField(max_length=80)
+    # Fixed for ever: the namespace's random suffix makes sure that it is never somebody else's later.
+    namespace = models.CharField(max_length=32, unique=True)
+    policy = models.CharField(max_length=8, choices=Policy, default=Policy.ASK)
+    created_at = models.DateTimeField(default=timezone.now)
+    archived_at = models.DateTimeField(null=True, blank=True)
+    # The team's own objects (namespace, quota, policies) are reconciled like a deployment.
+    next_reconcile_at = models.DateTimeField(null=True, blank=True, default=timezone.now)
+    lease_token = models.UUIDField(null=True, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    failures = models.PositiveIntegerField(default=0)
+    applied_hash = models.CharField(max_length=64, blank=True)
+    ready = models.BooleanField(default=False)
+    blocked_message = models.TextField(blank=True)
+
+    objects = TeamQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["slug"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    class Role(models.TextChoices):
+        MEMBER = "member", "Member"
+        LEAD = "lead", "Lead"
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=8, choices=Role, default=Role.MEMBER)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["team", "user"], name="one_membership_per_team")]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.team} ({self.role})"
+
+
+class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
+    def live(self) -> ApiTokenQuerySet:
+        return self.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now()), revoked_at=None, user__is_active=True)
+
+
+class ApiToken(models.Model):
+    """A bearer token of the REST API. Only its SHA-256 is kept; the first characters tell tokens apart."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_tokens")
+    name = models.CharField(max_length=80)
+    prefix = models.CharField(max_length=12)
+    digest = models.CharField(max_length=64, unique=True)
+    scopes = models.JSONField(default=list)
+    team_ids = models.JSONField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    objects = ApiTokenQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"

@@ -1,0 +1,11 @@
+from django.apps import AppConfig
+
+
+class PortalConfig(AppConfig):
+    name = "portal"
+    verbose_name = "Slipway"
+
+    def ready(self) -> None:
+        from portal.celery import app
+
+        app.set_current()

@@ -1,0 +1,39 @@
+"""Middleware of the site."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest, HttpResponse
+
+HEADER = "X-Request-Id"
+
+
+class RequestIdMiddleware:
+    """Give every request an id that answers, events and log lines carry."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(cast(Any, self))
+
+    def __call__(self, request: HttpRequest) -> HttpResponse | Awaitable[HttpResponse]:
+        # Our own value, never the caller's: it ends in the audit log.
+        request.META["SLIPWAY_REQUEST_ID"] = uuid.uuid4().hex
+        if self.is_async:
+            return self.call_async(request)
+        response: HttpResponse = self.get_response(request)
+        response[HEADER] = request.META["SLIPWAY_REQUEST_ID"]
+        return response
+
+    async def call_async(self, request: HttpRequest) -> HttpResponse:
+        response: HttpResponse = await self.get_response(request)
+        response[HEADER] = request.META["SLIPWAY_REQUEST_ID"]
+        return response

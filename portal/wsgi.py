@@ -1,0 +1,9 @@
+"""Pages and REST for a WSGI server (gunicorn), where the streams run apart."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+
+application = get_wsgi_application()
