@@ -1,0 +1,72 @@
+"""What the fit estimate needs to know about a model and about a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+GIB = 1024**3
+MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model's shape, read from its `config.json` and its file list. Sizes are bytes, lengths are tokens."""
+
+    id: str
+    sha: str = ""
+    architecture: str = ""
+    dtype: str = "bfloat16"
+    quantization: str | None = None
+    weights_bytes: int | None = None
+    params: int | None = None
+    layers: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    hidden: int | None = None
+    intermediate: int | None = None
+    vocab: int | None = None
+    max_position: int | None = None
+    experts: int = 0
+    kv_lora_rank: int | None = None
+    rope_head_dim: int | None = None
+    sliding_window: int | None = None
+    sliding_layers: int = 0
+    gated: bool = False
+    license: str = ""
+
+    @property
+    def is_mla(self) -> bool:
+        """True when attention keeps one compressed latent per token (DeepSeek), the same on every rank."""
+        return self.kv_lora_rank is not None
+
+    @property
+    def has_shape(self) -> bool:
+        """True when the KV cache can be computed from what is known."""
+        if self.is_mla:
+            return bool(self.layers)
+        return bool(self.layers and self.heads and self.kv_heads and self.head_dim)
+
+    def as_json(self) -> dict[str, Any]:
+        """These facts as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Facts from stored JSON; names this version does not know are left out."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in data.items() if name in known})
+
+
+@dataclass(frozen=True)
+class GpuFacts:
+    """One kind of GPU: what vLLM can see of its memory, and what it can compute."""
+
+    product: str
+    visible_gib: float
+    compute_capability: float
+    name: str = ""
+    bandwidth_gbs: float | None = None
+    bf16_tflops: float | None = None

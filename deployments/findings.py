@@ -1,0 +1,113 @@
+"""What a check has to say to a person, and where it belongs in the form and in the API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+SPEC_FIELDS: dict[str, str] = {
+    "/team": "team",
+    "/name": "name",
+    "/spec/source/uri": "source_uri",
+    "/spec/source/revision": "source_revision",
+    "/spec/source/credential": "credential",
+    "/spec/strategy": "strategy",
+    "/spec/flavor": "flavor",
+    "/spec/replicas/min": "replicas_min",
+    "/spec/replicas/max": "replicas_max",
+    "/spec/replicas": "replicas_max",
+    "/spec/engine/profile": "profile",
+    "/spec/engine/args": "args",
+    "/spec/source": "source_uri",
+    "/spec/engine": "profile",
+    "/spec": "",
+    "": "",
+}
+ARGS_POINTER = "/spec/engine/args/"
+
+
+class Severity(StrEnum):
+    """How much a finding weighs: an error stops a request, a warning and an info do not."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result of a check: what is wrong, in which field, and the value that would fix it."""
+
+    severity: Severity
+    code: str
+    pointer: str
+    message: str
+    remedy: str = ""
+    value: int | float | bool | str | None = None
+
+    @property
+    def field(self) -> str:
+        """The form field that this finding stands beside; empty for the form as a whole."""
+        return field_of(self.pointer)
+
+    @property
+    def is_error(self) -> bool:
+        """True when a request with this finding must not be submitted."""
+        return self.severity is Severity.ERROR
+
+    def as_json(self) -> dict[str, object]:
+        """This finding as the API and the command line show it."""
+        return {
+            "severity": self.severity.value,
+            "code": self.code,
+            "field": self.field,
+            "pointer": self.pointer,
+            "message": self.message,
+            "remedy": self.remedy,
+            "value": self.value,
+        }
+
+
+def error(code: str, pointer: str, message: str, remedy: str = "", value: object = None) -> Finding:
+    """A finding that stops the request."""
+    return Finding(Severity.ERROR, code, pointer, message, remedy, _plain(value))
+
+
+def warning(code: str, pointer: str, message: str, remedy: str = "", value: object = None) -> Finding:
+    """A finding that a person should read before going on."""
+    return Finding(Severity.WARNING, code, pointer, message, remedy, _plain(value))
+
+
+def info(code: str, pointer: str, message: str, remedy: str = "", value: object = None) -> Finding:
+    """A finding that only tells."""
+    return Finding(Severity.INFO, code, pointer, message, remedy, _plain(value))
+
+
+def has_errors(findings: Iterable[Finding]) -> bool:
+    """True when any of the findings stops the request."""
+    return any(finding.is_error for finding in findings)
+
+
+def field_of(pointer: str) -> str:
+    """The form field for a JSON pointer into a request; engine flags become `max_model_len`."""
+    if pointer.startswith(ARGS_POINTER):
+        return _unescape(pointer[len(ARGS_POINTER) :].split("/", 1)[0]).replace("-", "_")
+    while pointer not in SPEC_FIELDS and "/" in pointer:
+        pointer = pointer.rsplit("/", 1)[0]
+    return SPEC_FIELDS.get(pointer, "")
+
+
+def arg_pointer(flag: str) -> str:
+    """The JSON pointer of one engine flag, as `/spec/engine/args/max-model-len`."""
+    return ARGS_POINTER + flag.replace("~", "~0").replace("/", "~1")
+
+
+def _unescape(part: str) -> str:
+    return part.replace("~1", "/").replace("~0", "~")
+
+
+def _plain(value: object) -> int | float | bool | str | None:
+    if value is None or isinstance(value, int | float | bool | str):
+        return value
+    return str(value)

@@ -1,0 +1,124 @@
+"""What every builder shares: the wish, names, labels, hashes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeAlias
+
+from deployments.labels import (
+    ANNOTATION_HASH,
+    LABEL_DEPLOYMENT,
+    LABEL_INSTALL,
+    LABEL_REVISION,
+    LABEL_TEAM,
+    MANAGED_BY,
+)
+from deployments.spec import DeploymentSpec, canonical
+
+Object: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What a spec was resolved to at submission; part of what an approval signs."""
+
+    commit: str
+    image: str
+    product: str
+    resource_name: str = "nvidia.com/gpu"
+    gpus_per_replica: int = 1
+    weights_bytes: int | None = None
+    storage_uri: str = ""
+    engine_version: str = ""
+    secret_names: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """This resolution as plain JSON values."""
+        return {**asdict(self), "secret_names": list(self.secret_names)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Resolution:
+        """A resolution from stored JSON."""
+        return cls(**{**data, "secret_names": tuple(data.get("secret_names", ()))})
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Where Slipway's own parts stand on the cluster, as its operator configured them."""
+
+    gateway_name: str = "kserve-ingress-gateway"
+    gateway_namespace: str = "kserve"
+    monitoring_namespace: str = "monitoring"
+    portal_namespace: str = "slipway-system"
+    worker_account: str = "slipway-worker"
+    live_account: str = "slipway-live"
+    cluster_cidrs: tuple[str, ...] = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+    api_server_cidrs: tuple[str, ...] = ()
+    storage_container: str = "slipway-hf"
+    initializer_image: str = ""
+    scrape_interval_seconds: int = 5
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One approved revision of a deployment, with everything its objects are built from."""
+
+    install_id: str
+    deployment_id: str
+    name: str
+    namespace: str
+    team: str
+    revision: int
+    spec: DeploymentSpec
+    resolution: Resolution
+    platform: Platform = field(default_factory=Platform)
+
+
+@dataclass(frozen=True)
+class TeamWish:
+    """A team's namespace: who it belongs to, and the GPUs of each resource name it may hold."""
+
+    install_id: str
+    team: str
+    namespace: str
+    gpus: Mapping[str, int] = field(default_factory=dict)
+    platform: Platform = field(default_factory=Platform)
+
+
+def labels_of(wish: Wish) -> dict[str, str]:
+    """The labels every object of a deployment carries."""
+    return {
+        "app.kubernetes.io/managed-by": MANAGED_BY,
+        LABEL_INSTALL: wish.install_id,
+        LABEL_TEAM: wish.team,
+        LABEL_DEPLOYMENT: wish.deployment_id,
+        LABEL_REVISION: str(wish.revision),
+    }
+
+
+def object_hash(obj: Mapping[str, Any]) -> str:
+    """A short hash of a rendered object: equal hashes mean that nothing needs to be written."""
+    return hashlib.sha256(canonical(obj)).hexdigest()[:16]
+
+
+def short_hash(*parts: str) -> str:
+    """Ten hex digits that name these parts together."""
+    return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:10]
+
+
+def sealed(objects: Iterable[Object]) -> list[Object]:
+    """The same objects, each with the hash of its own content as an annotation."""
+    result: list[Object] = []
+    for obj in objects:
+        metadata = obj["metadata"]
+        annotations = {**metadata.get("annotations", {}), ANNOTATION_HASH: object_hash(obj)}
+        result.append({**obj, "metadata": {**metadata, "annotations": annotations}})
+    return result
+
+
+def key_of(obj: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """(apiVersion, kind, namespace, name) of an object; the namespace is empty for cluster objects."""
+    metadata = obj["metadata"]
+    return str(obj["apiVersion"]), str(obj["kind"]), str(metadata.get("namespace", "")), str(metadata["name"])

@@ -1,0 +1,76 @@
+"""What the rules of preflight may look at: rows the watcher and the services keep, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from deployments.engine.facts import GpuFacts, ModelFacts
+from deployments.engine.gpus import gpu_facts
+from deployments.engine.profiles import EngineProfile, seeded_profiles
+from deployments.sources.checks import SourceCheck
+
+
+@dataclass(frozen=True)
+class FlavorFacts:
+    """One kind of GPU on the cluster. Free counts are None when the cluster has not been seen."""
+
+    slug: str
+    product: str
+    memory_mib: int
+    compute_capability: float
+    gpus_per_node: int
+    title: str = ""
+    resource_name: str = "nvidia.com/gpu"
+    total: int | None = None
+    free: int | None = None
+    largest_free_block: int | None = None
+    enabled: bool = True
+
+    @property
+    def gpu(self) -> GpuFacts:
+        """What the fit estimate needs of this GPU."""
+        return gpu_facts(self.product, self.memory_mib, self.compute_capability)
+
+    @property
+    def label(self) -> str:
+        """The name people know it by."""
+        return self.title or self.slug
+
+
+@dataclass(frozen=True)
+class QuotaFacts:
+    """A team's allowance of one flavor, in GPUs. `held` is what the edited deployment already holds."""
+
+    limit: int
+    reserved: int = 0
+    held: int = 0
+
+    @property
+    def available(self) -> int:
+        """GPUs that this request may take."""
+        return max(0, self.limit - self.reserved + self.held)
+
+
+@dataclass(frozen=True)
+class ClusterFacts:
+    """What the cluster can do, as last seen. `missing` names absent parts (KServe, the gateway, …)."""
+
+    seen: bool = True
+    sandbox: bool = False
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything the rules may know. `model` is None until the source was looked up."""
+
+    flavors: Mapping[str, FlavorFacts] = field(default_factory=dict)
+    quotas: Mapping[str, QuotaFacts] = field(default_factory=dict)
+    profiles: Mapping[str, EngineProfile] = field(default_factory=seeded_profiles)
+    model: ModelFacts | None = None
+    source_check: SourceCheck | None = None
+    credentials: frozenset[str] = frozenset()
+    name_taken: bool = False
+    namespace: str = ""
+    cluster: ClusterFacts = field(default_factory=ClusterFacts)

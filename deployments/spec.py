@@ -1,0 +1,243 @@
+"""The closed shape of a wish: form, API, files and tests all build a `DeploymentSpec`, and nothing else.
+
+Only the shape lives here. What a value means on this cluster, for this model and this team, is the business
+of `deployments.preflight`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any, Self, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+ArgValue: TypeAlias = int | float | bool | str
+
+MAX_REPLICAS = 50
+MAX_NAME = 40
+MAX_LABEL = 63
+MAX_ARGS = 64
+MAX_NUMBER = 10**12
+MAX_TEXT = 256
+
+SLUG = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+FLAG_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+TEXT_VALUE = re.compile(r"[A-Za-z0-9._/:+-]*")
+URI_TEXT = re.compile(r"[\x21-\x7e]+")
+# Go templates (KServe), variable expansion (kubelet), a shell (presets): a value meets all three.
+EXPANSIONS = ("{{", "}}", "$(", "${", "`")
+
+
+class Strategy(StrEnum):
+    """How a model is run on the cluster."""
+
+    STANDARD = "standard"
+    DISAGGREGATED = "disaggregated"
+    OCI_VOLUME = "oci-volume"
+
+
+AVAILABLE_STRATEGIES = frozenset({Strategy.STANDARD})
+
+
+def hazard(text: str) -> str | None:
+    """Why this text must not reach the cluster, in words; None when it is harmless."""
+    for marker in EXPANSIONS:
+        if marker in text:
+            return f"may not contain “{marker}”: it would be expanded on the cluster"
+    if text.startswith("-"):
+        return "may not begin with “-”: it would be read as another flag"
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
+        return "may not contain control characters"
+    return None
+
+
+def _closed_text(pattern: re.Pattern[str], allowed: str) -> BeforeValidator:
+    def check(value: object) -> object:
+        if isinstance(value, str):
+            if reason := hazard(value):
+                raise ValueError(f"This {reason}.")
+            if value and not pattern.fullmatch(value):
+                raise ValueError(f"Use {allowed} only.")
+        return value
+
+    return BeforeValidator(check)
+
+
+Slug = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_LABEL),
+    _closed_text(SLUG, "lower-case letters, digits, “-” and “.”"),
+]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Source(_Closed):
+    """Where the weights come from."""
+
+    uri: Annotated[str, Field(min_length=1, max_length=512), _closed_text(URI_TEXT, "printable characters")]
+    revision: (
+        Annotated[
+            str,
+            Field(min_length=1, max_length=128),
+            _closed_text(REVISION, "letters, digits, “.”, “_”, “/” and “-”"),
+        ]
+        | None
+    ) = None
+    credential: Slug | None = None
+
+
+class Replicas(_Closed):
+    """Between how many copies the deployment may run."""
+
+    min: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = 1
+    max: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"The most replicas ({self.max}) must not be below the fewest ({self.min}).")
+        return self
+
+
+def _check_arg(name: str, value: object) -> ArgValue:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("Must be a finite number.")
+        if abs(value) > MAX_NUMBER:
+            raise ValueError(f"Must be between -{MAX_NUMBER:,} and {MAX_NUMBER:,}.")
+        return value
+    if isinstance(value, str):
+        if len(value) > MAX_TEXT:
+            raise ValueError(f"At most {MAX_TEXT} characters, this has {len(value):,}.")
+        if reason := hazard(value):
+            raise ValueError(f"This {reason}.")
+        if not value or not TEXT_VALUE.fullmatch(value):
+            raise ValueError("Use letters, digits, “.”, “_”, “/”, “:”, “+” and “-” only.")
+        return value
+    raise ValueError("Must be a number, true or false, or a word.")
+
+
+class Engine(_Closed):
+    """Which engine profile runs the model, and the flags given to it (vLLM's own names, without dashes)."""
+
+    profile: Slug = "vllm-0.32.0"
+    args: dict[str, Any] = Field(default_factory=dict, max_length=MAX_ARGS)
+
+    @field_validator("args")
+    @classmethod
+    def _closed_args(cls, args: dict[str, Any]) -> dict[str, ArgValue]:
+        problems: dict[str, str] = {}
+        checked: dict[str, ArgValue] = {}
+        for name, value in args.items():
+            if not FLAG_NAME.fullmatch(name) or len(name) > MAX_LABEL:
+                problems[name] = flag_name_problem(name)
+                continue
+            try:
+                checked[name] = _check_arg(name, value)
+            except ValueError as error:
+                problems[name] = str(error)
+        if problems:
+            raise ArgsError(problems)
+        return checked
+
+
+class ArgsError(ValueError):
+    """Problems by engine flag; `spec_errors` takes them apart again."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        self.problems = dict(problems)
+        super().__init__("; ".join(f"{name[:64]}: {text}" for name, text in problems.items()))
+
+
+def flag_name_problem(name: str) -> str:
+    """Why `name` is not how an engine flag is written here."""
+    bare = name.lstrip("-").replace("_", "-").split("=", 1)[0].lower()
+    if bare != name and FLAG_NAME.fullmatch(bare) and len(bare) <= MAX_LABEL:
+        return f"Write this flag as “{bare}”, with its value apart."
+    return "This is not the name of a vLLM flag."
+
+
+class DeploymentSpec(_Closed):
+    """What a team wants to run. Immutable; equal specs have equal JSON."""
+
+    source: Source
+    strategy: Strategy = Strategy.STANDARD
+    flavor: Slug
+    replicas: Replicas = Replicas()
+    engine: Engine = Engine()
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _available(cls, value: object) -> object:
+        if isinstance(value, str):
+            try:
+                strategy = Strategy(value)
+            except ValueError:
+                raise ValueError(f"Choose one of: {', '.join(s.value for s in Strategy)}.") from None
+            if strategy not in AVAILABLE_STRATEGIES:
+                raise ValueError(f"The strategy “{strategy.value}” comes with a later release. Choose “standard”.")
+            return strategy
+        return value
+
+    @property
+    def tensor_parallel(self) -> int:
+        """GPUs that one layer is split over."""
+        return self._count("tensor-parallel-size")
+
+    @property
+    def pipeline_parallel(self) -> int:
+        """Groups of layers that run one after the other."""
+        return self._count("pipeline-parallel-size")
+
+    @property
+    def gpus_per_replica(self) -> int:
+        """GPUs that one replica holds: tensor-parallel size times pipeline-parallel size."""
+        return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def gpus(self) -> int:
+        """GPUs at the most replicas, without the surge of a rollout."""
+        return self.gpus_per_replica * self.replicas.max
+
+    def _count(self, flag: str) -> int:
+        value = self.engine.args.get(flag, 1)
+        return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else 1
+
+    def to_json(self) -> dict[str, Any]:
+        """This spec as plain JSON values, every field written out."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Build a spec from decoded JSON; raises ValidationError (see `spec_errors.flat_errors`)."""
+        return cls.model_validate(data)
+
+
+class DeploymentRequest(_Closed):
+    """One wish as files and the API carry it: for whom, under which name, and what."""
+
+    team: Slug
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+    spec: DeploymentSpec
+
+
+def canonical(data: object) -> bytes:
+    """JSON with one spelling: sorted keys, no spaces, UTF-8; the bytes that digests are made from."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest(spec: DeploymentSpec, resolution: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> str:
+    """The sha256 (hex) that an approval signs: over spec, resolution and rendered objects."""
+    document = {"spec": spec.to_json(), "resolution": dict(resolution), "objects": list(objects)}
+    return hashlib.sha256(canonical(document)).hexdigest()

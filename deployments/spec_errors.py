@@ -1,0 +1,137 @@
+"""The one place where errors of a spec become form fields, JSON pointers and plain words."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from deployments.findings import ARGS_POINTER, Finding, arg_pointer, error, field_of
+from deployments.spec import (
+    ArgsError,
+    DeploymentRequest,
+    DeploymentSpec,
+    Engine,
+    Replicas,
+    Source,
+    flag_name_problem,
+)
+
+_LEVELS: dict[str, type[BaseModel]] = {
+    "": DeploymentRequest,
+    "/spec": DeploymentSpec,
+    "/spec/source": Source,
+    "/spec/replicas": Replicas,
+    "/spec/engine": Engine,
+}
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One error of a spec: where in the JSON, beside which form field, and what to say."""
+
+    pointer: str
+    field: str
+    message: str
+    code: str = "invalid"
+
+    def as_finding(self) -> Finding:
+        """The same error as a preflight finding."""
+        return error(self.code, self.pointer, self.message)
+
+
+def flat_errors(failure: ValidationError, *, prefix: str = "/spec") -> list[FieldError]:
+    """Every error in `failure`, flat and in plain words.
+
+    `prefix` is where the validated model stands in the request: "/spec" for a DeploymentSpec, "" for a
+    DeploymentRequest.
+    """
+    found: list[FieldError] = []
+    # Inputs stay out: an error must never carry back what somebody typed into a wrong field.
+    for item in failure.errors(include_input=False, include_url=False):
+        location = prefix + "".join(f"/{_escape(str(part))}" for part in item["loc"])
+        cause = (item.get("ctx") or {}).get("error")
+        if isinstance(cause, ArgsError):
+            found += [_arg_error(name, message) for name, message in cause.problems.items()]
+            continue
+        pointer = "/spec/replicas/max" if location == "/spec/replicas" and cause else location
+        found.append(FieldError(pointer, field_of(pointer), _words(item, pointer), _code(item["type"])))
+    return found
+
+
+def parse_spec(data: object) -> tuple[DeploymentSpec | None, list[FieldError]]:
+    """The spec in `data`, or what is wrong with it."""
+    try:
+        return DeploymentSpec.from_json(data), []
+    except ValidationError as failure:
+        return None, flat_errors(failure)
+
+
+def parse_request(data: object) -> tuple[DeploymentRequest | None, list[FieldError]]:
+    """The request (team, name, spec) in `data`, or what is wrong with it."""
+    try:
+        return DeploymentRequest.model_validate(data), []
+    except ValidationError as failure:
+        return None, flat_errors(failure, prefix="")
+
+
+def _arg_error(name: str, message: str) -> FieldError:
+    pointer = arg_pointer(name[:80])
+    code = "flag_name" if message == flag_name_problem(name) else "invalid"
+    return FieldError(pointer, field_of(pointer), message, code)
+
+
+def _words(item: Any, pointer: str) -> str:
+    kind, context = item["type"], item.get("ctx") or {}
+    if kind == "value_error":
+        return str(context.get("error", item["msg"]))
+    if kind == "extra_forbidden":
+        return _unknown_field(pointer)
+    if kind in _WORDS:
+        return _WORDS[kind].format(**context)
+    return "This value is not valid here."
+
+
+def _unknown_field(pointer: str) -> str:
+    parent, _, name = pointer.rpartition("/")
+    model = _LEVELS.get(parent)
+    known: Iterable[str] = model.model_fields if model else ()
+    close = difflib.get_close_matches(name, list(known), n=1)
+    hint = f" Did you mean “{close[0]}”?" if close else ""
+    return f"Slipway does not know this field.{hint}"
+
+
+def _code(kind: str) -> str:
+    return {"missing": "required", "extra_forbidden": "unknown_field"}.get(kind, "invalid")
+
+
+def _escape(part: str) -> str:
+    return part[:80].replace("~", "~0").replace("/", "~1")
+
+
+_WORDS: dict[str, str] = {
+    "missing": "This field is required.",
+    "string_type": "Must be text.",
+    "string_too_short": "Must not be empty.",
+    "string_too_long": "At most {max_length} characters.",
+    "int_type": "Must be a whole number.",
+    "int_parsing": "Must be a whole number.",
+    "int_from_float": "Must be a whole number.",
+    "float_type": "Must be a number.",
+    "bool_type": "Must be true or false.",
+    "finite_number": "Must be a finite number.",
+    "greater_than_equal": "Must be at least {ge}.",
+    "less_than_equal": "Must be at most {le}.",
+    "greater_than": "Must be more than {gt}.",
+    "less_than": "Must be less than {lt}.",
+    "dict_type": "Must be an object with one entry per flag.",
+    "model_type": "Must be an object.",
+    "model_attributes_type": "Must be an object.",
+    "too_long": "At most {max_length} entries.",
+    "is_instance_of": "This value is not valid here.",
+}
+
+__all__ = ["ARGS_POINTER", "FieldError", "flat_errors", "parse_request", "parse_spec"]
