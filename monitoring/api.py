@@ -1,0 +1,59 @@
+"""Figures of one deployment over the REST API."""
+
+from __future__ import annotations
+
+from django.shortcuts import get_object_or_404
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from deployments.models import Deployment
+from deployments.services.principals import principal_of
+
+from . import pages
+from .panels import BY_ID, PANELS, Scope
+from .prometheus import Range, prometheus
+from .readings import read_health, read_panel
+
+
+class DeploymentMetrics(APIView):
+    """Every panel, or those that `panel` names, over one of the ranges 15m, 1h, 6h, 24h."""
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("range", OpenApiTypes.STR, enum=list(pages.RANGES)),
+            OpenApiParameter("panel", OpenApiTypes.STR, enum=list(BY_ID), many=True),
+        ],
+        responses=OpenApiTypes.OBJECT,
+    )
+    def get(self, request: Request, pk: int) -> Response:
+        visible = Deployment.objects.visible_to(principal_of(request)).select_related("team")
+        deployment = get_object_or_404(visible, pk=pk)
+        named = set(request.query_params.getlist("panel"))
+        wanted = [panel for panel in PANELS if not named or panel.id in named]
+        over = Range.last(pages.RANGES[pages.chosen_range(request.query_params.get("range"))][1])
+        scope = Scope.deployment(deployment.pk, deployment.team.namespace)
+        state = read_health(prometheus(), scope)
+        readings = [read_panel(prometheus(), panel, scope, over, state) for panel in wanted]
+        return Response(
+            {
+                "start": over.start,
+                "end": over.end,
+                "step": over.step,
+                "panels": [
+                    {
+                        "id": reading.panel.id,
+                        "title": reading.panel.title,
+                        "unit": reading.panel.unit,
+                        "display": reading.display.value,
+                        "message": reading.sentence,
+                        "series": [
+                            {"name": line.labels.get("series", ""), "points": line.points} for line in reading.series
+                        ],
+                    }
+                    for reading in readings
+                ],
+            }
+        )

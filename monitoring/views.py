@@ -1,0 +1,131 @@
+"""Chart pages and fragments. They read Prometheus alone; who may see what is decided by the querysets."""
+
+from __future__ import annotations
+
+import csv
+from datetime import UTC, datetime
+
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.views.decorators.http import require_safe
+
+from deployments.models import Deployment, Team
+from deployments.services.principals import principal_of
+
+from . import pages
+from .charts import show, sparkline
+from .panels import BY_ID, DEPLOYMENT_LABEL, OVERVIEW_IDS, PANELS, Scope, columns
+from .prometheus import PrometheusUnreachableError, QueryRefusedError, Range, prometheus
+from .readings import read_health, read_panel
+
+MOST_COLUMNS = 100  # deployments whose figures one request may ask for
+
+
+def _deployment(request: HttpRequest, pk: int) -> Deployment:
+    visible = Deployment.objects.visible_to(principal_of(request)).select_related("team", "latest", "approved")
+    return get_object_or_404(visible, pk=pk)
+
+
+def _scope(deployment: Deployment) -> Scope:
+    return Scope.deployment(deployment.pk, deployment.team.namespace)
+
+
+def _fleet_scope(request: HttpRequest) -> Scope:
+    principal = principal_of(request)
+    namespaces = Team.objects.visible_to(principal).values_list("namespace", flat=True)
+    return Scope.fleet(tuple(namespaces), everything=principal.is_admin and principal.team_ids is None)
+
+
+@require_safe
+@login_required
+def deployment_metrics(request: HttpRequest, pk: int) -> HttpResponse:
+    """The tab with all panels; the charts come by themselves."""
+    chosen = pages.chosen_range(request.GET.get("range"))
+    context = {"deployment": _deployment(request, pk), "tab": "metrics", "range": chosen, "ranges": pages.RANGES}
+    return render(request, "monitoring/deployment.html", context)
+
+
+@require_safe
+@login_required
+def deployment_charts(request: HttpRequest, pk: int) -> HttpResponse:
+    """Charts of one deployment: four for its overview, all with ?set=all."""
+    deployment = _deployment(request, pk)
+    chosen = pages.chosen_range(request.GET.get("range"))
+    every = request.GET.get("set") == "all"
+    panels = PANELS if every else tuple(BY_ID[panel] for panel in OVERVIEW_IDS)
+    found = pages.cards(prometheus(), _scope(deployment), chosen, panels)
+    context = {"cards": found, "range": chosen, "every": every, "deployment": deployment}
+    return render(request, "monitoring/_charts.html", context)
+
+
+@require_safe
+@login_required
+def panel_csv(request: HttpRequest, pk: int, panel: str) -> HttpResponse:
+    """One panel's values, for a spreadsheet. Times in UTC, values in the panel's base unit."""
+    if panel not in BY_ID:
+        raise Http404
+    deployment = _deployment(request, pk)
+    over = Range.last(pages.RANGES[pages.chosen_range(request.GET.get("range"))][1])
+    scope = _scope(deployment)
+    reading = read_panel(prometheus(), BY_ID[panel], scope, over, read_health(prometheus(), scope))
+    response = HttpResponse(content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{deployment.name}-{panel}.csv"'
+    writer = csv.writer(response)
+    writer.writerow(["time", "series", f"value ({BY_ID[panel].unit})"])
+    for line in reading.series:
+        for at, value in line.points:
+            writer.writerow([datetime.fromtimestamp(at, UTC).isoformat(), line.labels.get("series", ""), value])
+    return response
+
+
+@require_safe
+@login_required
+def fleet(request: HttpRequest) -> HttpResponse:
+    chosen = pages.chosen_range(request.GET.get("range"))
+    return render(request, "monitoring/fleet.html", {"range": chosen, "ranges": pages.RANGES, "section": "metrics"})
+
+
+@require_safe
+@login_required
+def fleet_charts(request: HttpRequest) -> HttpResponse:
+    """Charts over every deployment one may see; with ?set=overview only throughput and failures."""
+    chosen = pages.chosen_range(request.GET.get("range"))
+    few = request.GET.get("set") == "overview"
+    panels = (BY_ID["throughput"], BY_ID["failures"]) if few else PANELS
+    context = {"cards": pages.cards(prometheus(), _fleet_scope(request), chosen, panels), "range": chosen, "every": not few}
+    return render(request, "monitoring/_charts.html", context)
+
+
+@require_safe
+@login_required
+def fleet_columns(request: HttpRequest) -> HttpResponse:
+    """Figures for the rows of a deployment table, swapped into their cells: four queries for any number of rows."""
+    asked = [int(pk) for pk in request.GET.get("ids", "").split(",") if pk.isdigit() and len(pk) < 19][:MOST_COLUMNS]
+    visible = Deployment.objects.visible_to(principal_of(request)).filter(pk__in=asked)
+    rows = {str(pk): {"pk": pk} for pk in visible.values_list("pk", flat=True)}
+    return render(request, "monitoring/_columns.html", {"rows": _columns(_fleet_scope(request), rows)})
+
+
+def _columns(scope: Scope, rows: dict[str, dict[str, object]]) -> list[dict[str, object]]:
+    door, over = prometheus(), Range.last(3600, points=60)
+    queries = columns(scope, over.window)
+    try:
+        for name, unit in (("ttft", "s"), ("tokens", "tok/s"), ("kv", "ratio")):
+            for line in door.instant(queries[name], ttl=10):
+                if row := rows.get(line.labels.get(DEPLOYMENT_LABEL, "")):
+                    row[name], row[f"{name}_unit"] = show(line.last, unit)
+                    row[f"{name}_value"] = line.last
+        for line in door.range(queries["ttft"], over):
+            if row := rows.get(line.labels.get(DEPLOYMENT_LABEL, "")):
+                row["spark"] = sparkline(line, over.start, over.end, over.step)
+    except (PrometheusUnreachableError, QueryRefusedError):
+        return [{"pk": row["pk"], "unknown": True} for row in rows.values()]
+    return list(rows.values())
+
+
+@require_safe
+@login_required
+def badge(request: HttpRequest) -> HttpResponse:
+    """Whether Prometheus answers, for the top bar."""
+    return render(request, "monitoring/_badge.html", {"reachable": prometheus().reachable()})
