@@ -7,7 +7,7 @@ import base64
 import logging
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class Client:
         """Merge `body` into the object (RFC 7386)."""
         return await self._call("PATCH", path, body, params=params, content_type=MERGE_PATCH)
 
-    async def json_patch(self, path: str, operations: list[Obj], **params: Any) -> Obj:
+    async def json_patch(self, path: str, operations: Sequence[Obj], **params: Any) -> Obj:
         """Apply RFC 6902 operations; 422 when a `test` fails."""
         return await self._call("PATCH", path, operations, params=params, content_type=JSON_PATCH)
 
@@ -112,8 +112,8 @@ class Client:
         Bookmarks are yielded too: they carry a newer resourceVersion. A stream silent for 75 s raises
         httpx.ReadTimeout.
         """
-        query = {"watch": True, "allowWatchBookmarks": True, "resourceVersion": resource_version}
-        query = _query(query | {"timeoutSeconds": WATCH_SECONDS} | params)
+        own = {"watch": True, "allowWatchBookmarks": True, "timeoutSeconds": WATCH_SECONDS}
+        query = _query(own | {"resourceVersion": resource_version} | params)
         timeout = httpx.Timeout(30.0, read=WATCH_SILENCE, pool=None)
         async with self.http.stream("GET", path, params=query, timeout=timeout) as answer:
             if answer.status_code >= 400:
@@ -249,7 +249,7 @@ def _error(answer: httpx.Response) -> ApiError:
 
 
 def _read_kubeconfig(path: Path) -> tuple[str, dict[str, str], ssl.SSLContext | bool]:
-    config = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    config = yaml.safe_load(path.read_text())
     named = {kind: {entry["name"]: entry for entry in config[kind]} for kind in ("contexts", "clusters", "users")}
     context = named["contexts"][config["current-context"]]["context"]
     cluster = named["clusters"][context["cluster"]]["cluster"]

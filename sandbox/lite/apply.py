@@ -1,0 +1,218 @@
+"""Server-side apply and the bookkeeping of all other writes, after structured-merge-diff."""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime
+from typing import Any
+
+from sandbox.lite import errors
+from sandbox.lite.fields import (
+    Fields,
+    Path,
+    TypedError,
+    closure,
+    compare,
+    dotted,
+    field_set,
+    item_step,
+)
+from sandbox.lite.managers import Manager, Managers, Owned, read_managers, strip, without, write_managers
+from sandbox.lite.resources import Resource
+from sandbox.lite.schema import Schema
+
+Obj = dict[str, Any]
+
+
+def now() -> str:
+    """Return the time as Kubernetes writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def track_update(resource: Resource, live: Obj | None, new: Obj, manager: str, subresource: str) -> None:
+    """Write into `new` who owns what after a create, update or patch by `manager`."""
+    managers = _base_managers(live, new, subresource)
+    before = _bare(live) if live else _empty(new)
+    found = compare(before, _bare(new), resource.schema)
+    changed = strip(found.added | found.modified, subresource, resource.has_status)
+    me = Manager(manager, "Update", subresource, resource.api_version)
+    managers = without(managers, found.removed)
+    mine = managers.pop(me, None)
+    managers = without(managers, changed)
+    fields = changed | (set(mine.fields) if mine else set())
+    if fields:
+        stamp = mine.time if mine is not None and not changed else now()
+        managers[me] = Owned(frozenset(fields), resource.api_version, stamp)
+    new["metadata"]["managedFields"] = write_managers(managers)
+    if not managers:
+        del new["metadata"]["managedFields"]
+
+
+def apply(
+    resource: Resource, live: Obj | None, config: Obj, manager: str, *, force: bool, subresource: str = ""
+) -> Obj:
+    """Return the object after `manager` applied `config`; `live` itself when nothing changed.
+
+    Raises StatusError 500 when `config` does not fit the schema, 409 on conflicts without `force`.
+    """
+    schema = resource.schema
+    given = _bare(config)
+    try:
+        wanted = strip(field_set(given, schema), subresource, resource.has_status)
+    except TypedError as error:
+        raise errors.StatusError(500, "", _typed_message(resource, config, str(error))) from None
+    if subresource == "status":
+        given = {key: given[key] for key in ("apiVersion", "kind", "metadata", "status") if key in given}
+    elif resource.has_status:
+        given.pop("status", None)
+    managers = _live_managers(resource, live)
+    me = Manager(manager, "Apply", subresource)
+    before = _bare(live) if live else _empty(config)
+    merged: Obj = merge(before, given, schema)
+    last = managers.get(me)
+    managers[me] = Owned(frozenset(wanted), resource.api_version, now())
+    if last:
+        owned = closure({path for entry in managers.values() for path in entry.fields})
+        merged = remove(merged, closure(set(last.fields)) - owned, schema)
+    found = compare(before, merged, schema)
+    others = {other: entry for other, entry in managers.items() if other != me}
+    conflicts = {
+        other: clash
+        for other, entry in others.items()
+        if (clash := strip(set(entry.fields) & (found.added | found.modified), "", False))
+    }
+    if conflicts and not force:
+        raise _conflict(conflicts)
+    taken = {path for clash in conflicts.values() for path in clash}
+    kept = without(without(others, taken), found.removed)
+    mine = Owned(managers[me].fields, resource.api_version, managers[me].time)
+    if live is not None and last is not None and mine.fields == last.fields and not _any(found) and kept == others:
+        return live
+    if mine.fields:
+        kept[me] = mine
+    merged["metadata"]["managedFields"] = write_managers(kept)
+    return merged
+
+
+def merge(live: Any, config: Any, schema: Schema) -> Any:
+    """Lay `config` over `live` as the schema says: maps and associative lists join, the rest is replaced."""
+    if isinstance(live, dict) and isinstance(config, dict) and not schema.atomic:
+        joined = dict(live)
+        for name, value in config.items():
+            below = schema.field(name) or Schema.ANY
+            joined[name] = merge(live[name], value, below) if name in live else copy.deepcopy(value)
+        return joined
+    if isinstance(live, list) and isinstance(config, list) and (schema.is_set or schema.keys):
+        return _merge_lists(live, config, schema)
+    return copy.deepcopy(config)
+
+
+def remove(value: Any, fields: Fields, schema: Schema, path: Path = ()) -> Any:
+    """Return `value` without the parts at `fields`."""
+    if isinstance(value, dict) and not schema.atomic:
+        left = {}
+        for name, child in value.items():
+            step = (*path, f"f:{name}")
+            if step not in fields:
+                left[name] = remove(child, fields, schema.field(name) or Schema.ANY, step)
+        return left
+    if isinstance(value, list) and (schema.is_set or schema.keys):
+        kept = []
+        for item in value:
+            step = (*path, item_step(item, schema, path))
+            if step not in fields:
+                kept.append(remove(item, fields, schema.items, step))
+        return kept
+    return value
+
+
+def _merge_lists(live: list[Any], config: list[Any], schema: Schema) -> list[Any]:
+    """Join by key, in an order that respects both lists as far as they agree."""
+    left = {item_step(item, schema, ()): item for item in live}
+    right = {item_step(item, schema, ()): item for item in config}
+    result: list[Any] = []
+    waiting = list(left)
+    for step, item in right.items():
+        if step in left:
+            # what stood before the shared item and is not named by the other side stays before it
+            position = waiting.index(step) if step in waiting else -1
+            while position > 0 and waiting[0] not in right:
+                result.append(left[waiting.pop(0)])
+                position -= 1
+            if step in waiting:
+                waiting.remove(step)
+            result.append(merge(left[step], item, schema.items))
+        else:
+            result.append(copy.deepcopy(item))
+    rest = [left[step] for step in waiting if step not in right]
+    return result + rest
+
+
+def _base_managers(live: Obj | None, new: Obj, subresource: str) -> Managers:
+    """Take the managers the writer sent, when well-formed (that is how they are rewritten), else the stored ones."""
+    sent = new["metadata"].get("managedFields")
+    if sent == [{}]:
+        return {}
+    stored = live["metadata"].get("managedFields") if live else None
+    if sent and not subresource:
+        try:
+            return read_managers(sent)
+        except (KeyError, ValueError, AttributeError, TypeError):
+            pass
+    return read_managers(stored)
+
+
+def _live_managers(resource: Resource, live: Obj | None) -> Managers:
+    if live is None:
+        return {}
+    managers = read_managers(live["metadata"].get("managedFields"))
+    if not managers:
+        fields = strip(field_set_loosely(_bare(live), resource.schema), "", resource.has_status)
+        before = Manager("before-first-apply", "Update", "", resource.api_version)
+        managers[before] = Owned(frozenset(fields), resource.api_version, now())
+    return managers
+
+
+def field_set_loosely(obj: Obj, schema: Schema) -> Fields:
+    """Return the paths of an object that may have fields its schema no longer declares."""
+    found = compare({}, obj, schema)
+    return found.added | found.modified
+
+
+def _bare(obj: Obj) -> Obj:
+    meta = {key: value for key, value in (obj.get("metadata") or {}).items() if key != "managedFields"}
+    return obj | {"metadata": meta}
+
+
+def _empty(obj: Obj) -> Obj:
+    return {"apiVersion": obj.get("apiVersion"), "kind": obj.get("kind"), "metadata": {}}
+
+
+def _any(found: Any) -> bool:
+    return bool(found.added or found.removed or found.modified)
+
+
+def _typed_message(resource: Resource, config: Obj, why: str) -> str:
+    meta = config.get("metadata") or {}
+    named = f"{meta.get('namespace', '')}/{meta.get('name', '')}"
+    return f"failed to create typed patch object ({named}; {resource.api_version}, Kind={resource.kind}): {why}"
+
+
+def _conflict(conflicts: dict[Manager, Fields]) -> errors.StatusError:
+    causes, lines = [], []
+    for manager in sorted(conflicts, key=lambda m: (m.name, m.operation, m.subresource)):
+        who = f'"{manager.name}"'
+        if manager.subresource:
+            who += f' with subresource "{manager.subresource}"'
+        if manager.operation == "Update":
+            who += f" using {manager.api_version}"
+        paths = sorted(dotted(path) for path in conflicts[manager])
+        causes += [
+            {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": path} for path in paths
+        ]
+        lines += [f"conflicts with {who}:", *(f"- {path}" for path in paths)]
+    if len(causes) == 1:
+        text = f"Apply failed with 1 conflict: {causes[0]['message']}: {causes[0]['field']}"
+    else:
+        text = f"Apply failed with {len(causes)} conflicts: " + "\n".join(lines)
+    return errors.StatusError(409, "Conflict", text, details={"causes": causes})
