@@ -23,6 +23,8 @@ class AppliedObject(models.Model):
     digest = models.CharField(max_length=64, blank=True)
     # Our managed fields were moved from Update to Apply: fields that we drop later really go.
     owned = models.BooleanField(default=False)
+    # Hash of the managed fields the server credited us with after our last write: a hand edit changes it.
+    managed = models.CharField(max_length=64, blank=True)
     applied_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
