@@ -37,7 +37,7 @@ def gpu_facts(product: str, memory_mib: int | None = None, compute_capability: f
     return GpuFacts(
         product=product,
         name=row.get("name", product),
-        visible_gib=float(visible),
+        visible_gib=float(visible or 0.0),
         compute_capability=float(compute_capability or row.get("compute_capability") or 0.0),
         bandwidth_gbs=row.get("bandwidth_gbs"),
         bf16_tflops=row.get("bf16_tflops") or row.get("fp16_tflops"),

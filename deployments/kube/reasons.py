@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -76,7 +77,7 @@ class Reason:
     remedy: str = ""
     field: str = ""
     value: int | float | bool | str | None = None
-    numbers: Mapping[str, int | float | str] = field(default_factory=dict)
+    numbers: Mapping[str, int | float | str] = dataclasses.field(default_factory=dict)
     evidence: str = ""
     pod: str = ""
     revision: int | None = None

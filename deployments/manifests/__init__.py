@@ -1,0 +1,24 @@
+"""Pure builders: what is wanted in, Kubernetes objects as dicts out."""
+
+from deployments.manifests.cluster import build_cluster_objects
+from deployments.manifests.common import Object, Platform, Resolution, TeamWish, Wish, key_of, object_hash
+from deployments.manifests.count import gpus_of
+from deployments.manifests.standard import build, build_service_account, route_prefix, stopped
+from deployments.manifests.team import build_team
+
+__all__ = [
+    "Object",
+    "Platform",
+    "Resolution",
+    "TeamWish",
+    "Wish",
+    "build",
+    "build_cluster_objects",
+    "build_service_account",
+    "build_team",
+    "gpus_of",
+    "key_of",
+    "object_hash",
+    "route_prefix",
+    "stopped",
+]

@@ -52,10 +52,9 @@ class Platform:
     gateway_namespace: str = "kserve"
     monitoring_namespace: str = "monitoring"
     portal_namespace: str = "slipway-system"
-    worker_account: str = "slipway-worker"
-    live_account: str = "slipway-live"
+    worker_account: str = "worker"
+    live_account: str = "live"
     cluster_cidrs: tuple[str, ...] = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
-    api_server_cidrs: tuple[str, ...] = ()
     storage_container: str = "slipway-hf"
     initializer_image: str = ""
     scrape_interval_seconds: int = 5
