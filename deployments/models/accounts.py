@@ -33,6 +33,8 @@ class Principal:
 
 
 class TeamQuerySet(models.QuerySet["Team"]):
+    """The doors to teams, by what a principal may do there."""
+
     def active(self) -> TeamQuerySet:
         return self.filter(archived_at=None)
 
@@ -50,10 +52,25 @@ class TeamQuerySet(models.QuerySet["Team"]):
         teams = self.active().filter(memberships__user=principal.user)
         return teams if principal.team_ids is None else teams.filter(pk__in=principal.team_ids)
 
+    def callable_by(self, principal: Principal) -> TeamQuerySet:
+        """Teams whose endpoints the principal may send prompts to: the own ones, for an admin all."""
+        if not principal.may("invoke"):
+            return self.none()
+        teams = self if principal.is_admin else self.filter(memberships__user=principal.user)
+        return teams if principal.team_ids is None else teams.filter(pk__in=principal.team_ids)
+
+    def led_by(self, principal: Principal) -> TeamQuerySet:
+        """Teams that the principal leads."""
+        teams = self.filter(memberships__user=principal.user, memberships__role=Membership.Role.LEAD)
+        return teams if principal.team_ids is None else teams.filter(pk__in=principal.team_ids)
+
 
 class Team(models.Model):
+    """People who own deployments and quota together, and one namespace on the cluster."""
+
     class Policy(models.TextChoices):
         ASK = "ask", "An admin approves every request"
+        LEAD = "lead", "A team lead approves within quota and without guarded options, an admin everything else"
         AUTO = "auto", "Approved at once within quota and without guarded options"
 
     slug = models.SlugField(max_length=20, unique=True)
@@ -82,6 +99,8 @@ class Team(models.Model):
 
 
 class Membership(models.Model):
+    """Who belongs to a team, and who leads it."""
+
     class Role(models.TextChoices):
         MEMBER = "member", "Member"
         LEAD = "lead", "Lead"
@@ -99,7 +118,10 @@ class Membership(models.Model):
 
 
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
+    """Filters on tokens."""
+
     def live(self) -> ApiTokenQuerySet:
+        """Tokens that still open a door: not revoked, not expired, of an active user."""
         return self.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now()), revoked_at=None, user__is_active=True)
 
 

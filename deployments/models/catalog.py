@@ -44,12 +44,17 @@ class CatalogEntry(models.Model):
 class ModelCheck(models.Model):
     """What the source said about a model the last time somebody asked: a cache, never the truth."""
 
-    uri = models.CharField(max_length=300, unique=True)
-    result = models.CharField(max_length=20)  # found, gated, not_found, bad_token, unreachable
-    message = models.CharField(max_length=300, blank=True)
+    uri = models.CharField(max_length=512)
+    revision = models.CharField(max_length=128, blank=True)
+    result = models.CharField(max_length=20)  # deployments.sources.checks.SourceCode
+    message = models.CharField(max_length=500, blank=True)
+    remedy = models.CharField(max_length=500, blank=True)
     commit = models.CharField(max_length=64, blank=True)
     facts = models.JSONField(default=dict)  # deployments.sources ModelFacts as JSON
     checked_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["uri", "revision"], name="one_check_per_source")]
 
     def __str__(self) -> str:
         return f"{self.uri}: {self.result}"

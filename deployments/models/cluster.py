@@ -7,7 +7,7 @@ from django.utils import timezone
 
 
 class Cluster(models.Model):
-    """One Kubernetes cluster. The watcher keeps version, capabilities and `seen_at`; pages date what they show by it."""
+    """One Kubernetes cluster. The watcher keeps version, capabilities and `seen_at`; pages show how old it is."""
 
     name = models.SlugField(max_length=40, unique=True)
     uid = models.CharField(max_length=64, blank=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -20,6 +20,8 @@ class Wanted(models.TextChoices):
 
 
 class DeploymentQuerySet(models.QuerySet["Deployment"]):
+    """The doors to deployments, and what workers look for."""
+
     def alive(self) -> DeploymentQuerySet:
         return self.filter(deleted_at=None)
 
@@ -30,6 +32,18 @@ class DeploymentQuerySet(models.QuerySet["Deployment"]):
     def writable_by(self, principal: Principal) -> DeploymentQuerySet:
         """Deployments that the principal may edit, stop or delete."""
         return self.alive().filter(team__in=Team.objects.writable_by(principal))
+
+    def callable_by(self, principal: Principal) -> DeploymentQuerySet:
+        """Deployments that the principal may send prompts to."""
+        return self.alive().filter(team__in=Team.objects.callable_by(principal))
+
+    def awaiting_quota(self) -> DeploymentQuerySet:
+        """Approved, but the GPUs are not reserved yet: the waiting lines of all accounts."""
+        return self.alive().filter(
+            ~Q(approved_id=F("latest_id")) | Q(approved=None),
+            wanted=Wanted.RUNNING,
+            latest__verdict=Revision.Verdict.APPROVED,
+        )
 
     def due(self) -> DeploymentQuerySet:
         """Rows that want a worker now and that no worker holds; the database's clock decides."""
@@ -108,6 +122,19 @@ class Deployment(models.Model):
         return f"{self.team.slug}/{self.name}"
 
 
+class RevisionQuerySet(models.QuerySet["Revision"]):
+    """The doors to revisions."""
+
+    def visible_to(self, principal: Principal) -> RevisionQuerySet:
+        return self.filter(deployment__in=Deployment.objects.visible_to(principal))
+
+    def pending(self) -> RevisionQuerySet:
+        """Revisions somebody has to decide about."""
+        return self.filter(verdict=Revision.Verdict.PENDING, deployment__deleted_at=None).exclude(
+            deployment__wanted=Wanted.DELETED
+        )
+
+
 class Revision(models.Model):
     """One immutable spec of a deployment, its resolution, and the objects that were rendered from it."""
 
@@ -126,12 +153,15 @@ class Revision(models.Model):
     digest = models.CharField(max_length=64)
     flavor = models.ForeignKey(Flavor, on_delete=models.PROTECT, related_name="+")
     gpus = models.PositiveIntegerField(help_text="GPUs at maximum scale, without surge")
+    surge = models.PositiveIntegerField(default=0, help_text="GPUs on top of that while pods are replaced")
     guarded = models.JSONField(default=list)
     findings = models.JSONField(default=list)
     verdict = models.CharField(max_length=12, choices=Verdict, default=Verdict.PENDING)
     author = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     note = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
+
+    objects = RevisionQuerySet.as_manager()
 
     class Meta:
         ordering = ["-number"]

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
-from .accounts import Team, User
+from .accounts import Principal, Team, User
 from .cluster import Flavor
 from .deployment import Deployment, Revision
 
 
+class GrantQuerySet(models.QuerySet["QuotaGrant"]):
+    """Filters on grants."""
+
+    def live(self) -> GrantQuerySet:
+        """Grants that count now, by the database's clock."""
+        return self.filter(Q(valid_until=None) | Q(valid_until__gt=Now()), valid_from__lte=Now())
+
+    def visible_to(self, principal: Principal) -> GrantQuerySet:
+        return self.filter(team__in=Team.objects.visible_to(principal))
+
+
+class ReservationQuerySet(models.QuerySet["Reservation"]):
+    """The door to the ledger."""
+
+    def visible_to(self, principal: Principal) -> ReservationQuerySet:
+        return self.filter(account__team__in=Team.objects.visible_to(principal))
+
+
 class QuotaGrant(models.Model):
+    """GPUs of one flavor that a team may hold, from when until when."""
+
     team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="grants")
     flavor = models.ForeignKey(Flavor, on_delete=models.PROTECT, related_name="grants")
     gpus = models.PositiveIntegerField()
@@ -19,6 +41,8 @@ class QuotaGrant(models.Model):
     granted_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     comment = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
+
+    objects = GrantQuerySet.as_manager()
 
     def __str__(self) -> str:
         return f"{self.gpus} × {self.flavor} for {self.team}"
@@ -74,8 +98,20 @@ class Reservation(models.Model):
     actor = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
 
+    objects = ReservationQuerySet.as_manager()
+
     class Meta:
         ordering = ["-pk"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind="take", delta__gt=0) | Q(kind__in=["release", "force"], delta__lt=0),
+                name="ledger_kind_says_the_sign",
+            ),
+            models.CheckConstraint(
+                condition=~Q(kind="force") | (Q(actor__isnull=False) & ~Q(reason="")),
+                name="ledger_force_names_actor_and_reason",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.deployment} {self.delta:+d}"
