@@ -86,7 +86,8 @@ def figure(reading: Reading) -> dict[str, Any]:
 def _grid(line: Series, start: int, end: int, step: int, factor: float) -> list[float | None]:
     known = dict(line.points)
     return [
-        None if (value := known.get(at)) is None else float(f"{value * factor:.4g}") for at in range(start, end + 1, step)
+        None if (value := known.get(at)) is None else float(f"{value * factor:.4g}")
+        for at in range(start, end + 1, step)
     ]
 
 
@@ -97,5 +98,6 @@ def sparkline(line: Series, start: int, end: int, step: int, width: int = 96, he
         return ""
     largest = max(value for _, value in known) or 1.0
     return " ".join(
-        f"{(at - start) / (end - start) * width:.1f},{height - 1 - value / largest * (height - 2):.1f}" for at, value in known
+        f"{(at - start) / (end - start) * width:.1f},{height - 1 - value / largest * (height - 2):.1f}"
+        for at, value in known
     )

@@ -80,7 +80,11 @@ def _throughput(scope: Scope, window: int) -> Query:
 
 
 def _requests(scope: Scope, window: int) -> Query:
-    return _rate("vllm:request_success_total", scope, window).sum_by("finished_reason").relabel("series", "finished_reason")
+    return (
+        _rate("vllm:request_success_total", scope, window)
+        .sum_by("finished_reason")
+        .relabel("series", "finished_reason")
+    )
 
 
 def _queue(scope: Scope, window: int) -> Query:
@@ -89,7 +93,9 @@ def _queue(scope: Scope, window: int) -> Query:
 
 
 def _kv_gauge(scope: Scope) -> Query:
-    return any_of(Query.metric(name, scope.engines) for name in ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"))
+    return any_of(
+        Query.metric(name, scope.engines) for name in ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+    )
 
 
 def _kv(scope: Scope, window: int) -> Query:
@@ -153,9 +159,7 @@ def _gpu_memory(scope: Scope, window: int) -> Query:
 
 
 def _gpu_temperature(scope: Scope, window: int) -> Query:
-    every = _gpus(
-        scope, _gpu_metric(scope, "DCGM_FI_DEV_GPU_TEMP_CELSIUS"), _gpu_metric(scope, "DCGM_FI_DEV_GPU_TEMP")
-    )
+    every = _gpus(scope, _gpu_metric(scope, "DCGM_FI_DEV_GPU_TEMP_CELSIUS"), _gpu_metric(scope, "DCGM_FI_DEV_GPU_TEMP"))
     return every.max_by().named("hottest") | every.avg_by().named("mean")
 
 
@@ -170,38 +174,155 @@ def _gpu_power(scope: Scope, window: int) -> Query:
 LATENCY, LOAD, CACHE, GPU = "Latency", "Load", "KV cache", "GPUs"
 
 PANELS: tuple[Panel, ...] = (
-    Panel("ttft", "TTFT", "s", "Time to first token: from arrival at the engine, queueing included.",
-          quantiles("vllm:time_to_first_token_seconds"), LATENCY, needs_traffic=True, headline="p95"),
-    Panel("tpot", "TPOT", "s", "Time per output token after the first, mean of each request.",
-          quantiles("vllm:request_time_per_output_token_seconds"), LATENCY, needs_traffic=True, headline="p95"),
-    Panel("itl", "Inter-token latency", "s", "Gap between two tokens of one answer.",
-          quantiles("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"), LATENCY,
-          needs_traffic=True, headline="p95"),
-    Panel("e2e", "End-to-end latency", "s", "From arrival to the last token. Long answers take long.",
-          quantiles("vllm:e2e_request_latency_seconds"), LATENCY, needs_traffic=True, headline="p95"),
-    Panel("queue_time", "Queue time", "s", "Time a request waits before the engine takes it. Below 0.3 s the "
-          "histogram's first bucket only allows a rough value.",
-          quantiles("vllm:request_queue_time_seconds"), LATENCY, needs_traffic=True, headline="p95"),
-    Panel("queue", "Requests", "req", "Requests that wait for room, and those being answered.", _queue, LOAD,
-          headline="running"),
-    Panel("throughput", "Throughput", "tok/s", "Tokens generated, and prompt tokens taken in, per second.",
-          _throughput, LOAD, ramps=True, headline="generated"),
-    Panel("requests", "Finished requests", "1/s", "By how they ended: stop, length limit, abort, error.", _requests,
-          LOAD, ramps=True, headline="stop"),
-    Panel("failures", "Failed requests", "ratio", "Answers with a 5xx status among all calls.", _failures, LOAD,
-          limit=0.05, needs_traffic=True, headline="5xx"),
-    Panel("kv", "KV cache", "ratio", "Share of the key-value cache in use. Near 100 % requests wait or are preempted.",
-          _kv, CACHE, limit=0.95, headline="fullest"),
-    Panel("prefix", "Prefix cache hits", "ratio", "Prompt tokens found in the cache instead of computed again.",
-          _prefix_hits, CACHE, needs_traffic=True, headline="hit ratio"),
-    Panel("preemptions", "Preemptions", "1/s", "Requests thrown out of a full KV cache and computed again.",
-          _preemptions, CACHE, ramps=True, headline="preemptions"),
-    Panel("gpu", "GPU utilisation", "ratio", "Share of time in which a GPU did something (DCGM).", _gpu_utilisation,
-          GPU, headline="mean"),
-    Panel("gpu_memory", "GPU memory", "bytes", "vLLM takes its share at start, so this line is flat: the KV cache "
-          "shows the load.", _gpu_memory, GPU, headline="used per GPU"),
-    Panel("gpu_temperature", "GPU temperature", "celsius", "Hottest and mean of the GPUs in use.", _gpu_temperature,
-          GPU, limit=85, headline="hottest"),
+    Panel(
+        "ttft",
+        "TTFT",
+        "s",
+        "Time to first token: from arrival at the engine, queueing included.",
+        quantiles("vllm:time_to_first_token_seconds"),
+        LATENCY,
+        needs_traffic=True,
+        headline="p95",
+    ),
+    Panel(
+        "tpot",
+        "TPOT",
+        "s",
+        "Time per output token after the first, mean of each request.",
+        quantiles("vllm:request_time_per_output_token_seconds"),
+        LATENCY,
+        needs_traffic=True,
+        headline="p95",
+    ),
+    Panel(
+        "itl",
+        "Inter-token latency",
+        "s",
+        "Gap between two tokens of one answer.",
+        quantiles("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
+        LATENCY,
+        needs_traffic=True,
+        headline="p95",
+    ),
+    Panel(
+        "e2e",
+        "End-to-end latency",
+        "s",
+        "From arrival to the last token. Long answers take long.",
+        quantiles("vllm:e2e_request_latency_seconds"),
+        LATENCY,
+        needs_traffic=True,
+        headline="p95",
+    ),
+    Panel(
+        "queue_time",
+        "Queue time",
+        "s",
+        "Time a request waits before the engine takes it. Below 0.3 s the "
+        "histogram's first bucket only allows a rough value.",
+        quantiles("vllm:request_queue_time_seconds"),
+        LATENCY,
+        needs_traffic=True,
+        headline="p95",
+    ),
+    Panel(
+        "queue",
+        "Requests",
+        "req",
+        "Requests that wait for room, and those being answered.",
+        _queue,
+        LOAD,
+        headline="running",
+    ),
+    Panel(
+        "throughput",
+        "Throughput",
+        "tok/s",
+        "Tokens generated, and prompt tokens taken in, per second.",
+        _throughput,
+        LOAD,
+        ramps=True,
+        headline="generated",
+    ),
+    Panel(
+        "requests",
+        "Finished requests",
+        "1/s",
+        "By how they ended: stop, length limit, abort, error.",
+        _requests,
+        LOAD,
+        ramps=True,
+        headline="stop",
+    ),
+    Panel(
+        "failures",
+        "Failed requests",
+        "ratio",
+        "Answers with a 5xx status among all calls.",
+        _failures,
+        LOAD,
+        limit=0.05,
+        needs_traffic=True,
+        headline="5xx",
+    ),
+    Panel(
+        "kv",
+        "KV cache",
+        "ratio",
+        "Share of the key-value cache in use. Near 100 % requests wait or are preempted.",
+        _kv,
+        CACHE,
+        limit=0.95,
+        headline="fullest",
+    ),
+    Panel(
+        "prefix",
+        "Prefix cache hits",
+        "ratio",
+        "Prompt tokens found in the cache instead of computed again.",
+        _prefix_hits,
+        CACHE,
+        needs_traffic=True,
+        headline="hit ratio",
+    ),
+    Panel(
+        "preemptions",
+        "Preemptions",
+        "1/s",
+        "Requests thrown out of a full KV cache and computed again.",
+        _preemptions,
+        CACHE,
+        ramps=True,
+        headline="preemptions",
+    ),
+    Panel(
+        "gpu",
+        "GPU utilisation",
+        "ratio",
+        "Share of time in which a GPU did something (DCGM).",
+        _gpu_utilisation,
+        GPU,
+        headline="mean",
+    ),
+    Panel(
+        "gpu_memory",
+        "GPU memory",
+        "bytes",
+        "vLLM takes its share at start, so this line is flat: the KV cache shows the load.",
+        _gpu_memory,
+        GPU,
+        headline="used per GPU",
+    ),
+    Panel(
+        "gpu_temperature",
+        "GPU temperature",
+        "celsius",
+        "Hottest and mean of the GPUs in use.",
+        _gpu_temperature,
+        GPU,
+        limit=85,
+        headline="hottest",
+    ),
     Panel("gpu_power", "GPU power", "W", "Drawn by all GPUs in use together.", _gpu_power, GPU, headline="all GPUs"),
 )
 

@@ -93,7 +93,11 @@ def fleet_charts(request: HttpRequest) -> HttpResponse:
     chosen = pages.chosen_range(request.GET.get("range"))
     few = request.GET.get("set") == "overview"
     panels = (BY_ID["throughput"], BY_ID["failures"]) if few else PANELS
-    context = {"cards": pages.cards(prometheus(), _fleet_scope(request), chosen, panels), "range": chosen, "every": not few}
+    context = {
+        "cards": pages.cards(prometheus(), _fleet_scope(request), chosen, panels),
+        "range": chosen,
+        "every": not few,
+    }
     return render(request, "monitoring/_charts.html", context)
 
 

@@ -1,0 +1,141 @@
+"""Why a chart is empty is always said, and never the wrong reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from monitoring.charts import digits, figure, show, sparkline
+from monitoring.panels import BY_ID, Scope
+from monitoring.prometheus import PrometheusUnreachableError, Range, Series
+from monitoring.readings import Display, Health, Reading, read_health, read_panel
+
+SCOPE = Scope.deployment(1, "search-x7k2p")
+OVER = Range(1000, 1600, 10)
+FINE = Health(known=1, up=1)
+
+
+class Door:
+    """Answers every query alike; what is asked is none of these tests' business."""
+
+    def __init__(self, answer: Callable[[], list[Series]]) -> None:
+        self.answer = answer
+
+    def range(self, query: object, over: Range) -> list[Series]:
+        return self.answer()
+
+    def instant(self, query: object) -> list[Series]:
+        return self.answer()
+
+
+def line(values: list[float | None], start: int = 1000, name: str = "p95") -> Series:
+    return Series({"series": name}, [(start + 10 * i, value) for i, value in enumerate(values)])
+
+
+def unreachable() -> list[Series]:
+    raise PrometheusUnreachableError
+
+
+def read(panel: str, series: list[Series], state: Health = FINE) -> Reading:
+    return read_panel(Door(lambda: series), BY_ID[panel], SCOPE, OVER, state)  # type: ignore[arg-type]
+
+
+def test_values_are_drawn() -> None:
+    assert read("ttft", [line([0.1, 0.2])]).display is Display.DRAWN
+
+
+def test_only_nan_means_no_traffic() -> None:
+    assert read("ttft", [line([None, None])]).display is Display.NO_TRAFFIC
+
+
+def test_no_target_means_not_scraped() -> None:
+    assert read("ttft", [], Health(known=0)).display is Display.NOT_SCRAPED
+
+
+def test_a_target_that_does_not_answer_is_down() -> None:
+    assert read("ttft", [], Health(known=2, up=0)).display is Display.DOWN
+
+
+def test_a_young_target_is_collecting_and_says_how_long() -> None:
+    reading = read("throughput", [], Health(known=1, up=1, wait_seconds=45))
+
+    assert reading.display is Display.COLLECTING
+    assert "45 s" in reading.sentence
+
+
+def test_a_gauge_that_is_missing_is_unknown_to_this_vllm() -> None:
+    assert read("kv", []).display is Display.UNKNOWN_METRIC
+
+
+def test_missing_gpu_series_are_the_exporters() -> None:
+    assert read("gpu", []).display is Display.NO_GPU_METRICS
+
+
+def test_unreachable_is_not_an_empty_chart() -> None:
+    reading = read_panel(Door(unreachable), BY_ID["kv"], SCOPE, OVER, FINE)  # type: ignore[arg-type]
+
+    assert reading.display is Display.UNREACHABLE
+    assert read_health(Door(unreachable), SCOPE).reachable is False  # type: ignore[arg-type]
+
+
+def test_the_ramp_of_a_new_series_is_not_drawn(settings: object) -> None:
+    reading = read("throughput", [line([5.0] * 30, start=1200, name="generated")])
+
+    assert reading.series[0].points[0][0] == 1200 + OVER.window
+
+
+def test_an_old_value_is_no_headline() -> None:
+    stale = line([0.5] * 3)
+    fresh = line([0.5] * 61)
+
+    assert read("ttft", [stale]).headline is None
+    assert read("ttft", [fresh]).headline == 0.5
+
+
+def test_a_figure_holds_null_where_nothing_is_known() -> None:
+    drawn = figure(read("ttft", [line([0.1, None, 0.3])]))
+
+    assert drawn["unit"] == "ms"
+    assert drawn["data"][0]["y"][:4] == [100.0, None, 300.0, None]
+    assert drawn["data"][0]["x0"] == 1_000_000
+
+
+def test_markup_in_a_series_name_stays_text() -> None:
+    drawn = figure(read("requests", [line([1.0], name="<b>stop</b>")]))
+
+    assert "<" not in drawn["data"][0]["name"]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (0.318, "s", ("318", "ms")),
+        (1.4, "s", ("1.4", "s")),
+        (0.61, "ratio", ("61", "%")),
+        (22.5 * 2**30, "bytes", ("22.5", "GiB")),
+        (4810.3, "tok/s", ("4,810", "tokens/s")),
+        (None, "s", ("–", "")),
+    ],
+)
+def test_numbers_have_three_digits_and_a_unit(value: float | None, unit: str, shown: tuple[str, str]) -> None:
+    assert show(value, unit) == shown
+
+
+def test_zero_is_zero() -> None:
+    assert digits(0) == "0"
+
+
+def test_a_sparkline_needs_two_values() -> None:
+    assert sparkline(line([1.0]), 1000, 1600, 10) == ""
+    assert sparkline(line([1.0, 2.0]), 1000, 1600, 10).count(",") == 2
+
+
+@pytest.mark.parametrize("seconds", [60, 900, 3600, 86400, 30 * 86400])
+def test_ranges_are_aligned_and_bounded(seconds: int) -> None:
+    over = Range.last(seconds, now=1_795_602_881.7)
+
+    assert over.start % over.step == 0
+    assert over.end % over.step == 0
+    assert (over.end - over.start) // over.step <= 600
+    assert over.window >= over.step
