@@ -41,7 +41,7 @@ Builder = Callable[[Scope, int], Query]
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart. `unit` is s, req, tok/s, 1/s, ratio, bytes, celsius or W; `limit` draws a line one should stay below."""
+    """One chart. `unit` is s, req, tok/s, 1/s, ratio, bytes, celsius or W; one should stay below `limit`."""
 
     id: str
     title: str
