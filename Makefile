@@ -1,0 +1,56 @@
+# Slipway: `make demo` brings it up on this machine, `make test` checks it. `make help` lists the rest.
+PY := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-status demo-reset setup lint types contracts migrations test test-fast test-unit \
+	test-integration test-browser lock
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup ## PostgreSQL, Redis, Prometheus, the sandbox and the site; Ctrl-C stops everything
+	@exec $(PY) -m portal.demo up
+
+demo-status: setup ## what of the demo runs
+	@$(PY) -m portal.demo status
+
+demo-reset: setup ## clear the demo's data
+	@$(PY) -m portal.demo reset
+
+setup: ## make .venv from the lock file (nothing to do: nothing done)
+	@scripts/bootstrap
+
+lint: setup ## ruff
+	@echo "== lint (ruff)"
+	@$(PY) -m ruff check --quiet .
+
+types: setup ## mypy, strict
+	@echo "== types (mypy, strict)"
+	@$(PY) -m mypy
+
+contracts: setup ## which package may import which
+	@echo "== import contracts"
+	@.venv/bin/lint-imports
+
+migrations: setup ## models and migrations agree
+	@echo "== migrations"
+	@$(PY) manage.py makemigrations --check --dry-run
+
+test: setup ## everything, as CI runs it; ARGS="-k name" narrows the tests
+	@$(PY) -m portal.demo install postgres redis prometheus chromium
+	@$(MAKE) --no-print-directory lint types contracts migrations
+	@echo "== tests (unit, integration, browser)"
+	@$(PY) -m pytest $(ARGS)
+
+test-fast: setup ## the tests that need no server, for the inner loop
+	@$(PY) -m pytest -q -m "not integration" $(ARGS)
+
+test-unit: test-fast
+
+test-integration: setup ## the tests that need PostgreSQL, Redis or Prometheus
+	@$(PY) -m pytest -m "integration and not browser" $(ARGS)
+
+test-browser: setup ## Chromium on a running stack
+	@$(PY) -m pytest -m browser $(ARGS)
+
+lock: setup ## pin requirements/*.in again, with hashes and without registry addresses
+	@scripts/lock

@@ -1,0 +1,233 @@
+"""Which processes make up Slipway on one machine, in which order, and what each is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from portal.demo import services
+from portal.demo.layout import REPOSITORY, Layout, write_private
+from portal.demo.ports import PortBook
+from portal.demo.program import Program, answers, listens
+
+PREFERRED_PORTS = {"web": 8000, "gateway": 8081}
+PORTS = ["postgres", "redis", "prometheus", "apiserver", "hub", "model", "metrics", "gateway", "web"]
+NODES = "gpu-h100-1", "gpu-l40s-1", "gpu-l4-1", "gpu-l4-2"
+ACCOUNTS = "worker", "watcher", "live", "node", "gateway", "metrics"
+SCRAPE_SECONDS = 5
+RBAC = "k8s/portal/rbac.yaml"
+# What a person's shell may hold for other uses and our children must not see.
+PASSED_ON = "PATH", "HOME", "LANG", "LC_ALL", "TERM", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"
+
+
+class Stack:
+    """The demo in one data folder: its ports, addresses, environment and programs."""
+
+    def __init__(self, data: Path, *, quick: bool = False) -> None:
+        self.layout = Layout(data.resolve())
+        self.quick = quick
+        self.secrets = self.layout.secrets()
+        book = PortBook(self.layout / "ports.json", preferred=PREFERRED_PORTS)
+        self.ports = book.choose(PORTS)
+        self.prefix = book.choose_prefix()
+        book.save()
+        self.kubeconfig = self.layout / "kubeconfig"
+        self.seeded = self.layout / "seed.json"
+
+    def url(self, name: str) -> str:
+        """Return the origin at which one of the servers answers on this machine."""
+        scheme = "https" if name == "apiserver" else "http"
+        return f"{scheme}://127.0.0.1:{self.ports[name]}"
+
+    @cached_property
+    def environment(self) -> dict[str, str]:
+        """The environment of every process of the portal."""
+        ports, words = self.ports, self.secrets
+        return {
+            "DJANGO_SETTINGS_MODULE": "portal.settings",
+            "SLIPWAY_SECRET_KEY": words["secret_key"],
+            "SLIPWAY_DEBUG": "0",
+            "SLIPWAY_ALLOWED_HOSTS": "127.0.0.1,localhost",
+            "SLIPWAY_URL": self.url("web"),
+            "SLIPWAY_SANDBOX": "1",
+            "DATABASE_URL": f"postgres://slipway:{words['postgres']}@127.0.0.1:{ports['postgres']}/slipway",
+            "REDIS_URL": f"redis://:{words['redis']}@127.0.0.1:{ports['redis']}/0",
+            "PROMETHEUS_URL": self.url("prometheus"),
+            "PROMETHEUS_SCRAPE_INTERVAL": str(SCRAPE_SECONDS),
+            "GATEWAY_URL": self.url("gateway"),
+            "GATEWAY_PUBLIC_URL": self.url("gateway"),
+            "HUB_URL": self.url("hub"),
+            **{f"KUBECONFIG_{name.upper()}": self._account(name) for name in ("worker", "watcher", "live")},
+        }
+
+    @cached_property
+    def programs(self) -> list[Program]:
+        """Every program, those first that others need."""
+        return [*self._servers(), *self._cluster(), *self._portal()]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what demo.json says."""
+        seeded = json.loads(self.seeded.read_text()) if self.seeded.exists() else {}
+        return {
+            "url": self.url("web"),
+            "prometheus_url": self.url("prometheus"),
+            "gateway_url": self.url("gateway"),
+            "kubeconfig": str(self.kubeconfig),
+            "accounts": seeded.get("accounts", []),
+        }
+
+    def _servers(self) -> list[Program]:
+        found = services.find()
+        missing = [name for name, path in vars(found).items() if path is None]
+        if found.postgres is None or found.redis is None or found.prometheus is None:
+            raise FileNotFoundError(f"not installed: {', '.join(missing)}")
+        return [
+            *services.postgres(
+                found.postgres,
+                self.layout / "pg",
+                port=self.ports["postgres"],
+                password=self.secrets["postgres"],
+                admin_password=self.secrets["postgres_admin"],
+                quick=self.quick,
+            ),
+            services.redis(
+                found.redis, self.layout / "redis", port=self.ports["redis"], password=self.secrets["redis"]
+            ),
+            services.prometheus(
+                found.prometheus,
+                self.layout / "prometheus",
+                port=self.ports["prometheus"],
+                interval=SCRAPE_SECONDS,
+            ),
+        ]
+
+    def _cluster(self) -> list[Program]:
+        accounts = [word for name in ACCOUNTS for word in ("--account", name)]
+        prometheus = self.layout / "prometheus"
+        hub, model = self.url("hub"), self.url("model")
+        apiserver = self._sandbox(
+            "apiserver",
+            ("--data", str(self.layout / "cluster"), "--port", str(self.ports["apiserver"]), *accounts),
+            ("--manifests", str(REPOSITORY / RBAC)),
+            ready=answers(f"{self.url('apiserver')}/readyz", anything=True),
+            finish=self._copy_kubeconfig,
+        )
+        nodes = [
+            self._sandbox(
+                "node",
+                ("--name", name, "--pod-prefix", f"127.{self.prefix}", "--hub-url", hub, "--model-url", model),
+                name=f"node-{name}",
+                account="node",
+                after=("apiserver", "hub"),
+            )
+            for name in NODES
+        ]
+        return [
+            apiserver,
+            self._sandbox("hub", ("--port", str(self.ports["hub"])), ready=listens(self.ports["hub"])),
+            self._sandbox("model", ("--port", str(self.ports["model"])), ready=listens(self.ports["model"])),
+            *nodes,
+            self._sandbox(
+                "gateway",
+                ("--port", str(self.ports["gateway"]), "--auth-url", f"{self.url('web')}/live/authorize/"),
+                account="gateway",
+                after=("apiserver",),
+                ready=answers(f"{self.url('gateway')}/healthz"),
+            ),
+            self._sandbox(
+                "metrics",
+                ("--port", str(self.ports["metrics"]), "--targets-dir", str(prometheus / "targets")),
+                ("--rules-dir", str(prometheus / "rules"), "--prometheus-url", self.url("prometheus")),
+                account="metrics",
+                after=("apiserver", "prometheus"),
+                ready=answers(f"{self.url('metrics')}/healthz"),
+            ),
+        ]
+
+    def _portal(self) -> list[Program]:
+        host_and_port = ("--host", "127.0.0.1", "--port", str(self.ports["web"]))
+        celery = ("-m", "celery", "-A", "portal.celery")
+        return [
+            self._python("migrate", ("manage.py", "migrate", "--no-input"), after=("postgres",), once=True),
+            self._python(
+                "seed",
+                ("manage.py", "seed_demo"),
+                after=("migrate",),
+                once=True,
+                stdout=self.seeded,
+                finish=self._publish,
+            ),
+            self._python(
+                "web",
+                ("-m", "uvicorn", "portal.asgi:application", *host_and_port),
+                ("--timeout-graceful-shutdown", "3", "--no-access-log"),
+                extra={"SLIPWAY_DB_POOL": "1"},
+                after=("migrate", "redis"),
+                ready=answers(f"{self.url('web')}/accounts/login/"),
+            ),
+            # Two processes, not threads: a task that hangs can be ended by its time limit, and forking after the
+            # imports shares most of their memory (measured: docs/measured.md).
+            self._python(
+                "worker",
+                (*celery, "worker", "--concurrency", "2", "--pool", "prefork", "--hostname", "slipway@demo"),
+                ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"),
+                after=("seed", "redis", "apiserver"),
+            ),
+            self._python(
+                "beat",
+                (*celery, "beat", "--schedule", str(self.layout / "beat-schedule"), "--pidfile="),
+                ("--loglevel", "WARNING"),
+                after=("seed", "redis"),
+            ),
+            self._python("watcher", ("manage.py", "watcher"), after=("seed", "apiserver")),
+            self._sandbox(
+                "traffic",
+                ("--gateway-url", self.url("gateway"), "--token-file", str(self.layout / "traffic-token")),
+                account="metrics",
+                after=("gateway", "seed"),
+            ),
+        ]
+
+    def _python(self, name: str, *words: tuple[str, ...], extra: dict[str, str] | None = None, **more: Any) -> Program:
+        argv = (sys.executable, *(word for group in words for word in group))
+        environment = {**_base_environment(), **self.environment, **(extra or {})}
+        return Program(name, argv, env=environment, **more)
+
+    def _sandbox(self, part: str, *words: tuple[str, ...], name: str = "", account: str = "", **more: Any) -> Program:
+        arguments = [word for group in words for word in group]
+        if account:
+            arguments += ["--kubeconfig", self._account(account)]
+        return Program(
+            name or part, (sys.executable, "-m", "sandbox", part, *arguments), env=_base_environment(), **more
+        )
+
+    def _account(self, name: str) -> str:
+        return str(self.layout / "cluster" / f"{name}.kubeconfig")
+
+    def _copy_kubeconfig(self) -> None:
+        write_private(self.kubeconfig, (self.layout / "cluster" / "admin.kubeconfig").read_text())
+
+    def _publish(self) -> None:
+        """Pass on what seeding told: who can log in, and the key of the background traffic."""
+        self.seeded.chmod(0o600)
+        token = json.loads(self.seeded.read_text()).get("traffic_token", "")
+        write_private(self.layout / "traffic-token", token)
+        self.layout.write_description(self.describe())
+
+
+def reset(data: Path) -> bool:
+    """Remove a data folder; False when there was none."""
+    if not data.exists():
+        return False
+    shutil.rmtree(data)
+    return True
+
+
+def _base_environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {**kept, "PYTHONUNBUFFERED": "1"}

@@ -1,0 +1,103 @@
+"""Real servers for the tests that need them, started when the first such test asks and ended with the session."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from portal.demo.layout import REPOSITORY
+from portal.demo.running import running
+
+KEPT = REPOSITORY / ".demo-test"  # survives the session: the next one finds its database made
+NEEDS_A_SERVER = {"db", "transactional_db", "servers", "redis_url", "prometheus", "demo", "live_server"}
+
+
+@dataclass(frozen=True)
+class PrometheusServer:
+    """A running Prometheus: put target files into `targets`, rule files into `rules`."""
+
+    url: str
+    targets: Path
+    rules: Path
+
+    def reload(self) -> None:
+        """Make it read its files again."""
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/-/reload", method="POST"), timeout=10).close()
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return the result of an instant query."""
+        url = f"{self.url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+            return result
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "integration: needs a server (set by itself, from the fixtures used)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        own = item.get_closest_marker("django_db") or item.get_closest_marker("stack")
+        if own or fixtures & NEEDS_A_SERVER:
+            item.add_marker("integration")
+        if "demo" in fixtures:
+            item.add_marker("stack")
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[dict[str, str]]:
+    """Environment with DATABASE_URL and REDIS_URL of running servers; those given from outside win."""
+    given = {name: os.environ[name] for name in ("DATABASE_URL", "REDIS_URL") if name in os.environ}
+    if len(given) == 2:
+        yield given
+        return
+    with running(KEPT / "servers", only=["postgres", "redis"], quick=True) as environment:
+        yield environment | given
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(servers: dict[str, str]) -> None:
+    """Point Django and Celery at the servers of the tests before the test database is made."""
+    from django.conf import settings
+
+    from portal.celery import app
+    from portal.settings import database_from_url
+
+    settings.DATABASES["default"].update(database_from_url(servers["DATABASE_URL"]))
+    settings.REDIS_URL = settings.CELERY_BROKER_URL = app.conf.broker_url = servers["REDIS_URL"]
+
+
+@pytest.fixture(scope="session")
+def redis_url(servers: dict[str, str]) -> str:
+    """Address of a running Redis."""
+    return servers["REDIS_URL"]
+
+
+@pytest.fixture(scope="session")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
+    """A Prometheus of its own, without targets."""
+    data = tmp_path_factory.mktemp("prometheus")
+    with running(data, only=["prometheus"]) as environment:
+        folder = data / "prometheus"
+        yield PrometheusServer(environment["PROMETHEUS_URL"], folder / "targets", folder / "rules")
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[dict[str, Any]]:
+    """The whole stack on data of its own, fresh: what demo.json says, and `data`, the folder."""
+    data = KEPT / "stack"
+    shutil.rmtree(data, ignore_errors=True)
+    with running(data):
+        description: dict[str, Any] = json.loads((data / "demo.json").read_text())
+        yield description | {"data": str(data)}
