@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from plotly import graph_objects
+from plotly.offline import get_plotlyjs_version
 
 from monitoring.charts import digits, figure, show, sparkline
 from monitoring.panels import BY_ID, Scope
@@ -139,3 +142,15 @@ def test_ranges_are_aligned_and_bounded(seconds: int) -> None:
     assert over.end % over.step == 0
     assert (over.end - over.start) // over.step <= 600
     assert over.window >= over.step
+
+
+def test_every_panels_figure_is_one_that_plotly_accepts() -> None:
+    for panel in BY_ID.values():
+        drawn = figure(read(panel.id, [line([0.9] * 61), line([0.5] * 61, name="p50")]))
+        graph_objects.Figure(data=drawn["data"], layout=drawn["layout"])
+
+
+def test_the_vendored_script_is_the_version_that_plotly_for_python_carries() -> None:
+    script = Path(__file__).parent.parent.parent / "static" / "vendor" / "plotly" / "plotly-basic.min.js"
+
+    assert f"plotly.js (basic - minified) v{get_plotlyjs_version()}" in script.read_text()[:300]
