@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
+from deployments.engine.flags import FlagClass, flags_of
 from deployments.spec import FLAG_NAME, ArgValue, hazard
 
 
@@ -12,19 +13,23 @@ class UnsafeValueError(ValueError):
     """A flag or value that must not reach a command line; the spec should have refused it before."""
 
 
-def render_args(args: Mapping[str, ArgValue]) -> list[str]:
+def render_args(version: str, args: Mapping[str, ArgValue]) -> list[str]:
     """The flags as `--flag=value` words in order of their names; booleans become `--flag` or `--no-flag`.
 
-    Raises UnsafeValueError for a name or a value that Go templates, the kubelet or a shell would expand.
+    Raises UnsafeValueError for a flag that this version does not know or people may not set, and for a name or
+    a value that Go templates, the kubelet or a shell would expand.
     """
-    return [_word(name, args[name]) for name in sorted(args)]
+    return [word for name in sorted(args) if (word := _word(version, name, args[name]))]
 
 
-def _word(name: str, value: ArgValue) -> str:
-    if not FLAG_NAME.fullmatch(name):
-        raise UnsafeValueError(f"“{name}” is not the name of a flag.")
+def _word(version: str, name: str, value: ArgValue) -> str:
+    flag = flags_of(version).get(name)
+    if not FLAG_NAME.fullmatch(name) or flag is None:
+        raise UnsafeValueError(f"vLLM {version} does not know the flag “{name}”.")
+    if flag.cls not in {FlagClass.OPEN, FlagClass.GUARDED}:
+        raise UnsafeValueError(f"The flag “{name}” is not for people to set.")
     if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
+        return f"--{name}" if value else f"--no-{name}" if flag.negatable else ""
     text = _number(value) if isinstance(value, int | float) else value
     if isinstance(value, str) and (reason := hazard(value)):
         raise UnsafeValueError(f"The value of “{name}” {reason}.")

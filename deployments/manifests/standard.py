@@ -71,6 +71,11 @@ def storage_uri(wish: Wish) -> str:
     return f"{wish.spec.source.uri}:{wish.resolution.commit}"
 
 
+def engine_version(wish: Wish) -> str:
+    """The vLLM version whose flags count: what was resolved, else what the profile's name says."""
+    return wish.resolution.engine_version or wish.spec.engine.profile.removeprefix("vllm-")
+
+
 def route_prefix(namespace: str, name: str) -> str:
     """The path below the gateway where a deployment answers; only the OpenAI API beneath it is open."""
     return f"/{namespace}/{name}"
@@ -132,7 +137,7 @@ def _inference_service(wish: Wish, runtime: str) -> Object:
                     "modelFormat": {"name": "vLLM"},
                     "runtime": runtime,
                     "storageUri": storage_uri(wish),
-                    "args": render_args(spec.engine.args),
+                    "args": render_args(engine_version(wish), spec.engine.args),
                     "ports": [{"name": PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
                     "resources": _resources(wish),
                 },

@@ -1,0 +1,228 @@
+"""The flags of each vLLM version: what they take, and who may set them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+from deployments.engine.profiles import DATA
+from deployments.findings import Finding, arg_pointer, error, warning
+from deployments.spec import ArgValue
+
+
+class FlagClass(StrEnum):
+    """Who may set a flag; one that nobody reviewed is forbidden."""
+
+    OPEN = "open"
+    GUARDED = "guarded"
+    MANAGED = "managed"
+    FORBIDDEN = "forbidden"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag of one vLLM version. `kind` is int, float, bool, choice or text."""
+
+    name: str
+    kind: str
+    cls: FlagClass
+    default: int | float | bool | str | None = None
+    choices: tuple[str, ...] = ()
+    min: float | None = None
+    max: float | None = None
+    unit: str = ""
+    group: str = ""
+    help: str = ""
+    negatable: bool = True
+
+    @property
+    def field(self) -> str:
+        """The name of this flag's form field."""
+        return self.name.replace("-", "_")
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A flag this version does not know any more, or that never existed."""
+
+    name: str
+    remedy: str
+    replacement: str = ""
+    gone_by: str = ""
+
+
+@cache
+def versions() -> tuple[str, ...]:
+    """The vLLM versions whose flags are known."""
+    prefix = "flags-vllm-"
+    return tuple(sorted(path.stem.removeprefix(prefix) for path in DATA.glob(f"{prefix}*.json")))
+
+
+@cache
+def flags_of(version: str) -> Mapping[str, Flag]:
+    """Every flag of a vLLM version, by name; raises KeyError for a version that is not known."""
+    if version not in versions():
+        raise KeyError(version)
+    rows = json.loads((DATA / f"flags-vllm-{version}.json").read_text())["flags"]
+    return {row["name"]: _flag(row) for row in rows}
+
+
+@cache
+def gone_flags() -> Mapping[str, Gone]:
+    """Flags of older versions, and flags often written that never existed, by name."""
+    document = json.loads((DATA / "flags-removed.json").read_text())
+    return {row["name"]: Gone(**row) for row in (*document["never_existed"], *document["removed"])}
+
+
+def classify(version: str, name: str) -> FlagClass:
+    """Who may set this flag; forbidden when the version does not know it."""
+    flag = flags_of(version).get(name)
+    return flag.cls if flag else FlagClass.FORBIDDEN
+
+
+def open_flags(version: str) -> list[Flag]:
+    """The flags a form may offer to everyone, in order of group and name."""
+    chosen = (flag for flag in flags_of(version).values() if flag.cls is FlagClass.OPEN)
+    return sorted(chosen, key=lambda flag: (flag.group, flag.name))
+
+
+def guarded_args(version: str, args: Mapping[str, ArgValue]) -> list[str]:
+    """Which of these flags an admin must approve."""
+    return [name for name in sorted(args) if classify(version, name) is FlagClass.GUARDED]
+
+
+def check_args(version: str, args: Mapping[str, ArgValue]) -> list[Finding]:
+    """What is wrong with these flags for this vLLM version, flag by flag."""
+    known = flags_of(version)
+    found: list[Finding] = []
+    for name, value in args.items():
+        flag = known.get(name)
+        if flag is None:
+            found.append(_unknown(version, name))
+        else:
+            found += _check(flag, value)
+    return found
+
+
+def _check(flag: Flag, value: ArgValue) -> list[Finding]:
+    if flag.cls is FlagClass.MANAGED:
+        return [_managed(flag)]
+    if flag.cls is FlagClass.FORBIDDEN:
+        return [_forbidden(flag)]
+    if problem := _value_problem(flag, value):
+        return [problem]
+    if flag.cls is FlagClass.GUARDED:
+        return [
+            warning(
+                "flag_guarded",
+                arg_pointer(flag.name),
+                f"“{flag.name}” needs the approval of an admin. {flag.help}".rstrip(),
+                "Leave it out if you want the request decided sooner.",
+            )
+        ]
+    return []
+
+
+def _value_problem(flag: Flag, value: ArgValue) -> Finding | None:
+    pointer = arg_pointer(flag.name)
+    if flag.kind == "bool":
+        if isinstance(value, bool):
+            return None
+        return error("flag_type", pointer, f"“{flag.name}” is a switch: true or false.")
+    if flag.kind == "choice":
+        return _choice_problem(flag, value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return error("flag_type", pointer, f"“{flag.name}” takes a number.")
+    if flag.kind == "int" and not isinstance(value, int):
+        whole = int(value) if value == int(value) else round(value)
+        return error("flag_type", pointer, f"“{flag.name}” takes a whole number.", value=whole)
+    return _range_problem(flag, value)
+
+
+def _choice_problem(flag: Flag, value: ArgValue) -> Finding | None:
+    if isinstance(value, str) and value in flag.choices:
+        return None
+    close = difflib.get_close_matches(str(value), flag.choices, n=1)
+    return error(
+        "flag_choice",
+        arg_pointer(flag.name),
+        f"“{flag.name}” takes one of: {_listed(flag.choices)}.",
+        f"Did you mean “{close[0]}”?" if close else "",
+        close[0] if close else None,
+    )
+
+
+def _range_problem(flag: Flag, value: int | float) -> Finding | None:
+    low, high = flag.min, flag.max
+    if (low is None or value >= low) and (high is None or value <= high):
+        return None
+    nearest = low if low is not None and value < low else high
+    proposed = int(nearest) if flag.kind == "int" and nearest is not None else nearest
+    unit = f" {flag.unit}" if flag.unit not in {"", "share"} else ""
+    return error(
+        "flag_range",
+        arg_pointer(flag.name),
+        f"“{flag.name}” takes {_amount(low)} to {_amount(high)}{unit}; this is {_amount(value)}.",
+        f"Use {_amount(proposed)}.",
+        proposed,
+    )
+
+
+def _unknown(version: str, name: str) -> Finding:
+    gone = gone_flags().get(name)
+    if gone is not None:
+        when = f"is gone since vLLM {gone.gone_by}" if gone.gone_by else "is not a flag of vLLM"
+        return error(
+            "flag_removed",
+            arg_pointer(name),
+            f"“{name}” {when}: the engine would not start.",
+            gone.remedy,
+            gone.replacement or None,
+        )
+    settable = [f.name for f in flags_of(version).values() if f.cls in {FlagClass.OPEN, FlagClass.GUARDED}]
+    close = difflib.get_close_matches(name, settable, n=1, cutoff=0.7)
+    return error(
+        "flag_unknown",
+        arg_pointer(name),
+        f"vLLM {version} does not know “{name}”: the engine would not start.",
+        f"Did you mean “{close[0]}”?" if close else "Remove it.",
+        close[0] if close else None,
+    )
+
+
+def _managed(flag: Flag) -> Finding:
+    return error(
+        "flag_managed",
+        arg_pointer(flag.name),
+        f"“{flag.name}” is set by Slipway.",
+        "Use replicas instead." if flag.name.startswith("data-parallel") else "Remove it.",
+    )
+
+
+def _forbidden(flag: Flag) -> Finding:
+    return error(
+        "flag_forbidden",
+        arg_pointer(flag.name),
+        f"“{flag.name}” cannot be set here. {flag.help}".rstrip(),
+        "Remove it, or ask an admin for an engine profile that carries it.",
+    )
+
+
+def _flag(row: Mapping[str, Any]) -> Flag:
+    return Flag(**{**row, "cls": FlagClass(row["cls"]), "choices": tuple(row.get("choices", ()))})
+
+
+def _listed(choices: tuple[str, ...]) -> str:
+    shown = ", ".join(choices[:12])
+    return f"{shown} and {len(choices) - 12} more" if len(choices) > 12 else shown
+
+
+def _amount(value: float | None) -> str:
+    if value is None:
+        return "any number"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,g}"

@@ -1,0 +1,48 @@
+"""How large the weights are: file sizes where known, else counted from the shape."""
+
+from __future__ import annotations
+
+from deployments.engine.facts import ModelFacts
+
+# Bytes per weight of the linear layers, scales included; embeddings and the output layer stay 16-bit.
+LINEAR_BYTES = {
+    "fp8": 1.01,
+    "fbgemm_fp8": 1.01,
+    "modelopt": 1.01,
+    "compressed-tensors": 1.01,
+    "int8": 1.01,
+    "w8a8-int8": 1.0,
+    "experts_int8": 1.01,
+    "awq": 0.525,
+    "gptq": 0.525,
+    "int4": 0.525,
+    "bitsandbytes": 0.56,
+    "mxfp4": 0.53,
+    "modelopt_fp4": 0.57,
+    "nvfp4": 0.57,
+}
+
+
+def weights_bytes(model: ModelFacts) -> int | None:
+    """Bytes of all weights together; None when neither files nor shape say."""
+    if model.weights_bytes:
+        return model.weights_bytes
+    params = model.params or parameter_count(model)
+    if params is None:
+        return None
+    wide = 4 if model.dtype in {"float32", "float"} else 2
+    if model.quantization is None:
+        return params * wide
+    embedding = min(params, 2 * (model.vocab or 0) * (model.hidden or 0))
+    linear = LINEAR_BYTES.get(model.quantization, 2.0)
+    return int((params - embedding) * linear + embedding * wide)
+
+
+def parameter_count(model: ModelFacts) -> int | None:
+    """Parameters of a decoder of this shape; None when the shape is not known, or not that of a plain decoder."""
+    needed = (model.layers, model.hidden, model.intermediate, model.vocab, model.heads, model.head_dim)
+    if model.is_mla or model.experts or any(value is None for value in needed):
+        return None
+    layers, hidden, intermediate, vocab, heads, head_dim = (value or 0 for value in needed)
+    attention = 2 * hidden * heads * head_dim + 2 * hidden * (model.kv_heads or heads) * head_dim
+    return layers * (attention + 3 * hidden * intermediate + 2 * hidden) + 2 * vocab * hidden + hidden
