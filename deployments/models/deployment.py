@@ -25,6 +25,10 @@ class DeploymentQuerySet(models.QuerySet["Deployment"]):
     def alive(self) -> DeploymentQuerySet:
         return self.filter(deleted_at=None)
 
+    def locked(self) -> DeploymentQuerySet:
+        """Hold the row until the transaction ends: the first lock every service takes, before any account."""
+        return self.select_for_update(no_key=True, of=("self",))
+
     def visible_to(self, principal: Principal) -> DeploymentQuerySet:
         """Deployments of the teams that the principal may see. What is not in here answers 404."""
         return self.filter(team__in=Team.objects.visible_to(principal))

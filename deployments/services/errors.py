@@ -1,0 +1,96 @@
+"""What a service may refuse, in words for people; one place in the API and one in the forms show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from deployments.findings import SPEC_FIELDS, Finding
+
+
+class DomainError(Exception):
+    """A wish that was understood and is not carried out."""
+
+    status = 400
+    code = "refused"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str = "",
+        pointer: str = "",
+        code: str = "",
+        findings: Iterable[Finding] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field or SPEC_FIELDS.get(pointer, "")
+        self.pointer = pointer
+        self.code = code or type(self).code
+        self.findings = tuple(findings)
+
+
+class NotAuthenticatedError(DomainError):
+    """Nobody is known to ask."""
+
+    status = 401
+    code = "not_authenticated"
+
+
+class NotAllowedError(DomainError):
+    """The principal sees the thing but may not do this to it."""
+
+    status = 403
+    code = "not_allowed"
+
+
+class MissingError(DomainError):
+    """There is no such thing, or the principal may not know of it: both look the same."""
+
+    status = 404
+    code = "not_found"
+
+
+class ConflictError(DomainError):
+    """The thing is in a state in which this makes no sense."""
+
+    status = 409
+    code = "conflict"
+
+
+class QuotaExceededError(ConflictError):
+    """The team's quota of this flavor does not cover it."""
+
+    code = "quota_exceeded"
+
+
+class StaleError(DomainError):
+    """What the page or the program showed has changed meanwhile."""
+
+    status = 412
+    code = "stale"
+
+
+class InvalidError(DomainError):
+    """One field holds something that cannot be meant."""
+
+    status = 422
+    code = "invalid"
+
+
+class RefusedError(DomainError):
+    """Preflight found errors: `findings` says which field, why, and what would help."""
+
+    status = 422
+    code = "preflight"
+
+    def __init__(self, findings: Iterable[Finding], message: str = "") -> None:
+        found = tuple(findings)
+        errors = [finding for finding in found if finding.is_error]
+        first = errors[0] if errors else None
+        super().__init__(
+            message or (first.message if first else "This cannot be deployed as it is."),
+            field=first.field if first else "",
+            pointer=first.pointer if first else "",
+            findings=found,
+        )

@@ -1,0 +1,49 @@
+"""The audit and the timeline: written in the transaction of the change that they tell of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from deployments.models import Deployment, Event, Team, User
+
+MESSAGE_LENGTH = 500
+
+# Set by `principals.principal_of` for the request in hand, so that every service call of it carries the id.
+request_id: ContextVar[str] = ContextVar("slipway_request_id", default="")
+
+
+def record(
+    *,
+    kind: str,
+    message: str,
+    team: Team | None = None,
+    deployment: Deployment | None = None,
+    actor: User | None = None,
+    level: str = Event.Level.INFO,
+    data: Mapping[str, Any] | None = None,
+) -> Event:
+    """Append one line; the deployment's team is taken where none is named, text longer than 500 characters is cut."""
+    clean = message.replace("\x00", "")
+    if len(clean) > MESSAGE_LENGTH:
+        clean = clean[: MESSAGE_LENGTH - 1] + "…"
+    return Event.objects.create(
+        kind=kind,
+        level=level,
+        message=clean,
+        team_id=team.pk if team else (deployment.team_id if deployment else None),
+        deployment=deployment,
+        actor=actor,
+        data=dict(data or {}),
+        request_id=request_id.get(),
+    )
+
+
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The keys whose values differ, as {"before": …, "after": …}: what an audit line stores of a change."""
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return {
+        "before": {name: before.get(name) for name in names},
+        "after": {name: after.get(name) for name in names},
+    }

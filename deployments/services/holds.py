@@ -1,0 +1,145 @@
+"""What deployments hold of their team's quota: reading it, and taking more. The database's triggers decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import DatabaseError, transaction
+from django.db.models import Min, Sum
+
+from deployments.models import (
+    Deployment,
+    Flavor,
+    QuotaAccount,
+    QuotaGrant,
+    QuotaHold,
+    Reservation,
+    Revision,
+    Team,
+    User,
+)
+from deployments.services.errors import QuotaExceededError
+from deployments.services.transactions import in_transaction, sqlstate
+
+OVER_LIMIT = "SQ001"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A team's quota of one flavor, in GPUs. `until` is when the first of its grants ends."""
+
+    flavor: Flavor
+    limit: int
+    reserved: int
+    until: datetime | None = None
+
+    @property
+    def free(self) -> int:
+        """GPUs that may still be taken; none while a limit was cut below what is held."""
+        return max(0, self.limit - self.reserved)
+
+
+@in_transaction
+def reserve(
+    *, deployment: Deployment, revision: Revision, gpus: int, actor: User | None = None
+) -> Reservation | None:
+    """Raise what the deployment holds of the revision's flavor to `gpus`; None when it holds that much.
+
+    Raises QuotaExceededError when the team's live grants do not cover it.
+    """
+    # The order is deployment, then account, as in every service: no deadlocks, and nobody else moves this hold.
+    Deployment.objects.locked().values("pk").get(pk=deployment.pk)
+    account = account_of(team_id=deployment.team_id, flavor_id=revision.flavor_id)
+    held = _held(account, deployment)
+    if gpus <= held:
+        return None
+    row = Reservation(
+        account=account,
+        deployment=deployment,
+        revision=revision,
+        delta=gpus - held,
+        balance_before=held,
+        kind=Reservation.Kind.TAKE,
+        reason=f"revision {revision.number}",
+        actor=actor,
+    )
+    try:
+        with transaction.atomic():
+            row.save(force_insert=True)
+    except DatabaseError as error:
+        if sqlstate(error) == OVER_LIMIT:
+            raise _exceeded(deployment.team, revision.flavor, gpus - held) from None
+        raise
+    return row
+
+
+def usage(team: Team) -> list[Usage]:
+    """The team's quota by flavor: what the live grants allow and what is reserved (two queries)."""
+    return usage_of([team]).get(team.pk, [])
+
+
+def usage_of(teams: Iterable[Team]) -> dict[int, list[Usage]]:
+    """`usage` of many teams by primary key, in two queries."""
+    pks = [team.pk for team in teams]
+    grants = {
+        (row["team_id"], row["flavor_id"]): row
+        for row in QuotaGrant.objects.live()
+        .filter(team__in=pks)
+        .values("team_id", "flavor_id")
+        .annotate(limit=Sum("gpus"), until=Min("valid_until"))
+    }
+    found: dict[int, list[Usage]] = {pk: [] for pk in pks}
+    accounts = QuotaAccount.objects.filter(team__in=pks).select_related("flavor")
+    for account in accounts.order_by("-flavor__memory_mib", "flavor__slug"):
+        grant = grants.get((account.team_id, account.flavor_id))
+        if grant or account.reserved:
+            limit, until = (grant["limit"], grant["until"]) if grant else (0, None)
+            found[account.team_id].append(Usage(account.flavor, limit, account.reserved, until))
+    return found
+
+
+def usage_in(*, team: Team, flavor: Flavor) -> Usage:
+    """The team's quota of one flavor; zeros where nothing was ever granted."""
+    for row in usage(team):
+        if row.flavor.pk == flavor.pk:
+            return row
+    return Usage(flavor, 0, 0)
+
+
+def held_by(deployment: Deployment, flavor: Flavor | None = None) -> int:
+    """GPUs that the deployment holds, of one flavor or of all."""
+    holds = QuotaHold.objects.filter(deployment=deployment)
+    if flavor is not None:
+        holds = holds.filter(account__flavor=flavor)
+    return holds.aggregate(total=Sum("gpus"))["total"] or 0
+
+
+def charge(*, old: Revision | None, new: Revision) -> int:
+    """GPUs of the new revision's flavor at the worst moment of the change from `old` to it.
+
+    Rolling inside one workload holds the larger of the two and the surge; pods of another flavor are paid beside.
+    """
+    if old is not None and old.flavor_id == new.flavor_id:
+        return max(old.gpus, new.gpus) + max(old.surge, new.surge)
+    return new.gpus + new.surge
+
+
+def account_of(*, team_id: int, flavor_id: int) -> QuotaAccount:
+    """The account of a team and flavor, made at first use."""
+    QuotaAccount.objects.bulk_create([QuotaAccount(team_id=team_id, flavor_id=flavor_id)], ignore_conflicts=True)
+    return QuotaAccount.objects.get(team_id=team_id, flavor_id=flavor_id)
+
+
+def _held(account: QuotaAccount, deployment: Deployment) -> int:
+    hold = QuotaHold.objects.filter(account=account, deployment=deployment).values_list("gpus", flat=True).first()
+    return hold or 0
+
+
+def _exceeded(team: Team, flavor: Flavor, more: int) -> QuotaExceededError:
+    now = usage_in(team=team, flavor=flavor)
+    return QuotaExceededError(
+        f"{more} more GPUs of {flavor.name} are needed; {team.name} has {now.free} of {now.limit} free.",
+        pointer="/spec/flavor",
+    )

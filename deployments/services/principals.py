@@ -1,0 +1,30 @@
+"""Who a request speaks for: the one typed way from `request` to `Principal`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+
+from deployments.models import ApiToken, Principal, User
+from deployments.services import events
+from deployments.services.errors import NotAuthenticatedError
+
+ALL_SCOPES = frozenset({"read", "write", "approve", "invoke"})
+
+
+def principal_of(request: HttpRequest | Any) -> Principal:
+    """The principal of a Django or REST request; raises NotAuthenticatedError for an anonymous one."""
+    user = request.user
+    if not isinstance(user, User) or not user.is_active:
+        raise NotAuthenticatedError("Log in first, or send an API token.")
+    events.request_id.set(str(request.META.get("SLIPWAY_REQUEST_ID", "")))
+    token = getattr(request, "auth", None)
+    return principal_of_token(token) if isinstance(token, ApiToken) else Principal(user=user)
+
+
+def principal_of_token(token: ApiToken) -> Principal:
+    """What a token may do: its scopes, in its teams, never more than its user."""
+    scopes = frozenset(scope for scope in token.scopes if scope in ALL_SCOPES)
+    teams = None if token.team_ids is None else frozenset(int(pk) for pk in token.team_ids)
+    return Principal(user=token.user, scopes=scopes, team_ids=teams)

@@ -1,0 +1,144 @@
+"""The waiting line of an account: approved deployments that wait for GPUs, first approved first served.
+
+One that needs more than the whole limit waits for a grant and lets others pass; one that only waits for GPUs to come
+back is not overtaken.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from django.db import transaction
+from django.db.models import F, Max
+from django.db.models.functions import Now
+
+from deployments.models import Deployment, QuotaAccount, Revision, User, Wanted
+from deployments.services import events, holds, states
+from deployments.services.errors import QuotaExceededError
+from deployments.services.transactions import in_transaction
+from portal.lib.hints import RECONCILE, hint
+
+logger = logging.getLogger(__name__)
+
+
+def accept(*, deployment: Deployment, revision: Revision, actor: User | None) -> bool:
+    """Make an approved revision the one that runs: reserve its worst case, or join the line. True when it runs.
+
+    The caller holds the deployment's lock, in the transaction of the approval.
+    """
+    if deployment.wanted != Wanted.RUNNING:
+        _make_current(deployment, revision)  # Nothing runs, so nothing is reserved before it is started.
+        return True
+    account = holds.account_of(team_id=deployment.team_id, flavor_id=revision.flavor_id)
+    if not _next_is(deployment, account):
+        wake_later(account.pk)
+        _tell_waiting(deployment, "Others of the team wait before it.", actor)
+        return False
+    try:
+        _take(deployment, revision, actor)
+    except QuotaExceededError as error:
+        # GPUs given back between the attempt and the commit woke nobody: look once more afterwards.
+        wake_later(account.pk)
+        _tell_waiting(deployment, error.message, actor)
+        return False
+    return True
+
+
+def line(account: QuotaAccount) -> list[Deployment]:
+    """Who waits for GPUs of this account, in order."""
+    return list(
+        Deployment.objects.awaiting_quota()
+        .filter(team_id=account.team_id, latest__flavor_id=account.flavor_id)
+        .select_related("latest", "applied")
+        .annotate(since=Max("latest__approvals__pk"))
+        .order_by("since")
+    )
+
+
+def wake_later(account_pk: int) -> None:
+    """Serve the account's line once the open transaction has committed."""
+    transaction.on_commit(partial(wake, account_pk), robust=True)
+
+
+def wake(account_pk: int) -> int:
+    """Serve the account's line until the GPUs do not suffice for its head. Returns how many were admitted."""
+    account = QuotaAccount.objects.get(pk=account_pk)
+    admitted = 0
+    for waiting in line(account):
+        if _needs(waiting) > _limit(account):
+            continue
+        if not _admit(waiting.pk):
+            break
+        admitted += 1
+    return admitted
+
+
+def wake_all() -> int:
+    """Serve every line; the sweep calls this, for lines whose waker died. One query when nobody waits."""
+    accounts = Deployment.objects.awaiting_quota().values_list("team_id", F("latest__flavor_id")).distinct()
+    return sum(
+        wake(holds.account_of(team_id=team, flavor_id=flavor).pk) for team, flavor in accounts if flavor is not None
+    )
+
+
+@in_transaction
+def _admit(pk: int) -> bool:
+    """Admit one deployment; False when the GPUs do not suffice, True also when it stopped waiting meanwhile."""
+    deployment = Deployment.objects.locked().get(pk=pk)
+    if not Deployment.objects.awaiting_quota().filter(pk=pk).exists():
+        return True
+    assert deployment.latest is not None
+    try:
+        _take(deployment, deployment.latest, None)
+    except QuotaExceededError:
+        return False
+    return True
+
+
+def _next_is(deployment: Deployment, account: QuotaAccount) -> bool:
+    limit = _limit(account)
+    ahead = [waiting.pk for waiting in line(account) if _needs(waiting) <= limit]
+    return not ahead or ahead[0] == deployment.pk
+
+
+def _needs(deployment: Deployment) -> int:
+    assert deployment.latest is not None
+    return holds.charge(old=deployment.applied, new=deployment.latest)
+
+
+def _limit(account: QuotaAccount) -> int:
+    return holds.usage_in(team=account.team, flavor=account.flavor).limit
+
+
+def _take(deployment: Deployment, revision: Revision, actor: User | None) -> None:
+    gpus = holds.charge(old=deployment.applied, new=revision)
+    taken = holds.reserve(deployment=deployment, revision=revision, gpus=gpus, actor=actor)
+    _make_current(deployment, revision)
+    if taken is not None:
+        events.record(
+            kind="gpus_reserved",
+            message=f"{taken.delta} GPUs reserved for revision {revision.number}",
+            deployment=deployment,
+            actor=actor,
+            data={"gpus": taken.delta, "account": taken.account_id, "revision": revision.number},
+        )
+
+
+def _make_current(deployment: Deployment, revision: Revision) -> None:
+    # Not save(): the reconciler writes other columns of this row meanwhile.
+    Deployment.objects.filter(pk=deployment.pk).update(approved=revision, next_reconcile_at=Now(), failures=0)
+    deployment.approved = revision
+    hint(RECONCILE, deployment.pk)
+    states.refresh(deployment.pk)
+
+
+def _tell_waiting(deployment: Deployment, why: str, actor: User | None) -> None:
+    events.record(
+        kind="waits_for_quota",
+        message=f"Approved, and waits for quota. {why}",
+        deployment=deployment,
+        actor=actor,
+        level="warning",
+    )
+    states.refresh(deployment.pk)

@@ -1,0 +1,173 @@
+"""Rows for tests, made directly: Alice belongs, Bob is a stranger, Carol is an admin."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from typing import Any
+
+from deployments.models import (
+    Approval,
+    Cluster,
+    Deployment,
+    EngineProfile,
+    Flavor,
+    Membership,
+    ModelCheck,
+    Principal,
+    QuotaGrant,
+    Revision,
+    Team,
+    User,
+)
+
+_numbers = itertools.count(1)
+
+QWEN = "hf://Qwen/Qwen2.5-7B-Instruct"
+COMMIT = "a09a35458c702b33eeacc393d103063234e8bc28"
+DIGEST = "sha256:c2e4c00333e872f70eb4f889c421c671d4a97915fb837034afa63baf2bbe5641"
+
+
+def make_user(username: str = "", *, admin: bool = False, team: Team | None = None, lead: bool = False) -> User:
+    user = User(username=username or f"user{next(_numbers)}", is_platform_admin=admin)
+    user.set_unusable_password()
+    user.save()
+    if team is not None:
+        join(user, team, lead=lead)
+    return user
+
+
+def join(user: User, team: Team, *, lead: bool = False) -> None:
+    role = Membership.Role.LEAD if lead else Membership.Role.MEMBER
+    Membership.objects.create(user=user, team=team, role=role)
+
+
+def make_team(slug: str = "search", *, policy: str = Team.Policy.ASK) -> Team:
+    return Team.objects.create(slug=slug, name=slug.title(), namespace=f"{slug}-x7k2p", policy=policy)
+
+
+def make_flavor(slug: str = "h100-80gb") -> Flavor:
+    product, memory, capability, size = {
+        "h100-80gb": ("NVIDIA-H100-80GB-HBM3", 81559, "9.0", 4),
+        "l40s-48gb": ("NVIDIA-L40S", 46068, "8.9", 8),
+        "l4-24gb": ("NVIDIA-L4", 23034, "8.9", 8),
+    }[slug]
+    return Flavor.objects.create(
+        slug=slug,
+        name=slug.upper(),
+        product=product,
+        memory_mib=memory,
+        compute_capability=capability,
+        gpus_per_node=size,
+    )
+
+
+def make_grant(team: Team, flavor: Flavor, gpus: int, **fields: Any) -> QuotaGrant:
+    return QuotaGrant.objects.create(team=team, flavor=flavor, gpus=gpus, **fields)
+
+
+def make_cluster() -> Cluster:
+    return Cluster.objects.get_or_create(name="main")[0]
+
+
+def make_profile() -> EngineProfile:
+    return EngineProfile.objects.get_or_create(
+        slug="vllm-0.32.0",
+        defaults={
+            "name": "vLLM 0.32.0",
+            "version": "0.32.0",
+            "image": f"vllm/vllm-openai:v0.32.0@{DIGEST}",
+        },
+    )[0]
+
+
+def make_check(uri: str = QWEN, revision: str = "", **fields: Any) -> ModelCheck:
+    """What the hub is known to have said about a model, so that nothing asks it."""
+    facts = {
+        "id": uri.removeprefix("hf://"),
+        "sha": COMMIT,
+        "architecture": "Qwen2ForCausalLM",
+        "dtype": "bfloat16",
+        "weights_bytes": 15_231_233_024,
+        "params": 7_615_616_512,
+        "layers": 28,
+        "heads": 28,
+        "kv_heads": 4,
+        "head_dim": 128,
+        "hidden": 3584,
+        "intermediate": 18944,
+        "vocab": 152_064,
+        "max_position": 32_768,
+        "license": "apache-2.0",
+    }
+    values = {"result": "found", "commit": COMMIT, "facts": facts, **fields}
+    return ModelCheck.objects.update_or_create(uri=uri, revision=revision, defaults=values)[0]
+
+
+def a_spec(**changes: Any) -> dict[str, Any]:
+    """A spec that fits a team with H100s; keyword arguments replace whole top-level entries."""
+    return {
+        "source": {"uri": QWEN},
+        "strategy": "standard",
+        "flavor": "h100-80gb",
+        "replicas": {"min": 1, "max": 1},
+        "engine": {"profile": "vllm-0.32.0", "args": {"max-model-len": 16384}},
+        **changes,
+    }
+
+
+def make_deployment(
+    team: Team,
+    author: User,
+    *,
+    name: str = "chat",
+    flavor: Flavor | None = None,
+    gpus: int = 1,
+    approved: bool = False,
+) -> Deployment:
+    """A deployment with one revision, past every service. `approved` adds the approval, but reserves nothing."""
+    deployment = Deployment.objects.create(team=team, name=name, cluster=make_cluster(), created_by=author)
+    revision = add_revision(deployment, author, flavor=flavor, gpus=gpus)
+    if approved:
+        approve(revision)
+    deployment.refresh_from_db()
+    return deployment
+
+
+def add_revision(
+    deployment: Deployment, author: User, *, flavor: Flavor | None = None, gpus: int = 1, surge: int = 0
+) -> Revision:
+    number = deployment.revisions.count() + 1
+    flavor = flavor or Flavor.objects.first() or make_flavor()
+    revision = Revision.objects.create(
+        deployment=deployment,
+        number=number,
+        spec=a_spec(flavor=flavor.slug, replicas={"min": 1, "max": gpus}),
+        resolution={"commit": COMMIT},
+        objects_json=[],
+        digest=hashlib.sha256(f"{deployment.pk}/{number}".encode()).hexdigest(),
+        flavor=flavor,
+        gpus=gpus,
+        surge=surge,
+        author=author,
+    )
+    Deployment.objects.filter(pk=deployment.pk).update(latest=revision)
+    deployment.latest = revision
+    return revision
+
+
+def approve(revision: Revision, *, current: bool = True) -> Approval:
+    """Sign a revision and, unless told otherwise, make it the one that runs."""
+    approval = Approval.objects.create(
+        revision=revision, digest=revision.digest, kind=Approval.Kind.POLICY, approved=True
+    )
+    Revision.objects.filter(pk=revision.pk).update(verdict=Revision.Verdict.APPROVED)
+    revision.verdict = Revision.Verdict.APPROVED
+    if current:
+        Deployment.objects.filter(pk=revision.deployment_id).update(approved=revision)
+        revision.deployment.approved = revision
+    return approval
+
+
+def principal(user: User, *scopes: str) -> Principal:
+    return Principal(user=user, scopes=frozenset(scopes)) if scopes else Principal(user=user)
