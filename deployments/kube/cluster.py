@@ -1,0 +1,409 @@
+"""The one door to the cluster: raw JSON over the official client's connections, with a deadline on every call."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+import orjson
+import urllib3
+from kubernetes import client as official
+from kubernetes import config as official_config
+
+from deployments.kube.errors import ClusterError, ErrorClass, answer_error, transport_error
+from deployments.kube.kinds import Kind, Ref, kind_of
+from deployments.labels import FIELD_MANAGER
+
+Object = dict[str, Any]
+
+CONNECT_SECONDS = 2.0
+CALL_SECONDS = 10.0
+LIST_SECONDS = 30.0
+WATCH_SECONDS = 300
+# The server sends a bookmark every minute; its own cache forgets after about 75 s.
+WATCH_SILENCE = 70.0
+PAGE = 500
+MAX_ANSWER = 64 * 1024 * 1024
+MAX_LOG = 256 * 1024
+JSON = "application/json"
+JSON_PATCH = "application/json-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"  # the body is JSON, which is YAML without its traps
+MUTATING = frozenset({"POST", "PATCH", "PUT", "DELETE"})
+
+
+class _ListMeta(msgspec.Struct):
+    token: str | None = msgspec.field(name="continue", default=None)
+
+
+class _ListHead(msgspec.Struct):
+    """Only where a list goes on: its items are skipped, not built."""
+
+    metadata: _ListMeta
+
+
+_HEAD = msgspec.json.Decoder(_ListHead)
+
+
+class Cluster:
+    """One cluster as one account. Every call raises ClusterError when it did not do what was asked."""
+
+    def __init__(self, api: official.ApiClient, source: Path | None = None) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._use(api)
+
+    @classmethod
+    def from_kubeconfig(cls, path: str | Path) -> Cluster:
+        """Connect as the current context of a kubeconfig says: server, CA, bearer token or certificate."""
+        source = Path(path)
+        return cls(_api_of(source), source)
+
+    def _use(self, api: official.ApiClient) -> None:
+        self._api = api
+        self._host = str(api.configuration.host).rstrip("/")
+        self._pool: urllib3.PoolManager = api.rest_client.pool_manager
+
+    # Writes
+
+    def create(self, obj: Mapping[str, Any], *, timeout: float = CALL_SECONDS) -> Object:
+        """POST a new object; class *taken* when something already has its name."""
+        ref = Ref.of(obj)
+        path = kind_of(ref.api_version, ref.kind).path(ref.namespace)
+        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        return self._json("POST", path, params=params, body=obj, timeout=timeout)
+
+    def apply(self, obj: Mapping[str, Any], uid: str, *, version: str = "", timeout: float = CALL_SECONDS) -> Object:
+        """Server-side apply to exactly the object with `uid`; class *conflict* when it is newer than `version`.
+
+        The uid keeps this from adopting a stranger and from re-creating what is gone.
+        """
+        metadata = {**obj["metadata"], "uid": uid}
+        if version:
+            metadata["resourceVersion"] = version
+        params = {"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}
+        body = {**obj, "metadata": metadata}
+        return self._json("PATCH", Ref.of(obj).path, params=params, body=body, kind=APPLY_PATCH, timeout=timeout)
+
+    def rewrite_ownership(self, ref: Ref, live: Mapping[str, Any], *, timeout: float = CALL_SECONDS) -> Object:
+        """Turn our managed fields of `live` from Update to Apply, so that fields we drop later really go.
+
+        Class *conflict* when the object has changed since it was read.
+        """
+        patch = ownership_patch(live)
+        if not patch:
+            return dict(live)
+        params = {"fieldManager": FIELD_MANAGER}
+        try:
+            return self._json("PATCH", ref.path, params=params, body=patch, kind=JSON_PATCH, timeout=timeout)
+        except ClusterError as error:
+            if error.status in (409, 422):
+                # The only thing that can fail in this patch is its test on the resourceVersion.
+                raise ClusterError(ErrorClass.CONFLICT, "conflict", error.message, status=error.status) from error
+            raise
+
+    def delete(self, ref: Ref, uid: str, *, propagation: str = "Foreground", timeout: float = CALL_SECONDS) -> None:
+        """Delete exactly the object with `uid`; class *gone* when that one is not there."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid},
+            "propagationPolicy": propagation,
+        }
+        self._json("DELETE", ref.path, body=body, timeout=timeout)
+
+    # Reads
+
+    def read(self, ref: Ref, *, timeout: float = CALL_SECONDS) -> Object | None:
+        """Return one object as it is now, or None when it is not there."""
+        try:
+            return self._json("GET", ref.path, timeout=timeout)
+        except ClusterError as error:
+            if error.kind is ErrorClass.GONE:
+                return None
+            raise
+
+    def pages(
+        self, kind: Kind, *, namespace: str = "", selector: str = "", fields: str = "", timeout: float = LIST_SECONDS
+    ) -> Iterator[bytes]:
+        """Yield a complete list as raw pages of 500; class *expired* when it has to begin again."""
+        params = {"limit": str(PAGE), "labelSelector": selector, "fieldSelector": fields}
+        token = ""
+        while True:
+            query = {**params, "continue": token}
+            raw = self._raw("GET", kind.path(namespace), params=query, timeout=timeout)
+            yield raw
+            token = _continue_token(raw)
+            if not token:
+                return
+
+    def list_all(
+        self, kind: Kind, *, namespace: str = "", selector: str = "", timeout: float = LIST_SECONDS
+    ) -> list[Object]:
+        """Return a complete list; an incomplete one raises."""
+        items: list[Object] = []
+        for raw in self.pages(kind, namespace=namespace, selector=selector, timeout=timeout):
+            page = _decode(raw, mutating=False)
+            found = page.get("items")
+            if not isinstance(found, list):
+                raise transport_error("bad_answer", "The API server sent a list without items.", mutating=False)
+            items += found
+        return items
+
+    def watch(
+        self, kind: Kind, version: str, *, namespace: str = "", selector: str = "", fields: str = ""
+    ) -> WatchStream:
+        """Open a watch from `version`; its lines end after five minutes, and a silence of 70 s raises."""
+        params = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(WATCH_SECONDS),
+            "labelSelector": selector,
+            "fieldSelector": fields,
+        }
+        return WatchStream(self._open("GET", kind.path(namespace), params=params, timeout=WATCH_SILENCE))
+
+    def log(
+        self,
+        namespace: str,
+        pod: str,
+        *,
+        container: str,
+        previous: bool = False,
+        tail: int = 200,
+        timeout: float = CALL_SECONDS,
+    ) -> str:
+        """Return the last lines of a container's log, at most 256 KiB."""
+        params = {"container": container, "tailLines": str(tail), "limitBytes": str(MAX_LOG)}
+        if previous:
+            params["previous"] = "true"
+        path = kind_of("v1", "Pod").path(namespace, pod) + "/log"
+        return self._raw("GET", path, params=params, timeout=timeout).decode(errors="replace")
+
+    def version(self, *, timeout: float = CALL_SECONDS) -> str:
+        """Return the server's version, as `v1.36.3`."""
+        return str(self._json("GET", "/version", timeout=timeout).get("gitVersion", ""))
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self._pool.clear()
+
+    # The wire
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout: float,
+        params: Mapping[str, str] | None = None,
+        body: Any = None,
+        kind: str = JSON,
+    ) -> Object:
+        raw = self._raw(method, path, params=params, body=body, kind=kind, timeout=timeout)
+        return _decode(raw, mutating=method in MUTATING)
+
+    def _raw(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout: float,
+        params: Mapping[str, str] | None = None,
+        body: Any = None,
+        kind: str = JSON,
+    ) -> bytes:
+        deadline = time.monotonic() + timeout
+        answer = self._open(method, path, params=params, body=body, kind=kind, timeout=timeout)
+        return _read(answer, deadline, mutating=method in MUTATING)
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout: float,
+        params: Mapping[str, str] | None = None,
+        body: Any = None,
+        kind: str = JSON,
+    ) -> urllib3.BaseHTTPResponse:
+        """Send, once more with a fresh token after 401; an answer of 400 or more raises."""
+        answer = self._send(method, path, params=params, body=body, kind=kind, timeout=timeout)
+        if answer.status == 401 and self._reload():
+            answer.close()
+            answer = self._send(method, path, params=params, body=body, kind=kind, timeout=timeout)
+        if answer.status >= 400:
+            raise self._failure(answer, time.monotonic() + CALL_SECONDS, mutating=method in MUTATING)
+        return answer
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout: float,
+        params: Mapping[str, str] | None = None,
+        body: Any = None,
+        kind: str = JSON,
+    ) -> urllib3.BaseHTTPResponse:
+        query = {key: value for key, value in (params or {}).items() if value}
+        mutating = method in MUTATING
+        try:
+            return self._pool.request(
+                method,
+                self._host + path + (f"?{urlencode(query)}" if query else ""),
+                headers=self._headers(kind),
+                body=None if body is None else orjson.dumps(body),
+                timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, timeout), read=timeout),
+                preload_content=False,
+                retries=False,
+                redirect=False,
+            )
+        except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
+            # Nothing was sent: whatever was asked has not happened.
+            raise transport_error(
+                "unreachable", f"The API server cannot be reached: {error}", mutating=False
+            ) from error
+        except urllib3.exceptions.TimeoutError as error:
+            raise transport_error("timeout", "The API server did not answer in time.", mutating=mutating) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            message = f"The connection to the API server broke: {error}"
+            raise transport_error("unreachable", message, mutating=mutating) from error
+
+    def _headers(self, kind: str) -> dict[str, str]:
+        headers = {"Accept": JSON, "Content-Type": kind, "User-Agent": "slipway"}
+        setting = self._api.configuration.auth_settings().get("BearerToken")
+        if setting and setting.get("value"):
+            headers["Authorization"] = str(setting["value"])
+        return headers
+
+    def _failure(self, answer: urllib3.BaseHTTPResponse, deadline: float, *, mutating: bool) -> ClusterError:
+        body: Any = None
+        try:
+            body = orjson.loads(_read(answer, deadline, mutating=mutating))
+        except (ClusterError, orjson.JSONDecodeError):
+            body = None  # an HTML page of a proxy, or nothing: the number has to do
+        wait = answer.headers.get("Retry-After", "")
+        retry_after = float(wait) if wait.isdigit() else None
+        status_object = body if isinstance(body, dict) else {}
+        return answer_error(answer.status, status_object, mutating=mutating, retry_after=retry_after)
+
+    def _reload(self) -> bool:
+        """Read the kubeconfig again: mounted tokens are rotated. False when there is none to read."""
+        if self._source is None:
+            return False
+        with self._lock:
+            self._use(_api_of(self._source))
+        return True
+
+
+class WatchStream:
+    """The lines of one watch. `abort` ends them from another thread."""
+
+    def __init__(self, answer: urllib3.BaseHTTPResponse) -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield one event per line until the server ends the stream; ClusterError when it breaks or falls silent."""
+        rest = b""
+        try:
+            for chunk in self._answer.stream(64 * 1024):
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from (line for line in lines if line)
+        except urllib3.exceptions.TimeoutError as error:
+            raise transport_error("silent", "The watch fell silent.", mutating=False) from error
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise transport_error("unreachable", f"The watch broke: {error}", mutating=False) from error
+        finally:
+            self._answer.close()
+
+    def abort(self) -> None:
+        """Stop the stream; whoever reads it sees its end."""
+        try:
+            self._answer.shutdown()
+        except (ValueError, OSError, RuntimeError):
+            self._answer.close()
+
+
+def ownership_patch(live: Mapping[str, Any]) -> list[Object]:
+    """Return the JSON patch that moves our managed fields from Update to Apply; empty when there is nothing to move.
+
+    Where both entries exist, Apply gets the union and the Update entry goes.
+    """
+    metadata = live.get("metadata", {})
+    entries = metadata.get("managedFields") or []
+    ours = {
+        entry.get("operation"): index
+        for index, entry in enumerate(entries)
+        if entry.get("manager") == FIELD_MANAGER and not entry.get("subresource")
+    }
+    update, apply = ours.get("Update"), ours.get("Apply")
+    if update is None:
+        return []
+    path = "/metadata/managedFields"
+    patch: list[Object] = [{"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]}]
+    if apply is None:
+        return [*patch, {"op": "replace", "path": f"{path}/{update}/operation", "value": "Apply"}]
+    union = merge_fields(entries[apply].get("fieldsV1", {}), entries[update].get("fieldsV1", {}))
+    patch.append({"op": "replace", "path": f"{path}/{apply}/fieldsV1", "value": union})
+    patch.append({"op": "remove", "path": f"{path}/{update}"})
+    return patch
+
+
+def merge_fields(left: Mapping[str, Any], right: Mapping[str, Any]) -> Object:
+    """Return the union of two field sets (`fieldsV1`)."""
+    merged = dict(left)
+    for key, value in right.items():
+        merged[key] = merge_fields(merged.get(key, {}), value)
+    return merged
+
+
+def _api_of(source: Path) -> official.ApiClient:
+    configuration = official.Configuration()
+    official_config.load_kube_config(config_file=str(source), client_configuration=configuration, persist_config=False)
+    configuration.connection_pool_maxsize = 32
+    if (urlsplit(configuration.host).hostname or "").startswith(("127.", "localhost")):
+        configuration.proxy = None  # no proxy of the environment leads to this machine
+    return official.ApiClient(configuration)
+
+
+def _read(answer: urllib3.BaseHTTPResponse, deadline: float, *, mutating: bool) -> bytes:
+    """Read a whole answer before the deadline, however slowly its bytes drip."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        for chunk in answer.stream(256 * 1024):
+            parts.append(chunk)
+            size += len(chunk)
+            if time.monotonic() > deadline or size > MAX_ANSWER:
+                raise transport_error("timeout", "The API server's answer took too long.", mutating=mutating)
+    except urllib3.exceptions.TimeoutError as error:
+        raise transport_error("timeout", "The API server did not answer in time.", mutating=mutating) from error
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise transport_error("unreachable", f"The answer broke off: {error}", mutating=mutating) from error
+    finally:
+        if not answer.closed and time.monotonic() > deadline:
+            answer.close()
+    return b"".join(parts)
+
+
+def _decode(raw: bytes, *, mutating: bool) -> Object:
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise transport_error("bad_answer", "The API server's answer is not JSON.", mutating=mutating) from error
+    if not isinstance(value, dict):
+        raise transport_error("bad_answer", "The API server's answer is not an object.", mutating=mutating)
+    return value
+
+
+def _continue_token(raw: bytes) -> str:
+    try:
+        return _HEAD.decode(raw).metadata.token or ""
+    except msgspec.MsgspecError as error:
+        raise transport_error("bad_answer", "The API server's list cannot be read.", mutating=False) from error
