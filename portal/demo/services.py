@@ -41,10 +41,17 @@ scrape_configs:
     file_sd_configs:
       - files: ["{folder}/targets/*.json"]
         refresh_interval: 5m
-    metric_relabel_configs:
+    metric_relabel_configs: &drop_created
       - source_labels: [__name__]
         regex: ".+_created"
         action: drop
+  # Targets whose own namespace and pod labels win, as kube-state-metrics' do.
+  - job_name: discovered-honor-labels
+    honor_labels: true
+    file_sd_configs:
+      - files: ["{folder}/targets/honor/*.json"]
+        refresh_interval: 5m
+    metric_relabel_configs: *drop_created
 """
 
 
@@ -144,7 +151,7 @@ def redis(found: Path, folder: Path, *, port: int, password: str) -> Program:
 
 def prometheus(found: Path, folder: Path, *, port: int, interval: int) -> Program:
     """Prometheus scraping what discovery writes to `folder`/targets, with rules from `folder`/rules."""
-    for name in ("data", "targets", "rules"):
+    for name in ("data", "targets/honor", "rules"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     config = folder / "prometheus.yml"
 

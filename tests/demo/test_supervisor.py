@@ -1,0 +1,132 @@
+"""Order, restarts and, above all, that nothing is left: asked of /proc."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from portal.demo import proc
+from portal.demo.layout import REPOSITORY
+
+
+class Run:
+    """One driver and what it printed; `family` are all pids that were ever seen below it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.output = folder / "output"
+        with self.output.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.demo.driver", str(folder)], cwd=REPOSITORY, stdout=out, stderr=out
+            )
+
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def wait_for(self, text: str) -> None:
+        eventually(lambda: text in self.text(), lambda: self.text())
+
+    def pid(self, name: str) -> int:
+        pid: int = json.loads((self.folder / "processes.json").read_text())[name]["pid"]
+        return pid
+
+    def inner(self) -> int:
+        (pid,) = [pid for pid in proc.descendants(self.process.pid) if parent_of(pid) == self.process.pid]
+        return pid
+
+
+def parent_of(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("PPid:")[1].split()[0])
+
+
+def eventually(check: Callable[[], object], explain: Callable[[], str] = str, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, explain()
+        time.sleep(0.02)
+
+
+def none_alive(pids: set[int]) -> bool:
+    return not any(proc.alive(pid) for pid in pids)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    run = Run(tmp_path)
+    yield run
+    if run.process.poll() is None:
+        run.process.terminate()
+        run.process.wait(20)
+
+
+def test_programs_start_in_the_order_of_their_needs(run: Run) -> None:
+    run.wait_for("everything is up")
+    assert (run.folder / "order").read_text().split() == ["first", "plain", "parent"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_stop_it_ends_everything_within_seconds(run: Run, number: signal.Signals) -> None:
+    run.wait_for("everything is up")
+    family = proc.descendants(run.process.pid)
+    assert len(family) >= 5
+    begun = time.monotonic()
+    run.process.send_signal(number)
+    assert run.process.wait(10) == 0
+    assert time.monotonic() - begun < 5
+    assert none_alive(family)
+    assert "stubborn did not stop in time and is killed" in run.text()
+
+
+def test_a_dead_program_is_named_and_started_again(run: Run) -> None:
+    run.wait_for("everything is up")
+    first = run.pid("plain")
+    os.kill(first, signal.SIGKILL)
+    run.wait_for("plain ended (signal 9), started again")
+    eventually(lambda: run.pid("plain") not in (0, first))
+    assert proc.alive(run.pid("plain"))
+
+
+def test_killing_the_outer_layer_leaves_nothing(run: Run) -> None:
+    run.wait_for("everything is up")
+    family = proc.descendants(run.process.pid)
+    run.process.kill()
+    run.process.wait(5)
+    eventually(lambda: none_alive(family))
+
+
+def test_killing_the_inner_layer_leaves_nothing(run: Run) -> None:
+    run.wait_for("everything is up")
+    family = proc.descendants(run.process.pid)
+    os.kill(run.inner(), signal.SIGKILL)
+    assert run.process.wait(10) == 128 + signal.SIGKILL
+    assert none_alive(family)
+
+
+def test_killing_both_layers_at_once_leaves_no_program(run: Run) -> None:
+    run.wait_for("everything is up")
+    programs = {run.pid(name) for name in ("plain", "parent", "stubborn")}
+    inner = run.inner()
+    os.kill(inner, signal.SIGSTOP)  # so that neither can do anything for the other
+    run.process.kill()
+    os.kill(inner, signal.SIGKILL)
+    run.process.wait(5)
+    eventually(lambda: none_alive(programs))
+
+
+def test_a_program_that_cannot_start_ends_the_start_with_its_last_words(tmp_path: Path) -> None:
+    (tmp_path / "break").touch()
+    run = Run(tmp_path)
+    assert run.process.wait(20) == 1
+    assert "broken ended (status 3)" in run.text()
+    assert "no such luck" in run.text()
+    assert str(tmp_path / "logs" / "broken.log") in run.text()
+    assert none_alive(proc.descendants(os.getpid()) - {os.getpid()})
