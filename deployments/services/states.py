@@ -1,0 +1,202 @@
+"""Materialises the state of deployments: one pure function decides, here its inputs are read and its answer stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from django.db import connection, transaction
+from django.utils import timezone
+
+from deployments import state as rules
+from deployments.kube.observe import Observed
+from deployments.models import Deployment, Event, Revision, Status, Wanted
+from portal.lib.hints import PROBE, hint
+
+CHANNEL = "slipway"
+PROBE_AGAIN = timedelta(seconds=5)
+# What pages never need when a state is computed, and what weighs most in a row.
+HEAVY = ("objects_json", "findings", "resolution")
+
+_LEVELS = {
+    Deployment.State.RUNNING: Event.Level.GOOD,
+    Deployment.State.FAILED: Event.Level.BAD,
+    Deployment.State.BLOCKED: Event.Level.BAD,
+    Deployment.State.DEGRADED: Event.Level.WARNING,
+    Deployment.State.STALLED: Event.Level.WARNING,
+    Deployment.State.REJECTED: Event.Level.WARNING,
+    Deployment.State.EXPIRED: Event.Level.WARNING,
+    Deployment.State.AWAITING_QUOTA: Event.Level.WARNING,
+}
+
+
+def refresh(pk: int) -> None:
+    """Recompute one deployment's state; a change is stored, written to its timeline and announced."""
+    refresh_many([pk])
+
+
+def refresh_many(pks: Iterable[int]) -> int:
+    """Recompute many states with a fixed number of queries; returns how many changed.
+
+    The rows are locked first and read after, so the last refresh has seen everything committed before it.
+    """
+    wanted = sorted(set(pks))
+    if not wanted:
+        return 0
+    with transaction.atomic():
+        list(Deployment.objects.select_for_update(no_key=True).filter(pk__in=wanted).order_by("pk").values_list("pk"))
+        now = timezone.now()
+        rows = list(_rows().filter(pk__in=wanted))
+        changed = [row for row in rows if _recompute(row, now)]
+        if changed:
+            Deployment.objects.bulk_update(changed, ["state", "state_since", "reason", "detail"], batch_size=200)
+            Event.objects.bulk_create([row.news for row in changed if row.news is not None])  # type: ignore[attr-defined]
+            notify(f"deployment:{row.pk}" for row in changed)
+        for row in rows:
+            if _wants_probe(row, now):
+                hint(PROBE, row.pk)
+    return len(changed)
+
+
+def notify(payloads: Iterable[str]) -> None:
+    """Tell open pages, when the transaction commits, what to fetch again: one statement for the whole batch."""
+    unique = sorted(set(payloads))
+    if unique:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, payload) FROM unnest(%s) AS payload", [CHANNEL, unique])
+
+
+def observed_of(row: Deployment) -> Observed | None:
+    """What the watcher last saw of a deployment; None before it has looked."""
+    try:
+        stored = row.status.observed
+    except Status.DoesNotExist:
+        return None
+    return read_observed(stored) if stored else None
+
+
+def read_observed(stored: Mapping[str, Any]) -> Observed:
+    """An observation from its stored JSON."""
+    return msgspec.convert(stored, Observed, strict=False)
+
+
+def write_observed(observed: Observed) -> dict[str, Any]:
+    """An observation as JSON to store."""
+    plain: dict[str, Any] = msgspec.to_builtins(observed)
+    return plain
+
+
+def wanted_of(row: Deployment) -> rules.Wanted:
+    """What services recorded for a deployment, as the state function takes it."""
+    approved, latest = row.approved, row.latest
+    number = approved.number if approved else None
+    replicas = _least_replicas(approved)
+    if row.wanted == Wanted.DELETED or row.deleted_at:
+        return rules.Wanted(rules.Want.DELETE, number, replicas)
+    if row.wanted == Wanted.STOPPED:
+        return rules.Wanted(rules.Want.STOP, number, replicas)
+    if approved is not None:
+        return rules.Wanted(rules.Want.RUN, number, replicas)
+    return rules.Wanted(_undecided(latest), number, replicas)
+
+
+def outcome_of(row: Deployment) -> rules.Outcome:
+    """The reconciler's last word on a deployment."""
+    stored = row.outcome or {}
+    if row.deleted_at:
+        return rules.Outcome(rules.OutcomeKind.GONE)
+    return rules.Outcome(
+        kind=rules.OutcomeKind(stored.get("phase", "none")),
+        revision=stored.get("revision"),
+        title=stored.get("message", ""),
+        remedy=stored.get("remedy", ""),
+        code=stored.get("code", ""),
+    )
+
+
+def probe_of(row: Deployment) -> rules.Probe | None:
+    """The last answer of a deployment's endpoint to Slipway's own question."""
+    stored = row.probe or {}
+    if not stored or row.probed_at is None:
+        return None
+    return rules.Probe(
+        ok=bool(stored.get("ok")),
+        at=row.probed_at,
+        detail=str(stored.get("detail", "")),
+        failures=int(stored.get("failures", 0)),
+    )
+
+
+def _rows() -> Any:
+    deferred = [f"{revision}__{column}" for revision in ("latest", "approved", "applied") for column in HEAVY]
+    return Deployment.objects.select_related("team", "latest", "approved", "applied", "status").defer(*deferred)
+
+
+def _recompute(row: Deployment, now: datetime) -> bool:
+    """Put the computed state on the row, with the line for its timeline; False when nothing changed."""
+    result = rules.state_of(wanted_of(row), outcome_of(row), observed_of(row), probe_of(row), now)
+    state = Deployment.State[result.state.name]
+    reason = result.reason.as_json() if result.reason else {}
+    detail = {
+        "text": result.detail,
+        "serving_revision": result.serving_revision,
+        "failing_revision": result.failing_revision,
+        "ready_replicas": result.ready_replicas,
+    }
+    if (row.state, row.reason, row.detail) == (state, reason, detail):
+        return False
+    moved = row.state != state
+    row.news = _news(row, state, reason, result.detail) if moved or _worse(row, reason) else None  # type: ignore[attr-defined]
+    if moved:
+        row.state, row.state_since = state, now
+    row.reason, row.detail = reason, detail
+    return True
+
+
+def _worse(row: Deployment, reason: Mapping[str, Any]) -> bool:
+    """True when the same state has another cause than before, and one that weighs."""
+    return bool(reason) and reason.get("weight") != "progress" and reason["code"] != (row.reason or {}).get("code")
+
+
+def _news(row: Deployment, state: Deployment.State, reason: Mapping[str, Any], detail: str) -> Event:
+    cause = str(reason.get("title") or detail or "")
+    message = f"{state.label}: {cause}" if cause else str(state.label)
+    return Event(
+        kind="state",
+        level=_LEVELS.get(state, Event.Level.INFO),
+        message=message.replace("\x00", "")[:500],
+        team_id=row.team_id,
+        deployment=row,
+        data={"from": row.state, "to": state.value, "reason": reason.get("code", "")},
+    )
+
+
+def _least_replicas(revision: Revision | None) -> int:
+    if revision is None:
+        return 1
+    replicas = revision.spec.get("replicas") if isinstance(revision.spec, dict) else None
+    return int(replicas.get("min", 1)) if isinstance(replicas, dict) else 1
+
+
+def _undecided(latest: Revision | None) -> rules.Want:
+    if latest is None:
+        return rules.Want.DRAFT
+    return {
+        Revision.Verdict.PENDING: rules.Want.AWAITING_APPROVAL,
+        Revision.Verdict.APPROVED: rules.Want.AWAITING_QUOTA,
+        Revision.Verdict.REJECTED: rules.Want.REJECTED,
+        Revision.Verdict.SUPERSEDED: rules.Want.AWAITING_APPROVAL,
+        Revision.Verdict.EXPIRED: rules.Want.EXPIRED,
+    }[Revision.Verdict(latest.verdict)]
+
+
+def _wants_probe(row: Deployment, now: datetime) -> bool:
+    """True when pods became ready and nobody has asked the endpoint since."""
+    if row.wanted != Wanted.RUNNING or row.state == Deployment.State.RUNNING:
+        return False
+    if row.probed_at is not None and now - row.probed_at < PROBE_AGAIN:
+        return False
+    observed = observed_of(row)
+    return observed is not None and any(pod.ready for pod in observed.live_pods)
