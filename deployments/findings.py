@@ -37,7 +37,10 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One result of a check: what is wrong, in which field, and the value that would fix it."""
+    """One result of a check: what is wrong, in which field, and the value that would fix it.
+
+    `value` is what to put into the field; `instead` names the flag to use in place of this one.
+    """
 
     severity: Severity
     code: str
@@ -45,6 +48,7 @@ class Finding:
     message: str
     remedy: str = ""
     value: int | float | bool | str | None = None
+    instead: str = ""
 
     @property
     def field(self) -> str:
@@ -66,12 +70,13 @@ class Finding:
             "message": self.message,
             "remedy": self.remedy,
             "value": self.value,
+            "instead": self.instead,
         }
 
 
-def error(code: str, pointer: str, message: str, remedy: str = "", value: object = None) -> Finding:
+def error(code: str, pointer: str, message: str, remedy: str = "", value: object = None, instead: str = "") -> Finding:
     """A finding that stops the request."""
-    return Finding(Severity.ERROR, code, pointer, message, remedy, _plain(value))
+    return Finding(Severity.ERROR, code, pointer, message, remedy, _plain(value), instead)
 
 
 def warning(code: str, pointer: str, message: str, remedy: str = "", value: object = None) -> Finding:

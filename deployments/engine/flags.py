@@ -161,7 +161,9 @@ def _range_problem(flag: Flag, value: int | float) -> Finding | None:
     low, high = flag.min, flag.max
     if (low is None or value >= low) and (high is None or value <= high):
         return None
-    nearest = low if low is not None and value < low else high
+    nearest = _number_default(flag)
+    if nearest is None:
+        nearest = low if low is not None and value < low else high
     proposed = int(nearest) if flag.kind == "int" and nearest is not None else nearest
     unit = f" {flag.unit}" if flag.unit not in {"", "share"} else ""
     return error(
@@ -173,6 +175,14 @@ def _range_problem(flag: Flag, value: int | float) -> Finding | None:
     )
 
 
+def _number_default(flag: Flag) -> float | None:
+    value = flag.default
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    low, high = flag.min, flag.max
+    return value if (low is None or value >= low) and (high is None or value <= high) else None
+
+
 def _unknown(version: str, name: str) -> Finding:
     gone = gone_flags().get(name)
     if gone is not None:
@@ -182,7 +192,7 @@ def _unknown(version: str, name: str) -> Finding:
             arg_pointer(name),
             f"“{name}” {when}: the engine would not start.",
             gone.remedy,
-            gone.replacement or None,
+            instead=gone.replacement,
         )
     settable = [f.name for f in flags_of(version).values() if f.cls in {FlagClass.OPEN, FlagClass.GUARDED}]
     close = difflib.get_close_matches(name, settable, n=1, cutoff=0.7)
@@ -191,7 +201,7 @@ def _unknown(version: str, name: str) -> Finding:
         arg_pointer(name),
         f"vLLM {version} does not know “{name}”: the engine would not start.",
         f"Did you mean “{close[0]}”?" if close else "Remove it.",
-        close[0] if close else None,
+        instead=close[0] if close else "",
     )
 
 

@@ -1,6 +1,50 @@
 """Pure rules: a spec and facts in, findings out."""
 
-from deployments.findings import Finding, Severity, has_errors
-from deployments.preflight.facts import ClusterFacts, Facts, FlavorFacts, QuotaFacts
+from __future__ import annotations
 
-__all__ = ["ClusterFacts", "Facts", "Finding", "FlavorFacts", "QuotaFacts", "Severity", "has_errors"]
+from collections.abc import Mapping
+from typing import Any
+
+from deployments.engine.sizing import Fit
+from deployments.findings import Finding, Severity, has_errors
+from deployments.preflight import engine, request
+from deployments.preflight.facts import ClusterFacts, Facts, FlavorFacts, QuotaFacts
+from deployments.preflight.rules import Case, Rule
+from deployments.spec import DeploymentSpec
+from deployments.spec_errors import parse_spec
+
+__all__ = [
+    "ClusterFacts",
+    "Facts",
+    "Finding",
+    "FlavorFacts",
+    "QuotaFacts",
+    "Severity",
+    "check",
+    "check_raw",
+    "estimate",
+    "has_errors",
+]
+
+RULES: tuple[Rule, ...] = (*request.rules, *engine.rules)
+
+
+def check(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> list[Finding]:
+    """Everything there is to say about this wish before it is sent; errors first, each finding once."""
+    case = Case(spec=spec, name=name, team=team, facts=facts)
+    found = dict.fromkeys(finding for each in RULES for finding in each(case))
+    order = list(Severity)
+    return sorted(found, key=lambda finding: order.index(finding.severity))
+
+
+def check_raw(data: Mapping[str, Any], facts: Facts) -> tuple[DeploymentSpec | None, list[Finding]]:
+    """The same for decoded JSON `{team, name, spec}`; errors of its shape come as findings too."""
+    spec, problems = parse_spec(data.get("spec"))
+    if spec is None:
+        return None, [problem.as_finding() for problem in problems]
+    return spec, check(spec, str(data.get("name") or ""), str(data.get("team") or ""), facts)
+
+
+def estimate(spec: DeploymentSpec, facts: Facts) -> Fit | None:
+    """The memory estimate of this spec; None while model, flavor or shape are not known."""
+    return engine.estimate_of(Case(spec=spec, name="", team="", facts=facts))

@@ -1,0 +1,241 @@
+"""Rules about the request itself: its name, source, strategy, flavor, replicas, quota."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from deployments.findings import Finding, error, info, warning
+from deployments.preflight.rules import Case, Rules, plural
+from deployments.sources import SourceCode, check_uri
+from deployments.spec import MAX_LABEL, MAX_NAME
+
+rules = Rules()
+
+NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+# A Service of that name would set VLLM_PORT, KUBERNETES_SERVICE_HOST and the like in every pod beside it.
+RESERVED = frozenset({"vllm", "kubernetes", "default", "slipway", "kserve", "main", "metrics", "v1", "live", "api"})
+
+
+@rules.rule
+def name_form(case: Case) -> Iterator[Finding]:
+    """The name must be what KServe admits for an InferenceService."""
+    name = case.name
+    if not name:
+        yield error("name_required", "/name", "Give the deployment a name.")
+    elif len(name) > MAX_NAME:
+        yield error("name_length", "/name", f"At most {MAX_NAME} characters, this has {len(name):,}.")
+    elif not NAME.fullmatch(name):
+        proposal = proposed_name(name)
+        yield error(
+            "name_form",
+            "/name",
+            "Use lower-case letters, digits and “-”, beginning with a letter and not ending with “-”.",
+            f"For example “{proposal}”." if proposal else "",
+            proposal or None,
+        )
+
+
+@rules.rule
+def name_reserved(case: Case) -> Iterator[Finding]:
+    """Some names would collide with parts of the cluster."""
+    if case.name in RESERVED or case.name.endswith(("-predictor", "-slipway")):
+        yield error(
+            "name_reserved",
+            "/name",
+            f"“{case.name}” is reserved: parts of the cluster already use it.",
+            f"For example “{case.name[: MAX_NAME - 6]}-model”.",
+        )
+
+
+@rules.rule
+def name_taken(case: Case) -> Iterator[Finding]:
+    """Within a team a name is used once."""
+    if case.facts.name_taken:
+        yield error(
+            "name_taken",
+            "/name",
+            f"The team {case.team} already has a deployment called “{case.name}”.",
+            "Choose another name, or edit that deployment.",
+        )
+
+
+@rules.rule
+def name_fits_address(case: Case) -> Iterator[Finding]:
+    """KServe makes one DNS label out of name and namespace."""
+    joined = len(case.name) + 1 + len(case.facts.namespace)
+    if case.facts.namespace and joined > MAX_LABEL and len(case.name) <= MAX_NAME:
+        most = MAX_LABEL - 1 - len(case.facts.namespace)
+        yield error(
+            "name_too_long_here",
+            "/name",
+            f"Together with the namespace {case.facts.namespace} the name makes {joined} characters; "
+            f"an address has room for {MAX_LABEL}.",
+            f"Use at most {most} characters.",
+        )
+
+
+@rules.rule
+def source_address(case: Case) -> Iterator[Finding]:
+    """The address must be one that this release can serve from."""
+    yield from check_uri(case.spec.source.uri)
+
+
+@rules.rule
+def source_answer(case: Case) -> Iterator[Finding]:
+    """What the hub said about the model: found, gated, missing, not reached."""
+    found = case.facts.source_check
+    if found is None or found.found:
+        return
+    pointer = "/spec/source/uri"
+    if found.code is SourceCode.GATED:
+        yield error("source_gated", "/spec/source/credential", found.message, found.remedy)
+    elif found.code is SourceCode.BAD_TOKEN:
+        yield error("source_bad_token", "/spec/source/credential", found.message, found.remedy)
+    elif found.code is SourceCode.UNREACHABLE:
+        yield warning("source_unreachable", pointer, found.message, found.remedy)
+    else:
+        yield error(f"source_{found.code.value}", pointer, found.message, found.remedy)
+
+
+@rules.rule
+def source_gated_without_credential(case: Case) -> Iterator[Finding]:
+    """A gated model needs a credential even where the hub was not asked with one."""
+    model, checked = case.model, case.facts.source_check
+    if model is None or not model.gated or case.spec.source.credential or (checked and not checked.found):
+        return
+    yield error(
+        "source_gated",
+        "/spec/source/credential",
+        f"{model.id} is gated: it can be downloaded only with a token.",
+        "Choose a credential with a token of an account that accepted the licence.",
+    )
+
+
+@rules.rule
+def credential_exists(case: Case) -> Iterator[Finding]:
+    """The credential must be one of the team's."""
+    name = case.spec.source.credential
+    if name and name not in case.facts.credentials:
+        yield error(
+            "credential_unknown",
+            "/spec/source/credential",
+            f"The team {case.team} has no credential called “{name}”.",
+            "Add it under credentials, or choose another.",
+        )
+
+
+@rules.rule
+def flavor_known(case: Case) -> Iterator[Finding]:
+    """The flavor must be offered."""
+    if case.flavor is None or not case.flavor.enabled:
+        offered = ", ".join(sorted(slug for slug, item in case.facts.flavors.items() if item.enabled))
+        yield error(
+            "flavor_unknown",
+            "/spec/flavor",
+            f"There is no flavor “{case.spec.flavor}”.",
+            f"Offered: {offered}." if offered else "No flavor is offered yet; ask an admin.",
+        )
+
+
+@rules.rule
+def quota(case: Case) -> Iterator[Finding]:
+    """The most GPUs the deployment may hold must fit into what the team has left."""
+    if case.flavor is None:
+        return
+    allowance, asked = case.quota, case.spec.gpus
+    label = case.flavor.label
+    if allowance is None or allowance.limit == 0:
+        yield error(
+            "quota_none",
+            "/spec/flavor",
+            f"The team {case.team} has no quota of {label}; this needs {plural(asked, 'GPU')}.",
+            "Ask for quota, or choose a flavor the team has.",
+        )
+        return
+    if asked <= allowance.available:
+        return
+    replicas = allowance.available // case.spec.gpus_per_replica
+    yield error(
+        "quota_exceeded",
+        "/spec/replicas/max",
+        f"This needs {plural(asked, 'GPU')} of {label}; the team has {allowance.available:,} left of "
+        f"{allowance.limit:,}.",
+        f"At most {plural(replicas, 'replica')} fit." if replicas else "Stop another deployment or ask for quota.",
+        replicas or None,
+    )
+
+
+@rules.rule
+def node_size(case: Case) -> Iterator[Finding]:
+    """All GPUs of one replica stand in one node."""
+    flavor, needed = case.flavor, case.spec.gpus_per_replica
+    if flavor is None or needed <= flavor.gpus_per_node:
+        return
+    yield error(
+        "gpus_per_node",
+        "/spec/engine/args/tensor-parallel-size",
+        f"One replica needs {plural(needed, 'GPU')}, but a node has {flavor.gpus_per_node:,} {flavor.label}.",
+        "Split over fewer GPUs, or choose a flavor with larger ones.",
+        flavor.gpus_per_node if case.spec.pipeline_parallel == 1 else None,
+    )
+
+
+@rules.rule
+def room_now(case: Case) -> Iterator[Finding]:
+    """Within quota is not the same as free: say when the cluster is full at the moment."""
+    flavor, needed = case.flavor, case.spec.gpus_per_replica
+    if flavor is None or flavor.free is None or needed > flavor.gpus_per_node:
+        return
+    asked = needed * case.spec.replicas.min
+    if flavor.free < asked:
+        yield warning(
+            "no_room_now",
+            "/spec/flavor",
+            f"Only {flavor.free:,} of {flavor.total or 0:,} {flavor.label} are free now; this starts with {asked:,}.",
+            "It would wait until GPUs are free. Another flavor may start at once.",
+        )
+    elif flavor.largest_free_block is not None and flavor.largest_free_block < needed:
+        yield warning(
+            "no_block_now",
+            "/spec/flavor",
+            f"{flavor.free:,} {flavor.label} are free, but no node has {needed:,} of them together "
+            f"(the most is {flavor.largest_free_block:,}).",
+            "It would wait until one node has room. A smaller tensor-parallel-size may start at once.",
+        )
+
+
+@rules.rule
+def fixed_replicas(case: Case) -> Iterator[Finding]:
+    """Nothing scales by load yet: say what a range means today."""
+    replicas = case.spec.replicas
+    if replicas.min != replicas.max:
+        yield info(
+            "replicas_fixed",
+            "/spec/replicas/max",
+            f"Slipway runs {plural(replicas.min, 'replica')} and reserves GPUs for {replicas.max:,}; "
+            "scaling by load comes with a later release.",
+            "Set both to the same number to reserve only what runs.",
+            replicas.min,
+        )
+
+
+@rules.rule
+def cluster_ready(case: Case) -> Iterator[Finding]:
+    """The cluster must have what a deployment is made of."""
+    cluster = case.facts.cluster
+    if not cluster.seen:
+        yield warning(
+            "cluster_unseen",
+            "",
+            "The cluster has not been seen for a while; what it offers may have changed.",
+            "You can send the request: it is carried out when the cluster is back.",
+        )
+    for part in cluster.missing:
+        yield warning("cluster_missing", "", f"The cluster has no {part}.", "An admin has to install it.")
+
+
+def proposed_name(name: str) -> str:
+    """A valid name near to `name`; empty when nothing of it can be used."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return re.sub(r"^[^a-z]+", "", plain)[:MAX_NAME].rstrip("-")

@@ -1,0 +1,73 @@
+"""How rules are written: one small function each, registered in the order their findings are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from deployments.engine.facts import ModelFacts
+from deployments.engine.profiles import EngineProfile
+from deployments.findings import Finding
+from deployments.preflight.facts import Facts, FlavorFacts, QuotaFacts
+from deployments.spec import ArgValue, DeploymentSpec
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a rule looks at: the wish, for whom it is, and the facts."""
+
+    spec: DeploymentSpec
+    name: str
+    team: str
+    facts: Facts
+
+    @property
+    def flavor(self) -> FlavorFacts | None:
+        """The chosen flavor, if it exists."""
+        return self.facts.flavors.get(self.spec.flavor)
+
+    @property
+    def quota(self) -> QuotaFacts | None:
+        """The team's allowance of the chosen flavor, if it has one."""
+        return self.facts.quotas.get(self.spec.flavor)
+
+    @property
+    def profile(self) -> EngineProfile | None:
+        """The chosen engine profile, if it exists."""
+        return self.facts.profiles.get(self.spec.engine.profile)
+
+    @property
+    def model(self) -> ModelFacts | None:
+        """What is known of the model, if it was looked up."""
+        return self.facts.model
+
+    def arg(self, name: str) -> ArgValue | None:
+        """The value given to an engine flag, if any."""
+        return self.spec.engine.args.get(name)
+
+    def whole(self, name: str) -> int | None:
+        """The whole number given to an engine flag, if it is one."""
+        value = self.arg(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+Rule = Callable[[Case], Iterable[Finding]]
+
+
+class Rules(list[Rule]):
+    """The rules of one subject; they run in the order they are registered."""
+
+    def rule(self, check: Rule) -> Rule:
+        """Register a rule."""
+        self.append(check)
+        return check
+
+
+def plural(count: int, thing: str) -> str:
+    """“1 GPU”, “2 GPUs”."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
+def gib(value: float) -> str:
+    """A memory size for people, three significant digits."""
+    return f"{value:,.0f} GiB" if abs(value) >= 100 else f"{value:.3g} GiB"

@@ -1,0 +1,203 @@
+"""Models of a hub: what its answers say about them. Pure; whoever calls brings the HTTP.
+
+Use: ``check(model_id, revision, get)`` with ``get(path) -> Reply``; paths are relative to the hub's address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from deployments.engine.facts import ModelFacts
+from deployments.sources.checks import Reply, SourceCheck, SourceCode
+
+Get = Callable[[str], Reply]
+SHA = re.compile(r"[0-9a-f]{40}")
+MAX_FILES = 20_000
+
+
+def metadata_path(model_id: str, revision: str | None = None) -> str:
+    """The path that describes a model with the sizes of its files."""
+    at = f"/revision/{revision.replace('/', '%2F')}" if revision else ""
+    return f"/api/models/{model_id}{at}?blobs=true"
+
+
+def config_path(model_id: str, revision: str) -> str:
+    """The path of a model's `config.json` at one commit; gated models answer 401 or 403 here."""
+    return f"/{model_id}/resolve/{revision}/config.json"
+
+
+def check(model_id: str, revision: str | None, get: Get, *, with_token: bool = False) -> SourceCheck:
+    """Look a model up through `get` and say what is there, or why it cannot be used."""
+    metadata = get(metadata_path(model_id, revision))
+    if metadata.status != 200:
+        return _refused(model_id, revision, metadata, with_token)
+    if not isinstance(metadata.json, Mapping) or not SHA.fullmatch(str(metadata.json.get("sha", ""))):
+        return SourceCheck(SourceCode.UNREACHABLE, "The hub's answer could not be read.", "Try again later.")
+    sha = str(metadata.json["sha"])
+    config = get(config_path(model_id, sha))
+    known = model_facts(model_id, metadata.json, config.json if config.status == 200 else None)
+    if config.status in {401, 403}:
+        return _gated(model_id, known, with_token)
+    if config.status == 404:
+        return SourceCheck(
+            SourceCode.UNUSABLE,
+            f"{model_id} has no config.json: vLLM cannot serve it.",
+            "Choose a repository with weights in the transformers layout.",
+            known,
+        )
+    if config.status != 200 or not isinstance(config.json, Mapping):
+        return _refused(model_id, revision, config, with_token)
+    if not known.weights_bytes:
+        return SourceCheck(
+            SourceCode.UNUSABLE,
+            f"{model_id} has no safetensors weights.",
+            "Choose a repository that offers its weights as safetensors.",
+            known,
+        )
+    return SourceCheck(SourceCode.FOUND, f"Found {model_id} at commit {sha[:8]}.", "", known)
+
+
+def model_facts(model_id: str, metadata: Mapping[str, Any], config: Any = None) -> ModelFacts:
+    """What a hub's metadata and a model's configuration say about it; unknown parts stay None."""
+    shape = config if isinstance(config, Mapping) else {}
+    nested = shape.get("text_config")
+    text = nested if isinstance(nested, Mapping) else shape
+    heads = _number(text, "num_attention_heads", "n_head")
+    hidden = _number(text, "hidden_size", "n_embd", "d_model")
+    layers = _number(text, "num_hidden_layers", "n_layer")
+    window, sliding = _sliding(text, layers)
+    architectures = shape.get("architectures")
+    return ModelFacts(
+        id=model_id,
+        sha=str(metadata.get("sha") or ""),
+        architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else "",
+        dtype=str(text.get("torch_dtype") or text.get("dtype") or shape.get("torch_dtype") or "bfloat16"),
+        quantization=_quantization(shape),
+        weights_bytes=_weights(metadata),
+        params=_parameters(metadata),
+        layers=layers,
+        heads=heads,
+        kv_heads=_number(text, "num_key_value_heads") or heads,
+        head_dim=_number(text, "head_dim") or (hidden // heads if hidden and heads else None),
+        hidden=hidden,
+        intermediate=_number(text, "intermediate_size", "n_inner", "ffn_dim"),
+        vocab=_number(text, "vocab_size") or _number(shape, "vocab_size"),
+        max_position=_context(text),
+        experts=_number(text, "num_experts", "num_local_experts", "n_routed_experts") or 0,
+        kv_lora_rank=_number(text, "kv_lora_rank"),
+        rope_head_dim=_number(text, "qk_rope_head_dim"),
+        sliding_window=window,
+        sliding_layers=sliding,
+        gated=bool(metadata.get("gated")),
+        license=_license(metadata),
+    )
+
+
+def _refused(model_id: str, revision: str | None, reply: Reply, with_token: bool) -> SourceCheck:
+    if reply.status == 404:
+        where = f" at revision “{revision}”" if revision else ""
+        return SourceCheck(
+            SourceCode.NOT_FOUND,
+            f"The hub has no model {model_id}{where}.",
+            "Check owner, name and revision; a private model needs a credential.",
+        )
+    if reply.status == 401 and with_token:
+        return SourceCheck(
+            SourceCode.BAD_TOKEN, "The hub does not accept this credential.", "Enter the token again, or another."
+        )
+    if reply.status in {401, 403}:
+        return _gated(model_id, None, with_token)
+    said = f"status {reply.status}" if reply.status else (reply.error or "no answer")
+    return SourceCheck(
+        SourceCode.UNREACHABLE,
+        f"The hub could not be asked ({said[:120]}).",
+        "You can go on: the model is looked up again before anything starts.",
+    )
+
+
+def _gated(model_id: str, known: ModelFacts | None, with_token: bool) -> SourceCheck:
+    if with_token:
+        return SourceCheck(
+            SourceCode.GATED,
+            f"{model_id} is gated, and this credential has no access to it.",
+            f"Accept the licence of {model_id} on the hub with the account of that token.",
+            known,
+        )
+    return SourceCheck(
+        SourceCode.GATED,
+        f"{model_id} is gated: the hub gives it only to those who accepted its licence.",
+        "Choose a credential with a token of an account that accepted it.",
+        known,
+    )
+
+
+def _weights(metadata: Mapping[str, Any]) -> int | None:
+    siblings = metadata.get("siblings")
+    if isinstance(siblings, list):
+        total = sum(
+            int(item.get("size") or 0)
+            for item in siblings[:MAX_FILES]
+            if isinstance(item, Mapping) and _is_weight(str(item.get("rfilename", "")))
+        )
+        if total:
+            return total
+    return None
+
+
+def _is_weight(name: str) -> bool:
+    """Weights that vLLM loads: safetensors at the top level; `original/` and the like are other copies."""
+    return name.endswith(".safetensors") and "/" not in name and not name.startswith("consolidated")
+
+
+def _parameters(metadata: Mapping[str, Any]) -> int | None:
+    safetensors = metadata.get("safetensors")
+    return _number(safetensors, "total") if isinstance(safetensors, Mapping) else None
+
+
+def _quantization(config: Mapping[str, Any]) -> str | None:
+    section = config.get("quantization_config") or config.get("compression_config")
+    if not isinstance(section, Mapping):
+        return None
+    return str(section.get("quant_method") or section.get("quantization") or "") or None
+
+
+def _context(text: Mapping[str, Any]) -> int | None:
+    """The context vLLM derives: the trained positions, stretched by a scaling that is not applied yet."""
+    base = _number(text, "max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+    scaling = text.get("rope_scaling") or text.get("rope_parameters")
+    if base is None or not isinstance(scaling, Mapping):
+        return base
+    kind = str(scaling.get("rope_type") or scaling.get("type") or "")
+    factor = scaling.get("factor")
+    if kind == "yarn" and isinstance(factor, int | float) and factor > 1:
+        return int((_number(scaling, "original_max_position_embeddings") or base) * factor)
+    if kind in {"linear", "dynamic"} and isinstance(factor, int | float) and factor > 1:
+        return int(base * factor)
+    return base
+
+
+def _sliding(text: Mapping[str, Any], layers: int | None) -> tuple[int | None, int]:
+    """Window in tokens, and how many layers have it."""
+    window = _number(text, "sliding_window")
+    if window is None or not layers or text.get("use_sliding_window") is False:
+        return None, 0
+    kinds = text.get("layer_types")
+    if isinstance(kinds, list):
+        count = sum(1 for kind in kinds if kind == "sliding_attention")
+        return (window, count) if count else (None, 0)
+    return window, layers
+
+
+def _license(metadata: Mapping[str, Any]) -> str:
+    card = metadata.get("cardData")
+    return str(card.get("license") or "")[:100] if isinstance(card, Mapping) else ""
+
+
+def _number(section: Mapping[str, Any], *names: str) -> int | None:
+    for name in names:
+        value = section.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**15:
+            return value
+    return None
