@@ -1,0 +1,227 @@
+"""The one door for outbound HTTP besides Kubernetes and Prometheus: who may be called, where to, and for how long.
+
+Two classes of origin. Those an operator configured match exactly and may be private. Those a user gave must be public:
+the name is resolved once, every address is checked, and the connection goes to the checked address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+import httpx
+import orjson
+
+MAX_REDIRECTS = 3
+MAX_BYTES = 4 * 1024 * 1024
+SECONDS = 10.0
+CONNECT_SECONDS = 3.0
+PORTS = {"http": 80, "https": 443}
+# Carried to another origin these would hand our secrets to whoever a redirect names.
+SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
+
+
+class OutboundError(Exception):
+    """A call that was not made or did not succeed. `code`: forbidden, unreachable, timeout, too_large, bad_answer."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: the status, lower-case header names, the body, and the address that finally answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+    def json(self) -> Any:
+        """The body as JSON; OutboundError *bad_answer* when it is none."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            raise OutboundError("bad_answer", f"{_host(self.url)} did not answer with JSON.") from None
+
+
+def get_json(
+    url: str,
+    *,
+    operator_origins: Iterable[str] = (),
+    redirect_hosts: Iterable[str] = (),
+    headers: Mapping[str, str] | None = None,
+    seconds: float = SECONDS,
+    transport: httpx.BaseTransport | None = None,
+) -> tuple[int, Any]:
+    """GET a document: its status, and its JSON (None where an error answer carries none)."""
+    answer = request(
+        "GET",
+        url,
+        operator_origins=operator_origins,
+        redirect_hosts=redirect_hosts,
+        headers=headers,
+        seconds=seconds,
+        transport=transport,
+    )
+    if answer.status < 400:
+        return answer.status, answer.json()
+    try:
+        return answer.status, answer.json()
+    except OutboundError:
+        return answer.status, None
+
+
+def request(
+    method: str,
+    url: str,
+    *,
+    operator_origins: Iterable[str] = (),
+    redirect_hosts: Iterable[str] = (),
+    headers: Mapping[str, str] | None = None,
+    json: Any = None,
+    seconds: float = SECONDS,
+    max_bytes: int = MAX_BYTES,
+    transport: httpx.BaseTransport | None = None,
+) -> Answer:
+    """Send one request and return its answer, whatever its status.
+
+    Redirects are followed for GET and HEAD only, at most three, to the same origin or to `redirect_hosts` (exact names
+    or `.suffix`), each checked like the first. `seconds` bounds the whole call.
+    """
+    trusted = frozenset(_origin(urlsplit(origin)) for origin in operator_origins)
+    deadline = time.monotonic() + seconds
+    # Uncompressed, so that the size cap counts what arrives and no small answer unpacks into a huge one.
+    carried = {"accept-encoding": "identity"} | {name.lower(): value for name, value in (headers or {}).items()}
+    content = None if json is None else orjson.dumps(json)
+    if content is not None:
+        carried["content-type"] = "application/json"
+    first = _origin(_parsed(url))
+    for _ in range(MAX_REDIRECTS + 1):
+        answer = _once(method, url, trusted, carried, content, deadline, max_bytes, transport)
+        location = answer.headers.get("location")
+        if answer.status not in {301, 302, 303, 307, 308} or not location or method not in {"GET", "HEAD"}:
+            return answer
+        url = urljoin(url, location)
+        target = _parsed(url)
+        if _origin(target) != first:
+            if not _allowed(target.hostname or "", redirect_hosts):
+                raise OutboundError("forbidden", f"{_host(answer.url)} redirects to another host.")
+            carried = {name: value for name, value in carried.items() if name not in SECRET_HEADERS}
+    raise OutboundError("forbidden", f"{_host(url)} redirects more than {MAX_REDIRECTS} times.")
+
+
+def is_public(address: str) -> bool:
+    """True for an address of the open Internet: not private, loopback, link-local, shared, multicast or reserved."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        # An IPv4 address in IPv6 clothes is judged by what it really reaches.
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if inner is not None:
+            return is_public(str(inner))
+        if ip in ipaddress.ip_network("64:ff9b::/96"):
+            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def _once(
+    method: str,
+    url: str,
+    trusted: frozenset[tuple[str, str, int]],
+    headers: Mapping[str, str],
+    content: bytes | None,
+    deadline: float,
+    max_bytes: int,
+    transport: httpx.BaseTransport | None,
+) -> Answer:
+    parts = _parsed(url)
+    origin = _origin(parts)
+    address = None if origin in trusted else _pinned(parts)
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise OutboundError("timeout", f"{_host(url)} did not answer in time.")
+    target, extra, extensions = url, {}, {}
+    if address is not None:
+        # The connection goes to the address that was checked; the name stays in Host and in the TLS handshake.
+        shown = f"[{address}]" if ":" in address else address
+        target = parts._replace(netloc=f"{shown}:{origin[2]}").geturl()
+        extra, extensions = {"host": parts.netloc}, {"sni_hostname": origin[1]}
+    timeout = httpx.Timeout(left, connect=min(CONNECT_SECONDS, left))
+    # No proxy and no credentials of the environment: a proxy would resolve the name again.
+    with httpx.Client(timeout=timeout, trust_env=False, transport=transport) as client:
+        try:
+            with client.stream(
+                method, target, headers={**headers, **extra}, content=content, extensions=extensions
+            ) as answer:
+                body = _body(answer, deadline, max_bytes, url)
+                lower = {name.lower(): value for name, value in answer.headers.items()}
+                return Answer(answer.status_code, lower, body, url)
+        except httpx.TimeoutException:
+            raise OutboundError("timeout", f"{_host(url)} did not answer in time.") from None
+        except httpx.HTTPError as error:
+            raise OutboundError("unreachable", f"{_host(url)} cannot be reached: {_short(error)}") from None
+
+
+def _body(answer: httpx.Response, deadline: float, max_bytes: int, url: str) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    for chunk in answer.iter_bytes():
+        size += len(chunk)
+        if size > max_bytes:
+            raise OutboundError("too_large", f"{_host(url)} answered with more than {max_bytes} bytes.")
+        if time.monotonic() > deadline:
+            raise OutboundError("timeout", f"{_host(url)} did not answer in time.")
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _pinned(parts: SplitResult) -> str:
+    """Resolve a user's host once; every address must be public, the first is used."""
+    scheme, host, port = _origin(parts)
+    if scheme != "https" or port != PORTS["https"]:
+        raise OutboundError("forbidden", "Only https:// addresses on port 443 may be given.")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise OutboundError("unreachable", f"{host} has no address.") from None
+    addresses = [str(entry[4][0]) for entry in found]
+    if not addresses or not all(is_public(address.split("%", 1)[0]) for address in addresses):
+        raise OutboundError("forbidden", f"{host} is not a public address.")
+    return addresses[0]
+
+
+def _parsed(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        raise OutboundError("forbidden", "That is not a web address.") from None
+    if parts.scheme not in PORTS or not parts.hostname or not port_ok:
+        raise OutboundError("forbidden", "That is not a web address.")
+    if parts.username is not None or parts.password is not None:
+        raise OutboundError("forbidden", "A web address must not carry a user name or password.")
+    return parts
+
+
+def _origin(parts: SplitResult) -> tuple[str, str, int]:
+    return parts.scheme, (parts.hostname or "").rstrip(".").lower(), parts.port or PORTS.get(parts.scheme, 0)
+
+
+def _allowed(host: str, allowed: Iterable[str]) -> bool:
+    host = host.rstrip(".").lower()
+    return any(host.endswith(name) if name.startswith(".") else host == name for name in allowed)
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or "The server"
+
+
+def _short(error: Exception) -> str:
+    return str(error)[:200] or type(error).__name__
