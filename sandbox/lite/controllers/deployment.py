@@ -91,9 +91,7 @@ class DeploymentController:
             return await self._already_there(deployment, wanted, collisions)
         self._replica_sets.remember(made)
         name, size = made["metadata"]["name"], made["spec"]["replicas"]
-        await self._write_status(
-            deployment, described.note_new_replica_set(deployment, name, now(), created=True)
-        )
+        await self._write_status(deployment, described.note_new_replica_set(deployment, name, now(), created=True))
         if size:
             await self._say(deployment, f"Scaled up replica set {name} from 0 to {size}")
         return made

@@ -144,8 +144,8 @@ def first_size(deployment: Obj, old: list[Obj]) -> int:
     replicas: int = deployment["spec"]["replicas"]
     if (deployment["spec"].get("strategy") or {}).get("type") == "Recreate":
         return replicas
-    room = replicas + bounds(deployment)[0] - sum(item["spec"]["replicas"] for item in old)
-    return max(0, min(room, replicas))
+    taken = sum(int(item["spec"]["replicas"]) for item in old)
+    return max(0, min(replicas + bounds(deployment)[0] - taken, replicas))
 
 
 def rollout(deployment: Obj, new: Obj | None, old: list[Obj]) -> list[Scale]:

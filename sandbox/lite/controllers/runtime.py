@@ -259,6 +259,10 @@ class Manager:
             self._informers[resource] = Informer(self.client, resource)
         return self._informers[resource]
 
+    def has_informer(self, resource: Resource) -> bool:
+        """Tell whether somebody asked for this kind's informer before."""
+        return resource in self._informers
+
     def controller(
         self, name: str, reconcile: Callable[[Any], Awaitable[float | None]], workers: int = 4
     ) -> Controller[Any]:

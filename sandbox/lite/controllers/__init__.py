@@ -1,0 +1,63 @@
+"""The controllers of the lite cluster. Each is an ordinary API client; together they are what a real cluster's
+controller manager, scheduler and KServe do, as far as the portal meets it.
+
+Where a rule lives (pure modules decide, the loops beside them act):
+
+| subject | decides | acts |
+| --- | --- | --- |
+| Deployment → ReplicaSet | `deployment_plan`, `deployment_status` | `deployment` |
+| ReplicaSet → Pod | `replicaset` (functions) | `replicaset` |
+| where a pod runs, and why it does not | `scheduling` | `scheduler` |
+| silent nodes, taints, evictions, orphaned pods | `node_health` | `nodes` |
+| what nobody owns any more | `garbage` | `garbage` |
+| birth and death of namespaces | | `namespaces` |
+| ResourceQuota status | `quota_usage` | `quota` |
+| PodDisruptionBudget status | `disruption` (functions) | `disruption` |
+| InferenceService: webhooks | `kserve_admission` | the API server, through ADMISSION |
+| InferenceService: runtime and pod spec | `kserve_runtimes` | `kserve` |
+| InferenceService: children | `kserve_children` | `kserve` |
+| InferenceService: status, with its lies | `kserve_status`, `kserve_conditions` | `kserve` |
+| predictor pods: storage initializer, credentials | `kserve_pods`, `kserve_credentials` | `kserve.pod_hook` |
+
+`runtime` holds informers, work queue and loop; `events` the event recorder; `meta` and `resources` small helpers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from sandbox.client import Client, Obj
+from sandbox.lite.controllers import kserve_admission
+from sandbox.lite.controllers.deployment import DeploymentController
+from sandbox.lite.controllers.disruption import DisruptionController
+from sandbox.lite.controllers.garbage import GarbageCollector
+from sandbox.lite.controllers.kserve import InferenceServiceController, pod_hook
+from sandbox.lite.controllers.namespaces import NamespaceController
+from sandbox.lite.controllers.nodes import NodeController
+from sandbox.lite.controllers.quota import QuotaController
+from sandbox.lite.controllers.replicaset import ReplicaSetController
+from sandbox.lite.controllers.runtime import Manager
+from sandbox.lite.controllers.scheduler import Scheduler
+
+Admission = tuple[Callable[[Obj], Obj], Callable[[Obj, Obj | None], list[str]]]
+
+# By (group, plural): what completes an object before it is stored, and what says why it is refused.
+ADMISSION: dict[tuple[str, str], Admission] = {
+    ("serving.kserve.io", "inferenceservices"): (kserve_admission.default, kserve_admission.validate),
+}
+
+
+async def start(client: Client, *, authority: str = "") -> list[asyncio.Task[None]]:
+    """Start all controllers; cancel the tasks to stop them. `authority` is the CA pods are given, as PEM."""
+    manager = Manager(client)
+    DeploymentController(manager)
+    ReplicaSetController(manager, [pod_hook(manager)])
+    Scheduler(manager)
+    NodeController(manager)
+    GarbageCollector(manager)
+    NamespaceController(manager, authority)
+    QuotaController(manager)
+    DisruptionController(manager)
+    InferenceServiceController(manager)
+    return manager.start()
