@@ -71,7 +71,7 @@ class Traffic:
     async def _stream(self, namespace: str, name: str, rate: float) -> None:
         """Send to one service at its rate; the day's phase follows from the name, so that not all peak together."""
         phase = hashlib.sha256(f"{namespace}/{name}".encode()).digest()[0] / 256
-        chance = random.Random(f"{namespace}/{name}/{time.time()}")
+        chance = random.Random(f"{namespace}/{name}/{time.time()}")  # noqa: S311 - load, no secret
         free = asyncio.Semaphore(MOST_AT_ONCE)
         now = time.time()
         async with asyncio.TaskGroup() as requests:
