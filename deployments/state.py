@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
-from deployments.kube.observe import Observed
-from deployments.kube.reasons import Reason
+from deployments.kube.diagnose import diagnose
+from deployments.kube.observe import Observed, PodView
+from deployments.kube.reasons import Code, Reason, Weight
+
+# One lost probe is no outage, and an old one says nothing about now.
+PROBE_FAILURES = 2
+PROBE_AGE = timedelta(minutes=3)
 
 
 class StateName(StrEnum):
@@ -98,3 +103,137 @@ class State:
     serving_revision: int | None = None
     failing_revision: int | None = None
     ready_replicas: int = 0
+
+
+_SIMPLE: dict[Want, StateName] = {
+    Want.DRAFT: StateName.DRAFT,
+    Want.AWAITING_APPROVAL: StateName.AWAITING_APPROVAL,
+    Want.AWAITING_QUOTA: StateName.AWAITING_QUOTA,
+    Want.QUEUED: StateName.QUEUED,
+    Want.REJECTED: StateName.REJECTED,
+    Want.EXPIRED: StateName.EXPIRED,
+}
+_BY_WEIGHT: dict[Weight, StateName] = {
+    Weight.FAILED: StateName.FAILED,
+    Weight.BLOCKED: StateName.BLOCKED,
+    Weight.STALLED: StateName.STALLED,
+}
+_PROGRESS: dict[Code, StateName] = {
+    Code.DOWNLOADING: StateName.DOWNLOADING,
+    Code.STARTING: StateName.STARTING,
+    Code.PULLING: StateName.STARTING,
+}
+
+
+def state_of(wanted: Wanted, outcome: Outcome, observed: Observed | None, probe: Probe | None, now: datetime) -> State:
+    """The one state of a deployment.
+
+    `observed` is None while the cluster was never seen. Neither KServe's Ready nor its model status is asked:
+    a deployment runs when enough of its own pods are ready and the last probe, if there is one, was answered.
+    """
+    seen = observed or Observed(complete=False)
+    if wanted.want is Want.DELETE:
+        gone = outcome.kind is OutcomeKind.GONE
+        return State(StateName.DELETED if gone else StateName.DELETING, detail=_leaving(seen))
+    if wanted.want is Want.STOP:
+        still = any(pod.holds_gpus for pod in seen.pods) or not seen.complete
+        applied = outcome.kind is OutcomeKind.APPLIED or seen.service is None or seen.service.stopped
+        if still or not applied:
+            return State(StateName.STOPPING, _blocked(outcome), _leaving(seen))
+        return State(StateName.STOPPED)
+    if wanted.want in _SIMPLE:
+        return State(_SIMPLE[wanted.want])
+    return _running(wanted, outcome, seen, probe, now)
+
+
+def _running(wanted: Wanted, outcome: Outcome, seen: Observed, probe: Probe | None, now: datetime) -> State:
+    ready = [pod for pod in seen.live_pods if pod.ready]
+    mine = [pod for pod in ready if _is_of(pod, wanted.revision)]
+    serving = _oldest_serving(ready)
+    reasons = diagnose(seen, wanted.revision)
+    blocked = _blocked(outcome)
+    trouble = blocked or next((reason for reason in reasons if reason.weight is not Weight.PROGRESS), None)
+    if len(mine) >= wanted.replicas and blocked is None:
+        if probe is not None and _counts(probe, now):
+            return State(StateName.DEGRADED, _unanswered(probe), "", serving, None, len(mine))
+        return State(StateName.RUNNING, None, "", serving, None, len(mine))
+    if len(ready) >= wanted.replicas and trouble is None:
+        coming = f"Revision {wanted.revision} is coming up while revision {serving} serves."
+        return State(StateName.RUNNING, _first(reasons), coming, serving, None, len(ready))
+    if ready:
+        failing = wanted.revision if trouble and len(mine) < len(ready) else None
+        missing = f"{len(mine)} of {wanted.replicas} replicas of the newest revision serve."
+        return State(StateName.DEGRADED, trouble or _first(reasons), missing, serving, failing, len(ready))
+    if blocked is not None:
+        return State(StateName.BLOCKED, blocked)
+    if outcome.kind is OutcomeKind.RETRYING:
+        return State(StateName.APPLYING, _retrying(outcome), outcome.title)
+    if outcome.kind is not OutcomeKind.APPLIED or outcome.revision != wanted.revision:
+        return State(StateName.APPLYING)
+    if trouble is not None:
+        return State(_BY_WEIGHT[trouble.weight], trouble)
+    return _on_its_way(reasons, seen)
+
+
+def _on_its_way(reasons: list[Reason], seen: Observed) -> State:
+    first = _first(reasons)
+    if first is None:
+        return State(StateName.APPLYING, detail="" if seen.pods else "The cluster has made no pods yet.")
+    return State(_PROGRESS.get(first.code, StateName.STARTING), first, first.title)
+
+
+def _first(reasons: list[Reason]) -> Reason | None:
+    return reasons[0] if reasons else None
+
+
+def _counts(probe: Probe, now: datetime) -> bool:
+    """True for a failure that is recent and not the only one."""
+    return not probe.ok and probe.failures >= PROBE_FAILURES and now - probe.at <= PROBE_AGE
+
+
+def _is_of(pod: PodView, revision: int | None) -> bool:
+    return revision is None or pod.revision is None or pod.revision == revision
+
+
+def _oldest_serving(ready: list[PodView]) -> int | None:
+    revisions = [pod.revision for pod in ready if pod.revision is not None]
+    return min(revisions) if revisions else None
+
+
+def _blocked(outcome: Outcome) -> Reason | None:
+    if outcome.kind is not OutcomeKind.BLOCKED:
+        return None
+    return Reason(
+        _code(outcome.code),
+        Weight.BLOCKED,
+        outcome.title or "The cluster refuses this deployment.",
+        outcome.remedy or "An admin has to look at it.",
+    )
+
+
+def _retrying(outcome: Outcome) -> Reason | None:
+    if not outcome.title:
+        return None
+    return Reason(_code(outcome.code), Weight.PROGRESS, outcome.title, outcome.remedy or "It is tried again.")
+
+
+def _code(text: str) -> Code:
+    return Code(text) if text in set(Code) else Code.RECONCILE
+
+
+def _unanswered(probe: Probe) -> Reason:
+    return Reason(
+        Code.PROBE_FAILED,
+        Weight.STALLED,
+        "The pods are ready, but the endpoint does not answer.",
+        "Look at the last answer and at the log of the engine.",
+        numbers={"failures": probe.failures},
+        evidence=probe.detail[:600],
+    )
+
+
+def _leaving(seen: Observed) -> str:
+    left = sum(1 for pod in seen.pods if pod.holds_gpus)
+    if not left:
+        return ""
+    return f"{left} pod{'s' if left > 1 else ''} still hold{'' if left > 1 else 's'} GPUs."

@@ -49,6 +49,7 @@ class Code(StrEnum):
     QUANTIZATION = "quantization"
     MODEL_FILES = "model_files"
     NO_USER_NAME = "no_user_name"
+    REMOTE_CODE = "remote_code"
     ENGINE_CRASH = "engine_crash"
     HOST_MEMORY = "host_memory"
     START_TOO_SLOW = "start_too_slow"

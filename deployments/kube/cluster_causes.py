@@ -1,0 +1,146 @@
+"""What the workload and the InferenceService say, where no pod can speak: quota, refusals, wrong references."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from deployments.kube.log_causes import from_log
+from deployments.kube.log_patterns import MAX_EVIDENCE
+from deployments.kube.observe import EventView, ServiceView, WorkloadView
+from deployments.kube.reasons import Code, Reason, Weight
+
+QUOTA = re.compile(
+    r"exceeded quota: (?P<quota>[\w.-]+), requested: (?P<asked>[^;]*?), used: (?P<used>[^;]*?), "
+    r"limited: (?P<limit>[^;\n]*)"
+)
+AMOUNT = re.compile(r"(?P<name>[\w./-]+)=(?P<count>[\w.]+)")
+SECURITY = re.compile(r'violates PodSecurity "(?P<level>[\w:.-]+)"')
+RUNTIME_REASONS = frozenset({"NoSupportingRuntime", "RuntimeNotRecognized", "RuntimeDisabled", "InvalidPredictorSpec"})
+
+
+def from_workload(workload: WorkloadView) -> Reason | None:
+    """Why pods could not be created; None when they could."""
+    condition = workload.condition("ReplicaFailure")
+    if condition is None or condition.status != "True":
+        return None
+    return pods_refused(condition.message)
+
+
+def pods_refused(message: str) -> Reason:
+    """Why the API server refused pods, read from its sentence."""
+    if found := QUOTA.search(message):
+        return _quota(found, message)
+    if found := SECURITY.search(message):
+        return Reason(
+            Code.POD_SECURITY,
+            Weight.BLOCKED,
+            f"The namespace admits only pods of the level {found['level']}, and this one is not.",
+            "An admin has to look at it: what Slipway builds should pass.",
+            evidence=message[:MAX_EVIDENCE],
+        )
+    return Reason(
+        Code.PODS_REFUSED,
+        Weight.BLOCKED,
+        "The cluster refuses to create the pods.",
+        "An admin has to look at the namespace.",
+        evidence=message[:MAX_EVIDENCE],
+    )
+
+
+def from_service(service: ServiceView, events: Iterable[EventView] = ()) -> Reason | None:
+    """What is wrong with the InferenceService itself; what KServe says of the model is not believed here."""
+    if service.transition == "InvalidSpec" and service.failure_reason in RUNTIME_REASONS:
+        return Reason(
+            Code.RUNTIME,
+            Weight.BLOCKED,
+            "The cluster has no runtime that can serve this model.",
+            "An admin has to check the serving runtimes; Slipway applies its own again.",
+            field="profile",
+            evidence=service.failure_message[:MAX_EVIDENCE],
+        )
+    predictor = service.condition("PredictorReady")
+    if predictor is not None and predictor.status == "False" and predictor.reason == "FailedCreate":
+        return pods_refused(predictor.message)
+    if predictor is not None and predictor.status == "False" and predictor.reason == "ReconcileFailed":
+        return Reason(
+            Code.RECONCILE,
+            Weight.BLOCKED,
+            "KServe cannot turn this deployment into pods.",
+            "An admin has to read the message: it names the field the cluster refused.",
+            evidence=predictor.message[:MAX_EVIDENCE],
+        )
+    return _internal_error(service, events)
+
+
+def failed_load(service: ServiceView) -> Reason | None:
+    """What KServe itself says of a failed load, while it says that the load is blocked; the text is never cleared."""
+    if service.transition != "BlockedByFailedLoad" or not service.failure_message:
+        return None
+    return from_log(service.failure_message) or Reason(
+        Code.DOWNLOAD_FAILED if service.failure_reason == "ModelLoadFailed" else Code.ENGINE_CRASH,
+        Weight.FAILED,
+        "The model could not be loaded.",
+        "Read the log of the storage initializer and of the engine.",
+        field="source_uri",
+        numbers={"exit_code": service.failure_exit_code or 0},
+        evidence=service.failure_message.strip()[-MAX_EVIDENCE:],
+    )
+
+
+def rollout_slow(workload: WorkloadView) -> Reason | None:
+    """The workload gave up waiting, which is not final: a slow pod may still become ready."""
+    condition = workload.condition("Progressing")
+    if condition is None or condition.reason != "ProgressDeadlineExceeded":
+        return None
+    return Reason(
+        Code.ROLLOUT_SLOW,
+        Weight.STALLED,
+        "It takes longer than ten minutes, but is still being tried.",
+        "Look at the pods: a large model may only need more time.",
+        evidence=condition.message[:MAX_EVIDENCE],
+    )
+
+
+def _internal_error(service: ServiceView, events: Iterable[EventView]) -> Reason | None:
+    settled = service.condition("Ready")
+    if settled is not None and settled.status == "True":
+        return None
+    for event in events:
+        if event.kind != "InferenceService" or event.reason != "InternalError":
+            continue
+        if "StorageURI not supported" in event.message:
+            return from_log(event.message)
+        if "ServingRuntimes" in event.message or "runtime" in event.message.lower():
+            return Reason(
+                Code.RUNTIME,
+                Weight.BLOCKED,
+                "The cluster has no runtime that can serve this model.",
+                "An admin has to check the serving runtimes; Slipway applies its own again.",
+                field="profile",
+                evidence=event.message[:MAX_EVIDENCE],
+            )
+    return None
+
+
+def _quota(found: re.Match[str], message: str) -> Reason:
+    asked, used, limit = (_gpus(found[name]) for name in ("asked", "used", "limit"))
+    sentence = "The team’s allowance on the cluster is used up."
+    if limit is not None and asked is not None and used is not None:
+        sentence = f"The team may hold {limit} GPUs of this kind, {used} are in use, and {asked} more were asked for."
+    return Reason(
+        Code.QUOTA_EXCEEDED,
+        Weight.BLOCKED,
+        sentence,
+        "Stop another deployment, lower the replicas, or ask for quota.",
+        field="replicas_max",
+        numbers={"asked": asked or 0, "used": used or 0, "limit": limit or 0, "quota": found["quota"]},
+        evidence=message[:MAX_EVIDENCE],
+    )
+
+
+def _gpus(amounts: str) -> int | None:
+    for part in AMOUNT.finditer(amounts):
+        if part["name"].startswith("requests.nvidia.com/") and part["count"].isdigit():
+            return int(part["count"])
+    return None

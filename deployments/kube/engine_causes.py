@@ -1,0 +1,256 @@
+"""What the last words of a vLLM engine mean, with the field that mends it."""
+
+from __future__ import annotations
+
+import re
+
+from deployments.engine.flags import flags_of, gone_flags, versions
+from deployments.engine.options import round_context
+from deployments.kube.log_patterns import Patterns, failed, whole
+from deployments.kube.reasons import Code, Reason
+
+GIB = 1024**3
+
+patterns = Patterns()
+
+
+@patterns.on(r"unrecognized arguments?: --(?P<flag>[A-Za-z0-9_-]{1,64})(?P<rest>[^\n]{0,200})")
+def _unknown_flag(match: re.Match[str]) -> Reason:
+    flag = match["flag"].replace("_", "-").lower()
+    gone = gone_flags().get(flag)
+    when = f" (gone since vLLM {gone.gone_by})" if gone and gone.gone_by else ""
+    return failed(
+        Code.UNKNOWN_FLAG,
+        f"The engine does not know the flag “{flag}”{when}.",
+        gone.remedy if gone else "Remove it.",
+        field=flag.replace("-", "_"),
+        numbers={"flag": flag, "instead": gone.replacement if gone else ""},
+    )
+
+
+@patterns.on(
+    r"max seq len \((?P<length>[\d,]+)\),? \(?(?P<needed>[\d.]+) GiB KV cache is needed, which is larger than the "
+    r"available KV cache memory \((?P<there>-?[\d.]+) GiB\)(?:.{0,200}?estimated maximum model length is "
+    r"(?P<most>[\d,]+))?"
+)
+def _kv_too_small(match: re.Match[str]) -> Reason:
+    length, needed, there = whole(match["length"]), float(match["needed"]), float(match["there"])
+    most = whole(match["most"]) if match["most"] else round_context(int(length * max(0.0, there) / needed))
+    return failed(
+        Code.KV_CACHE_TOO_SMALL,
+        f"One request of {length:,} tokens needs {needed:g} GiB of KV cache, but only {there:g} GiB are left.",
+        f"Lower max-model-len to {most:,}." if most else "Split over more GPUs, or choose a larger one.",
+        field="max_model_len" if most else "tensor_parallel_size",
+        value=most or None,
+        numbers={"length": length, "needed_gib": needed, "available_gib": there, "most": most},
+    )
+
+
+@patterns.on(r"No available memory for the cache blocks")
+def _no_cache(match: re.Match[str]) -> Reason:
+    return failed(
+        Code.GPU_MEMORY,
+        "Weights and activations take the whole GPU memory: nothing is left for the KV cache.",
+        "Split over more GPUs, choose a larger GPU, or raise gpu-memory-utilization.",
+        field="gpu_memory_utilization",
+        value=0.95,
+    )
+
+
+@patterns.on(
+    r"Free memory on device[^(]{0,40}\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup is less than desired GPU "
+    r"memory utilization \((?P<util>[\d.]+), (?P<wanted>[\d.]+) GiB\)"
+)
+def _gpu_busy(match: re.Match[str]) -> Reason:
+    free, total = float(match["free"]), float(match["total"])
+    share = int(free / total * 100) / 100 if total else 0.0
+    return failed(
+        Code.GPU_BUSY,
+        f"Only {free:g} of {total:g} GiB of the GPU were free at the start; {match['wanted']} GiB were asked for.",
+        "Something else uses this GPU. Lower gpu-memory-utilization, or have an admin look at the node.",
+        field="gpu_memory_utilization",
+        value=share or None,
+        numbers={"free_gib": free, "total_gib": total, "utilization": float(match["util"])},
+    )
+
+
+@patterns.on(
+    r"Available memory on node \d+ \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on kv cache allocation is less than "
+    r"requested memory for kv \((?P<wanted>[\d.]+) GiB\)"
+)
+def _cache_request(match: re.Match[str]) -> Reason:
+    free, wanted = float(match["free"]), float(match["wanted"])
+    return failed(
+        Code.GPU_MEMORY,
+        f"{wanted:g} GiB of KV cache were asked for, but only {free:g} GiB are free.",
+        "Lower kv-cache-memory-bytes, or leave it out.",
+        field="kv_cache_memory_bytes",
+        value=int(free) * GIB,
+        numbers={"free_gib": free, "total_gib": float(match["total"]), "wanted_gib": wanted},
+    )
+
+
+@patterns.on(r"out of memory occurred when warming up sampler with (?P<count>[\d,]+) dummy requests")
+def _sampler_memory(match: re.Match[str]) -> Reason:
+    count = whole(match["count"])
+    return failed(
+        Code.GPU_MEMORY,
+        f"The GPU ran out of memory while preparing for {count:,} requests at once.",
+        f"Lower max-num-seqs to {count // 2:,}.",
+        field="max_num_seqs",
+        value=max(1, count // 2),
+        numbers={"requests": count},
+    )
+
+
+@patterns.on(
+    r"CUDA out of memory\.? ?(?:Tried to allocate (?P<wanted>[\d.]+) (?P<unit>[KMG]iB))?"
+    r"(?:.{0,120}?total capacity of (?P<total>[\d.]+) GiB)?"
+)
+def _cuda_memory(match: re.Match[str]) -> Reason:
+    wanted = f" ({match['wanted']} {match['unit']} more were asked for)" if match["wanted"] else ""
+    total = f" of {match['total']} GiB" if match["total"] else ""
+    return failed(
+        Code.GPU_MEMORY,
+        f"The GPU’s memory{total} is used up{wanted}.",
+        "Split over more GPUs, choose a larger GPU, or lower max-num-seqs and gpu-memory-utilization.",
+        field="tensor_parallel_size",
+        numbers={"total_gib": float(match["total"] or 0)},
+    )
+
+
+@patterns.on(
+    r"max_model_len \((?P<length>[\d,]+)\) is greater than the derived max_model_len "
+    r"\((?:max_position_embeddings=(?P<most>[\d.,]+))?"
+)
+def _context(match: re.Match[str]) -> Reason:
+    length = whole(match["length"])
+    most = int(float(match["most"].replace(",", "").rstrip("."))) if match["most"] else None
+    limit = f"{most:,} tokens" if most else "fewer"
+    return failed(
+        Code.CONTEXT_TOO_LONG,
+        f"A context of {length:,} tokens was asked for; this model was made for {limit}.",
+        f"Lower max-model-len to {most:,}." if most else "Lower max-model-len.",
+        field="max_model_len",
+        value=most,
+        numbers={"length": length, "most": most or 0},
+    )
+
+
+@patterns.on(r"attention heads \((?P<heads>\d+)\) must be divisible by tensor parallel size \((?P<size>\d+)\)")
+def _heads(match: re.Match[str]) -> Reason:
+    heads, size = int(match["heads"]), int(match["size"])
+    value = next((item for item in range(min(size, heads), 0, -1) if heads % item == 0), 1)
+    return failed(
+        Code.HEADS_NOT_DIVISIBLE,
+        f"The model’s {heads} attention heads cannot be shared evenly by {size} GPUs.",
+        f"Use {value} for tensor-parallel-size, or another number that divides {heads}.",
+        field="tensor_parallel_size",
+        value=value,
+        numbers={"heads": heads, "size": size},
+    )
+
+
+@patterns.on(
+    r"(?:World size|[Tt]ensor parallel size) \((?P<size>\d+)\) (?:is larger|cannot be larger) than the number of "
+    r"available GPUs \((?P<gpus>\d+)\)"
+)
+def _world(match: re.Match[str]) -> Reason:
+    return failed(
+        Code.BAD_VALUE,
+        f"The engine was told to use {match['size']} GPUs, but the pod has {match['gpus']}.",
+        "Lower tensor-parallel-size.",
+        field="tensor_parallel_size",
+        value=max(1, int(match["gpus"])),
+        numbers={"size": int(match["size"]), "gpus": int(match["gpus"])},
+    )
+
+
+@patterns.on(
+    r"Quantization method specified in the model config \((?P<model>[\w-]+)\) does not match[^(]{0,80}"
+    r"\((?P<asked>[\w-]+)\)"
+)
+def _other_quantization(match: re.Match[str]) -> Reason:
+    return failed(
+        Code.QUANTIZATION,
+        f"The weights are quantised as {match['model']}, but {match['asked']} was asked for.",
+        "Leave quantization out: the engine reads it from the model.",
+        field="quantization",
+        value=match["model"],
+        numbers={"model": match["model"], "asked": match["asked"]},
+    )
+
+
+@patterns.on(r"Cannot find the config file for (?P<asked>[\w-]{1,40})")
+def _not_quantized(match: re.Match[str]) -> Reason:
+    return failed(
+        Code.QUANTIZATION,
+        f"The flag quantization says {match['asked']}, but these weights are not quantised that way.",
+        "Leave quantization out, or choose a variant of the model that is.",
+        field="quantization",
+        numbers={"asked": match["asked"]},
+    )
+
+
+@patterns.on(
+    r"quantization method (?P<asked>[\w-]+) is not supported for the current GPU\. Minimum capability: (?P<least>\d+)"
+)
+def _quantization_gpu(match: re.Match[str]) -> Reason:
+    least = int(match["least"]) / 10
+    return failed(
+        Code.QUANTIZATION,
+        f"{match['asked']} weights need a GPU of compute capability {least:g} or more.",
+        "Choose a newer GPU, or another variant of the model.",
+        field="flavor",
+        numbers={"asked": match["asked"], "least": least},
+    )
+
+
+@patterns.on(r"Bfloat16 is only supported on GPUs with compute capability of at least")
+def _bfloat16(match: re.Match[str]) -> Reason:
+    return failed(
+        Code.BAD_VALUE, "This GPU cannot compute in bfloat16.", "Set dtype to half.", field="dtype", value="half"
+    )
+
+
+@patterns.on(
+    r"max_num_batched_tokens \((?P<batch>[\d,]+)\) (?:must be greater than or equal to|is smaller than) "
+    r"(?P<other>max_num_seqs|max_model_len) \((?P<least>[\d,]+)\)"
+)
+def _batch(match: re.Match[str]) -> Reason:
+    batch, least = whole(match["batch"]), whole(match["least"])
+    what = "running requests" if match["other"] == "max_num_seqs" else "tokens of a whole prompt"
+    return failed(
+        Code.BAD_VALUE,
+        f"A step of {batch:,} tokens cannot hold {least:,} {what}.",
+        f"Raise max-num-batched-tokens to {least:,}.",
+        field="max_num_batched_tokens",
+        value=least,
+        numbers={"batch": batch, "least": least},
+    )
+
+
+@patterns.on(
+    r"error: argument --(?P<flag>[A-Za-z0-9_-]{1,64})(?:/-[\w-]+)*: "
+    r"(?:invalid [^\n]{0,200}|expected[^\n]{0,80}|\d+ validation error)"
+)
+def _argument(match: re.Match[str]) -> Reason:
+    return _bad_value(match["flag"].replace("_", "-").lower())
+
+
+@patterns.on(r"validation errors? for \w+\n(?P<flag>[a-z][a-z0-9_]{1,63})\n\s+(?P<said>Input should [^\[\n]{1,120})")
+def _config_field(match: re.Match[str]) -> Reason:
+    return _bad_value(match["flag"].replace("_", "-"), match["said"].strip().removeprefix("Input should "))
+
+
+def _bad_value(flag: str, said: str = "") -> Reason:
+    known = flags_of(versions()[-1]).get(flag)
+    choices = f" Possible: {', '.join(known.choices[:12])}." if known and known.choices else ""
+    return failed(
+        Code.BAD_VALUE,
+        f"The engine does not accept the value of “{flag}”{': it should ' + said if said else ''}.",
+        f"Correct it, or leave it out.{choices}",
+        field=flag.replace("-", "_"),
+        value=known.default if known else None,
+        numbers={"flag": flag},
+    )
