@@ -7,7 +7,7 @@ uvicorn's HTTP protocol is used directly on asyncio servers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -107,6 +107,22 @@ class Request:
         """Return when the caller has gone away."""
         while (await self.receive())["type"] != "http.disconnect":
             continue
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work`, whose request body has been read; cancel it and raise Disconnected when the caller goes away."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(request.disconnected())
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Disconnected
+        task.result()
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
 
 
 async def send_answer(send: Send, answer: Answer, *, head: bool = False) -> None:

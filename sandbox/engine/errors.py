@@ -17,6 +17,13 @@ USAGE_ROOT = """usage: vllm [-h] [-v]
 vllm: error: """
 USAGE_SERVE = """usage: vllm serve [model_tag] [options]
 vllm serve: error: """
+KV_FRAMES = (
+    "_initialize_kv_caches",
+    "get_kv_cache_configs",
+    "_check_enough_kv_cache_memory",
+    "raise ValueError(",
+    "                       ^^^^",
+)
 PYDANTIC = "    For further information visit https://errors.pydantic.dev/2.14/v/"
 
 
@@ -59,11 +66,17 @@ def snapshot_error(error: str) -> EngineExit:
     return EngineExit(1, [*frames("snapshot"), error])
 
 
-def core_error(error: str, core: str) -> EngineExit:
-    """The engine core died; `core` is the start of its log lines up to the level."""
-    stem, _, tail = core.partition(" ")
+def core_error(error: str, core: str, *, while_loading: bool = False) -> EngineExit:
+    """The engine core died; `core` is the start of its log lines, with a place for the level.
+
+    The recording is of a KV cache too small; for a failure `while_loading` its innermost frames are left out.
+    """
+    stem, _, tail = core.partition(" pid=")
+    stem, tail = f"{stem} pid={tail.partition(') ')[0]})", tail.partition(") ")[2]
     lines = []
     for line in frames("engine_core"):
+        if while_loading and any(word in line for word in KV_FRAMES):
+            continue
         if line.startswith(CORE):
             level, _, rest = line[len(CORE) + 1 :].partition(" ")
             line = f"{stem} {tail.format(level=level)}{rest}"

@@ -50,7 +50,6 @@ class SimRequest:
     first_token: float | None = None
     last_token: float = 0.0
     holding: Holding | None = None
-    kv_counted: bool = False
 
     @property
     def context(self) -> int:
@@ -217,7 +216,7 @@ class Simulator:
 
     def _first(self, request: SimRequest, at: float) -> None:
         request.first_token = request.last_token = at
-        self.stats.first_token(at - request.arrival)
+        self.stats.first_token(request, at)
 
     def _deliver(self, request: SimRequest, tokens: int, at: float) -> None:
         self.stats.generated(tokens)
@@ -262,7 +261,7 @@ class Simulator:
                 budget -= 1
         decoding = [request for request in decoding if request.holding is not None]
         prefill = [(request, tokens) for request, tokens in prefill if request.holding is not None]
-        if not preempted:
+        if not preempted or not (decoding or prefill):
             self._admit(budget, start, prefill)
         if not decoding and not prefill:
             return

@@ -39,9 +39,10 @@ class EngineStats:
         self.queries.inc(request.prompt_tokens)
         self.hits.inc(request.cached)
 
-    def first_token(self, seconds: float) -> None:
-        """A first token came `seconds` after arrival."""
-        self._ttft.observe(seconds)
+    def first_token(self, request: SimRequest, at: float) -> None:
+        """The prompt is computed and the first token is there."""
+        self._ttft.observe(at - request.arrival)
+        self._count_prompt(request)
 
     def inter_token(self, seconds: float, count: int) -> None:
         """`count` further tokens came at this distance."""
@@ -58,7 +59,6 @@ class EngineStats:
 
     def finished(self, request: SimRequest, reason: str, at: float) -> None:
         """A request ended at `at`; everything vLLM observes at that moment."""
-        self._count_prompt(request)
         self.registry.value("vllm:request_success_total", finished_reason=reason).inc()
         scheduled = request.scheduled if request.scheduled is not None else at
         first = request.first_token if request.first_token is not None else at

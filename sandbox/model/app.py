@@ -20,6 +20,7 @@ from sandbox.asgi import (
     send_answer,
     send_chunk,
     start_stream,
+    while_connected,
 )
 from sandbox.model.llm import Busy, LanguageModel, Unavailable
 
@@ -66,9 +67,15 @@ class ModelServer:
             await send_answer(send, _error(503, f"The sandbox's language model cannot answer: {error}"))
             return
         if body.get("stream"):
-            await _send_events(first, chunks, send)
+            work = _send_events(first, chunks, send)
         else:
-            await send_answer(send, json_answer(await _whole(kind, first, chunks)))
+            work = _send_whole(kind, first, chunks, send)
+        try:
+            await while_connected(request, work)
+        except Disconnected:
+            return
+        finally:
+            await chunks.aclose()
 
 
 async def _send_events(first: dict[str, Any], rest: AsyncIterator[dict[str, Any]], send: Send) -> None:
@@ -78,6 +85,10 @@ async def _send_events(first: dict[str, Any], rest: AsyncIterator[dict[str, Any]
         await send_chunk(send, b"data: " + orjson.dumps(chunk) + b"\n\n")
     await send_chunk(send, b"data: [DONE]\n\n")
     await end_stream(send)
+
+
+async def _send_whole(kind: str, first: dict[str, Any], rest: AsyncIterator[dict[str, Any]], send: Send) -> None:
+    await send_answer(send, json_answer(await _whole(kind, first, rest)))
 
 
 async def _whole(kind: str, first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
@@ -96,7 +107,7 @@ async def _whole(kind: str, first: dict[str, Any], rest: AsyncIterator[dict[str,
             more = False
     choice = {"index": 0, "finish_reason": finish}
     choice |= {"message": {"role": "assistant", "content": text}} if kind == "chat" else {"text": text}
-    return {"id": first.get("id"), "object": "chat.completion", "choices": [choice], "usage": usage}
+    return {"id": first.get("id"), "object": first["object"].removesuffix(".chunk"), "choices": [choice], "usage": usage}
 
 
 def _error(status: int, message: str) -> Answer:

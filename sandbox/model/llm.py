@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class LanguageModel:
             if self._server is None:
                 self._server = await asyncio.get_running_loop().run_in_executor(self._threads, _load)
 
-    async def stream(self, kind: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, kind: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Yield OpenAI chunks for a request of `kind` "chat" or "text"; raises Busy or Unavailable before the first."""
         if self._unfinished >= PARALLEL + WAITING_MOST:
             raise Busy
@@ -76,7 +76,7 @@ class LanguageModel:
         finally:
             self._unfinished -= 1
 
-    async def _generate(self, kind: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def _generate(self, kind: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         loop = asyncio.get_running_loop()
         chunks: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         gone = False
@@ -134,7 +134,7 @@ def newest(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Keep the system message and the newest others that fit the small context; text parts are joined."""
     plain = [{"role": str(message.get("role", "user")), "content": content_text(message)} for message in messages]
     system = [message for message in plain[:1] if message["role"] == "system"]
-    room = PROMPT_CHARS - sum(len(message["content"][:PROMPT_CHARS // 4]) for message in system)
+    room = PROMPT_CHARS - sum(len(message["content"][: PROMPT_CHARS // 4]) for message in system)
     kept: list[dict[str, str]] = []
     for message in reversed(plain[len(system) :]):
         if room <= 0:
