@@ -30,6 +30,8 @@ class ModelFacts:
     vocab: int | None = None
     max_position: int | None = None
     experts: int = 0
+    expert_intermediate: int | None = None
+    tied: bool = False
     kv_lora_rank: int | None = None
     rope_head_dim: int | None = None
     sliding_window: int | None = None

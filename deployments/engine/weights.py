@@ -33,16 +33,23 @@ def weights_bytes(model: ModelFacts) -> int | None:
     wide = 4 if model.dtype in {"float32", "float"} else 2
     if model.quantization is None:
         return params * wide
-    embedding = min(params, 2 * (model.vocab or 0) * (model.hidden or 0))
+    embedding = min(params, (1 if model.tied else 2) * (model.vocab or 0) * (model.hidden or 0))
     linear = LINEAR_BYTES.get(model.quantization, 2.0)
     return int((params - embedding) * linear + embedding * wide)
 
 
 def parameter_count(model: ModelFacts) -> int | None:
-    """Parameters of a decoder of this shape; None when the shape is not known, or not that of a plain decoder."""
+    """Parameters of a decoder of this shape; None when the shape is not known well enough."""
     needed = (model.layers, model.hidden, model.intermediate, model.vocab, model.heads, model.head_dim)
-    if model.is_mla or model.experts or any(value is None for value in needed):
+    if model.is_mla or any(value is None for value in needed):
+        return None
+    if model.experts and not model.expert_intermediate:
         return None
     layers, hidden, intermediate, vocab, heads, head_dim = (value or 0 for value in needed)
     attention = 2 * hidden * heads * head_dim + 2 * hidden * (model.kv_heads or heads) * head_dim
-    return layers * (attention + 3 * hidden * intermediate + 2 * hidden) + 2 * vocab * hidden + hidden
+    mlp = 3 * hidden * intermediate
+    if model.experts:
+        # Every expert is resident, however few of them one token meets; the router is one row each.
+        mlp = model.experts * (3 * hidden * (model.expert_intermediate or 0) + hidden)
+    embeddings = (1 if model.tied else 2) * vocab * hidden
+    return layers * (attention + mlp + 2 * hidden) + embeddings + hidden
