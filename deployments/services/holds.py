@@ -42,9 +42,7 @@ class Usage:
 
 
 @in_transaction
-def reserve(
-    *, deployment: Deployment, revision: Revision, gpus: int, actor: User | None = None
-) -> Reservation | None:
+def reserve(*, deployment: Deployment, revision: Revision, gpus: int, actor: User | None = None) -> Reservation | None:
     """Raise what the deployment holds of the revision's flavor to `gpus`; None when it holds that much.
 
     Raises QuotaExceededError when the team's live grants do not cover it.

@@ -67,9 +67,7 @@ def release(
         return []
     if revision is not None and row.approved_id != revision.pk:
         return []
-    holds = list(
-        QuotaHold.objects.filter(deployment=row, gpus__gt=0).select_related("account").order_by("account_id")
-    )
+    holds = list(QuotaHold.objects.filter(deployment=row, gpus__gt=0).select_related("account").order_by("account_id"))
     if not holds:
         return []
     _check_proof(row, proof, down_to)
@@ -151,5 +149,3 @@ def _released(
         )
         waiting.wake_later(entry.account_id)
     return entries
-
-

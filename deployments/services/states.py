@@ -65,7 +65,7 @@ def notify(payloads: Iterable[str]) -> None:
     unique = sorted(set(payloads))
     if unique:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_notify(%s, payload) FROM unnest(%s) AS payload", [CHANNEL, unique])
+            cursor.execute("SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload", [CHANNEL, unique])
 
 
 def observed_of(row: Deployment) -> Observed | None:

@@ -31,7 +31,7 @@ def accept(*, deployment: Deployment, revision: Revision, actor: User | None) ->
         _make_current(deployment, revision)  # Nothing runs, so nothing is reserved before it is started.
         return True
     account = holds.account_of(team_id=deployment.team_id, flavor_id=revision.flavor_id)
-    if not _next_is(deployment, account):
+    if someone_before(deployment, account):
         wake_later(account.pk)
         _tell_waiting(deployment, "Others of the team wait before it.", actor)
         return False
@@ -43,6 +43,13 @@ def accept(*, deployment: Deployment, revision: Revision, actor: User | None) ->
         _tell_waiting(deployment, error.message, actor)
         return False
     return True
+
+
+def someone_before(deployment: Deployment, account: QuotaAccount) -> bool:
+    """True when somebody whom the limit allows waits for GPUs of this account longer than the deployment."""
+    limit = _limit(account)
+    ahead = [waiting.pk for waiting in line(account) if _needs(waiting) <= limit]
+    return bool(ahead) and ahead[0] != deployment.pk
 
 
 def line(account: QuotaAccount) -> list[Deployment]:
@@ -94,12 +101,6 @@ def _admit(pk: int) -> bool:
     except QuotaExceededError:
         return False
     return True
-
-
-def _next_is(deployment: Deployment, account: QuotaAccount) -> bool:
-    limit = _limit(account)
-    ahead = [waiting.pk for waiting in line(account) if _needs(waiting) <= limit]
-    return not ahead or ahead[0] == deployment.pk
 
 
 def _needs(deployment: Deployment) -> int:

@@ -25,7 +25,7 @@ _numbers = itertools.count(1)
 
 QWEN = "hf://Qwen/Qwen2.5-7B-Instruct"
 COMMIT = "a09a35458c702b33eeacc393d103063234e8bc28"
-DIGEST = "sha256:c2e4c00333e872f70eb4f889c421c671d4a97915fb837034afa63baf2bbe5641"
+DIGEST = "sha256:" + "5" * 64
 
 
 def make_user(username: str = "", *, admin: bool = False, team: Team | None = None, lead: bool = False) -> User:

@@ -1,0 +1,117 @@
+"""Rows as the plain facts that preflight looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from django.conf import settings
+from django.utils import timezone
+
+from deployments.engine.profiles import EngineProfile as Profile
+from deployments.engine.profiles import seeded_profiles
+from deployments.models import Cluster, Deployment, EngineProfile, Flavor, Node, Team
+from deployments.preflight import ClusterFacts, Facts, FlavorFacts, QuotaFacts
+from deployments.services import holds
+from deployments.services.holds import Usage
+from deployments.sources import SourceCheck
+
+# The watcher notes every few seconds that it is alive.
+UNSEEN = timedelta(minutes=1)
+
+
+def gather(
+    *,
+    team: Team | None,
+    name: str,
+    deployment: Deployment | None = None,
+    check: SourceCheck | None = None,
+    usages: Iterable[Usage] | None = None,
+) -> Facts:
+    """Everything preflight may know about a wish of `team`, or about an edit of `deployment` (no outbound call)."""
+    cluster = main_cluster()
+    seen = cluster is not None and is_seen(cluster)
+    known = list(usages) if usages is not None else (holds.usage(team) if team else [])
+    return Facts(
+        flavors=flavors(cluster if seen else None),
+        quotas={row.flavor.slug: _quota(row, deployment) for row in known},
+        profiles=profiles(),
+        model=check.model if check else None,
+        source_check=check,
+        name_taken=team is not None and is_taken(team, name, deployment),
+        namespace=team.namespace if team else "",
+        cluster=ClusterFacts(
+            seen=seen,
+            sandbox=settings.SLIPWAY_SANDBOX,
+            missing=_missing(cluster) if cluster and seen else (),
+        ),
+    )
+
+
+def main_cluster() -> Cluster | None:
+    """The cluster that deployments go to."""
+    return Cluster.objects.order_by("pk").first()
+
+
+def is_seen(cluster: Cluster) -> bool:
+    """True when the watcher has looked at the cluster lately and found it well."""
+    return not cluster.trouble and cluster.seen_at is not None and timezone.now() - cluster.seen_at < UNSEEN
+
+
+def flavors(cluster: Cluster | None) -> dict[str, FlavorFacts]:
+    """The flavors by slug, with what is free on `cluster`; free counts stay None without one."""
+    nodes: dict[str, list[Node]] = {}
+    if cluster is not None:
+        for node in Node.objects.filter(cluster=cluster).only(
+            "product", "allocatable", "requested", "ready", "unschedulable"
+        ):
+            nodes.setdefault(node.product, []).append(node)
+    return {
+        row.slug: _flavor(row, nodes.get(row.product, []), known=cluster is not None) for row in Flavor.objects.all()
+    }
+
+
+def profiles() -> dict[str, Profile]:
+    """The engine profiles that may be chosen, by slug."""
+    return {row.slug: _profile(row) for row in EngineProfile.objects.filter(active=True)}
+
+
+def is_taken(team: Team, name: str, deployment: Deployment | None) -> bool:
+    """True when another living deployment of the team has this name."""
+    if "\x00" in name:
+        return False
+    rows = Deployment.objects.alive().filter(team=team, name=name)
+    return rows.exclude(pk=deployment.pk).exists() if deployment else rows.exists()
+
+
+def _flavor(row: Flavor, nodes: list[Node], *, known: bool) -> FlavorFacts:
+    return FlavorFacts(
+        slug=row.slug,
+        product=row.product,
+        memory_mib=row.memory_mib,
+        compute_capability=float(row.compute_capability),
+        gpus_per_node=row.gpus_per_node,
+        title=row.name,
+        resource_name=row.resource_name,
+        total=sum(node.allocatable for node in nodes) if known else None,
+        free=sum(node.free for node in nodes) if known else None,
+        largest_free_block=max((node.free for node in nodes), default=0) if known else None,
+        enabled=row.active,
+    )
+
+
+def _profile(row: EngineProfile) -> Profile:
+    # The digest that came with Slipway is the sandbox's; once an admin entered another it is a real image.
+    seeded = seeded_profiles().get(row.slug)
+    sandbox_only = seeded is not None and seeded.sandbox_only and seeded.image == row.image
+    return Profile(row.slug, row.version, row.image, row.name, sandbox_only)
+
+
+def _quota(row: Usage, deployment: Deployment | None) -> QuotaFacts:
+    held = holds.held_by(deployment, row.flavor) if deployment else 0
+    return QuotaFacts(limit=row.limit, reserved=row.reserved, held=held)
+
+
+def _missing(cluster: Cluster) -> tuple[str, ...]:
+    missing = cluster.capabilities.get("missing") if isinstance(cluster.capabilities, dict) else None
+    return tuple(str(part) for part in missing) if isinstance(missing, list) else ()

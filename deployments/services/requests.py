@@ -1,0 +1,353 @@
+"""Asking for a model: checks, resolution, rendered objects and digest become a revision that somebody approves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+
+from deployments import preflight as rules
+from deployments.engine.facts import ModelFacts
+from deployments.engine.flags import guarded_args
+from deployments.engine.options import Choice, Option, options
+from deployments.engine.sizing import Fit, UnknownShapeError
+from deployments.findings import Finding, Severity, error, warning
+from deployments.manifests import standard
+from deployments.manifests.common import Resolution, Wish
+from deployments.manifests.count import gpus_of
+from deployments.models import Cluster, Deployment, Flavor, Principal, Revision, Team, Wanted
+from deployments.preflight import Facts
+from deployments.services import approvals, events, facts, holds, model_checks, states
+from deployments.services.errors import ConflictError, MissingError, NotAllowedError, RefusedError, StaleError
+from deployments.services.holds import Usage
+from deployments.services.teams import SLUG
+from deployments.services.text import line_of
+from deployments.services.transactions import in_transaction
+from deployments.sources import SourceCheck, parse
+from deployments.spec import DeploymentSpec, digest
+from deployments.spec_errors import parse_spec
+
+MOST_PENDING = 20
+NOT_PINNED = "source_not_pinned"
+
+
+@dataclass(frozen=True)
+class PreflightResult:
+    """Everything a form shows beside a wish: findings, memory fit and other ways, quota, and who would approve."""
+
+    findings: tuple[Finding, ...]
+    spec: DeploymentSpec | None = None
+    fit: Fit | None = None
+    options: tuple[Option, ...] = ()
+    model_facts: ModelFacts | None = None
+    check: SourceCheck | None = None
+    quota: Usage | None = None
+    gpus: int = 0
+    approval: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """True when the wish could be submitted as it is."""
+        return self.spec is not None and not rules.has_errors(self.findings)
+
+
+def preflight(
+    *,
+    principal: Principal,
+    team: Team | None,
+    name: str,
+    spec: DeploymentSpec | Mapping[str, Any],
+    deployment: Deployment | None = None,
+) -> PreflightResult:
+    """Check a wish without storing it; `deployment` when it would be an edit of that. May ask the hub once."""
+    if isinstance(spec, DeploymentSpec):
+        parsed, problems = spec, []
+    else:
+        parsed, problems = parse_spec(spec)
+    findings = [problem.as_finding() for problem in problems]
+    own = team if team is not None and _may_ask(principal, team) else None
+    if own is None:
+        findings.append(no_such_team())
+    if parsed is None:
+        return PreflightResult(tuple(findings))
+    check = model_checks.look_up(parsed.source.uri, parsed.source.revision)
+    usages = holds.usage(own) if own else []
+    known = facts.gather(team=own, name=name, deployment=deployment, check=check, usages=usages)
+    found = _check(parsed, name, own, known, check)
+    if own is None:
+        found = [item for item in found if not item.code.startswith(("quota_", "credential_"))]
+    usage = next((row for row in usages if row.flavor.slug == parsed.flavor), None)
+    more = parsed.gpus - (holds.held_by(deployment, usage.flavor) if deployment and usage else 0)
+    return PreflightResult(
+        findings=(*findings, *found),
+        spec=parsed,
+        fit=rules.estimate(parsed, known),
+        options=tuple(_options(parsed, known)),
+        model_facts=known.model,
+        check=check,
+        quota=usage,
+        gpus=parsed.gpus,
+        approval=approvals.who_decides(
+            own, guarded=bool(_guarded(parsed, known)), within=usage is not None and more <= usage.free
+        )
+        if own
+        else "",
+    )
+
+
+def submit(*, principal: Principal, team: Team, name: str, spec: DeploymentSpec, note: str = "") -> Deployment:
+    """Ask for a new deployment: its revision 1 waits for approval, or is approved at once by policy.
+
+    Raises RefusedError with all findings when preflight finds an error.
+    """
+    if not _may_ask(principal, team):
+        raise RefusedError([no_such_team()])
+    text = line_of(note, field="note", longest=500, required=False)
+    # The hub is asked before the transaction: nothing is locked while somebody else's server thinks.
+    check = model_checks.look_up(spec.source.uri, spec.source.revision)
+    return _submit(principal, team, name, spec, text, check)
+
+
+def revise(
+    *, principal: Principal, deployment: Deployment, spec: DeploymentSpec, base_revision: int, note: str = ""
+) -> Revision:
+    """Ask for a change: a new revision, which needs its own approval; what runs goes on until then.
+
+    Raises StaleError when `base_revision` is not the newest any more.
+    """
+    text = line_of(note, field="note", longest=500, required=False)
+    _editable(principal, deployment)
+    check = model_checks.look_up(spec.source.uri, spec.source.revision)
+    return _revise(principal, deployment, spec, base_revision, text, check)
+
+
+def team_called(principal: Principal, slug: object) -> Team:
+    """The principal's own team with this slug; the same RefusedError for a foreign one and for none."""
+    if isinstance(slug, str) and SLUG.fullmatch(slug):
+        team = Team.objects.writable_by(principal).filter(slug=slug).first()
+        if team is not None:
+            return team
+    raise RefusedError([no_such_team()])
+
+
+def no_such_team() -> Finding:
+    """What a stranger hears of a team, whether it exists or not."""
+    return error("team_unknown", "/team", "You do not belong to a team of this name.", "Choose one of your teams.")
+
+
+@in_transaction
+def _submit(
+    principal: Principal, team: Team, name: str, spec: DeploymentSpec, note: str, check: SourceCheck | None
+) -> Deployment:
+    # One request of a team at a time: name, quota and number of pending requests stay as they were checked.
+    team = Team.objects.select_for_update(no_key=True).get(pk=team.pk)
+    if Revision.objects.pending().filter(deployment__team=team).count() >= MOST_PENDING:
+        raise ConflictError(f"{MOST_PENDING} requests of the team wait for a decision. Have some decided first.")
+    known = facts.gather(team=team, name=name, check=check)
+    findings = _accepted(spec, name, team, known, check)
+    try:
+        with transaction.atomic():
+            deployment = Deployment.objects.create(
+                team=team, name=name, cluster=_cluster(), created_by=principal.user, wanted=Wanted.RUNNING
+            )
+    except IntegrityError:
+        raise RefusedError([error("name_taken", "/name", f"The team already has a deployment “{name}”.")]) from None
+    revision = _add_revision(principal, deployment, spec, note, known, findings, number=1)
+    events.record(
+        kind="requested",
+        message=f"Revision 1 asked for by {principal.user.username}" + (f": {note}" if note else ""),
+        deployment=deployment,
+        actor=principal.user,
+        data={"revision": 1, "digest": revision.digest, "after": spec.to_json()},
+    )
+    approvals.by_policy(deployment=deployment, revision=revision)
+    states.refresh(deployment.pk)
+    deployment.refresh_from_db()
+    return deployment
+
+
+@in_transaction
+def _revise(
+    principal: Principal,
+    deployment: Deployment,
+    spec: DeploymentSpec,
+    base_revision: int,
+    note: str,
+    check: SourceCheck | None,
+) -> Revision:
+    row = Deployment.objects.locked().select_related("team", "latest", "applied").get(pk=deployment.pk)
+    latest = row.latest
+    assert latest is not None
+    if row.wanted == Wanted.DELETED:
+        raise ConflictError("This deployment is being deleted.")
+    if base_revision != latest.number:
+        raise StaleError(f"Revision {latest.number} is the newest now. Look at it, then change it.")
+    known = facts.gather(team=row.team, name=row.name, deployment=row, check=check)
+    findings = _accepted(spec, row.name, row.team, known, check)
+    open_verdicts = {Revision.Verdict.PENDING, Revision.Verdict.APPROVED}
+    if latest.verdict in open_verdicts and latest.spec == spec.to_json() and _pin(spec, check) == _pinned(latest):
+        raise ConflictError("This is what the newest revision asks for already.", code="unchanged")
+    row.revisions.filter(verdict=Revision.Verdict.PENDING).update(verdict=Revision.Verdict.SUPERSEDED)
+    revision = _add_revision(principal, row, spec, note, known, findings, number=latest.number + 1)
+    events.record(
+        kind="revised",
+        message=f"Revision {revision.number} asked for by {principal.user.username}" + (f": {note}" if note else ""),
+        deployment=row,
+        actor=principal.user,
+        data={
+            "revision": revision.number,
+            "digest": revision.digest,
+            **events.changed(_flat(latest.spec), _flat(spec.to_json())),
+        },
+    )
+    approvals.by_policy(deployment=row, revision=revision)
+    states.refresh(row.pk)
+    return revision
+
+
+def _add_revision(
+    principal: Principal,
+    deployment: Deployment,
+    spec: DeploymentSpec,
+    note: str,
+    known: Facts,
+    findings: list[Finding],
+    *,
+    number: int,
+) -> Revision:
+    resolution = _resolve(spec, known)
+    wish = Wish(
+        install_id=settings.SLIPWAY_INSTALL_ID,
+        deployment_id=str(deployment.pk),
+        name=deployment.name,
+        namespace=deployment.team.namespace,
+        team=deployment.team.slug,
+        revision=number,
+        spec=spec,
+        resolution=resolution,
+    )
+    objects = standard.build(wish)
+    revision = Revision.objects.create(
+        deployment=deployment,
+        number=number,
+        spec=spec.to_json(),
+        resolution=resolution.as_json(),
+        objects_json=objects,
+        digest=digest(spec, resolution.as_json(), objects),
+        flavor=Flavor.objects.get(slug=spec.flavor),
+        gpus=spec.gpus,
+        # Counted on what will be applied, not on what the spec promises.
+        surge=gpus_of(objects) - spec.gpus,
+        guarded=_guarded(spec, known),
+        findings=[finding.as_json() for finding in findings],
+        author=principal.user,
+        note=note,
+    )
+    Deployment.objects.filter(pk=deployment.pk).update(latest=revision)
+    deployment.latest = revision
+    return revision
+
+
+def _resolve(spec: DeploymentSpec, known: Facts) -> Resolution:
+    flavor, profile = known.flavors[spec.flavor], known.profiles[spec.engine.profile]
+    commit = _pin(spec, known.source_check)
+    return Resolution(
+        commit=commit,
+        image=profile.image,
+        product=flavor.product,
+        resource_name=flavor.resource_name,
+        gpus_per_replica=spec.gpus_per_replica,
+        weights_bytes=known.model.weights_bytes if known.model else None,
+        storage_uri=f"hf://{parse(spec.source.uri).id}:{commit}",
+        engine_version=profile.version,
+    )
+
+
+def _accepted(spec: DeploymentSpec, name: str, team: Team, known: Facts, check: SourceCheck | None) -> list[Finding]:
+    findings = _check(spec, name, team, known, check)
+    if rules.has_errors(findings):
+        raise RefusedError(findings)
+    return findings
+
+
+def _check(
+    spec: DeploymentSpec, name: str, team: Team | None, known: Facts, check: SourceCheck | None
+) -> list[Finding]:
+    findings = [_may_wait(item, spec, known) for item in rules.check(spec, name, team.slug if team else "", known)]
+    if not rules.has_errors(findings) and not _pin(spec, check):
+        findings.append(
+            error(
+                NOT_PINNED,
+                "/spec/source/revision",
+                "The model cannot be pinned to a commit while the hub does not answer.",
+                "Try again later, or enter the commit (40 hex digits).",
+            )
+        )
+    order = list(Severity)
+    return sorted(findings, key=lambda item: order.index(item.severity))
+
+
+def _may_wait(finding: Finding, spec: DeploymentSpec, known: Facts) -> Finding:
+    """GPUs that others of the team hold now come back: such a request may be sent, and waits in line."""
+    quota = known.quotas.get(spec.flavor)
+    if finding.code != "quota_exceeded" or quota is None or spec.gpus > quota.limit:
+        return finding
+    remedy = f"{finding.remedy} Sent as it is, it waits until the team has GPUs free.".strip()
+    return warning(finding.code, finding.pointer, finding.message, remedy, finding.value)
+
+
+def _options(spec: DeploymentSpec, known: Facts) -> list[Option]:
+    flavor = known.flavors.get(spec.flavor)
+    if known.model is None or flavor is None:
+        return []
+    others = [
+        Choice(slug, item.gpu, item.gpus_per_node)
+        for slug, item in sorted(known.flavors.items())
+        if item.enabled and slug != spec.flavor
+    ]
+    try:
+        return options(known.model, flavor.gpu, spec.engine.args, gpus_per_node=flavor.gpus_per_node, others=others)
+    except UnknownShapeError:
+        return []
+
+
+def _guarded(spec: DeploymentSpec, known: Facts) -> list[str]:
+    profile = known.profiles.get(spec.engine.profile)
+    return guarded_args(profile.version, spec.engine.args) if profile else []
+
+
+def _pin(spec: DeploymentSpec, check: SourceCheck | None) -> str:
+    return model_checks.commit_of(spec.source.uri, spec.source.revision, check)
+
+
+def _pinned(revision: Revision) -> str:
+    return str(revision.resolution.get("commit", ""))
+
+
+def _flat(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in spec.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _cluster() -> Cluster:
+    return facts.main_cluster() or Cluster.objects.get_or_create(name="main")[0]
+
+
+def _may_ask(principal: Principal, team: Team) -> bool:
+    return Team.objects.writable_by(principal).filter(pk=team.pk).exists()
+
+
+def _editable(principal: Principal, deployment: Deployment) -> None:
+    if Deployment.objects.writable_by(principal).filter(pk=deployment.pk).exists():
+        return
+    if Deployment.objects.alive().visible_to(principal).filter(pk=deployment.pk).exists():
+        raise NotAllowedError("Only members of the team change it, and tokens with the scope “write”.")
+    raise MissingError("There is no such deployment.")

@@ -1,0 +1,127 @@
+"""API tokens: shown once, stored as SHA-256, narrower than their owner, and dead the moment they are revoked."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from datetime import timedelta
+
+from django.db.models import Q
+from django.utils import timezone
+
+from deployments.models import ApiToken, Principal, Team, User
+from deployments.services import events
+from deployments.services.errors import InvalidError, MissingError, NotAllowedError
+from deployments.services.principals import ALL_SCOPES
+from deployments.services.text import line_of
+from deployments.services.transactions import in_transaction
+
+PREFIX = "slp_"
+LONGEST = 200
+MOST_DAYS = 365
+DEFAULT_DAYS = 90
+PER_USER = 50
+SEEN_EVERY = timedelta(minutes=1)
+
+
+@in_transaction
+def create(
+    *,
+    principal: Principal,
+    name: str,
+    scopes: Iterable[str] = ("read",),
+    days: int = DEFAULT_DAYS,
+    teams: Iterable[Team] | None = None,
+    user: User | None = None,
+) -> tuple[ApiToken, str]:
+    """Make a token and return it with its text, which is never shown again. `days` is its life, at most 365.
+
+    Scopes and teams are at most those of the principal; only an admin makes tokens for another user.
+    """
+    owner = user or principal.user
+    if owner.pk != principal.user.pk and not principal.is_admin:
+        raise NotAllowedError("Only an admin makes tokens for somebody else.")
+    if not principal.may("write"):
+        raise NotAllowedError("This token may not make tokens.")
+    label = line_of(name, field="name", longest=80)
+    wanted = _scopes(principal, scopes)
+    if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= MOST_DAYS:
+        raise InvalidError(f"A token lives 1 to {MOST_DAYS} days.", field="days", pointer="/days")
+    User.objects.select_for_update(no_key=True).get(pk=owner.pk)
+    if ApiToken.objects.live().filter(user=owner).count() >= PER_USER:
+        raise InvalidError(f"At most {PER_USER} tokens at a time: revoke one first.", field="name", pointer="/name")
+    text = PREFIX + secrets.token_urlsafe(32)
+    team_ids = sorted(team.pk for team in teams) if teams is not None else None
+    if principal.team_ids is not None:
+        team_ids = sorted(principal.team_ids if team_ids is None else principal.team_ids & set(team_ids))
+    token = ApiToken.objects.create(
+        user=owner,
+        name=label,
+        prefix=text[:12],
+        digest=digest_of(text),
+        scopes=wanted,
+        team_ids=team_ids,
+        expires_at=timezone.now() + timedelta(days=days),
+    )
+    events.record(
+        kind="token_created",
+        message=f"Token “{token.name}” made for {owner.username}",
+        actor=principal.user,
+        data={"token": token.pk, "prefix": token.prefix, "scopes": wanted, "owner": owner.pk, "days": days},
+    )
+    return token, text
+
+
+def authenticate(text: str) -> ApiToken | None:
+    """The live token with this text, with its user; None for anything else. `last_used_at` is kept to the minute."""
+    if not text.startswith(PREFIX) or len(text) > LONGEST or not text.isascii():
+        return None
+    token = ApiToken.objects.live().select_related("user").filter(digest=digest_of(text)).first()
+    if token is None:
+        return None
+    now = timezone.now()
+    stale = Q(last_used_at=None) | Q(last_used_at__lt=now - SEEN_EVERY)
+    if token.last_used_at is None or token.last_used_at < now - SEEN_EVERY:
+        ApiToken.objects.filter(stale, pk=token.pk).update(last_used_at=now)
+    return token
+
+
+@in_transaction
+def revoke(*, principal: Principal, token_id: int) -> ApiToken:
+    """End a token at once. Its owner may, and an admin; to others it does not exist."""
+    tokens = ApiToken.objects.select_for_update(no_key=True, of=("self",)).select_related("user")
+    if not principal.is_admin:
+        tokens = tokens.filter(user=principal.user)
+    token = tokens.filter(pk=token_id).first()
+    if token is None:
+        raise MissingError("There is no such token.")
+    if not principal.may("write"):
+        raise NotAllowedError("This token may not revoke tokens.")
+    if token.revoked_at is None:
+        token.revoked_at = timezone.now()
+        token.save(update_fields=["revoked_at"])
+        events.record(
+            kind="token_revoked",
+            message=f"Token “{token.name}” of {token.user.username} revoked",
+            actor=principal.user,
+            data={"token": token.pk, "prefix": token.prefix, "owner": token.user_id},
+        )
+    return token
+
+
+def digest_of(text: str) -> str:
+    """What is stored of a token. Plain SHA-256 suffices: its text has 256 random bits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _scopes(principal: Principal, scopes: Iterable[str]) -> list[str]:
+    asked = {scope for scope in scopes if isinstance(scope, str)}
+    unknown = sorted(asked - ALL_SCOPES)
+    if unknown or not asked:
+        known = ", ".join(sorted(ALL_SCOPES))
+        raise InvalidError(f"Choose one or more of: {known}.", field="scopes", pointer="/scopes")
+    beyond = sorted(asked - principal.scopes)
+    if beyond:
+        raise NotAllowedError(f"A token cannot give what it has not: {', '.join(beyond)}.", field="scopes")
+    return sorted(asked)

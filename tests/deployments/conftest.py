@@ -1,0 +1,81 @@
+"""The people and things most tests of the domain need."""
+
+from __future__ import annotations
+
+
+from typing import Any
+
+import pytest
+
+from deployments.models import Flavor, Team, User
+from deployments.services import model_checks
+from deployments.sources import Reply
+from tests.deployments import factories as make
+
+
+@pytest.fixture
+def team(db: None) -> Team:
+    """The team search, whose requests an admin approves, with four H100s."""
+    return make.make_team("search")
+
+
+@pytest.fixture
+def alice(team: Team) -> User:
+    """A lead of search."""
+    return make.make_user("alice", team=team, lead=True)
+
+
+@pytest.fixture
+def ann(team: Team) -> User:
+    """A member of search."""
+    return make.make_user("ann", team=team)
+
+
+@pytest.fixture
+def bob(db: None) -> User:
+    """A stranger: lead of another team."""
+    return make.make_user("bob", team=make.make_team("labs"), lead=True)
+
+
+@pytest.fixture
+def carol(db: None) -> User:
+    """A platform admin."""
+    return make.make_user("carol", admin=True)
+
+
+@pytest.fixture
+def h100(team: Team) -> Flavor:
+    """A flavor of which search may hold four."""
+    flavor = make.make_flavor()
+    make.make_grant(team, flavor, 4)
+    return flavor
+
+
+@pytest.fixture
+def hub(h100: Flavor, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A platform on which Qwen2.5-7B is known, and no other model: the paths that the hub is asked for."""
+    make.make_profile()
+    make.make_cluster()
+    make.make_check()
+    asked: list[str] = []
+
+    def answer(path: str) -> Reply:
+        asked.append(path)
+        return Reply(404)
+
+    monkeypatch.setattr(model_checks, "_get", answer)
+    return asked
+
+
+@pytest.fixture(autouse=True)
+def no_broker(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Hints are recorded, not sent."""
+    sent: list[tuple[str, int]] = []
+    monkeypatch.setattr("portal.lib.hints._send", lambda task, pk: sent.append((task, pk)))
+    return sent
+
+
+@pytest.fixture
+def spec() -> dict[str, Any]:
+    """A spec that search may ask for."""
+    return make.a_spec()
