@@ -1,0 +1,59 @@
+"""HTTP gateway in front of the engines: `python -m sandbox gateway --kubeconfig F --port P --auth-url URL`.
+
+An ordinary API client: it watches Gateways, HTTPRoutes, Services and Pods, answers on one port, and writes the
+statuses of its Gateways and routes. With the API server down it goes on serving what it last knew.
+
+| subject | module |
+| --- | --- |
+| which route a request takes, and with which changes | `routes` (pure) |
+| whether a Gateway takes a route, and the statuses | `attachment` (pure) |
+| which pods stand behind a Service, and the least busy one | `endpoints` |
+| asking whether a caller may | `authorization` |
+| passing a request on, both ways unbuffered | `proxy` |
+| watching, and writing statuses | `cluster` |
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+
+from sandbox.asgi import listen
+from sandbox.client import Client
+from sandbox.gateway.authorization import Authorizer
+from sandbox.gateway.cluster import Cluster
+from sandbox.gateway.proxy import Gateway
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this part."""
+    parser.add_argument("--kubeconfig", default=os.environ.get("KUBECONFIG"), help="default: environment KUBECONFIG")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--auth-url", help="asked before each request is passed on; without it all are")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until the process is ended."""
+    if not args.kubeconfig:
+        print("gateway: give --kubeconfig or set KUBECONFIG")
+        return 2
+    asyncio.run(serve(Client.from_kubeconfig(args.kubeconfig), args.host, args.port, args.auth_url))
+    return 0
+
+
+async def serve(client: Client, host: str, port: int, auth_url: str | None) -> None:
+    """Watch the cluster and serve until cancelled."""
+    async with asyncio.TaskGroup() as group:
+        cluster = Cluster(client)
+        group.create_task(cluster.run())
+        app = Gateway(cluster, Authorizer(auth_url) if auth_url else None)
+        listener = await listen(app, host, port, server_header="slipway-gateway")
+        print(f"gateway: listening on http://{host}:{listener.address[1]}", flush=True)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            listener.close()
+            await app.close()
+            await client.close()
