@@ -12,7 +12,7 @@ from sandbox.lite.schema import Raw, Schema, of_crd
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
 
-@dataclass
+@dataclass(eq=False)
 class Resource:
     """One kind at one version, under the name URLs give it."""
 
@@ -127,7 +127,10 @@ _TABLE: tuple[tuple[Any, ...], ...] = (
     ("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding", True, (), (), (), False, "rbac.v1.RoleBinding"),
     ("coordination.k8s.io", "v1", "leases", "Lease", True, (), (), (), False, "coordination.v1.Lease"),
     ("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True, (), (), (), True, "discovery.v1.EndpointSlice"),
-    ("storage.k8s.io", "v1", "storageclasses", "StorageClass", False, ("sc",), (), (), False, "storage.v1.StorageClass"),
+    (
+        "storage.k8s.io", "v1", "storageclasses", "StorageClass", False, ("sc",), (), (), False,
+        "storage.v1.StorageClass",
+    ),
     (
         "scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False, ("pc",), (), (), True,
         "scheduling.v1.PriorityClass",

@@ -72,8 +72,8 @@ class Schema:
     def atomic(self) -> bool:
         """Whether one manager owns the whole value."""
         if self.kind == "list":
-            return self.raw.get("x-kubernetes-list-type", "atomic") == "atomic"
-        return self.kind == "scalar" or self.raw.get("x-kubernetes-map-type") == "atomic"
+            return bool(self.raw.get("x-kubernetes-list-type", "atomic") == "atomic")
+        return bool(self.kind == "scalar" or self.raw.get("x-kubernetes-map-type") == "atomic")
 
     @cached_property
     def is_set(self) -> bool:

@@ -1,0 +1,65 @@
+"""LimitRange: what containers ask for when they do not say, and how much at most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sandbox.lite import errors
+from sandbox.lite.admission.change import Change
+from sandbox.lite.quantity import parse
+
+Obj = dict[str, Any]
+
+
+def fill(change: Change) -> None:
+    """Write the namespace's default requests and limits into the containers of a new pod."""
+    if not change.is_new("/pods"):
+        return
+    for item in _items(change):
+        for container in _containers(change.obj):
+            resources = container.setdefault("resources", {})
+            for source, target in (("default", "limits"), ("defaultRequest", "requests")):
+                amounts = item.get(source) or {}
+                if amounts:
+                    resources[target] = amounts | (resources.get(target) or {})
+
+
+def check(change: Change) -> None:
+    """403 for a container below the least or above the most its namespace allows."""
+    if not change.is_new("/pods"):
+        return
+    problems: list[str] = []
+    for item in _items(change):
+        for container in _containers(change.obj):
+            resources = container.get("resources") or {}
+            problems += _breaches(item, resources)
+    if problems:
+        text = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
+        raise errors.forbidden("", "pods", change.shown_name, text)
+
+
+def _breaches(item: Obj, resources: Obj) -> Iterator[str]:
+    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+    for name, least in (item.get("min") or {}).items():
+        if name not in requests:
+            yield f"minimum {name} usage per Container is {least}.  No request is specified"
+        elif parse(requests[name]) < parse(least):
+            yield f"minimum {name} usage per Container is {least}, but request is {requests[name]}"
+    for name, most in (item.get("max") or {}).items():
+        if name not in limits:
+            yield f"maximum {name} usage per Container is {most}.  No limit is specified"
+        elif parse(limits[name]) > parse(most):
+            yield f"maximum {name} usage per Container is {most}, but limit is {limits[name]}"
+
+
+def _items(change: Change) -> Iterator[Obj]:
+    for found in change.cluster.read_all("/limitranges", change.namespace):
+        for item in (found.get("spec") or {}).get("limits") or ():
+            if item.get("type") == "Container":
+                yield item
+
+
+def _containers(pod: Obj) -> list[Obj]:
+    spec = pod["spec"]
+    return [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]

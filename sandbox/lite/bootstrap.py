@@ -1,0 +1,156 @@
+"""What a new cluster starts with, and the kubeconfigs people and parts reach it by."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from sandbox.lite import errors
+from sandbox.lite.auth import MASTERS
+from sandbox.lite.cluster import Cluster
+from sandbox.lite.requests import Request, User
+from sandbox.lite.writing import create_object, replace_object
+
+Obj = dict[str, Any]
+
+HERE = Path(__file__).parent
+SYSTEM = "slipway-system"
+YEAR = 365 * 24 * 3600
+_ADMIN = User("kubernetes-admin", (MASTERS, "system:authenticated"))
+
+
+def bring_up(cluster: Cluster, accounts: Iterable[str], manifests: Iterable[Path]) -> None:
+    """Make the objects every cluster has, the accounts asked for, and those of `manifests`. Repeatable."""
+    for path in sorted((HERE / "crds").glob("*.json")):
+        _ensure(cluster, orjson.loads(path.read_bytes()))
+    for obj in orjson.loads((HERE / "data" / "first.json").read_bytes()):
+        _ensure(cluster, obj)
+    for name in accounts:
+        _ensure(cluster, _account(name))
+    roles = orjson.loads((HERE / "data" / "roles.json").read_bytes())
+    for name, rules in roles.items():
+        for obj in _role(name, rules):
+            _ensure(cluster, obj, replace=True)
+    for obj in read_manifests(manifests):
+        _ensure(cluster, obj, replace=True)
+
+
+def read_manifests(paths: Iterable[Path]) -> Iterator[Obj]:
+    """Yield every YAML document of files and of folders."""
+    for path in paths:
+        files = sorted([*path.rglob("*.yaml"), *path.rglob("*.yml")]) if path.is_dir() else [path]
+        for file in files:
+            for document in yaml.safe_load_all(file.read_text()):
+                if document and document.get("kind") not in (None, "Kustomization"):
+                    yield from document["items"] if document["kind"] == "List" else [document]
+
+
+def write_kubeconfigs(
+    cluster: Cluster, folder: Path, url: str, authority: bytes | None, accounts: Iterable[str]
+) -> None:
+    """Write `admin.kubeconfig` and one file per account, readable by their owner alone."""
+    _write(folder / "admin.kubeconfig", _kubeconfig(url, authority, "kubernetes-admin", cluster.tokens.admin()))
+    for name in accounts:
+        account = cluster.read("/serviceaccounts", SYSTEM, name)
+        if account is None:
+            raise LookupError(f"no service account {SYSTEM}/{name}")
+        token = cluster.tokens.for_account(account, YEAR)
+        _write(folder / f"{name}.kubeconfig", _kubeconfig(url, authority, name, token))
+
+
+def ensure_default_account(cluster: Cluster, namespace: str, authority: bytes | None) -> None:
+    """Give a namespace its `default` ServiceAccount and the cluster's root certificate."""
+    if cluster.read("/serviceaccounts", namespace, "default") is None:
+        _ensure(cluster, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _named("default", namespace)})
+    if cluster.read("/configmaps", namespace, "kube-root-ca.crt") is None:
+        data = {"ca.crt": (authority or b"").decode()}
+        _ensure(
+            cluster,
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": _named("kube-root-ca.crt", namespace),
+                "data": data,
+            },
+        )
+
+
+def _named(name: str, namespace: str) -> Obj:
+    return {"name": name, "namespace": namespace}
+
+
+def _account(name: str) -> Obj:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _named(name, SYSTEM)}
+
+
+def _role(name: str, rules: list[Obj]) -> Iterator[Obj]:
+    rbac = "rbac.authorization.k8s.io"
+    meta = {"name": f"sandbox-{name}"}
+    yield {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": dict(meta), "rules": rules}
+    yield {
+        "apiVersion": f"{rbac}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": dict(meta),
+        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": meta["name"]},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": SYSTEM}],
+    }
+
+
+def _ensure(cluster: Cluster, obj: Obj, *, replace: bool = False) -> None:
+    """Create an object unless it is there; `replace` brings one that differs up to date."""
+    resource = cluster.registry.by_kind(obj["apiVersion"], obj["kind"])
+    if resource is None:
+        raise LookupError(f"this cluster does not serve {obj['apiVersion']} {obj['kind']}")
+    meta = obj["metadata"]
+    namespace = meta.get("namespace", "default") if resource.namespaced else ""
+    request = Request(
+        "POST", "", {"fieldManager": "sandbox"}, {}, verb="create", group=resource.group, version=resource.version,
+        resource=resource.plural, namespace=namespace, user=_ADMIN,
+    )  # fmt: skip
+    stored = cluster.find(resource, namespace, meta["name"])
+    obj = orjson.loads(orjson.dumps(obj))
+    if namespace:
+        obj["metadata"]["namespace"] = namespace
+    if stored is None:
+        status = obj.get("status")
+        created = create_object(cluster, resource, request, obj)
+        if status and resource.has_status and "status" not in created:
+            request.subresource = "status"
+            fresh = orjson.loads(orjson.dumps(created)) | {"status": status}
+            replace_object(cluster, resource, request, created, fresh)
+    elif replace:
+        try:
+            replace_object(cluster, resource, request, stored.obj, obj)
+        except errors.StatusError as error:
+            if error.code != 422:
+                raise
+            cluster.storage.remove(resource.storage_key, stored.obj)  # an immutable field changed
+            create_object(cluster, resource, request, obj)
+
+
+def _kubeconfig(url: str, authority: bytes | None, user: str, token: str) -> Obj:
+    cluster: Obj = {"server": url}
+    if authority:
+        cluster["certificate-authority-data"] = base64.b64encode(authority).decode()
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "sandbox", "cluster": cluster}],
+        "users": [{"name": user, "user": {"token": token}}],
+        "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": user}}],
+        "current-context": "sandbox",
+    }
+
+
+def _write(path: Path, config: Obj) -> None:
+    """Replace a file in one step, so that no reader ever sees half of it."""
+    fresh = path.with_suffix(".new")
+    fresh.touch(mode=0o600)
+    fresh.chmod(0o600)
+    fresh.write_text(yaml.safe_dump(config, sort_keys=False))
+    fresh.replace(path)
