@@ -1,0 +1,26 @@
+# syntax=docker/dockerfile:1
+# One image for web, live, worker, beat and watcher; what runs is the command (docker-compose.yml, k8s/portal).
+FROM python:3.11-slim-bookworm AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/slipway
+COPY requirements/portal.txt /tmp/portal.txt
+RUN /opt/slipway/bin/pip install --require-hashes --no-deps --only-binary :all: -r /tmp/portal.txt
+
+FROM python:3.11-slim-bookworm
+RUN groupadd --gid 10001 slipway && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent slipway
+COPY --from=build /opt/slipway /opt/slipway
+WORKDIR /srv/slipway
+COPY manage.py ./
+COPY portal portal
+COPY deployments deployments
+COPY monitoring monitoring
+COPY templates templates
+COPY static static
+ENV PATH=/opt/slipway/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    DJANGO_SETTINGS_MODULE=portal.settings
+RUN python -m compileall -q portal deployments monitoring && python manage.py collectstatic --no-input
+USER 10001:10001
+EXPOSE 8000
+CMD ["uvicorn", "portal.asgi:application", "--host=0.0.0.0", "--port=8000", "--timeout-graceful-shutdown=3", "--no-access-log"]

@@ -1,0 +1,141 @@
+"""k8s/portal: valid against Kubernetes' schemas, closed as promised, and no right more than is used."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from deployments.manifests.cluster import build_cluster_objects
+from deployments.manifests.team import LIVE_ROLE, WORKER_ROLE
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "k8s" / "portal"
+KUBECTL = ROOT / ".venv" / "bin" / "kubectl"
+CORE = "v1", "apps/v1", "policy/v1"
+SECRET_READS = {"get", "list", "watch", "update", "patch", "deletecollection", "*"}
+NEVER = {"*", "escalate", "impersonate", "deletecollection"}
+
+Obj = dict[str, Any]
+
+
+def rendered() -> list[Obj]:
+    done = subprocess.run([KUBECTL, "kustomize", str(FOLDER)], capture_output=True, text=True, check=True)
+    return [obj for obj in yaml.safe_load_all(done.stdout) if obj]
+
+
+OBJECTS = rendered()
+
+
+def of_kind(kind: str) -> dict[str, Obj]:
+    return {obj["metadata"]["name"]: obj for obj in OBJECTS if obj["kind"] == kind}
+
+
+def is_builtin(obj: Obj) -> bool:
+    return obj["apiVersion"] in CORE or ".k8s.io/" in obj["apiVersion"].replace("gateway.networking.k8s.io", "")
+
+
+@pytest.mark.parametrize(
+    "obj", [o for o in OBJECTS if is_builtin(o)], ids=lambda o: f"{o['kind']}-{o['metadata']['name']}"
+)
+def test_objects_keep_to_the_schema(obj: Obj) -> None:
+    kubernetes_validate.validate(obj, "1.36", strict=True)
+
+
+def test_every_file_is_part_of_the_base() -> None:
+    listed = set(yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"])
+    assert listed == {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
+
+
+@pytest.mark.parametrize("name", ["web", "live", "worker", "beat", "watcher"])
+def test_workloads_are_closed(name: str) -> None:
+    pod = of_kind("Deployment")[name]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in (*pod["containers"], *pod.get("initContainers", ())):
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["limits"]["memory"]
+        assert container["image"].startswith("registry.example.com/slipway:")
+
+
+def test_only_parts_with_business_on_the_cluster_have_an_account() -> None:
+    pods = {name: obj["spec"]["template"]["spec"] for name, obj in of_kind("Deployment").items()}
+    assert {name for name, pod in pods.items() if "serviceAccountName" in pod} == {"live", "worker", "watcher"}
+    assert all(pod["automountServiceAccountToken"] is False for name, pod in pods.items() if name in ("web", "beat"))
+
+
+def test_nothing_runs_twice_that_must_be_one() -> None:
+    for name in ("beat", "watcher"):
+        spec = of_kind("Deployment")[name]["spec"]
+        assert (spec["replicas"], spec["strategy"]["type"]) == (1, "Recreate")
+
+
+def rules(role: str) -> list[Obj]:
+    found: list[Obj] = of_kind("ClusterRole")[role]["rules"]
+    return found
+
+
+@pytest.mark.parametrize("role", ["slipway-worker", WORKER_ROLE, LIVE_ROLE, "slipway-watcher"])
+def test_no_role_reads_secrets_or_holds_a_master_key(role: str) -> None:
+    for rule in rules(role):
+        assert not set(rule["verbs"]) & NEVER
+        assert "*" not in rule["resources"]
+        assert "*" not in rule["apiGroups"]
+        if "secrets" in rule["resources"]:
+            assert not set(rule["verbs"]) & SECRET_READS
+        if "bind" in rule["verbs"]:
+            assert set(rule["resourceNames"]) == {WORKER_ROLE, LIVE_ROLE}
+
+
+def test_the_worker_cannot_change_a_namespace() -> None:
+    verbs = {
+        verb for role in ("slipway-worker", WORKER_ROLE) for rule in rules(role) if "namespaces" in rule["resources"]
+        for verb in rule["verbs"]
+    }  # fmt: skip
+    assert verbs == {"get", "create"}
+
+
+def test_the_watcher_and_live_only_read() -> None:
+    for role in ("slipway-watcher", LIVE_ROLE):
+        assert {verb for rule in rules(role) for verb in rule["verbs"]} <= {"get", "list", "watch"}
+    assert rules(LIVE_ROLE) == [{"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get"]}]
+
+
+def test_team_roles_are_bound_nowhere_but_where_the_worker_binds_them() -> None:
+    bound = {obj["roleRef"]["name"] for obj in of_kind("ClusterRoleBinding").values()}
+    assert bound == {"slipway-worker", "slipway-watcher"}
+    assert not of_kind("RoleBinding")
+
+
+def test_the_policy_holds_the_worker_to_namespaces_of_teams() -> None:
+    policies, bindings = of_kind("ValidatingAdmissionPolicy"), of_kind("ValidatingAdmissionPolicyBinding")
+    assert policies.keys() == bindings.keys()
+    for name, policy in policies.items():
+        assert policy["spec"]["failurePolicy"] == "Fail"
+        assert bindings[name]["spec"] == {"policyName": name, "validationActions": ["Deny"]}
+        (condition,) = policy["spec"]["matchConditions"]
+        assert "system:serviceaccount:slipway-system:worker" in condition["expression"]
+    expressions = [v["expression"] for v in policies["slipway-team-bindings"]["spec"]["validations"]]
+    assert '"slipway.dev/team" in namespaceObject.metadata.labels' in expressions[0]
+    assert f'["{WORKER_ROLE}", "{LIVE_ROLE}"]' in expressions[1]
+
+
+def test_the_storage_container_is_the_one_that_builders_name() -> None:
+    assert list(of_kind("ClusterStorageContainer").values()) == build_cluster_objects("slipway")
+
+
+def test_services_and_policies_select_pods_that_exist() -> None:
+    labels = [obj["spec"]["template"]["metadata"]["labels"] for obj in of_kind("Deployment").values()]
+    for service in of_kind("Service").values():
+        assert any(service["spec"]["selector"].items() <= pod.items() for pod in labels)
+    for policy in of_kind("NetworkPolicy").values():
+        selector = policy["spec"]["podSelector"]
+        for wish in selector.get("matchExpressions", ()):
+            assert set(wish["values"]) <= {pod["app.kubernetes.io/component"] for pod in labels}
