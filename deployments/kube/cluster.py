@@ -17,6 +17,7 @@ from kubernetes import config as official_config
 
 from deployments.kube.errors import ClusterError, ErrorClass, answer_error, transport_error
 from deployments.kube.kinds import Kind, Ref, kind_of
+from deployments.kube.ownership import ownership_patch
 from deployments.labels import FIELD_MANAGER
 
 Object = dict[str, Any]
@@ -328,39 +329,6 @@ class WatchStream:
             self._answer.shutdown()
         except (ValueError, OSError, RuntimeError):
             self._answer.close()
-
-
-def ownership_patch(live: Mapping[str, Any]) -> list[Object]:
-    """Return the JSON patch that moves our managed fields from Update to Apply; empty when there is nothing to move.
-
-    Where both entries exist, Apply gets the union and the Update entry goes.
-    """
-    metadata = live.get("metadata", {})
-    entries = metadata.get("managedFields") or []
-    ours = {
-        entry.get("operation"): index
-        for index, entry in enumerate(entries)
-        if entry.get("manager") == FIELD_MANAGER and not entry.get("subresource")
-    }
-    update, apply = ours.get("Update"), ours.get("Apply")
-    if update is None:
-        return []
-    path = "/metadata/managedFields"
-    patch: list[Object] = [{"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]}]
-    if apply is None:
-        return [*patch, {"op": "replace", "path": f"{path}/{update}/operation", "value": "Apply"}]
-    union = merge_fields(entries[apply].get("fieldsV1", {}), entries[update].get("fieldsV1", {}))
-    patch.append({"op": "replace", "path": f"{path}/{apply}/fieldsV1", "value": union})
-    patch.append({"op": "remove", "path": f"{path}/{update}"})
-    return patch
-
-
-def merge_fields(left: Mapping[str, Any], right: Mapping[str, Any]) -> Object:
-    """Return the union of two field sets (`fieldsV1`)."""
-    merged = dict(left)
-    for key, value in right.items():
-        merged[key] = merge_fields(merged.get(key, {}), value)
-    return merged
 
 
 def _api_of(source: Path) -> official.ApiClient:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import transaction
-from django.db.models import Case, F, Q, When
+from django.db.models import Case, F, Q, QuerySet, When
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 # Longer than two cluster calls at their timeout; renewed before each. A killed worker costs at most this long.
 LEASE = timedelta(seconds=25)
+KEEP_SECONDS = 5.0
 RESYNC = timedelta(hours=1)
 SLOW_RETRY = timedelta(minutes=10)
 MOST_BACKOFF = timedelta(minutes=5)
@@ -37,13 +39,14 @@ class LeaseLostError(Exception):
     """Another worker may hold the row now: stop, and write nothing more."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Lease:
     """The right to work on one deployment or one team until `lease_until`."""
 
     model: type[Deployment] | type[Team]
     pk: int
     token: UUID
+    renewed: float = field(default_factory=time.monotonic)
 
     def fenced(self) -> Any:
         """The row, if this lease still holds it."""
@@ -53,8 +56,14 @@ class Lease:
         """Extend the lease from now; LeaseLostError when it has run out."""
         if not self.fenced().update(lease_until=Now() + LEASE):
             raise LeaseLostError(f"{self.model.__name__} {self.pk}")
+        self.renewed = time.monotonic()
 
-    def owner(self) -> dict[str, int]:
+    def keep(self) -> None:
+        """Renew the lease if the next cluster call could outlast it; to be called before each read."""
+        if time.monotonic() - self.renewed > KEEP_SECONDS:
+            self.renew()
+
+    def owner(self) -> dict[str, int | None]:
         """The column of intents and inventory rows that names the row under lease."""
         return {"deployment_id": self.pk} if self.model is Deployment else {"team_id": self.pk}
 
@@ -69,6 +78,7 @@ class Outcome:
     remedy: str = ""
     field: str = ""
     revision: int | None = None
+    since: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """This outcome as the row stores it."""
@@ -113,8 +123,8 @@ def open_intent(held: Lease, *, verb: str, ref: Ref, digest: str = "") -> Intent
         )
 
 
-def refused(held: Lease, intent: Intent, result: str) -> None:
-    """Close an intent that certainly changed nothing."""
+def settled(held: Lease, intent: Intent, result: str) -> None:
+    """Close an intent whose end is known and that leaves no new object behind."""
     with _fence(held):
         _close(intent, result=result)
 
@@ -130,8 +140,13 @@ def written(
     owned: bool,
     revision: Revision | None,
     result: str = "done",
+    shared: bool = False,
 ) -> AppliedObject:
-    """Close the intent of a create or an apply with the uid it returned, and record the object in the inventory."""
+    """Close the intent of a create or an apply with the uid it returned, and record the object in the inventory.
+
+    A `shared` object belongs to the installation, not to the row under lease.
+    """
+    owner = {"deployment_id": None, "team_id": None} if shared else held.owner()
     with _fence(held):
         _close(intent, uid=uid, result=result)
         row, _ = AppliedObject.objects.update_or_create(
@@ -146,10 +161,17 @@ def written(
                 "owned": owned,
                 "revision": revision,
                 "applied_at": timezone.now(),
-                **held.owner(),
+                **owner,
             },
         )
     return row
+
+
+def stale(held: Lease, intent: Intent, ref: Ref) -> None:
+    """Close the intent of an apply nobody knows the end of: the object is written again."""
+    with _fence(held):
+        _close(intent, result="unknown; applied again")
+        _at(ref).update(digest="")
 
 
 def gone(held: Lease, ref: Ref, *, intent: Intent | None = None, result: str = "gone") -> None:
@@ -157,9 +179,7 @@ def gone(held: Lease, ref: Ref, *, intent: Intent | None = None, result: str = "
     with _fence(held):
         if intent is not None:
             _close(intent, result=result)
-        AppliedObject.objects.filter(
-            api_version=ref.api_version, kind=ref.kind, namespace=ref.namespace, name=ref.name, **held.owner()
-        ).delete()
+        _at(ref).filter(**held.owner()).delete()
 
 
 def unrecorded(held: Lease, intent: Intent) -> None:
@@ -201,16 +221,26 @@ def spread(period: timedelta) -> timedelta:
     return period * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, no secret
 
 
-def known_to_us(held: Lease, ref: Ref) -> bool:
-    """True when an intent of this deployment or team once asked for that object."""
-    return Intent.objects.filter(
-        verb="create",
-        api_version=ref.api_version,
-        kind=ref.kind,
-        namespace=ref.namespace,
-        name=ref.name,
-        **held.owner(),
-    ).exists()
+def asked_before(held: Lease, ref: Ref, *, but: Intent) -> bool:
+    """True when an earlier intent of this deployment or team asked for that object."""
+    return (
+        Intent.objects.exclude(pk=but.pk)
+        .filter(
+            verb="create",
+            api_version=ref.api_version,
+            kind=ref.kind,
+            namespace=ref.namespace,
+            name=ref.name,
+            **held.owner(),
+        )
+        .exists()
+    )
+
+
+def _at(ref: Ref) -> QuerySet[AppliedObject]:
+    return AppliedObject.objects.filter(
+        api_version=ref.api_version, kind=ref.kind, namespace=ref.namespace, name=ref.name
+    )
 
 
 @contextmanager

@@ -49,10 +49,11 @@ def refresh_many(pks: Iterable[int]) -> int:
         list(Deployment.objects.select_for_update(no_key=True).filter(pk__in=wanted).order_by("pk").values_list("pk"))
         now = timezone.now()
         rows = list(_rows().filter(pk__in=wanted))
-        changed = [row for row in rows if _recompute(row, now)]
+        news = {row.pk: lines for row in rows if (lines := _recompute(row, now)) is not None}
+        changed = [row for row in rows if row.pk in news]
         if changed:
             Deployment.objects.bulk_update(changed, ["state", "state_since", "reason", "detail"], batch_size=200)
-            Event.objects.bulk_create([row.news for row in changed if row.news is not None])  # type: ignore[attr-defined]
+            Event.objects.bulk_create([line for lines in news.values() for line in lines])
             notify(f"deployment:{row.pk}" for row in changed)
         for row in rows:
             if _wants_probe(row, now):
@@ -134,8 +135,8 @@ def _rows() -> Any:
     return Deployment.objects.select_related("team", "latest", "approved", "applied", "status").defer(*deferred)
 
 
-def _recompute(row: Deployment, now: datetime) -> bool:
-    """Put the computed state on the row, with the line for its timeline; False when nothing changed."""
+def _recompute(row: Deployment, now: datetime) -> list[Event] | None:
+    """Put the computed state on the row; returns the lines for its timeline, None when nothing changed."""
     result = rules.state_of(wanted_of(row), outcome_of(row), observed_of(row), probe_of(row), now)
     state = Deployment.State[result.state.name]
     reason = result.reason.as_json() if result.reason else {}
@@ -146,13 +147,13 @@ def _recompute(row: Deployment, now: datetime) -> bool:
         "ready_replicas": result.ready_replicas,
     }
     if (row.state, row.reason, row.detail) == (state, reason, detail):
-        return False
+        return None
     moved = row.state != state
-    row.news = _news(row, state, reason, result.detail) if moved or _worse(row, reason) else None  # type: ignore[attr-defined]
+    news = [_news(row, state, reason, result.detail)] if moved or _worse(row, reason) else []
     if moved:
         row.state, row.state_since = state, now
     row.reason, row.detail = reason, detail
-    return True
+    return news
 
 
 def _worse(row: Deployment, reason: Mapping[str, Any]) -> bool:

@@ -1,0 +1,113 @@
+"""Live reads: the objects of the inventory as they are now, and the pods that are not yet gone. Never from a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from deployments.kube.cluster import CALL_SECONDS, Cluster
+from deployments.kube.kinds import Kind, Ref, kind_of
+from deployments.kube.observe import PodView, pod_view, workload_view
+from deployments.kube.ownership import is_split, last_editor, managed_hash
+from deployments.labels import LABEL_DEPLOYMENT, LABEL_ISVC
+from deployments.models import AppliedObject, Deployment
+from deployments.reconciler.desired import Marks
+from deployments.reconciler.plan import WORKLOADS, Held, Live, Observed
+from deployments.services.convergence import Lease
+
+POD = kind_of("v1", "Pod")
+# Deployments before ReplicaSets before pods: what is made while we read is seen in a later list.
+MAKERS = (kind_of("apps/v1", "Deployment"), kind_of("apps/v1", "ReplicaSet"))
+
+
+@dataclass(frozen=True)
+class Pods:
+    """A complete live list of a deployment's pods that are pending, running or terminating, and what makes them."""
+
+    listed_at: datetime
+    pods: tuple[PodView, ...]
+    makers: tuple[int | None, ...]  # the revision of each workload that still wants pods
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that these pods hold."""
+        return sum(pod.gpus for pod in self.pods)
+
+    def gpus_of_others(self, revision: int) -> int:
+        """GPUs of pods of other revisions; at least one while a workload of another revision still makes some."""
+        others = sum(pod.gpus for pod in self.pods if pod.revision != revision)
+        return others or int(any(maker != revision for maker in self.makers))
+
+    def beside(self, seen: Observed) -> Observed:
+        """The objects, with what these pods add."""
+        return replace(seen, pods=len(self.pods), makers=len(self.makers))
+
+
+def observe(cluster: Cluster, held: Lease, rows: Iterable[AppliedObject], marks: Marks) -> Observed:
+    """Read every object of the inventory."""
+    found = []
+    for row in rows:
+        held.keep()
+        ref = ref_of(row)
+        live = cluster.read(ref)
+        found.append(Held(ref, row.uid, row.digest, row.managed, view(live, marks) if live else None))
+    return Observed(tuple(found))
+
+
+def view(live: Mapping[str, Any], marks: Marks) -> Live:
+    """An object of the API as the plan needs it."""
+    metadata = live["metadata"]
+    return Live(
+        uid=metadata["uid"],
+        version=metadata["resourceVersion"],
+        ours=marks.on(live),
+        deleting=bool(metadata.get("deletionTimestamp")),
+        managed=managed_hash(live),
+        split=is_split(live),
+        editor=last_editor(live),
+        stopped=_is_stopped(live),
+    )
+
+
+def list_pods(cluster: Cluster, held: Lease, row: Deployment) -> Pods:
+    """List what a deployment has in its namespace, whatever labels a hand edit left on it."""
+    makers = tuple(
+        work.revision for kind in MAKERS for work in map(workload_view, _list(cluster, held, row, kind)) if work.desired
+    )
+    listed_at = timezone.now()
+    found = _list(cluster, held, row, POD)
+    pods = tuple(pod for pod in map(pod_view, found) if pod.holds_gpus)
+    return Pods(listed_at, pods, makers)
+
+
+def ref_of(row: AppliedObject) -> Ref:
+    """Where the object of an inventory row is."""
+    return Ref(row.api_version, row.kind, row.namespace, row.name)
+
+
+def needs_pods(rows: Iterable[AppliedObject]) -> bool:
+    """True when something that makes pods was ever applied."""
+    return any(row.kind in WORKLOADS for row in rows)
+
+
+def _list(cluster: Cluster, held: Lease, row: Deployment, kind: Kind) -> list[Mapping[str, Any]]:
+    held.keep()
+    items = cluster.list_all(kind, namespace=row.team.namespace, timeout=CALL_SECONDS)
+    return [item for item in items if _belongs(row, item)]
+
+
+def _belongs(row: Deployment, item: Mapping[str, Any]) -> bool:
+    metadata = item["metadata"]
+    labels = metadata.get("labels") or {}
+    if LABEL_DEPLOYMENT in labels:
+        return bool(labels[LABEL_DEPLOYMENT] == str(row.pk))
+    return labels.get(LABEL_ISVC) == row.name or str(metadata["name"]).startswith(f"{row.name}-predictor-")
+
+
+def _is_stopped(live: Mapping[str, Any]) -> bool:
+    conditions = (live.get("status") or {}).get("conditions") or []
+    return any(item.get("type") == "Stopped" and item.get("status") == "True" for item in conditions)

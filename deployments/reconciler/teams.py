@@ -1,0 +1,149 @@
+"""One pass over a team's own objects: its namespace, what guards it, and what the whole installation needs."""
+
+from __future__ import annotations
+
+import logging
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from deployments.kube.cluster import Cluster
+from deployments.kube.errors import ClusterError, ErrorClass
+from deployments.labels import LABEL_INSTALL
+from deployments.models import AppliedObject, Deployment, Team, Wanted
+from deployments.reconciler import endings
+from deployments.reconciler.act import MOVED, Actor
+from deployments.reconciler.desired import Marks, cluster_wishes, desired_of_team, marks_of
+from deployments.reconciler.endings import Ending
+from deployments.reconciler.live import observe
+from deployments.reconciler.plan import Block, Desired, Wait, Wish, plan
+from deployments.reconciler.recover import resolve_intents
+from deployments.services import convergence, events
+from deployments.services.convergence import Lease, LeaseLostError
+from portal.lib.hints import RECONCILE, hint
+
+logger = logging.getLogger(__name__)
+
+ROUNDS = 5
+
+
+def reconcile_team(pk: int, cluster: Cluster) -> bool:
+    """Converge one team's namespace; False when it was not due or another worker has it."""
+    with convergence.lease(Team, pk) as held:
+        if held is None:
+            return False
+        try:
+            _converge(held, cluster)
+        except LeaseLostError:
+            logger.warning("team %s: the lease ran out, another worker goes on", pk)
+    return True
+
+
+def _converge(held: Lease, cluster: Cluster) -> None:
+    team = Team.objects.get(pk=held.pk)
+    try:
+        stop = _work(held, cluster, team)
+    except ClusterError as error:
+        logger.info("team %s: %s", team.slug, error)
+        _finish(held, team, endings.failed(error, failures=team.failures, revision=None), ready=False)
+    except LeaseLostError:
+        raise
+    except Exception as error:  # one poisonous row must not stop the others
+        logger.exception("team %s: internal error", team.slug)
+        _finish(held, team, endings.broken(error, failures=team.failures, revision=None), ready=False)
+    else:
+        _finish(held, team, _ending(stop), ready=stop is None)
+
+
+def _work(held: Lease, cluster: Cluster, team: Team) -> Wait | Block | None:
+    shared = cluster_wishes()
+    marks = marks_of(team)
+    resolve_intents(cluster, held, marks, shared=frozenset(wish.ref for wish in shared))
+    for wish in shared:
+        if stop := _once_per_cluster(held, cluster, wish):
+            return stop
+    actor = Actor(cluster, held, marks)
+    stop = _until_still(actor, AppliedObject.objects.filter(team=team), desired_of_team(team))
+    _tell(actor, team)
+    return stop
+
+
+def _once_per_cluster(held: Lease, cluster: Cluster, wish: Wish) -> Wait | Block | None:
+    """See to an object of the whole installation; it costs one query while it is there unchanged.
+
+    The watcher empties its digest when somebody changed or deleted it.
+    """
+    rows = AppliedObject.objects.filter(
+        api_version=wish.ref.api_version, kind=wish.ref.kind, namespace=wish.ref.namespace, name=wish.ref.name
+    )
+    if rows.filter(digest=wish.digest).exists():
+        return None
+    marks = Marks({LABEL_INSTALL: settings.SLIPWAY_INSTALL_ID})
+    return _until_still(Actor(cluster, held, marks, shared=True), rows, Desired((wish,)))
+
+
+def _until_still(actor: Actor, inventory: QuerySet[AppliedObject], desired: Desired) -> Wait | Block | None:
+    for _ in range(ROUNDS):
+        rows = list(inventory.order_by("pk"))
+        try:
+            stop, again = actor.carry_out(plan(desired, observe(actor.cluster, actor.held, rows, actor.marks)))
+        except ClusterError as error:
+            if error.kind not in MOVED:
+                raise
+            continue
+        if stop is not None or not again:
+            return stop
+    raise ClusterError(ErrorClass.RETRY, "conflict", "The objects keep changing while they are written.")
+
+
+def _ending(stop: Wait | Block | None) -> Ending:
+    if isinstance(stop, Block):
+        return endings.blocked(stop, revision=None)
+    if isinstance(stop, Wait):
+        return endings.waiting(stop, revision=None, before={}, now=timezone.now())
+    return endings.converged(None)
+
+
+def _finish(held: Lease, team: Team, ending: Ending, *, ready: bool) -> None:
+    """Store how it ended. A team that was ready stays so through trouble of the moment."""
+    outcome = ending.outcome
+    stays = outcome.phase == endings.RETRYING and team.ready
+    message = f"{outcome.message} {outcome.remedy}".strip() if outcome.phase == endings.BLOCKED else ""
+    stored = convergence.finish(
+        held,
+        outcome=outcome,
+        again=ending.again,
+        failures=ending.failures,
+        ready=ready or stays,
+        blocked_message=message,
+    )
+    if not stored:
+        return
+    if message and message != team.blocked_message:
+        events.record(kind="team_blocked", message=message, team=team, level="bad")
+    if ready and not team.ready:
+        _go_on(team)
+    logger.info("team %s: %s %s", team.slug, outcome.phase, outcome.code)
+
+
+def _go_on(team: Team) -> None:
+    """The namespace stands: deployments that waited for it are due now."""
+    waiting = Deployment.objects.filter(team=team, wanted=Wanted.RUNNING, deleted_at=None).exclude(approved=None)
+    waiting.update(next_reconcile_at=Now())
+    for pk in waiting.values_list("pk", flat=True):
+        hint(RECONCILE, pk)
+
+
+def _tell(actor: Actor, team: Team) -> None:
+    for ref, editor in actor.healed:
+        events.record(
+            kind="healed",
+            message=f"{ref} was changed by {editor} and put back",
+            team=team,
+            level="warning",
+            data={"object": str(ref), "by": editor},
+        )
+    for ref in actor.restored:
+        events.record(kind="restored", message=f"{ref} was deleted by hand and made again", team=team, level="warning")
