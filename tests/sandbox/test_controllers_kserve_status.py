@@ -41,9 +41,7 @@ def pod(
             {"name": "storage-initializer", "state": init, "lastState": init_before or {}}
         ]
     if engine is not None:
-        status["containerStatuses"] = [
-            {"name": "kserve-container", "state": engine, "lastState": engine_before or {}}
-        ]
+        status["containerStatuses"] = [{"name": "kserve-container", "state": engine, "lastState": engine_before or {}}]
     status["conditions"] = [{"type": "Ready", "status": "True" if ready else "False"}]
     return {"metadata": {"creationTimestamp": f"2026-11-25T13:00:{made:02d}Z"}, "status": status}
 
@@ -232,6 +230,4 @@ def test_the_deployment_mode_cannot_be_changed_later() -> None:
 
     isvc["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] = "Knative"
 
-    assert validate(isvc, old) == [
-        "update rejected: deploymentMode cannot be changed from 'Standard' to 'Knative'"
-    ]
+    assert validate(isvc, old) == ["update rejected: deploymentMode cannot be changed from 'Standard' to 'Knative'"]
