@@ -27,7 +27,9 @@ def weights_bytes(model: ModelFacts) -> int | None:
     """Bytes of all weights together; None when neither files nor shape say."""
     if model.weights_bytes:
         return model.weights_bytes
-    params = model.params or parameter_count(model)
+    # Packed weights are counted in words, not in parameters: there the shape knows better.
+    counted = parameter_count(model)
+    params = (counted or model.params) if model.quantization else (model.params or counted)
     if params is None:
         return None
     wide = 4 if model.dtype in {"float32", "float"} else 2

@@ -15,6 +15,8 @@ from deployments.sources.checks import Reply, SourceCheck, SourceCode
 Get = Callable[[str], Reply]
 SHA = re.compile(r"[0-9a-f]{40}")
 MAX_FILES = 20_000
+# Which models have one full layer in so many, where the configuration leaves it out.
+_FULL_EVERY = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
 
 
 def metadata_path(model_id: str, revision: str | None = None) -> str:
@@ -169,7 +171,8 @@ def _context(text: Mapping[str, Any]) -> int | None:
     """The context vLLM derives: the trained positions, stretched by a scaling that is not applied yet."""
     base = _number(text, "max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
     scaling = text.get("rope_scaling") or text.get("rope_parameters")
-    if base is None or not isinstance(scaling, Mapping):
+    # Gemma 3 gives the context after scaling already.
+    if base is None or not isinstance(scaling, Mapping) or str(text.get("model_type", "")).startswith("gemma3"):
         return base
     kind = str(scaling.get("rope_type") or scaling.get("type") or "")
     factor = scaling.get("factor")
@@ -189,7 +192,8 @@ def _sliding(text: Mapping[str, Any], layers: int | None) -> tuple[int | None, i
     if isinstance(kinds, list):
         count = sum(1 for kind in kinds if kind == "sliding_attention")
         return (window, count) if count else (None, 0)
-    return window, layers
+    every = _number(text, "sliding_window_pattern") or _FULL_EVERY.get(str(text.get("model_type", "")))
+    return window, layers - layers // every if every else layers
 
 
 def _license(metadata: Mapping[str, Any]) -> str:
