@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 from datetime import UTC, datetime
 
-from django.contrib.auth.decorators import login_required
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
+from django.http import Http404, HttpResponse
+from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from deployments.models import Deployment, Team
 from deployments.services.principals import principal_of
+from deployments.views.detail import header, visible
+from portal.lib.htmx import PortalRequest, signed_in
 
 from . import pages
 from .charts import show, sparkline
@@ -22,33 +23,34 @@ from .readings import read_health, read_panel
 MOST_COLUMNS = 100  # deployments whose figures one request may ask for
 
 
-def _deployment(request: HttpRequest, pk: int) -> Deployment:
-    visible = Deployment.objects.visible_to(principal_of(request)).select_related("team", "latest", "approved")
-    return get_object_or_404(visible, pk=pk)
+def _deployment(request: PortalRequest, pk: int) -> Deployment:
+    return visible(principal_of(request), pk)
 
 
 def _scope(deployment: Deployment) -> Scope:
     return Scope.deployment(deployment.pk, deployment.team.namespace)
 
 
-def _fleet_scope(request: HttpRequest) -> Scope:
+def _fleet_scope(request: PortalRequest) -> Scope:
     principal = principal_of(request)
     namespaces = Team.objects.visible_to(principal).values_list("namespace", flat=True)
     return Scope.fleet(tuple(namespaces), everything=principal.is_admin and principal.team_ids is None)
 
 
 @require_safe
-@login_required
-def deployment_metrics(request: HttpRequest, pk: int) -> HttpResponse:
+@signed_in
+def deployment_metrics(request: PortalRequest, pk: int) -> HttpResponse:
     """The tab with all panels; the charts come by themselves."""
+    principal = principal_of(request)
+    row = visible(principal, pk)
     chosen = pages.chosen_range(request.GET.get("range"))
-    context = {"deployment": _deployment(request, pk), "tab": "metrics", "range": chosen, "ranges": pages.RANGES}
+    context = header(principal, row, "metrics") | {"range": chosen, "ranges": pages.RANGES}
     return render(request, "monitoring/deployment.html", context)
 
 
 @require_safe
-@login_required
-def deployment_charts(request: HttpRequest, pk: int) -> HttpResponse:
+@signed_in
+def deployment_charts(request: PortalRequest, pk: int) -> HttpResponse:
     """Charts of one deployment: four for its overview, all with ?set=all."""
     deployment = _deployment(request, pk)
     chosen = pages.chosen_range(request.GET.get("range"))
@@ -60,8 +62,8 @@ def deployment_charts(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_safe
-@login_required
-def panel_csv(request: HttpRequest, pk: int, panel: str) -> HttpResponse:
+@signed_in
+def panel_csv(request: PortalRequest, pk: int, panel: str) -> HttpResponse:
     """One panel's values, for a spreadsheet. Times in UTC, values in the panel's base unit."""
     if panel not in BY_ID:
         raise Http404
@@ -80,15 +82,17 @@ def panel_csv(request: HttpRequest, pk: int, panel: str) -> HttpResponse:
 
 
 @require_safe
-@login_required
-def fleet(request: HttpRequest) -> HttpResponse:
+@signed_in
+def fleet(request: PortalRequest) -> HttpResponse:
     chosen = pages.chosen_range(request.GET.get("range"))
-    return render(request, "monitoring/fleet.html", {"range": chosen, "ranges": pages.RANGES, "section": "metrics"})
+    principal = principal_of(request)
+    context = {"range": chosen, "ranges": pages.RANGES, "everything": principal.is_admin, "section": "fleet"}
+    return render(request, "monitoring/fleet.html", context)
 
 
 @require_safe
-@login_required
-def fleet_charts(request: HttpRequest) -> HttpResponse:
+@signed_in
+def fleet_charts(request: PortalRequest) -> HttpResponse:
     """Charts over every deployment one may see; with ?set=overview only throughput and failures."""
     chosen = pages.chosen_range(request.GET.get("range"))
     few = request.GET.get("set") == "overview"
@@ -102,8 +106,8 @@ def fleet_charts(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
-@login_required
-def fleet_columns(request: HttpRequest) -> HttpResponse:
+@signed_in
+def fleet_columns(request: PortalRequest) -> HttpResponse:
     """Figures for the rows of a deployment table, swapped into their cells: four queries for any number of rows."""
     asked = [int(pk) for pk in request.GET.get("ids", "").split(",") if pk.isdigit() and len(pk) < 19][:MOST_COLUMNS]
     visible = Deployment.objects.visible_to(principal_of(request)).filter(pk__in=asked)
@@ -129,7 +133,7 @@ def _columns(scope: Scope, rows: dict[str, dict[str, object]]) -> list[dict[str,
 
 
 @require_safe
-@login_required
-def badge(request: HttpRequest) -> HttpResponse:
+@signed_in
+def badge(request: PortalRequest) -> HttpResponse:
     """Whether Prometheus answers, for the top bar."""
     return render(request, "monitoring/_badge.html", {"reachable": prometheus().reachable()})
