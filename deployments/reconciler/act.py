@@ -41,7 +41,6 @@ class Actor:
     held: Lease
     marks: Marks
     revision: Revision | None = None
-    shared: bool = False
     created: list[Ref] = field(default_factory=list)
     applied: list[Ref] = field(default_factory=list)
     healed: list[tuple[Ref, str]] = field(default_factory=list)
@@ -88,7 +87,7 @@ class Actor:
         if found is None:
             convergence.settled(self.held, intent, "name was taken, then free")
             raise ClusterError(ErrorClass.CONFLICT, "conflict", f"{wish.ref} came and went.")
-        ours = self.marks.on(found) and (self.shared or convergence.asked_before(self.held, wish.ref, but=intent))
+        ours = self.marks.on(found) and convergence.asked_before(self.held, wish.ref, but=intent)
         if not ours:
             convergence.settled(self.held, intent, "name taken by a stranger")
             return Block(
@@ -174,7 +173,6 @@ class Actor:
                 owned=owned,
                 revision=self.revision,
                 result=result,
-                shared=self.shared,
             )
         except LeaseLostError:
             # Somebody else works on this row by now and cannot know of what was just made.

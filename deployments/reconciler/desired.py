@@ -16,7 +16,6 @@ from deployments.labels import LABEL_DEPLOYMENT, LABEL_INSTALL, LABEL_TEAM
 from deployments.manifests import (
     Resolution,
     TeamWish,
-    build_cluster_objects,
     build_service_account,
     build_team,
     stopped,
@@ -85,12 +84,9 @@ def desired_of_team(team: Team) -> Desired:
     wish = TeamWish(
         install_id=settings.SLIPWAY_INSTALL_ID, team=team.slug, namespace=team.namespace, gpus=_gpus_by_resource(team)
     )
-    return Desired(_wishes(build_team(wish)))
-
-
-def cluster_wishes() -> tuple[Wish, ...]:
-    """What the installation needs once per cluster."""
-    return _wishes(build_cluster_objects(settings.SLIPWAY_INSTALL_ID))
+    # The worker may do nothing in the namespace before it has bound its role there.
+    first = {"Namespace": 0, "RoleBinding": 1}
+    return Desired(_wishes(sorted(build_team(wish), key=lambda obj: first.get(obj["kind"], 2))))
 
 
 def digest_of(body: Mapping[str, Any]) -> str:

@@ -11,29 +11,16 @@ from deployments.services import convergence
 from deployments.services.convergence import Lease
 
 
-def resolve_intents(
-    cluster: Cluster,
-    held: Lease,
-    marks: Marks,
-    revision: Revision | None = None,
-    *,
-    shared: frozenset[Ref] = frozenset(),
-) -> int:
-    """Resolve every open intent of the row under lease; returns how many there were.
-
-    `shared` objects belong to the installation: whoever finds one there keeps it anyway.
-    """
+def resolve_intents(cluster: Cluster, held: Lease, marks: Marks, revision: Revision | None = None) -> int:
+    """Resolve every open intent of the row under lease; returns how many there were."""
     intents = convergence.open_intents(held)
     for intent in intents:
-        ref = Ref(intent.api_version, intent.kind, intent.namespace, intent.name)
-        if ref in shared:
-            convergence.settled(held, intent, "unknown; looked up when needed")
-        else:
-            _resolve(cluster, held, marks, revision, intent, ref)
+        _resolve(cluster, held, marks, revision, intent)
     return len(intents)
 
 
-def _resolve(cluster: Cluster, held: Lease, marks: Marks, revision: Revision | None, intent: Intent, ref: Ref) -> None:
+def _resolve(cluster: Cluster, held: Lease, marks: Marks, revision: Revision | None, intent: Intent) -> None:
+    ref = Ref(intent.api_version, intent.kind, intent.namespace, intent.name)
     if intent.verb != "create":
         # A delete is planned again if its object is still there, an apply is simply made again.
         convergence.stale(held, intent, ref)

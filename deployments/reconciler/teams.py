@@ -1,24 +1,22 @@
-"""One pass over a team's own objects: its namespace, what guards it, and what the whole installation needs."""
+"""One pass over a team's own objects: its namespace and what guards it."""
 
 from __future__ import annotations
 
 import logging
 
-from django.conf import settings
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from deployments.kube.cluster import Cluster
 from deployments.kube.errors import ClusterError, ErrorClass
-from deployments.labels import LABEL_INSTALL
 from deployments.models import AppliedObject, Deployment, Team, Wanted
 from deployments.reconciler import endings
 from deployments.reconciler.act import MOVED, Actor
-from deployments.reconciler.desired import Marks, cluster_wishes, desired_of_team, marks_of
+from deployments.reconciler.desired import desired_of_team, marks_of
 from deployments.reconciler.endings import Ending
 from deployments.reconciler.live import observe
-from deployments.reconciler.plan import Block, Desired, Wait, Wish, plan
+from deployments.reconciler.plan import Block, Desired, Wait, plan
 from deployments.reconciler.recover import resolve_intents
 from deployments.services import convergence, events
 from deployments.services.convergence import Lease, LeaseLostError
@@ -58,30 +56,18 @@ def _converge(held: Lease, cluster: Cluster) -> None:
 
 
 def _work(held: Lease, cluster: Cluster, team: Team) -> Wait | Block | None:
-    shared = cluster_wishes()
     marks = marks_of(team)
-    resolve_intents(cluster, held, marks, shared=frozenset(wish.ref for wish in shared))
-    for wish in shared:
-        if stop := _once_per_cluster(held, cluster, wish):
-            return stop
+    resolve_intents(cluster, held, marks)
     actor = Actor(cluster, held, marks)
-    stop = _until_still(actor, AppliedObject.objects.filter(team=team), desired_of_team(team))
+    try:
+        stop = _until_still(actor, AppliedObject.objects.filter(team=team), desired_of_team(team))
+    except ClusterError as error:
+        if error.code == "permission" and any(ref.kind == "RoleBinding" for ref in actor.created):
+            # The binding was made a moment ago: authorizers take a little to hear of it.
+            raise ClusterError(ErrorClass.RETRY, error.code, error.message, status=error.status) from error
+        raise
     _tell(actor, team)
     return stop
-
-
-def _once_per_cluster(held: Lease, cluster: Cluster, wish: Wish) -> Wait | Block | None:
-    """See to an object of the whole installation; it costs one query while it is there unchanged.
-
-    The watcher empties its digest when somebody changed or deleted it.
-    """
-    rows = AppliedObject.objects.filter(
-        api_version=wish.ref.api_version, kind=wish.ref.kind, namespace=wish.ref.namespace, name=wish.ref.name
-    )
-    if rows.filter(digest=wish.digest).exists():
-        return None
-    marks = Marks({LABEL_INSTALL: settings.SLIPWAY_INSTALL_ID})
-    return _until_still(Actor(cluster, held, marks, shared=True), rows, Desired((wish,)))
 
 
 def _until_still(actor: Actor, inventory: QuerySet[AppliedObject], desired: Desired) -> Wait | Block | None:

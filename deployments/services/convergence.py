@@ -63,7 +63,7 @@ class Lease:
         if time.monotonic() - self.renewed > KEEP_SECONDS:
             self.renew()
 
-    def owner(self) -> dict[str, int | None]:
+    def owner(self) -> dict[str, int]:
         """The column of intents and inventory rows that names the row under lease."""
         return {"deployment_id": self.pk} if self.model is Deployment else {"team_id": self.pk}
 
@@ -140,13 +140,8 @@ def written(
     owned: bool,
     revision: Revision | None,
     result: str = "done",
-    shared: bool = False,
 ) -> AppliedObject:
-    """Close the intent of a create or an apply with the uid it returned, and record the object in the inventory.
-
-    A `shared` object belongs to the installation, not to the row under lease.
-    """
-    owner = {"deployment_id": None, "team_id": None} if shared else held.owner()
+    """Close the intent of a create or an apply with the uid it returned, and record the object in the inventory."""
     with _fence(held):
         _close(intent, uid=uid, result=result)
         row, _ = AppliedObject.objects.update_or_create(
@@ -161,7 +156,7 @@ def written(
                 "owned": owned,
                 "revision": revision,
                 "applied_at": timezone.now(),
-                **owner,
+                **held.owner(),
             },
         )
     return row
