@@ -54,7 +54,12 @@ class EngineApi:
     """The ASGI application of one engine."""
 
     def __init__(
-        self, served: Served, runner: Runner, registry: Registry, refresh: Callable[[], None], log: Callable[[str], None]
+        self,
+        served: Served,
+        runner: Runner,
+        registry: Registry,
+        refresh: Callable[[], None],
+        log: Callable[[str], None],
     ) -> None:
         self.served = served
         self.runner = runner

@@ -203,7 +203,9 @@ class Boot:
             await self.sleep(2.0)
             raise OutOfMemory
         checkpoint = model.weight_bytes / GIB
-        text = f"Filesystem type for checkpoints: EXT4. Checkpoint size: {checkpoint:.2f} GiB. Available RAM: 256.00 GiB."
+        text = (
+            f"Filesystem type for checkpoints: EXT4. Checkpoint size: {checkpoint:.2f} GiB. Available RAM: 256.00 GiB."
+        )
         self.lines.worker("weight_utils.py:1108", text, rank=ranks[0])
         if plan.weights > plan.total:
             raise errors.core_error(_cuda_oom(plan), self.lines.core_prefix(), while_loading=True)
@@ -242,7 +244,9 @@ class Boot:
         if args.max_model_len == -1:
             fitting = memory.largest_context(args, model, plan, limits.max_num_batched_tokens)
             if fitting < context:
-                self.lines.core("kv_cache_utils.py:2310", f"Auto-fit max_model_len: reduced from {context} to {fitting}")
+                self.lines.core(
+                    "kv_cache_utils.py:2310", f"Auto-fit max_model_len: reduced from {context} to {fitting}"
+                )
                 context = fitting
         needed = memory.kv_bytes_needed(args, model, context, limits.max_num_batched_tokens)
         if needed > plan.kv_available:

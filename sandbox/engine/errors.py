@@ -98,4 +98,6 @@ def frames(name: str) -> list[str]:
 def _value_error(name: str, config: str, message: str, value: str) -> EngineExit:
     detail = f"[type=value_error, input_value=ArgsKwargs((), {value}), input_type=ArgsKwargs]"
     head = f"pydantic_core._pydantic_core.ValidationError: 1 validation error for {config}"
-    return EngineExit(1, [*frames(name), head, *f"  Value error, {message} {detail}".split("\n"), PYDANTIC + "value_error"])
+    return EngineExit(
+        1, [*frames(name), head, *f"  Value error, {message} {detail}".split("\n"), PYDANTIC + "value_error"]
+    )

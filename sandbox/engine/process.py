@@ -57,6 +57,7 @@ class EngineProcess:
         self.arguments = arguments
         self.around = around
         self.lines = EngineLog(around.write)
+        self.killed_for_memory = False
         self._stop = asyncio.Event()
         self._runner: Runner | None = None
         self._ready: Ready | None = None
@@ -93,7 +94,12 @@ class EngineProcess:
                 self.around.write(line)
             return end.code
         except OutOfMemory:
+            self.killed_for_memory = True
             return OOM_EXIT
+        except LookupError as error:
+            words = " ".join([*self.command, *self.arguments])[:200]
+            self.around.write(f"[sandbox] only vLLM's API server runs in this image here, not {error}: {words}")
+            return 127
         except OSError as error:
             self.around.write(f"OSError: {error}")
             return 1

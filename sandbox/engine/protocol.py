@@ -47,7 +47,9 @@ def read_wish(body: Any, *, chat: bool, names: tuple[str, ...], context: int) ->
     if model not in names:
         raise Refused(404, f"The model `{model}` does not exist.", "NotFoundError", "model")
     if int(body.get("n") or 1) != 1:
-        raise Refused(400, "This sandbox engine makes one choice for each request: n must be 1.", "BadRequestError", "n")
+        raise Refused(
+            400, "This sandbox engine makes one choice for each request: n must be 1.", "BadRequestError", "n"
+        )
     prompt = _prompt(body, chat=chat)
     prompt_tokens = tokens.count(prompt)
     limit = body.get("max_completion_tokens") if chat else None

@@ -122,7 +122,9 @@ def _file_answer(model: Model, file: HubFile, *, head: bool) -> Answer:
         return Answer(200, content, "application/json", tuple(headers.items()))
     if head:
         return Answer(200, b"", "application/octet-stream", tuple(headers.items()))
-    return _error(501, None, f"This hub is a look-alike: it knows the size of {file.name} but does not hold its content.")
+    return _error(
+        501, None, f"This hub is a look-alike: it knows the size of {file.name} but does not hold its content."
+    )
 
 
 def _refused(model: Model, refusal: str) -> Answer:
@@ -130,7 +132,9 @@ def _refused(model: Model, refusal: str) -> Answer:
     if refusal == "invalid":
         return _error(401, None, "Invalid credentials in Authorization header")
     if refusal == "anonymous":
-        text = f"Access to model {model.id} is restricted. You must have access to it and be authenticated to access it."
+        text = (
+            f"Access to model {model.id} is restricted. You must have access to it and be authenticated to access it."
+        )
         return _error(401, "GatedRepo", f"{text} Please log in.")
     text = f"Access to model {model.id} is restricted and you are not in the authorized list."
     return _error(403, "GatedRepo", f"{text} Visit {page} to ask for access.")

@@ -107,7 +107,12 @@ async def _whole(kind: str, first: dict[str, Any], rest: AsyncIterator[dict[str,
             more = False
     choice = {"index": 0, "finish_reason": finish}
     choice |= {"message": {"role": "assistant", "content": text}} if kind == "chat" else {"text": text}
-    return {"id": first.get("id"), "object": first["object"].removesuffix(".chunk"), "choices": [choice], "usage": usage}
+    return {
+        "id": first.get("id"),
+        "object": first["object"].removesuffix(".chunk"),
+        "choices": [choice],
+        "usage": usage,
+    }
 
 
 def _error(status: int, message: str) -> Answer:

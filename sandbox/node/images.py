@@ -1,0 +1,116 @@
+"""Images of the registries this node can reach, and the time it takes to pull them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+PULL_BYTES_PER_SECOND = 520e6  # at speed 1
+PULL_MOST_SECONDS = 20.0  # at speed 1: the sandbox shortens large pulls
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+NAME = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One repository: which program its images run, their compressed size, and the tags it has."""
+
+    program: str
+    size: int
+    tags: str = r"latest|v?\d+\.\d+(\.\d+)?(-[a-z0-9.-]+)?"
+
+
+VLLM = Repository("vllm", 9_843_112_960, r"latest|nightly|v0\.\d+\.\d+(-[a-z0-9.-]+)?")
+INITIALIZER = Repository("storage-initializer", 486_539_264)
+PAUSE = Repository("pause", 318_000, r"\d+(\.\d+)*|latest")
+REPOSITORIES = {
+    "docker.io/vllm/vllm-openai": VLLM,
+    "quay.io/vllm/vllm-openai": VLLM,
+    "docker.io/kserve/storage-initializer": INITIALIZER,
+    "ghcr.io/kserve/storage-initializer": INITIALIZER,
+    "registry.k8s.io/pause": PAUSE,
+}
+REGISTRIES = {"docker.io", "quay.io", "ghcr.io", "registry.k8s.io"}
+
+
+class InvalidImageName(Exception):
+    """The reference cannot be parsed."""
+
+
+class PullError(Exception):
+    """The image cannot be pulled; the text is the runtime's."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A parsed reference: `name` with its registry, and `version` as `:tag` or `@digest`."""
+
+    reference: str
+    name: str
+    version: str
+
+    @property
+    def canonical(self) -> str:
+        """The full reference."""
+        return f"{self.name}{self.version}"
+
+    @property
+    def image_id(self) -> str:
+        """The digest reference that a status shows."""
+        if self.version.startswith("@"):
+            return self.canonical
+        return f"{self.name}@sha256:{hashlib.sha256(self.canonical.encode()).hexdigest()}"
+
+    @property
+    def default_policy(self) -> str:
+        """The pull policy when a container names none."""
+        return "Always" if self.version == ":latest" else "IfNotPresent"
+
+
+def parse(reference: str) -> Image:
+    """Read an image reference as containerd does; raises InvalidImageName."""
+    rest, _, digest = reference.partition("@")
+    head, colon, tag = rest.rpartition(":")
+    if not colon or "/" in tag:
+        head, tag = rest, ""
+    first, slash, others = head.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        registry, path = first, others
+    else:
+        registry, path = "docker.io", head if slash else f"library/{head}"
+    broken = not NAME.fullmatch(path) or (digest and not DIGEST.fullmatch(digest)) or (tag and not TAG.fullmatch(tag))
+    if broken:
+        raise InvalidImageName(
+            f'Failed to apply default image tag "{reference}": couldn\'t parse image name "{reference}": '
+            "invalid reference format"
+        )
+    return Image(reference, f"{registry}/{path}", f"@{digest}" if digest else f":{tag or 'latest'}")
+
+
+def find(image: Image) -> Repository:
+    """The repository of an image; raises PullError with the words of containerd."""
+    registry, _, path = image.name.partition("/")
+    failed = f'failed to pull and unpack image "{image.canonical}": failed to resolve reference "{image.canonical}": '
+    if registry not in REGISTRIES:
+        host = registry.partition(":")[0]
+        version = image.version[1:]
+        raise PullError(
+            f'rpc error: code = Unknown desc = {failed}failed to do request: Head "https://{registry}/v2/{path}/'
+            f'manifests/{version}": dial tcp: lookup {host} on 10.96.0.10:53: no such host'
+        )
+    repository = REPOSITORIES.get(image.name)
+    if repository is None:
+        raise PullError(
+            f"rpc error: code = Unknown desc = {failed}pull access denied, repository does not exist or may require "
+            "authorization: server message: insufficient_scope: authorization failed"
+        )
+    if image.version.startswith(":") and not re.fullmatch(repository.tags, image.version[1:]):
+        raise PullError(f"rpc error: code = NotFound desc = {failed}{image.canonical}: not found")
+    return repository
+
+
+def pull_seconds(repository: Repository) -> float:
+    """Seconds of a pull at speed 1."""
+    return min(PULL_MOST_SECONDS, 1.5 + repository.size / PULL_BYTES_PER_SECOND)

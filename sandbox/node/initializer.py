@@ -1,0 +1,133 @@
+"""KServe's storage initializer: brings a model into a volume, or ends as the real one does."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import NoReturn
+
+from sandbox.engine.boot import ModelFiles, OutOfMemory
+from sandbox.node.hub import HubClient, HubError, Snapshot
+
+SCHEMES = (
+    "gs://", "s3://", "hdfs://", "webhdfs://", "hf://", "https://(.+?).blob.core.windows.net/(.+)", "file://",
+    "https?://(.+)/(.+)",
+)  # fmt: skip
+HF_URI = re.compile(r"hf://([^/:]+)/([^/:]+)(?::([^/]+))?")
+NETWORK_SECONDS = (32.0, 60.0)  # at speed 1: of the smallest and the largest model
+LARGEST_GIB = 140.0
+REAL_BYTES_PER_SECOND = 1e9  # what the shortened download is compared with in the log
+PROGRESS_STEPS = 12
+LEAST_MEMORY = 64 * 2**20  # bytes below which Python itself does not start
+
+FRAMES = """Traceback (most recent call last):
+  File "/storage-initializer/scripts/initializer-entrypoint", line 17, in <module>
+    Storage.download_files(src_paths, dest_paths)
+  File "/prod_venv/lib/python3.11/site-packages/kserve_storage/kserve_storage.py", line 121, in download"""
+HF_FRAMES = """    Storage._download_hf(uri, out_dir)
+  File "/prod_venv/lib/python3.11/site-packages/kserve_storage/kserve_storage.py", line 213, in _download_hf
+    snapshot_download("""
+
+
+class Failed(Exception):
+    """The download ended; the text is what Python prints last."""
+
+
+class Initializer:
+    """One run of the storage initializer. `sleep` takes seconds at speed 1."""
+
+    def __init__(
+        self,
+        hub: HubClient,
+        write: Callable[[str], None],
+        sleep: Callable[[float], Awaitable[None]],
+        speed: float,
+        memory_limit: float | None,
+    ) -> None:
+        self.hub = hub
+        self.write = write
+        self.sleep = sleep
+        self.speed = speed
+        self.memory_limit = memory_limit
+
+    async def run(self, arguments: Sequence[str], environment: Mapping[str, str]) -> dict[str, ModelFiles]:
+        """Download every (source, destination) pair; raises Failed or OutOfMemory. The log says what happens."""
+        if self.memory_limit is not None and self.memory_limit < LEAST_MEMORY:
+            raise OutOfMemory
+        pairs = list(zip(arguments[::2], arguments[1::2], strict=False))
+        if not pairs:
+            self._fail("IndexError: list index out of range", "")
+        sources = [source for source, _ in pairs]
+        places = [place for _, place in pairs]
+        self._info("initializer-entrypoint:<module>():16", f"Initializing, args: src_uri {sources} dest_path{places}")
+        found: dict[str, ModelFiles] = {}
+        for source, place in pairs:
+            begun = time.monotonic()
+            self._info("kserve_storage.py:download():104", f"Copying contents of {source} to local")
+            found[place] = await self._fetch(source, environment.get("HF_TOKEN"))
+            took = time.monotonic() - begun
+            self._info("kserve_storage.py:download():132", f"Successfully copied {source} to {place}")
+            self._info("kserve_storage.py:download():133", f"Model downloaded in {took:.3f} seconds.")
+        return found
+
+    async def _fetch(self, source: str, token: str | None) -> ModelFiles:
+        if source.startswith("hf://"):
+            return await self._from_hub(source, token)
+        if source.startswith(("s3://", "gs://", "hdfs://", "webhdfs://", "http://", "https://")):
+            self._fail(
+                f"ConnectionError: could not reach the store of {source}: the sandbox has a model hub (hf://) and no "
+                "object store or web server",
+                "    raise",
+            )
+        self._fail(
+            f"Exception: Cannot recognize storage type for {source}\n'{list(SCHEMES)}' are the current available "
+            "storage type.",
+            "    raise Exception(",
+        )
+
+    async def _from_hub(self, source: str, token: str | None) -> ModelFiles:
+        match = HF_URI.fullmatch(source)
+        if match is None:
+            self._fail(f"ValueError: Invalid Hugging Face URI format: {source}", "    raise ValueError(")
+        model = f"{match[1]}/{match[2]}"
+        try:
+            snapshot = await self.hub.snapshot(model, match[3] or "main", token)
+            await self._download(snapshot, token)
+            config = await self.hub.config(snapshot, token)
+        except HubError as error:
+            self._fail(str(error), HF_FRAMES)
+        return ModelFiles(config, snapshot.sizes)
+
+    async def _download(self, snapshot: Snapshot, token: str | None) -> None:
+        """Ask for each file, then let the bytes pass at the sandbox's pace, with progress in the log."""
+        for name in snapshot.sizes:
+            await self.hub.open(snapshot, name, token)
+        total = sum(snapshot.sizes.values())
+        share = min(1.0, total / 2**30 / LARGEST_GIB)
+        seconds = NETWORK_SECONDS[0] + (NETWORK_SECONDS[1] - NETWORK_SECONDS[0]) * share
+        shown = seconds / self.speed
+        self.write(
+            f"[sandbox] {snapshot.model} at {snapshot.sha[:12]}: {total / 1e9:.2f} GB in {len(snapshot.sizes)} files. "
+            f"At 1 GB/s this would take {total / REAL_BYTES_PER_SECOND:.0f} s; the sandbox takes {shown:.0f} s."
+        )
+        for step in range(1, PROGRESS_STEPS + 1):
+            await self.sleep(seconds / PROGRESS_STEPS)
+            done = total * step // PROGRESS_STEPS
+            elapsed = int(shown * step / PROGRESS_STEPS)
+            left = int(shown) - elapsed
+            files = len(snapshot.sizes) * step // PROGRESS_STEPS
+            self.write(
+                f"Fetching {len(snapshot.sizes)} files: {100 * step // PROGRESS_STEPS:3d}%| {files}/{len(snapshot.sizes)} "
+                f"[00:{elapsed:02d}<00:{max(0, left):02d}] {done / 1e9:.2f}G/{total / 1e9:.2f}G ({done}/{total} bytes)"
+            )
+
+    def _fail(self, error: str, frames: str) -> NoReturn:
+        for line in [*FRAMES.split("\n"), *([frames] if frames else []), *error.split("\n")]:
+            self.write(line)
+        raise Failed(error)
+
+    def _info(self, where: str, text: str) -> None:
+        stamp = datetime.now().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        self.write(f"{stamp} 1 kserve INFO [{where}] {text}")

@@ -1,0 +1,147 @@
+"""What runs in a container, by its image."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sandbox.engine.boot import Machine, ModelFiles, OutOfMemory
+from sandbox.engine.errors import snapshot_error
+from sandbox.engine.process import EngineProcess, Surroundings
+from sandbox.node import quantity
+from sandbox.node.environment import expand
+from sandbox.node.hub import HubError
+from sandbox.node.images import INITIALIZER, PAUSE, VLLM, Repository
+from sandbox.node.initializer import Failed, Initializer
+from sandbox.node.logs import LogFile
+from sandbox.nodes import GPU_RESOURCE
+
+if TYPE_CHECKING:
+    from sandbox.node.container import Container, Program
+
+OOM_EXIT = 137
+
+
+def make(container: Container, repository: Repository, environment: Mapping[str, str], log: LogFile) -> Program:
+    """The program of a container's image, not yet running."""
+    if repository is VLLM:
+        return engine(container, environment, log)
+    if repository is INITIALIZER:
+        return InitializerProgram(container, environment, log)
+    assert repository is PAUSE
+    return Pause()
+
+
+class Pause:
+    """Does nothing until it is told to end."""
+
+    out_of_memory = False
+
+    def __init__(self) -> None:
+        self._stop = asyncio.Event()
+
+    async def run(self) -> int:
+        """Wait for SIGTERM."""
+        await self._stop.wait()
+        return 0
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self._stop.set()
+
+
+class InitializerProgram:
+    """The storage initializer as a container."""
+
+    def __init__(self, container: Container, environment: Mapping[str, str], log: LogFile) -> None:
+        self.container = container
+        self.environment = environment
+        self.log = log
+        self.out_of_memory = False
+        self._task: asyncio.Task[Any] | None = None
+
+    async def run(self) -> int:
+        """Download into the pod's volumes."""
+        node = self.container.pod.node
+        initializer = Initializer(
+            node.hub, self.log.write, node.pace.sleep, node.pace.speed, self.container.memory_limit()
+        )
+        arguments = words(self.container.spec, "args", self.environment)
+        self._task = asyncio.ensure_future(initializer.run(arguments, self.environment))
+        try:
+            found = await self._task
+        except Failed:
+            return 1
+        except OutOfMemory:
+            self.out_of_memory = True
+            return OOM_EXIT
+        except asyncio.CancelledError:
+            if self._task.cancelled() and not self._killed():
+                return 143
+            raise
+        for place, files in found.items():
+            self.container.pod.store(self.container.spec, place, files)
+        return 0
+
+    def _killed(self) -> bool:
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+
+    def terminate(self) -> None:
+        """SIGTERM ends Python at once."""
+        if self._task is not None:
+            self._task.cancel()
+
+
+class EngineProgram(EngineProcess):
+    """A vLLM engine as a container."""
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether the kernel killed it."""
+        return self.killed_for_memory
+
+
+def engine(container: Container, environment: Mapping[str, str], log: LogFile) -> EngineProgram:
+    """Make the engine of a vLLM container."""
+    pod, node = container.pod, container.pod.node
+
+    async def fetch(model: str, variables: Mapping[str, str]) -> ModelFiles | None:
+        found = pod.files_at(container.spec, model)
+        if found is not None or model.startswith(("/", ".")) or model.count("/") != 1:
+            return found
+        try:
+            return await node.hub.files(model, "main", variables.get("HF_TOKEN"))
+        except HubError as error:
+            raise snapshot_error(str(error)) from error
+
+    limit = container.memory_limit()
+    machine = Machine(node.shape.gpu, len(container.gpus), int(limit) if limit is not None else None, environment)
+    around = Surroundings(
+        ip=pod.ip,
+        machine=machine,
+        model_url=node.model_url,
+        http=node.http,
+        fetch=fetch,
+        sleep=node.pace.sleep,
+        write=log.write,
+    )
+    spec = container.spec
+    return EngineProgram(words(spec, "command", environment), words(spec, "args", environment), around)
+
+
+def words(spec: Mapping[str, Any], key: str, environment: Mapping[str, str]) -> list[str]:
+    """`command` or `args` with variables expanded."""
+    return [expand(str(word), environment) for word in spec.get(key) or []]
+
+
+def limit_of(spec: Mapping[str, Any], resource: str) -> float | None:
+    """A resource limit as a number."""
+    value = ((spec.get("resources") or {}).get("limits") or {}).get(resource)
+    return None if value is None else quantity.parse(value)
+
+
+def gpus_of(spec: Mapping[str, Any]) -> int:
+    """How many cards a container asks for."""
+    return int(limit_of(spec, GPU_RESOURCE) or 0)
