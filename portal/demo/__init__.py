@@ -1,1 +1,1 @@
-"""The whole of Slipway on one machine: PostgreSQL, Redis, Prometheus, the sandbox and the site (docs/demo.md)."""
+"""The whole of Slipway on one machine: PostgreSQL, Redis, Prometheus, the sandbox and the site."""

@@ -4,4 +4,7 @@ import sys
 
 from portal.demo.cli import main
 
-sys.exit(main())
+try:
+    sys.exit(main())
+except KeyboardInterrupt:  # before anything was started
+    sys.exit(130)

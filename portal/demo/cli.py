@@ -26,11 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal = Terminal()
     if args.command == "install":
         return 0 if install.ensure(args.parts, terminal.say) else 1
-    if args.command == "reset":
-        return _reset(args.data, terminal)
-    if args.command == "status":
-        return _status(args.data, terminal)
-    return _up(args, terminal)
+    try:
+        if args.command == "reset":
+            return _reset(args.data, terminal)
+        if args.command == "status":
+            return _status(args.data, terminal)
+        return _up(args, terminal)
+    except PermissionError as error:
+        terminal.say(f"{error.filename} belongs to another user: run as that user, or remove it as root.")
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,7 +70,10 @@ async def _serve(args: argparse.Namespace, terminal: Terminal, stop: asyncio.Eve
     try:
         stack = Stack(args.data, quick=args.quick)
         programs = with_needs(stack.programs, args.only) if args.only else stack.programs
-    except (OSError, KeyError) as error:
+    except KeyError as error:
+        terminal.say(f"No program is called {error}.")
+        return 1
+    except OSError as error:
         terminal.say(f"Cannot start: {error}")
         return 1
     stack.layout.write_environment(stack.environment)

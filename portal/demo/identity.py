@@ -39,7 +39,7 @@ def choose(folder: Path) -> Identity:
     if _reachable_by_all(folder):
         return plain
     # A clone below root's own 0700 home: an account cannot enter, root under another number can.
-    mapped = Identity(("unshare", "--user", "--map-user=1000", "--map-group=1000", "setpriv", *keep))
+    mapped = Identity(("unshare", "--user", "--map-user=1000", "--map-group=1000", "setpriv", *keep), (0, 0))
     capable = Identity(("setpriv", *ids, *keep, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"), owner)
     for identity in (mapped, capable):
         if _works(identity, folder):

@@ -20,7 +20,8 @@ PORTS = ["postgres", "redis", "prometheus", "apiserver", "hub", "model", "metric
 NODES = "gpu-h100-1", "gpu-l40s-1", "gpu-l4-1", "gpu-l4-2"
 ACCOUNTS = "worker", "watcher", "live", "node", "gateway", "metrics"
 SCRAPE_SECONDS = 5
-RBAC = "k8s/portal/rbac.yaml"
+# What an administrator installs for Slipway on any cluster.
+INSTALLED = "rbac.yaml", "storage-container.yaml"
 # What a person's shell may hold for other uses and our children must not see.
 PASSED_ON = "PATH", "HOME", "LANG", "LC_ALL", "TERM", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"
 
@@ -72,13 +73,12 @@ class Stack:
 
     def describe(self) -> dict[str, Any]:
         """Return what demo.json says."""
-        seeded = json.loads(self.seeded.read_text()) if self.seeded.exists() else {}
         return {
             "url": self.url("web"),
             "prometheus_url": self.url("prometheus"),
             "gateway_url": self.url("gateway"),
             "kubeconfig": str(self.kubeconfig),
-            "accounts": seeded.get("accounts", []),
+            "accounts": self._seed().get("accounts", []),
         }
 
     def _servers(self) -> list[Program]:
@@ -108,12 +108,13 @@ class Stack:
 
     def _cluster(self) -> list[Program]:
         accounts = [word for name in ACCOUNTS for word in ("--account", name)]
+        manifests = [word for name in INSTALLED for word in ("--manifests", str(REPOSITORY / "k8s" / "portal" / name))]
         prometheus = self.layout / "prometheus"
         hub, model = self.url("hub"), self.url("model")
         apiserver = self._sandbox(
             "apiserver",
             ("--data", str(self.layout / "cluster"), "--port", str(self.ports["apiserver"]), *accounts),
-            ("--manifests", str(REPOSITORY / RBAC)),
+            tuple(manifests),
             ready=answers(f"{self.url('apiserver')}/readyz", anything=True),
             finish=self._copy_kubeconfig,
         )
@@ -157,7 +158,7 @@ class Stack:
             self._python(
                 "seed",
                 ("manage.py", "seed_demo"),
-                after=("migrate",),
+                after=("migrate", "hub"),
                 once=True,
                 stdout=self.seeded,
                 finish=self._publish,
@@ -187,7 +188,8 @@ class Stack:
             self._python("watcher", ("manage.py", "watcher"), after=("seed", "apiserver")),
             self._sandbox(
                 "traffic",
-                ("--gateway-url", self.url("gateway"), "--token-file", str(self.layout / "traffic-token")),
+                ("--gateway-url", self.url("gateway"), "--plan", str(self.layout / "traffic.json")),
+                ("--token-file", str(self.layout / "traffic-token")),
                 account="metrics",
                 after=("gateway", "seed"),
             ),
@@ -213,11 +215,18 @@ class Stack:
         write_private(self.kubeconfig, (self.layout / "cluster" / "admin.kubeconfig").read_text())
 
     def _publish(self) -> None:
-        """Pass on what seeding told: who can log in, and the key of the background traffic."""
+        """Pass on what seeding told: who can log in, and which services get background traffic with which key."""
         self.seeded.chmod(0o600)
-        token = json.loads(self.seeded.read_text()).get("traffic_token", "")
-        write_private(self.layout / "traffic-token", token)
+        seeded = self._seed()
+        write_private(self.layout / "traffic-token", str(seeded.get("traffic_token", "")))
+        write_private(self.layout / "traffic.json", json.dumps(seeded.get("traffic", {})))
         self.layout.write_description(self.describe())
+
+    def _seed(self) -> dict[str, Any]:
+        if not self.seeded.exists() or not self.seeded.stat().st_size:
+            return {}
+        told = json.loads(self.seeded.read_text())
+        return told if isinstance(told, dict) else {"accounts": told}
 
 
 def reset(data: Path) -> bool:

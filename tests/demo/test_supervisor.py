@@ -55,8 +55,17 @@ def eventually(check: Callable[[], object], explain: Callable[[], str] = str, se
         time.sleep(0.02)
 
 
-def none_alive(pids: set[int]) -> bool:
-    return not any(proc.alive(pid) for pid in pids)
+def alive_in(folder: Path) -> set[int]:
+    """Every living process that works in `folder`, whoever its parent is now."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if (entry / "cwd").resolve() == folder and proc.alive(int(entry.name)):
+                    found.add(int(entry.name))
+            except OSError:  # it ended while we looked
+                continue
+    return found
 
 
 @pytest.fixture
@@ -66,6 +75,8 @@ def run(tmp_path: Path) -> Iterator[Run]:
     if run.process.poll() is None:
         run.process.terminate()
         run.process.wait(20)
+    for pid in alive_in(tmp_path):  # left only by the test that kills both layers
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_programs_start_in_the_order_of_their_needs(run: Run) -> None:
@@ -76,13 +87,12 @@ def test_programs_start_in_the_order_of_their_needs(run: Run) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_asked_to_stop_it_ends_everything_within_seconds(run: Run, number: signal.Signals) -> None:
     run.wait_for("everything is up")
-    family = proc.descendants(run.process.pid)
-    assert len(family) >= 5
+    assert len(alive_in(run.folder)) >= 4
     begun = time.monotonic()
     run.process.send_signal(number)
     assert run.process.wait(10) == 0
     assert time.monotonic() - begun < 5
-    assert none_alive(family)
+    assert not alive_in(run.folder)
     assert "stubborn did not stop in time and is killed" in run.text()
 
 
@@ -97,18 +107,16 @@ def test_a_dead_program_is_named_and_started_again(run: Run) -> None:
 
 def test_killing_the_outer_layer_leaves_nothing(run: Run) -> None:
     run.wait_for("everything is up")
-    family = proc.descendants(run.process.pid)
     run.process.kill()
     run.process.wait(5)
-    eventually(lambda: none_alive(family))
+    eventually(lambda: not alive_in(run.folder))
 
 
 def test_killing_the_inner_layer_leaves_nothing(run: Run) -> None:
     run.wait_for("everything is up")
-    family = proc.descendants(run.process.pid)
     os.kill(run.inner(), signal.SIGKILL)
     assert run.process.wait(10) == 128 + signal.SIGKILL
-    assert none_alive(family)
+    assert not alive_in(run.folder)
 
 
 def test_killing_both_layers_at_once_leaves_no_program(run: Run) -> None:
@@ -119,7 +127,7 @@ def test_killing_both_layers_at_once_leaves_no_program(run: Run) -> None:
     run.process.kill()
     os.kill(inner, signal.SIGKILL)
     run.process.wait(5)
-    eventually(lambda: none_alive(programs))
+    eventually(lambda: not any(proc.alive(pid) for pid in programs))
 
 
 def test_a_program_that_cannot_start_ends_the_start_with_its_last_words(tmp_path: Path) -> None:
@@ -129,4 +137,4 @@ def test_a_program_that_cannot_start_ends_the_start_with_its_last_words(tmp_path
     assert "broken ended (status 3)" in run.text()
     assert "no such luck" in run.text()
     assert str(tmp_path / "logs" / "broken.log") in run.text()
-    assert none_alive(proc.descendants(os.getpid()) - {os.getpid()})
+    assert not alive_in(tmp_path)
