@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import orjson
 
-from sandbox.lite import errors
+from sandbox.lite import errors, openapi
 from sandbox.lite.cluster import Cluster
 from sandbox.lite.replies import Reply
-from sandbox.lite.requests import PATCHES, Request
+from sandbox.lite.requests import Request
 from sandbox.lite.resources import Registry, Resource
+from sandbox.lite.version import VERSION
 
 Obj = dict[str, Any]
 
-VERSION = {
-    "major": "1",
-    "minor": "36",
-    "emulationMajor": "1",
-    "emulationMinor": "36",
-    "minCompatibilityMajor": "1",
-    "minCompatibilityMinor": "35",
-    "gitVersion": "v1.36.3",
-    "gitCommit": "",
-    "gitTreeState": "clean",
-    "buildDate": "2026-07-14T00:00:00Z",
-    "goVersion": "",
-    "compiler": "",
-    "platform": "linux/amd64",
-}
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 _SUBRESOURCE_KINDS = {
     "scale": ("autoscaling", "v1", "Scale", ("get", "patch", "update")),
@@ -64,11 +49,11 @@ def answer(cluster: Cluster, request: Request) -> Reply:
         case ["apis", group, version] if version in _groups(registry).get(group, ()):
             return Reply.json(_resource_list(registry, group, version))
         case ["openapi", "v3"]:
-            return Reply.json(_openapi_index(registry))
+            return Reply.json(openapi.index(registry, _groups(registry)))
         case ["openapi", "v3", "api", "v1"]:
-            return Reply.json(_openapi(registry, "", "v1"))
+            return Reply.json(openapi.document(registry, "", "v1"))
         case ["openapi", "v3", "apis", group, version] if version in _groups(registry).get(group, ()):
-            return Reply.json(_openapi(registry, group, version))
+            return Reply.json(openapi.document(registry, group, version))
     raise errors.unknown_path()
 
 
@@ -167,45 +152,3 @@ def _resource_list(registry: Registry, group: str, version: str) -> Obj:
             items.append(sub | _response_kind(resource, name))
     whole = f"{group}/{version}" if group else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": whole, "resources": items}
-
-
-def _openapi_index(registry: Registry) -> Obj:
-    paths = {}
-    for group, versions in _groups(registry).items():
-        for version in versions:
-            place = f"apis/{group}/{version}" if group else f"api/{version}"
-            mark = hashlib.sha256(f"{place}/{registry.revision}".encode()).hexdigest()[:32].upper()
-            paths[place] = {"serverRelativeURL": f"/openapi/v3/{place}?hash={mark}"}
-    return {"paths": paths}
-
-
-def _openapi(registry: Registry, group: str, version: str) -> Obj:
-    """Return just enough for `kubectl apply`: which paths take a PATCH with field validation."""
-    paths: Obj = {}
-    schemas: Obj = {}
-    for resource in registry:
-        if (resource.group, resource.version) != (group, version) or "patch" not in resource.verbs:
-            continue
-        gvk = {"group": group, "version": version, "kind": resource.kind}
-        scope = "/namespaces/{namespace}" if resource.namespaced else ""
-        parameters = [
-            {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}}
-            for name in ("dryRun", "fieldManager", "fieldValidation", "force")
-        ]
-        paths[f"{resource.root}{scope}/{resource.plural}/{{name}}"] = {
-            "patch": {
-                "operationId": f"patch{resource.kind}{group}{version}",
-                "parameters": parameters,
-                "requestBody": {"content": {kind: {"schema": {}} for kind in PATCHES}},
-                "responses": {"200": {"description": "OK"}},
-                "x-kubernetes-action": "patch",
-                "x-kubernetes-group-version-kind": gvk,
-            }
-        }
-        schemas[f"{group or 'core'}.{version}.{resource.kind}"] = {
-            "type": "object",
-            "x-kubernetes-group-version-kind": [gvk],
-            "x-kubernetes-preserve-unknown-fields": True,
-        }
-    info = {"title": "Kubernetes", "version": VERSION["gitVersion"]}
-    return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote
 import orjson
 import yaml
 
-from sandbox.lite import errors
+from sandbox.lite import errors, protobuf
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -89,6 +89,11 @@ class Request:
                 return orjson.loads(self.body)
             except orjson.JSONDecodeError:
                 return self._yaml()
+        if kind == protobuf.MEDIA_TYPE:
+            try:
+                return protobuf.decode(self.body)
+            except ValueError as error:
+                raise errors.bad_request(f"unable to decode the protobuf body: {error}") from None
         if kind.endswith("json"):
             try:
                 return orjson.loads(self.body)

@@ -37,6 +37,7 @@ class Settings:
     controllers: bool = True
     tls: bool = True
     faults: Faults = field(default_factory=Faults)
+    signals: bool = True
     on_ready: Callable[[str, Cluster], None] | None = None
 
 
@@ -84,7 +85,10 @@ async def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
     starter = asyncio.create_task(_start_controllers(server, settings, url, cluster, client, chores, authority or b""))
     log.info("serving %s", url)
     try:
-        await server.serve(list(sockets))
+        if settings.signals:
+            await server.serve(list(sockets))
+        else:
+            await server._serve(list(sockets))  # the same without signal handlers, which need the main thread
     finally:
         for task in (starter, *chores):
             task.cancel()
