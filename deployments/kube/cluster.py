@@ -129,10 +129,10 @@ class Cluster:
             raise
 
     def pages(
-        self, kind: Kind, *, namespace: str = "", selector: str = "", fields: str = "", timeout: float = LIST_SECONDS
+        self, kind: Kind, *, namespace: str = "", selector: str = "", timeout: float = LIST_SECONDS
     ) -> Iterator[bytes]:
         """Yield a complete list as raw pages of 500; class *expired* when it has to begin again."""
-        params = {"limit": str(PAGE), "labelSelector": selector, "fieldSelector": fields}
+        params = {"limit": str(PAGE), "labelSelector": selector}
         token = ""
         while True:
             query = {**params, "continue": token}
@@ -156,16 +156,15 @@ class Cluster:
         return items
 
     def watch(
-        self, kind: Kind, version: str, *, namespace: str = "", selector: str = "", fields: str = ""
+        self, kind: Kind, version: str, *, namespace: str = "", selector: str = "", seconds: int = WATCH_SECONDS
     ) -> WatchStream:
-        """Open a watch from `version`; its lines end after five minutes, and a silence of 70 s raises."""
+        """Open a watch from `version`; its lines end after `seconds`, and a silence of 70 s raises."""
         params = {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
-            "timeoutSeconds": str(WATCH_SECONDS),
+            "timeoutSeconds": str(seconds),
             "labelSelector": selector,
-            "fieldSelector": fields,
         }
         return WatchStream(self._open("GET", kind.path(namespace), params=params, timeout=WATCH_SILENCE))
 
@@ -189,6 +188,14 @@ class Cluster:
     def version(self, *, timeout: float = CALL_SECONDS) -> str:
         """Return the server's version, as `v1.36.3`."""
         return str(self._json("GET", "/version", timeout=timeout).get("gitVersion", ""))
+
+    def groups(self, *, timeout: float = CALL_SECONDS) -> dict[str, list[str]]:
+        """Return the API groups the server serves, with their versions."""
+        found = self._json("GET", "/apis", timeout=timeout).get("groups") or []
+        return {
+            str(group.get("name")): [str(version.get("version")) for version in group.get("versions") or []]
+            for group in found
+        }
 
     def close(self) -> None:
         """Close every pooled connection."""
