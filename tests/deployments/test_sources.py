@@ -1,0 +1,216 @@
+"""Addresses of models, and what a hub's answers say about them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.sources import Reply, Scheme, SourceCode, SourceError, check_uri, parse
+from deployments.sources.huggingface import check, config_path, metadata_path, model_facts
+
+SHA = "c" * 40
+MODEL = "Qwen/Qwen2.5-7B-Instruct"
+CONFIG = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "max_position_embeddings": 32768,
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "sliding_window": 131072,
+    "use_sliding_window": False,
+    "torch_dtype": "bfloat16",
+    "vocab_size": 152064,
+}
+METADATA = {
+    "id": MODEL,
+    "sha": SHA,
+    "gated": False,
+    "cardData": {"license": "apache-2.0"},
+    "safetensors": {"total": 7_615_616_512},
+    "siblings": [
+        {"rfilename": "config.json", "size": 663},
+        {"rfilename": "model-00001-of-00002.safetensors", "size": 10_000_000_000},
+        {"rfilename": "model-00002-of-00002.safetensors", "size": 5_231_271_856},
+        {"rfilename": "original/model.safetensors", "size": 99_000_000_000},
+        {"rfilename": "consolidated.safetensors", "size": 99_000_000_000},
+    ],
+}
+
+
+def hub(metadata: Reply, config: Reply | None = None) -> Any:
+    def get(path: str) -> Reply:
+        return metadata if path.startswith("/api/models/") else config or Reply(404)
+
+    return get
+
+
+def test_a_hub_address_is_taken_apart():
+    source = parse("hf://Qwen/Qwen2.5-7B-Instruct")
+    assert (source.scheme, source.id, source.revision) == (Scheme.HF, "Qwen/Qwen2.5-7B-Instruct", None)
+    assert parse("hf://Qwen/Qwen2.5-7B-Instruct:main").revision == "main"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "hf://Qwen",
+        "hf://Qwen/",
+        "hf://a/b/c",
+        "hf:///b",
+        "hf://a/b?x=1",
+        "hf://a/../b",
+        "hf://a/.b",
+        "hf://-a/b",
+        "hf://a/b:",
+        "hf://a/b:-x",
+        "hf://a/{{b}}",
+        "hf://a/$(b)",
+        "hf://a/b c",
+        "hf://a/b\n",
+        "ftp://host/x",
+        "file:///etc/passwd",
+        "s3://",
+        "",
+        "Qwen",
+    ],
+)
+def test_what_is_not_strictly_an_address_is_refused_at_its_field(uri: str):
+    with pytest.raises(SourceError) as failure:
+        parse(uri)
+    assert failure.value.finding.is_error
+    assert failure.value.finding.field == "source_uri"
+
+
+@pytest.mark.parametrize("uri", ["Qwen/Qwen2.5-7B", "https://huggingface.co/Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-7B/"])
+def test_a_model_written_otherwise_is_proposed_in_the_right_form(uri: str):
+    (finding,) = check_uri(uri)
+    assert finding.value == "hf://Qwen/Qwen2.5-7B"
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme"),
+    [
+        ("s3://bucket/m", Scheme.S3),
+        ("gs://bucket/m", Scheme.GS),
+        ("pvc://claim/m", Scheme.PVC),
+        ("oci://registry/m:1", Scheme.OCI),
+        ("https://host/m.tar", Scheme.HTTPS),
+        ("models:/chat/3", Scheme.MLFLOW),
+        ("model-registry://chat/3", Scheme.MODEL_REGISTRY),
+    ],
+)
+def test_other_kinds_of_source_are_known_but_come_later(uri: str, scheme: Scheme):
+    assert parse(uri).scheme is scheme
+    (finding,) = check_uri(uri)
+    assert finding.code == "source_later"
+    assert finding.is_error
+
+
+@given(text=st.text(max_size=80))
+def test_no_text_breaks_the_parser(text: str):
+    for uri in (text, f"hf://{text}", f"s3://{text}"):
+        check_uri(uri)
+
+
+def test_facts_come_from_metadata_and_configuration():
+    facts = model_facts(MODEL, METADATA, CONFIG)
+    assert facts.weights_bytes == 15_231_271_856
+    assert (facts.layers, facts.heads, facts.kv_heads, facts.head_dim) == (28, 28, 4, 128)
+    assert (facts.max_position, facts.sliding_window, facts.license) == (32768, None, "apache-2.0")
+    assert facts.has_shape
+
+
+def test_a_multimodal_model_is_read_from_its_text_part():
+    config = {"text_config": CONFIG, "architectures": ["X"], "torch_dtype": "float16"}
+    facts = model_facts(MODEL, METADATA, config)
+    assert (facts.layers, facts.dtype, facts.architecture) == (28, "bfloat16", "X")
+
+
+@pytest.mark.parametrize(
+    ("scaling", "expected"),
+    [
+        (None, 32768),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}, 131072),
+        ({"rope_type": "linear", "factor": 2.0}, 65536),
+        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}, 32768),
+        ({"rope_type": "yarn", "factor": "4"}, 32768),
+    ],
+)
+def test_the_context_follows_the_scaling_that_is_not_applied_yet(scaling: Any, expected: int):
+    assert model_facts(MODEL, METADATA, {**CONFIG, "rope_scaling": scaling}).max_position == expected
+
+
+def test_sliding_layers_are_counted():
+    kinds = ["sliding_attention"] * 5 + ["full_attention"]
+    config = {**CONFIG, "use_sliding_window": True, "sliding_window": 1024, "layer_types": kinds}
+    assert model_facts(MODEL, METADATA, config).sliding_layers == 5
+    gemma = {**CONFIG, "use_sliding_window": None, "sliding_window": 1024, "model_type": "gemma3_text"}
+    assert model_facts(MODEL, METADATA, {**gemma, "num_hidden_layers": 62}).sliding_layers == 52
+
+
+def test_a_found_model_names_its_commit():
+    result = check(MODEL, None, hub(Reply(200, METADATA), Reply(200, CONFIG)))
+    assert result.code is SourceCode.FOUND
+    assert result.model is not None
+    assert result.model.sha == SHA
+
+
+GATED = {**METADATA, "gated": "manual"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "config", "with_token", "code"),
+    [
+        (Reply(404), None, False, SourceCode.NOT_FOUND),
+        (Reply(401), None, False, SourceCode.GATED),
+        (Reply(401), None, True, SourceCode.BAD_TOKEN),
+        (Reply(403), None, True, SourceCode.GATED),
+        (Reply(200, GATED), Reply(401), False, SourceCode.GATED),
+        (Reply(200, GATED), Reply(403), True, SourceCode.GATED),
+        (Reply(0, error="timed out"), None, False, SourceCode.UNREACHABLE),
+        (Reply(500), None, False, SourceCode.UNREACHABLE),
+        (Reply(429), None, False, SourceCode.UNREACHABLE),
+        (Reply(200, "<html>"), None, False, SourceCode.UNREACHABLE),
+        (Reply(200, {"sha": "x"}), None, False, SourceCode.UNREACHABLE),
+        (Reply(200, METADATA), Reply(404), False, SourceCode.UNUSABLE),
+        (Reply(200, METADATA), Reply(503), False, SourceCode.UNREACHABLE),
+        (Reply(200, {**METADATA, "siblings": []}), Reply(200, CONFIG), False, SourceCode.UNUSABLE),
+    ],
+)
+def test_each_answer_of_the_hub_has_a_typed_result(
+    metadata: Reply, config: Reply | None, with_token: bool, code: SourceCode
+):
+    result = check(MODEL, None, hub(metadata, config), with_token=with_token)
+    assert result.code is code
+    assert result.message
+    assert result.remedy
+
+
+def test_a_gated_model_still_tells_its_size():
+    result = check(MODEL, None, hub(Reply(200, GATED), Reply(401)))
+    assert result.model is not None
+    assert result.model.gated
+    assert result.model.weights_bytes == 15_231_271_856
+
+
+def test_a_revision_cannot_leave_its_place_in_the_path():
+    assert metadata_path(MODEL, "refs/pr/1") == f"/api/models/{MODEL}/revision/refs%2Fpr%2F1?blobs=true"
+    assert config_path(MODEL, SHA) == f"/{MODEL}/resolve/{SHA}/config.json"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*CONFIG, *METADATA]), inner),
+    max_leaves=12,
+)
+
+
+@given(metadata=st.dictionaries(st.sampled_from([*METADATA]), JSON), config=JSON)
+def test_no_answer_of_a_hub_breaks_the_reading(metadata: dict[str, Any], config: Any):
+    model_facts(MODEL, metadata, config)
+    check(MODEL, None, hub(Reply(200, metadata), Reply(200, config)))
