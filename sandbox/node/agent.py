@@ -209,7 +209,7 @@ class Agent:
                 "osImage": "Slipway sandbox (simulated GPUs)",
                 "containerRuntimeVersion": "containerd://2.1.4-sandbox",
                 "kubeletVersion": VERSION,
-                "kubeProxyVersion": "",
+                "kubeProxyVersion": VERSION,
                 "operatingSystem": "linux",
                 "architecture": "amd64",
             },
