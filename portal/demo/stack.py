@@ -160,7 +160,7 @@ class Stack:
                 ("manage.py", "seed_demo"),
                 after=("migrate", "hub"),
                 once=True,
-                stdout=self.seeded,
+                stdout=self.seeded.with_suffix(".new"),
                 finish=self._publish,
             ),
             self._python(
@@ -169,7 +169,7 @@ class Stack:
                 ("--timeout-graceful-shutdown", "3", "--no-access-log"),
                 extra={"SLIPWAY_DB_POOL": "1"},
                 after=("migrate", "redis"),
-                ready=answers(f"{self.url('web')}/accounts/login/"),
+                ready=answers(f"{self.url('web')}/readyz"),
             ),
             # Two processes, not threads: a task that hangs can be ended by its time limit, and forking after the
             # imports shares most of their memory (measured: docs/measured.md).
@@ -216,7 +216,9 @@ class Stack:
 
     def _publish(self) -> None:
         """Pass on what seeding told: who can log in, and which services get background traffic with which key."""
-        self.seeded.chmod(0o600)
+        fresh = self.seeded.with_suffix(".new")
+        fresh.chmod(0o600)
+        fresh.replace(self.seeded)
         seeded = self._seed()
         write_private(self.layout / "traffic-token", str(seeded.get("traffic_token", "")))
         write_private(self.layout / "traffic.json", json.dumps(seeded.get("traffic", {})))

@@ -163,7 +163,9 @@ def test_demo_json_has_the_promised_keys(tmp_path: Path) -> None:
 
     stack = Stack(tmp_path)
     accounts = [{"username": "a", "password": "b", "role": "lead", "team": "t", "token": "x"}]
-    stack.seeded.write_text(json.dumps({"accounts": accounts, "traffic": {"t-*/chat": 1}, "traffic_token": "k"}))
+    (tmp_path / "seed.new").write_text(
+        json.dumps({"accounts": accounts, "traffic": {"t-*/chat": 1}, "traffic_token": "k"})
+    )
     stack._publish()
     description = json.loads((tmp_path / "demo.json").read_text())
     assert set(description) == {"url", "prometheus_url", "gateway_url", "kubeconfig", "accounts"}
