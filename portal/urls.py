@@ -1,9 +1,25 @@
 """Every address of the site."""
 
-from django.contrib import admin
-from django.urls import include, path
+from __future__ import annotations
 
-urlpatterns = [
+from importlib.util import find_spec
+
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, include, path
+
+from portal import health
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("healthz", health.alive, name="alive"),
+    path("readyz", health.ready, name="ready"),
     path("accounts/", include("allauth.urls")),
     path("django-admin/", admin.site.urls),
+    path("", include("deployments.urls")),
 ]
+# Charts and the REST API are packages of their own; pages do without where they are not installed.
+if find_spec("monitoring.urls"):
+    urlpatterns.append(path("", include("monitoring.urls")))
+if find_spec("portal.api"):
+    urlpatterns.append(path("api/", include("portal.api")))
+
+handler500 = "portal.health.server_error"

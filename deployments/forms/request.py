@@ -1,0 +1,222 @@
+"""The request form: it holds one `DeploymentSpec`, and puts every finding beside the field that fixes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django import forms
+
+from deployments.findings import Finding
+from deployments.forms.flags import FlagTextError, format_flags, parse_flags
+from deployments.models import EngineProfile, Flavor, Principal, Team
+from deployments.spec import MAX_NAME, DeploymentSpec
+from deployments.spec_errors import parse_spec
+
+# Engine flags that have a field of their own; every other flag is written into the text box.
+ARG_FIELDS: dict[str, type[int] | type[float] | type[bool] | type[str]] = {
+    "tensor-parallel-size": int,
+    "max-model-len": int,
+    "gpu-memory-utilization": float,
+    "kv-cache-dtype": str,
+    "max-num-seqs": int,
+    "enable-prefix-caching": bool,
+}
+KV_CACHE_TYPES = [("", "As the model (auto)"), ("fp8", "fp8: half the memory"), ("fp8_e4m3", "fp8 e4m3"), ("fp8_e5m2", "fp8 e5m2")]
+PREFIX_CACHING = [("", "vLLM's default (on)"), ("true", "On"), ("false", "Off")]
+STRATEGIES = [
+    ("standard", "Standard", "One pool of replicas that all serve alike.", ""),
+    ("disaggregated", "Disaggregated", "Prefill and decode scale apart.", "Comes with a later release of Slipway."),
+    ("oci-volume", "OCI volume", "Weights come as an image: a fast start.", "Comes with a later release of Slipway."),
+]
+TEXT_LIMIT = 600
+
+
+class DeploymentForm(forms.Form):
+    """What a team wants to run. Limits are the spec's and preflight's; here text only becomes values."""
+
+    team = forms.ModelChoiceField(Team.objects.none(), to_field_name="slug", empty_label=None, label="Team")
+    name = forms.CharField(max_length=200, label="Name", strip=True)
+    source_uri = forms.CharField(max_length=TEXT_LIMIT, label="Model", strip=True)
+    source_revision = forms.CharField(max_length=200, label="Version of the model", required=False, strip=True)
+    strategy = forms.CharField(max_length=40, initial="standard")
+    flavor = forms.ModelChoiceField(Flavor.objects.none(), to_field_name="slug", empty_label=None, label="GPU")
+    profile = forms.ModelChoiceField(
+        EngineProfile.objects.none(), to_field_name="slug", empty_label=None, label="Engine", required=False
+    )
+    tensor_parallel_size = forms.CharField(max_length=20, label="GPUs per replica", required=False)
+    replicas_min = forms.CharField(max_length=20, label="Fewest replicas", required=False)
+    replicas_max = forms.CharField(max_length=20, label="Most replicas", required=False)
+    max_model_len = forms.CharField(max_length=20, label="Longest context", required=False)
+    gpu_memory_utilization = forms.CharField(max_length=20, label="GPU memory share", required=False)
+    kv_cache_dtype = forms.ChoiceField(choices=KV_CACHE_TYPES, label="KV cache type", required=False)
+    max_num_seqs = forms.CharField(max_length=20, label="Requests at once", required=False)
+    enable_prefix_caching = forms.ChoiceField(choices=PREFIX_CACHING, label="Prefix caching", required=False)
+    args = forms.CharField(max_length=8000, label="More engine flags", required=False, widget=forms.Textarea)
+    note = forms.CharField(max_length=500, label="Why", required=False, strip=True)
+
+    def __init__(self, *args: Any, principal: Principal, deployment: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.findings: list[Finding] = []
+        self.deployment = deployment
+        teams = Team.objects.active().filter(pk=deployment.team_id) if deployment else Team.objects.writable_by(principal)
+        self._choices("team").queryset = teams.order_by("slug")
+        self._choices("flavor").queryset = Flavor.objects.filter(active=True)
+        self._choices("profile").queryset = EngineProfile.objects.filter(active=True).order_by("-version", "slug")
+        if deployment:
+            self.fields["name"].disabled = True
+            self.fields["team"].disabled = True
+            self.initial.update(team=deployment.team.slug, name=deployment.name)
+
+    def _choices(self, name: str) -> Any:
+        return self.fields[name]
+
+    def read(self) -> DeploymentSpec | None:
+        """The spec in the form; None when there are errors, which then stand beside their fields.
+
+        Reads without `cleaned_data`, so that half a form still gets what can be said about it.
+        """
+        self.full_clean()
+        data = self.spec_data()
+        spec, errors = parse_spec(data)
+        for error in errors:
+            field = error.field if error.field in self.fields else "args"
+            # A required field that is empty already says so.
+            if not self.errors.get(field):
+                prefix = "" if error.field in self.fields or not error.field else f"--{error.field.replace('_', '-')}: "
+                self.add_error(field, prefix + error.message)
+        return spec if not errors else None
+
+    def spec_data(self) -> dict[str, Any]:
+        """The wish as plain JSON, as far as it can be read; numbers that are none stay text for the spec to refuse."""
+        args: dict[str, Any] = {}
+        try:
+            args = dict(parse_flags(self._text("args")))
+        except FlagTextError as error:
+            self.add_error("args", str(error))
+        for flag, kind in ARG_FIELDS.items():
+            text = self._text(flag.replace("-", "_"))
+            if text and flag in args:
+                self.add_error("args", f"“--{flag}” has a field of its own above: leave it out here.")
+            elif text:
+                value = _as(kind, text)
+                if value is None:
+                    self.add_error(flag.replace("-", "_"), _not_a(kind))
+                else:
+                    args[flag] = value
+        spec: dict[str, Any] = {
+            "source": {"uri": self._uri(), "revision": self._text("source_revision") or None},
+            "strategy": self._text("strategy") or "standard",
+            "flavor": self._text("flavor"),
+            "replicas": {name: self._count(f"replicas_{name}") for name in ("min", "max")},
+            "engine": {"args": args},
+        }
+        profile = self._text("profile") or self._default_profile()
+        if profile:
+            spec["engine"]["profile"] = profile
+        return spec
+
+    def _uri(self) -> str:
+        uri = self._text("source_uri")
+        # "Qwen/Qwen2.5-7B-Instruct" is what people copy from a model's page.
+        return f"hf://{uri}" if uri and "://" not in uri else uri
+
+    def _count(self, name: str) -> Any:
+        text = self._text(name)
+        value = _as(int, text) if text else 1
+        if value is None:
+            self.add_error(name, _not_a(int))
+            return 1
+        return value
+
+    def _text(self, name: str) -> str:
+        if self.fields[name].disabled:
+            return str(self.initial.get(name, ""))
+        return str(self.data.get(self.add_prefix(name), "") or "").strip()
+
+    def _default_profile(self) -> str:
+        first = self._choices("profile").queryset.values_list("slug", flat=True).first()
+        return first or ""
+
+    def add_findings(self, findings: Iterable[Finding]) -> None:
+        """Keep what preflight said, and put errors where the form looks for them."""
+        self.findings = list(findings)
+
+    def messages_of(self, name: str) -> list[dict[str, Any]]:
+        """Everything to say beside one field: form errors, then findings with their one-click fix."""
+        said = [{"severity": "error", "message": text, "set": None} for text in self.errors.get(name, [])]
+        texts = {entry["message"] for entry in said}
+        for finding in self.findings:
+            if self.field_of(finding) == name and finding.message not in texts:
+                said.append(
+                    {
+                        "severity": finding.severity.value,
+                        "message": finding.message,
+                        "remedy": finding.remedy,
+                        "set": None if finding.value is None else _text_of(finding.value),
+                        "field": finding.field,
+                    }
+                )
+        return said
+
+    def field_of(self, finding: Finding) -> str:
+        """The field that shows a finding: its own, or the text box of flags; empty for the whole form."""
+        if not finding.field:
+            return ""
+        return finding.field if finding.field in self.fields else "args"
+
+    @property
+    def is_refused(self) -> bool:
+        """True while something would stop the request."""
+        return bool(self.errors) or any(finding.is_error for finding in self.findings)
+
+
+def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The form's values for a stored spec."""
+    engine = spec.get("engine", {})
+    args = dict(engine.get("args", {}))
+    own = {flag.replace("-", "_"): _text_of(args.pop(flag)) for flag in ARG_FIELDS if flag in args}
+    return {
+        "source_uri": spec.get("source", {}).get("uri", ""),
+        "source_revision": spec.get("source", {}).get("revision") or "",
+        "strategy": spec.get("strategy", "standard"),
+        "flavor": spec.get("flavor", ""),
+        "profile": engine.get("profile", ""),
+        "replicas_min": str(spec.get("replicas", {}).get("min", 1)),
+        "replicas_max": str(spec.get("replicas", {}).get("max", 1)),
+        "args": format_flags(args),
+        **own,
+    }
+
+
+def with_value(data: Mapping[str, Any], name: str, value: str) -> dict[str, str]:
+    """The posted form with one value set, as the one-click fix does it: a field, or a line of flags."""
+    changed = {key: str(data[key]) for key in data}
+    if name in DeploymentForm.base_fields:
+        changed[name] = value
+        return changed
+    flag = f"--{name.replace('_', '-')}"
+    lines = [line for line in changed.get("args", "").splitlines() if line.strip().partition("=")[0] != flag]
+    changed["args"] = "\n".join([*lines, f"{flag}={value}"]).strip()
+    return changed
+
+
+def _as(kind: type, text: str) -> Any:
+    if kind is str:
+        return text
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower())
+    if len(text) > 20:
+        return None
+    try:
+        return kind(text.replace(",", "").replace(" ", "").replace("_", ""))
+    except ValueError:
+        return None
+
+
+def _not_a(kind: type) -> str:
+    return {int: "Must be a whole number.", float: "Must be a number."}.get(kind, "Choose one of the values.")
+
+
+def _text_of(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

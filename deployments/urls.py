@@ -1,0 +1,34 @@
+"""Addresses of the domain's pages."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from deployments.views import account, actions, approving, ask, catalogue, detail, overview, places, prompting, quotas
+
+urlpatterns = [
+    path("", overview.overview, name="overview"),
+    path("overview/gpus/", overview.heat, name="overview-heat"),
+    path("deployments/", overview.deployment_list, name="deployment-list"),
+    path("deployments/new/", ask.create, name="deployment-create"),
+    path("deployments/preflight/", ask.preflight, name="deployment-preflight"),
+    path("deployments/<int:pk>/", detail.detail, name="deployment-detail"),
+    path("deployments/<int:pk>/edit/", ask.edit, name="deployment-edit"),
+    path("deployments/<int:pk>/edit/preflight/", ask.preflight, name="deployment-edit-preflight"),
+    path("deployments/<int:pk>/logs/", detail.logs, name="deployment-logs"),
+    path("deployments/<int:pk>/revisions/", detail.revisions, name="deployment-revisions"),
+    path("deployments/<int:pk>/manifests/", detail.manifests, name="deployment-manifests"),
+    path("deployments/<int:pk>/prompt/", prompting.prompt, name="deployment-prompt"),
+    path("deployments/<int:pk>/stop/", actions.act, {"action": "stop"}, name="deployment-stop"),
+    path("deployments/<int:pk>/start/", actions.act, {"action": "start"}, name="deployment-start"),
+    path("deployments/<int:pk>/delete/", actions.act, {"action": "delete"}, name="deployment-delete"),
+    path("catalogue/", catalogue.catalogue, name="catalogue"),
+    path("approvals/", approving.inbox, name="approvals"),
+    path("approvals/<int:pk>/", approving.decide, name="approvals-decide"),
+    path("quotas/", quotas.quotas, name="quotas"),
+    path("quotas/grant/", quotas.grant, name="quotas-grant"),
+    path("capacity/", places.capacity, name="capacity"),
+    path("cluster/", places.cluster, name="cluster"),
+    path("account/", account.account, name="account"),
+    path("account/tokens/<int:pk>/revoke/", account.revoke, name="account-revoke"),
+]

@@ -1,0 +1,1 @@
+"""Pages: HTTP in, services and querysets behind, templates out."""

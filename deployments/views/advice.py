@@ -1,0 +1,159 @@
+"""What stands beside the request form: whether it fits, other ways to run it, quota and who decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployments.engine.facts import ModelFacts
+from deployments.engine.options import splits
+from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit
+from deployments.engine.weights import weights_bytes
+from deployments.models import Flavor
+from deployments.preflight.facts import FlavorFacts
+from deployments.services import facts as fact_rows
+from deployments.services.holds import Usage
+from deployments.services.requests import PreflightResult
+from deployments.spec import DeploymentSpec
+
+HOURS_A_MONTH = 730
+FP8_CAPABILITY = 8.9
+WORDS = {
+    FitState.FITS: ("fits", "green", "dot"),
+    FitState.TIGHT: ("tight", "yellow", "triangle"),
+    FitState.NO: ("does not fit", "red", "cross"),
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """Another way to run the same model: what to set, whether it fits, and what it costs a month."""
+
+    label: str
+    word: str
+    tone: str
+    shape: str
+    at_once: int
+    free: int | None
+    month: float
+    sets: str = ""
+    current: bool = False
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Everything in the side panel; empty before a model is named."""
+
+    fit: Fit | None = None
+    model: ModelFacts | None = None
+    weights_bytes: int | None = None
+    word: str = ""
+    tone: str = "grey"
+    shape: str = "ring"
+    gpus: int = 0
+    flavor: str = ""
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    ways: list[Way] = field(default_factory=list)
+    quota: Usage | None = None
+    needed: int = 0
+    approval: str = ""
+
+    @property
+    def known(self) -> bool:
+        """True when there is something to say."""
+        return self.fit is not None or self.model is not None or bool(self.approval)
+
+    @property
+    def bar_label(self) -> str:
+        """The bar in words."""
+        return "GPU memory: " + ", ".join(f"{part['name']} {part['value']:.3g} GiB" for part in self.parts)
+
+
+def advice_of(result: PreflightResult, spec: DeploymentSpec | None) -> Advice:
+    """The side panel for one answer of preflight. Two queries for the flavors, when the model is known."""
+    estimate, model = result.fit, result.model_facts
+    word, tone, shape = WORDS[estimate.state] if estimate else ("", "grey", "ring")
+    rows = fact_rows.flavors(fact_rows.main_cluster()) if model and spec else {}
+    chosen = rows.get(spec.flavor) if spec else None
+    return Advice(
+        fit=estimate,
+        model=model,
+        weights_bytes=weights_bytes(model) if model else None,
+        word=word,
+        tone=tone,
+        shape=shape,
+        gpus=spec.gpus_per_replica if spec else 0,
+        flavor=chosen.label if chosen else "",
+        parts=bar_parts(estimate) if estimate else [],
+        ways=other_ways(model, spec, rows) if model and spec else [],
+        quota=result.quota,
+        needed=result.gpus,
+        approval=result.approval,
+    )
+
+
+def bar_parts(estimate: Fit) -> list[dict[str, Any]]:
+    """The memory of one GPU: weights, KV cache, overheads, and what stays outside vLLM's share."""
+    overhead = estimate.activation_gib + estimate.overhead_gib
+    kv = max(0.0, estimate.kv_gib)
+    left = max(0.0, estimate.total_gib - estimate.weights_gib - overhead - kv)
+    named = [
+        ("weights", "weights", estimate.weights_gib),
+        ("kv", "KV cache", kv),
+        ("over", "engine", overhead),
+        ("left", "left free", left),
+    ]
+    return [{"kind": kind, "name": name, "value": value, "label": f"{name}: {value:.3g} GiB"} for kind, name, value in named]
+
+
+def other_ways(model: ModelFacts, spec: DeploymentSpec, rows: dict[str, FlavorFacts]) -> list[Way]:
+    """The same model on every flavor, by the fewest GPUs that hold it; and with a smaller KV cache."""
+    prices = dict(Flavor.objects.values_list("slug", "price_per_hour"))
+    ways: list[Way] = []
+    for slug, row in rows.items():
+        if not row.enabled:
+            continue
+        size = spec.tensor_parallel if slug == spec.flavor else _fewest(model, spec, row)
+        for cache in ("", "fp8") if row.compute_capability >= FP8_CAPABILITY else ("",):
+            if cache and (spec.engine.args.get("kv-cache-dtype") or slug != spec.flavor):
+                continue
+            way = _way(model, spec, row, size, cache, float(prices.get(slug, 0)))
+            if way:
+                ways.append(way)
+    return sorted(ways, key=lambda way: (not way.current, way.word == "does not fit", way.month))[:7]
+
+
+def _fewest(model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts) -> int:
+    """The smallest tensor-parallel size that fits on this flavor; the largest possible where none does."""
+    sizes = splits(model, max(1, row.gpus_per_node)) or [1]
+    for size in sizes:
+        try:
+            if fit(model, row.gpu, {**spec.engine.args, "tensor-parallel-size": size}).state is not FitState.NO:
+                return size
+        except UnknownShapeError:
+            return 1
+    return sizes[-1]
+
+
+def _way(
+    model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts, size: int, cache: str, price: float
+) -> Way | None:
+    args = {**spec.engine.args, "tensor-parallel-size": size, **({"kv-cache-dtype": cache} if cache else {})}
+    try:
+        estimate = fit(model, row.gpu, args)
+    except UnknownShapeError:
+        return None
+    current = row.slug == spec.flavor and not cache
+    sets = {"flavor": row.slug, "tensor_parallel_size": str(size), **({"kv_cache_dtype": cache} if cache else {})}
+    word, tone, shape = WORDS[estimate.state]
+    return Way(
+        label=f"{size} × {row.label}" + (", fp8 KV" if cache else ""),
+        word=word,
+        tone=tone,
+        shape=shape,
+        at_once=int(estimate.concurrency) if estimate.state is not FitState.NO else 0,
+        free=row.free,
+        month=price * size * spec.replicas.max * HOURS_A_MONTH,
+        sets="" if current else "&".join(f"{name}={value}" for name, value in sets.items()),
+        current=current,
+    )

@@ -1,0 +1,202 @@
+"""Asking for a model: the form, its live advice, and one-click fixes. Works as a plain form too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+
+from deployments.findings import Finding
+from deployments.forms.request import STRATEGIES, DeploymentForm, initial_of, with_value
+from deployments.models import CatalogEntry, Deployment, Principal, Team
+from deployments.services import requests
+from deployments.services.errors import DomainError, RefusedError, StaleError
+from deployments.services.principals import principal_of
+from deployments.views.advice import Advice, advice_of
+from deployments.views.capacity_now import flavors_now
+from portal.lib.htmx import PortalRequest, signed_in
+
+DEFAULTS = {
+    "strategy": "standard",
+    "tensor_parallel_size": "1",
+    "replicas_min": "1",
+    "replicas_max": "1",
+    "gpu_memory_utilization": "0.9",
+}
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@signed_in
+def create(request: PortalRequest) -> HttpResponse:
+    """Ask for a new deployment."""
+    principal = principal_of(request)
+    if not Team.objects.writable_by(principal).exists():
+        return render(request, "pages/no_team.html", {"is_admin": principal.is_admin})
+    if request.method != "POST":
+        form = DeploymentForm(_first_values(request, principal), principal=principal)
+        return _page(request, form, _look(form, principal, strict=False), status=200)
+    data = _fixed(request.POST)
+    form = DeploymentForm(data, principal=principal)
+    if "set" in request.POST or "way" in request.POST:
+        return _page(request, form, _look(form, principal, strict=False), status=200)
+    spec = form.read()
+    if spec is not None and form.is_valid():
+        try:
+            deployment = requests.submit(
+                principal=principal,
+                team=form.cleaned_data["team"],
+                name=form.cleaned_data["name"],
+                spec=spec,
+                note=form.cleaned_data["note"],
+            )
+        except DomainError as error:
+            _show(form, error)
+        else:
+            messages.success(request, f"“{deployment.name}” is asked for.")
+            return redirect("deployment-detail", pk=deployment.pk)
+    return _page(request, form, _look(form, principal, strict=True), status=422)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@signed_in
+def edit(request: PortalRequest, pk: int) -> HttpResponse:
+    """Ask for a change: a new revision, which needs its own approval."""
+    principal = principal_of(request)
+    rows = Deployment.objects.writable_by(principal).select_related("team", "latest")
+    deployment = get_object_or_404(rows, pk=pk)
+    latest = deployment.latest
+    assert latest is not None  # Every deployment is written with its first revision.
+    if request.method != "POST":
+        values = {**initial_of(latest.spec), "team": deployment.team.slug, "name": deployment.name}
+        fix = request.GET.get("set", "")
+        name, _, value = fix.partition("=")
+        form = DeploymentForm(with_value(values, name, value) if value else values, principal=principal, deployment=deployment)
+        return _page(request, form, _look(form, principal, strict=False), status=200)
+    form = DeploymentForm(_fixed(request.POST), principal=principal, deployment=deployment)
+    if "set" in request.POST or "way" in request.POST:
+        return _page(request, form, _look(form, principal, strict=False), status=200)
+    spec = form.read()
+    if spec is not None and form.is_valid():
+        try:
+            revision = requests.revise(
+                principal=principal,
+                deployment=deployment,
+                spec=spec,
+                base_revision=_number(request.POST.get("base_revision")),
+                note=form.cleaned_data["note"],
+            )
+        except StaleError as error:
+            form.add_error(None, f"{error.message} What you typed is kept below; send it again to put it on top.")
+        except DomainError as error:
+            _show(form, error)
+        else:
+            messages.success(request, f"Revision {revision.number} of “{deployment.name}” is asked for.")
+            return redirect("deployment-detail", pk=deployment.pk)
+    return _page(request, form, _look(form, principal, strict=True), status=422)
+
+
+@require_POST
+@signed_in
+def preflight(request: PortalRequest, pk: int | None = None) -> HttpResponse:
+    """What can be said about the form as it stands: the side panel, and a message box per field."""
+    principal = principal_of(request)
+    deployment = None
+    if pk is not None:
+        rows = Deployment.objects.writable_by(principal).select_related("team", "latest")
+        deployment = get_object_or_404(rows, pk=pk)
+    form = DeploymentForm(_fixed(request.POST), principal=principal, deployment=deployment)
+    advice = _look(form, principal, strict=False)
+    return render(request, "parts/advice.html", _context(form, advice) | {"live": True})
+
+
+def _look(form: DeploymentForm, principal: Principal, *, strict: bool) -> Advice:
+    """Ask preflight about the form; before somebody has sent it, empty fields are not called mistakes."""
+    spec = form.read()
+    if not strict:
+        for name in ("name", "source_uri", "team"):
+            if not str(form.data.get(name, "") or form.initial.get(name, "")).strip():
+                form.errors.pop(name, None)
+    uri = form.spec_data()["source"]["uri"]
+    if spec is None and not uri:
+        return Advice()
+    team = form.cleaned_data.get("team") if hasattr(form, "cleaned_data") else None
+    try:
+        result = requests.preflight(
+            principal=principal,
+            team=form.deployment.team if form.deployment else team,
+            name=form.deployment.name if form.deployment else str(form.data.get("name", "")).strip(),
+            spec=spec if spec is not None else form.spec_data(),
+            deployment=form.deployment,
+        )
+    except DomainError as error:
+        _show(form, error)
+        return Advice()
+    untouched = {"name", "team"} if not strict and not str(form.data.get("name", "")).strip() else set()
+    if form.deployment:
+        untouched = {"name", "team"}
+    form.add_findings([*form.findings, *(f for f in result.findings if f.field not in untouched and f not in form.findings)])
+    return advice_of(result, spec)
+
+
+def _show(form: DeploymentForm, error: DomainError) -> None:
+    if isinstance(error, RefusedError) or error.findings:
+        form.add_findings(error.findings)
+        return
+    form.add_error(error.field if error.field in form.fields else None, error.message)
+
+
+def _page(request: PortalRequest, form: DeploymentForm, advice: Advice, *, status: int) -> HttpResponse:
+    return render(request, "pages/ask.html", _context(form, advice), status=status)
+
+
+def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
+    fields = {name: {"messages": form.messages_of(name)} for name in form.fields}
+    general: list[Finding] = [finding for finding in form.findings if not form.field_of(finding)]
+    latest = form.deployment.latest if form.deployment else None
+    return {
+        "form": form,
+        "fields": fields,
+        "general": general,
+        "advice": advice,
+        "deployment": form.deployment,
+        "base_revision": form.data.get("base_revision") or (latest.number if latest else ""),
+        "strategies": STRATEGIES,
+        "flavors": flavors_now(),
+        "catalogue": CatalogEntry.objects.filter(active=True),
+        "gateway": settings.GATEWAY_PUBLIC_URL,
+        "values": {name: form._text(name) for name in form.fields},
+    }
+
+
+def _first_values(request: PortalRequest, principal: Principal) -> dict[str, str]:
+    """What an empty form begins with; `?model=slug` takes a catalogue entry, `?team=` a team."""
+    values = dict(DEFAULTS)
+    teams = Team.objects.writable_by(principal).order_by("slug").values_list("slug", flat=True)
+    asked = request.GET.get("team", "")
+    values["team"] = asked if asked in teams else teams[0]
+    entry = CatalogEntry.objects.filter(active=True, slug=request.GET.get("model", "")).first()
+    if entry:
+        flavor = {"flavor": entry.flavor} if entry.flavor else {}
+        suggested = initial_of({"source": {"uri": entry.uri}, "engine": {"args": entry.args}, **flavor})
+        values |= {key: value for key, value in suggested.items() if value}
+        values["name"] = entry.slug[:40]
+    uri = request.GET.get("uri", "")
+    return values | ({"source_uri": uri[:600]} if uri else {})
+
+
+def _fixed(posted: Any) -> dict[str, str]:
+    """The posted form, with a pressed fix ("field=value") or other way (several, joined by "&") carried out."""
+    data = {key: posted[key] for key in posted}
+    for change in [str(posted.get("set", "")), *str(posted.get("way", "")).split("&")]:
+        name, _, value = change.partition("=")
+        if value:
+            data = with_value(data, name, value)
+    return data
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else 0

@@ -1,0 +1,161 @@
+"""What the cluster has of each flavor, and who holds it: one query each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import OuterRef, Subquery, Sum
+from django.db.models.functions import Coalesce, JSONObject
+
+from deployments.models import Deployment, Flavor, Node, Principal, QuotaAccount
+
+
+@dataclass(frozen=True)
+class FlavorNow:
+    """GPUs of one flavor: `in_use` by pods, `idle` reserved but without a pod, `block` the most free on one node."""
+
+    slug: str
+    name: str
+    memory_mib: int
+    price: float
+    total: int = 0
+    in_use: int = 0
+    idle: int = 0
+    block: int = 0
+    away: int = 0
+    per_node: int = 0
+
+    @property
+    def free(self) -> int:
+        """GPUs that nobody uses and nobody has reserved."""
+        return max(0, self.total - self.away - self.in_use - self.idle)
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """The parts of the bar."""
+        return [
+            {"kind": "use", "value": self.in_use, "label": f"{self.in_use} in use"},
+            {"kind": "idle", "value": self.idle, "label": f"{self.idle} reserved, idle"},
+            {"kind": "free", "value": self.free, "label": f"{self.free} free"},
+            {"kind": "other", "value": self.away, "label": f"{self.away} not available"},
+        ]
+
+    @property
+    def label(self) -> str:
+        """The bar in words."""
+        return f"{self.name}: {self.in_use} in use, {self.idle} reserved and idle, {self.free} free of {self.total}"
+
+
+@dataclass(frozen=True)
+class NodeNow:
+    """One GPU node: a tile per GPU, and who holds them (names of other teams left out)."""
+
+    name: str
+    product: str
+    ready: bool
+    cordoned: bool
+    allocatable: int
+    capacity: int
+    tiles: list[str] = field(default_factory=list)
+    holders: list[dict[str, Any]] = field(default_factory=list)
+    memory_mib: int = 0
+
+    @property
+    def free(self) -> int:
+        return self.tiles.count("free")
+
+    @property
+    def label(self) -> str:
+        used = sum(1 for tile in self.tiles if tile in {"use", "other"})
+        state = "" if self.ready else ", not ready"
+        return f"{self.name}: {used} of {self.allocatable} GPUs in use{', cordoned' if self.cordoned else ''}{state}"
+
+
+def flavors_now() -> list[FlavorNow]:
+    """Every flavor that is offered, with what the watcher last saw and what the ledger holds."""
+    reserved = QuotaAccount.objects.filter(flavor=OuterRef("pk")).values("flavor").annotate(n=Sum("reserved")).values("n")
+    nodes = Node.objects.filter(product=OuterRef("product")).values(
+        data=JSONObject(
+            allocatable="allocatable",
+            requested="requested",
+            ready="ready",
+            cordoned="unschedulable",
+            capacity="capacity",
+            holders="holders",
+        )
+    )
+    rows = (
+        Flavor.objects.filter(active=True)
+        .annotate(reserved=Coalesce(Subquery(reserved), 0), nodes=ArraySubquery(nodes))
+        .values("slug", "name", "memory_mib", "price_per_hour", "reserved", "nodes", "gpus_per_node")
+    )
+    return [_flavor(row) for row in rows]
+
+
+def _flavor(row: dict[str, Any]) -> FlavorNow:
+    nodes = row["nodes"]
+    usable = [node for node in nodes if node["ready"] and not node["cordoned"]]
+    ours = sum(holder.get("gpus", 0) for node in nodes for holder in node["holders"] if holder.get("deployment"))
+    total = sum(node["allocatable"] for node in nodes)
+    away = sum(max(0, n["allocatable"] - n["requested"]) for n in nodes if not (n["ready"] and not n["cordoned"]))
+    return FlavorNow(
+        slug=row["slug"],
+        name=row["name"],
+        memory_mib=row["memory_mib"],
+        price=float(row["price_per_hour"]),
+        total=total,
+        in_use=sum(node["requested"] for node in nodes),
+        # Never more than there is: a ledger ahead of a cluster that lost nodes must not draw past the bar's end.
+        idle=min(max(0, row["reserved"] - ours), max(0, total - sum(node["requested"] for node in nodes) - away)),
+        block=max((max(0, node["allocatable"] - node["requested"]) for node in usable), default=0),
+        away=away,
+        per_node=row["gpus_per_node"],
+    )
+
+
+def nodes_now(principal: Principal) -> list[NodeNow]:
+    """Every GPU node with a tile per GPU. Two queries: nodes, and the deployments whose names may be shown."""
+    nodes = list(Node.objects.filter(capacity__gt=0).order_by("product", "name"))
+    ids = {holder["deployment"] for node in nodes for holder in node.holders if holder.get("deployment")}
+    known: dict[int, dict[str, Any]] = {}
+    if ids:
+        visible = Deployment.objects.visible_to(principal).filter(pk__in=ids)
+        known = {row["pk"]: row for row in visible.values("pk", "name", "team__slug", "state")}
+    return [_node(node, known) for node in nodes]
+
+
+def _node(node: Node, known: dict[int, dict[str, Any]]) -> NodeNow:
+    tiles: list[str] = []
+    holders = []
+    for holder in node.holders:
+        gpus = int(holder.get("gpus", 0))
+        row = known.get(holder.get("deployment") or 0)
+        busy = row is None or row["state"] in {"Running", "Degraded"}
+        kind = ("use" if busy else "idle") if holder.get("deployment") else "other"
+        tiles += [kind] * gpus
+        holders.append(
+            {
+                "gpus": gpus,
+                "kind": kind,
+                "pk": row["pk"] if row else None,
+                "name": row["name"] if row else ("another team" if holder.get("deployment") else "not Slipway's"),
+                "team": row["team__slug"] if row else "",
+                "pod": holder.get("pod", "") if row else "",
+            }
+        )
+    tiles += ["other"] * max(0, node.requested - len(tiles))
+    usable = node.ready and not node.unschedulable
+    tiles += ["free" if usable else "off"] * max(0, node.allocatable - len(tiles))
+    return NodeNow(
+        name=node.name,
+        product=node.product,
+        ready=node.ready,
+        cordoned=node.unschedulable,
+        allocatable=node.allocatable,
+        capacity=node.capacity,
+        tiles=tiles,
+        holders=holders,
+        memory_mib=node.memory_mib,
+    )

@@ -1,0 +1,151 @@
+"""The page of one deployment and its tabs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from django.db.models import Sum
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.views.decorators.http import require_safe
+from django.views.decorators.vary import vary_on_headers
+
+from deployments.models import Approval, Deployment, Event, Principal, QuotaHold, Wanted
+from deployments.services import lifecycle, states
+from deployments.services.principals import principal_of
+from deployments.views import present
+from portal.lib.htmx import PortalRequest, page_or_partial, signed_in
+from portal.lib.pages import keyset_page
+
+TIMELINE = 30
+
+
+def visible(principal: Principal, pk: int) -> Deployment:
+    """The deployment with the rows its page needs; 404 for strangers and for what is gone for good."""
+    rows = Deployment.objects.visible_to(principal).select_related(
+        "team", "cluster", "status", "created_by", "latest__flavor", "latest__author", "approved__flavor", "applied"
+    )
+    heavy = [f"{name}__objects_json" for name in ("latest", "approved", "applied")]
+    return get_object_or_404(rows.defer(*heavy), pk=pk)
+
+
+def header(principal: Principal, row: Deployment, tab: str) -> dict[str, Any]:
+    """What stands above every tab."""
+    approval = None
+    if row.latest_id:
+        approval = Approval.objects.filter(revision=row.latest_id).select_related("actor").order_by("-pk").first()
+    operable = lifecycle.may_operate(principal, row)
+    member = Deployment.objects.writable_by(principal).filter(pk=row.pk).exists()
+    started = row.approved_id is not None or row.state == Deployment.State.AWAITING_QUOTA
+    return {
+        "d": row,
+        "tab": tab,
+        "approval": approval,
+        "endpoint": present.endpoint(row),
+        "may_edit": member and row.wanted != Wanted.DELETED,
+        "may_stop": operable and row.wanted == Wanted.RUNNING and started,
+        "may_start": operable and row.wanted == Wanted.STOPPED,
+        "may_delete": operable and row.wanted != Wanted.DELETED,
+        "may_prompt": row.state in {Deployment.State.RUNNING, Deployment.State.DEGRADED},
+    }
+
+
+@require_safe
+@signed_in
+@vary_on_headers("HX-Request")
+def detail(request: PortalRequest, pk: int) -> HttpResponse:
+    """Is it serving, if not why, what do I press."""
+    principal = principal_of(request)
+    row = visible(principal, pk)
+    observed = states.observed_of(row)
+    context = header(principal, row, "overview")
+    holds = QuotaHold.objects.filter(deployment=row, gpus__gt=0).select_related("account__flavor")
+    quota = list(holds.annotate(team_reserved=Sum("account__reserved")))
+    context |= {
+        "steps": present.steps(row, observed, context["approval"]),
+        "replicas": present.replicas(observed),
+        "serving": sum(1 for pod in observed.live_pods if pod.ready) if observed else 0,
+        "fix": present.fix_of(row) if context["may_edit"] else None,
+        "holds": quota,
+        "events": Event.objects.filter(deployment=row).select_related("actor")[:TIMELINE],
+        "observed_at": row.status.observed_at if observed else None,
+    }
+    return render(request, page_or_partial(request, "deployments/detail.html#live"), context)
+
+
+@require_safe
+@signed_in
+def logs(request: PortalRequest, pk: int) -> HttpResponse:
+    """Logs of its pods, and what the cluster said about them."""
+    principal = principal_of(request)
+    row = visible(principal, pk)
+    observed = states.observed_of(row)
+    pods = present.replicas(observed)
+    chosen = next((pod for pod in pods if pod.name == request.GET.get("pod")), pods[-1] if pods else None)
+    asked = request.GET.get("container", "")
+    containers = chosen.containers if chosen else []
+    fallback = next((name for name in containers if name == "kserve-container"), containers[0] if containers else "")
+    events = sorted(observed.events, key=lambda e: e.last_seen.timestamp() if e.last_seen else 0, reverse=True) if observed else []
+    context = header(principal, row, "logs") | {
+        "pods": pods,
+        "pod": chosen,
+        "container": asked if asked in containers else fallback,
+        "previous": request.GET.get("previous") == "1",
+        "events": events[:200],
+        "observed_at": row.status.observed_at if observed else None,
+    }
+    return render(request, "deployments/logs.html", context)
+
+
+@require_safe
+@signed_in
+def revisions(request: PortalRequest, pk: int) -> HttpResponse:
+    """Every revision with what it changed, who asked and who approved."""
+    principal = principal_of(request)
+    row = visible(principal, pk)
+    rows = row.revisions.select_related("author", "flavor").prefetch_related("approvals__actor").defer("objects_json")
+    page = keyset_page(rows, order=("-number",), after=request.GET.get("after", ""), before=request.GET.get("before", ""), size=20)
+    listed = []
+    for index, revision in enumerate(page.rows):
+        older = page.rows[index + 1] if index + 1 < len(page.rows) else None
+        if older is None and revision.number > 1:
+            older = row.revisions.filter(number=revision.number - 1).defer("objects_json").first()
+        changes = present.differences(older.spec, revision.spec) if older else None
+        listed.append({"revision": revision, "changes": changes, "older": older})
+    return render(request, "deployments/revisions.html", header(principal, row, "revisions") | {"page": page, "listed": listed})
+
+
+@require_safe
+@signed_in
+def manifests(request: PortalRequest, pk: int) -> HttpResponse:
+    """What is wanted on the cluster, what Slipway put there, and what the cluster says of it."""
+    principal = principal_of(request)
+    row = visible(principal, pk)
+    number = request.GET.get("revision", "")
+    chosen = row.revisions.filter(number=int(number)).first() if number.isascii() and number.isdigit() and len(number) < 9 else None
+    revision = chosen or row.revisions.first()
+    observed = states.observed_of(row)
+    objects = revision.objects_json if revision else []
+    if request.GET.get("format") == "yaml" and revision:
+        response = HttpResponse(_yaml_all(objects), content_type="application/yaml; charset=utf-8")
+        response["Content-Disposition"] = f'attachment; filename="{row.name}-revision-{revision.number}.yaml"'
+        return response
+    context = header(principal, row, "manifests") | {
+        "revision": revision,
+        "numbers": row.revisions.values_list("number", flat=True)[:50],
+        "objects": [{"kind": item.get("kind"), "name": item.get("metadata", {}).get("name"), "yaml": _yaml(item)} for item in objects],
+        "inventory": row.inventory.select_related("revision").defer("revision__objects_json").order_by("kind", "name"),
+        "service": observed.service if observed else None,
+        "workloads": observed.workloads if observed else (),
+        "observed_at": row.status.observed_at if observed else None,
+    }
+    return render(request, "deployments/manifests.html", context)
+
+
+def _yaml(item: Any) -> str:
+    return str(yaml.safe_dump(item, sort_keys=False, allow_unicode=True, width=110))
+
+
+def _yaml_all(objects: list[Any]) -> str:
+    return "---\n".join(_yaml(item) for item in objects)

@@ -1,0 +1,74 @@
+"""What stands around every page, in one query: the person's teams, the cluster's freshness, what waits for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import Count, OuterRef, Subquery, Value
+from django.db.models.functions import Coalesce, JSONObject
+from django.utils.dateparse import parse_datetime
+
+from deployments.models import Cluster, Membership, Principal, Team, User
+from deployments.views.inbox import undecided
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Plain values for the sidebar and the top bar."""
+
+    teams: list[dict[str, Any]] = field(default_factory=list)
+    leads: bool = False
+    is_admin: bool = False
+    waiting: int = 0
+    seen_at: datetime | None = None
+    trouble: str = ""
+
+    @property
+    def decides(self) -> bool:
+        """True for people whose word requests wait for."""
+        return self.is_admin or self.leads
+
+
+def frame_of(user: User) -> Frame:
+    """Read the frame for one person."""
+    principal = Principal(user=user)
+    teams = Team.objects.visible_to(principal).active()
+    role = Membership.objects.filter(team=OuterRef("pk"), user=user).values("role")[:1]
+    row = (
+        User.objects.filter(pk=user.pk)
+        .annotate(
+            frame_teams=ArraySubquery(
+                teams.order_by("slug").values(
+                    data=JSONObject(slug="slug", name="name", role=Coalesce(Subquery(role), Value("")))
+                )
+            ),
+            frame_waiting=Coalesce(Subquery(_count(undecided(principal))), 0),
+            frame_cluster=ArraySubquery(
+                Cluster.objects.order_by("pk").values(data=JSONObject(seen="seen_at", trouble="trouble"))[:1]
+            ),
+        )
+        .values("frame_teams", "frame_waiting", "frame_cluster")
+        .first()
+    )
+    if row is None:
+        return Frame()
+    cluster = row["frame_cluster"][0] if row["frame_cluster"] else {"seen": None, "trouble": ""}
+    return Frame(
+        teams=row["frame_teams"],
+        leads=any(team["role"] == Membership.Role.LEAD for team in row["frame_teams"]),
+        is_admin=principal.is_admin,
+        waiting=row["frame_waiting"],
+        seen_at=parse_datetime(cluster["seen"]) if cluster["seen"] else None,
+        trouble=cluster["trouble"],
+    )
+
+
+def _count(rows: Any) -> Any:
+    """`rows` counted, as a subquery of one value."""
+    return rows.order_by().annotate(one=Value(1)).values("one").annotate(n=Count("pk")).values("n")
+
+
+

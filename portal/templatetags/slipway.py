@@ -1,0 +1,230 @@
+"""How pages say states, times, sizes and numbers: one place for each."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from django import template
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+register = template.Library()
+
+# Every state has a word, a tone and a shape; never the colour alone.
+STATES: dict[str, tuple[str, str, str]] = {
+    "Draft": ("Draft", "grey", "ring"),
+    "AwaitingApproval": ("Waits for approval", "purple", "diamond"),
+    "AwaitingQuota": ("Waits for quota", "purple", "diamond"),
+    "Queued": ("Queued", "azure", "turning"),
+    "Applying": ("Applying", "azure", "turning"),
+    "Downloading": ("Downloading", "azure", "turning"),
+    "Starting": ("Starting", "azure", "turning"),
+    "Running": ("Running", "green", "dot"),
+    "Degraded": ("Degraded", "yellow", "triangle"),
+    "Stalled": ("Stalled", "yellow", "triangle"),
+    "Asleep": ("Asleep", "grey", "moon"),
+    "Blocked": ("Blocked", "red", "octagon"),
+    "Failed": ("Failed", "red", "cross"),
+    "Stopping": ("Stopping", "azure", "turning"),
+    "Stopped": ("Stopped", "grey", "square"),
+    "Deleting": ("Deleting", "azure", "turning"),
+    "Deleted": ("Deleted", "grey", "square"),
+    "Rejected": ("Rejected", "red", "cross"),
+    "Expired": ("Expired", "grey", "ring"),
+}
+LEVELS: dict[str, tuple[str, str]] = {
+    "info": ("info-circle", "grey"),
+    "good": ("circle-check", "green"),
+    "warning": ("alert-triangle", "yellow"),
+    "bad": ("alert-circle", "red"),
+}
+SEVERITIES: dict[str, tuple[str, str]] = {
+    "error": ("alert-circle", "red"),
+    "warning": ("alert-triangle", "yellow"),
+    "info": ("info-circle", "grey"),
+    "success": ("circle-check", "green"),
+    "debug": ("info-circle", "grey"),
+}
+
+
+@register.simple_tag
+def icon(name: str, extra: str = "") -> SafeString:
+    """A line icon in the colour of its text; it says nothing to a screen reader."""
+    return format_html(
+        '<svg class="icon {}" aria-hidden="true"><use href="{}#i-{}"/></svg>',
+        extra,
+        static("vendor/icons/icons.svg"),
+        name,
+    )
+
+
+@register.simple_tag
+def shape(name: str) -> SafeString:
+    """The small shape that stands for a state beside its word."""
+    return format_html('<svg aria-hidden="true"><use href="{}#{}"/></svg>', static("shapes.svg"), name)
+
+
+@register.simple_tag
+def state_badge(state: str, word: str = "", size: str = "") -> SafeString:
+    """A deployment's state as word, colour and shape; `word` may say more, as "Downloading 63 %"."""
+    label, tone, form = STATES.get(state, (state, "grey", "ring"))
+    return badge(tone, form, word or label, size)
+
+
+@register.simple_tag
+def badge(tone: str, form: str, word: str, size: str = "") -> SafeString:
+    """A pill of any tone and shape."""
+    return format_html(
+        '<span class="state t-{} {}" data-shape="{}">{}{}</span>', tone, size, form, shape(form), word
+    )
+
+
+@register.filter
+def state_tone(state: str) -> str:
+    """The tone of a state, as green."""
+    return STATES.get(state, ("", "grey", ""))[1]
+
+
+@register.filter
+def state_word(state: str) -> str:
+    """The word of a state, as people read it."""
+    return STATES.get(state, (state, "", ""))[0]
+
+
+@register.filter
+def level_icon(level: str) -> str:
+    """The icon of a timeline level or a finding's severity."""
+    return LEVELS.get(level, SEVERITIES.get(level, ("info-circle", "grey")))[0]
+
+
+@register.filter
+def level_tone(level: str) -> str:
+    """The tone of a timeline level, a finding's severity or a message tag."""
+    return LEVELS.get(level, SEVERITIES.get(level, ("info-circle", "grey")))[1]
+
+
+@register.filter
+def ago(value: datetime | str | None) -> SafeString | str:
+    """A time, relative up to a day and exact on hover (the browser turns it into its own zone)."""
+    moment = _moment(value)
+    if moment is None:
+        return "–"
+    age = timezone.now() - moment
+    text = f"{short_span(age)} ago" if timedelta() <= age < timedelta(days=1) else f"{moment:%-d %b %Y}"
+    return format_html('<time datetime="{}" data-form="ago" title="{}">{}</time>', moment.isoformat(), _exact(moment), text)
+
+
+@register.filter
+def clock(value: datetime | str | None) -> SafeString | str:
+    """A time of day; before yesterday the date."""
+    moment = _moment(value)
+    if moment is None:
+        return "–"
+    recent = timezone.now() - moment < timedelta(days=1)
+    text = f"{moment:%H:%M:%S}" if recent else f"{moment:%-d %b %Y}"
+    return format_html(
+        '<time datetime="{}" data-form="clock" title="{}">{}</time>', moment.isoformat(), _exact(moment), text
+    )
+
+
+@register.filter
+def span(value: Any) -> str:
+    """A length of time in seconds (or a timedelta) as people say it: 41 s, 3 min, 2 h."""
+    if isinstance(value, timedelta):
+        return short_span(value)
+    return short_span(timedelta(seconds=float(value))) if isinstance(value, int | float) else "–"
+
+
+def short_span(length: timedelta) -> str:
+    """41 s, 3 min, 2 h, 3 d: one unit, rounded down."""
+    seconds = max(0, int(length.total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+@register.filter
+def num(value: Any) -> str:
+    """A count with thousands marked; a dash for what is not known."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return "–" if value in (None, "") else str(value)
+    return f"{value:,}" if isinstance(value, int) else sig(value)
+
+
+@register.filter
+def sig(value: Any) -> str:
+    """A measured number with three significant digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    rounded = round(value, 2 - math.floor(math.log10(abs(value))))
+    return f"{rounded:,.{digits}f}"
+
+
+@register.filter
+def gib(value: Any) -> str:
+    """Bytes in GiB with three significant digits, without the unit."""
+    return sig(value / 1024**3) if isinstance(value, int | float) else "–"
+
+
+@register.filter
+def mib_as_gib(value: Any) -> str:
+    """MiB in GiB, without the unit."""
+    return sig(value / 1024) if isinstance(value, int | float) else "–"
+
+
+@register.filter
+def epoch_ms(value: datetime | None) -> str:
+    """Milliseconds since 1970, for scripts; empty when there is no time."""
+    return str(int(value.timestamp() * 1000)) if value else ""
+
+
+@register.filter
+def model_name(uri: str) -> str:
+    """The part of a model address that people call the model: the last one."""
+    return str(uri).rstrip("/").rpartition("/")[2] or str(uri)
+
+
+@register.filter
+def pretty_json(value: Any) -> str:
+    """JSON with two spaces, for reading."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+@register.filter
+def item(mapping: Any, key: Any) -> Any:
+    """The value under `key`, or nothing."""
+    return mapping.get(key, "") if isinstance(mapping, Mapping) else ""
+
+
+@register.inclusion_tag("_bar.html")
+def bar(parts: list[Mapping[str, Any]], label: str, thick: str = "") -> dict[str, Any]:
+    """A stacked bar from parts {"kind", "value", "label"}; widths are in per mille of the whole."""
+    total = sum(max(0.0, float(part["value"])) for part in parts) or 1.0
+    drawn, at = [], 0.0
+    for part in parts:
+        width = max(0.0, float(part["value"])) / total * 1000
+        drawn.append({**part, "x": f"{at:.2f}", "width": f"{width:.2f}"})
+        at += width
+    return {"parts": drawn, "label": label, "thick": thick}
+
+
+def _moment(value: datetime | str | None) -> datetime | None:
+    moment = parse_datetime(value) if isinstance(value, str) and value else value
+    if not isinstance(moment, datetime):
+        return None
+    return moment if timezone.is_aware(moment) else timezone.make_aware(moment)
+
+
+def _exact(moment: datetime) -> str:
+    return f"{timezone.localtime(moment):%-d %B %Y, %H:%M:%S %Z}"

@@ -1,0 +1,191 @@
+// What every page needs: theme, menus, dialogs, toasts, copying, times, keys, one-click fixes, and live refresh.
+"use strict";
+(() => {
+  const $ = (selector, root = document) => root.querySelector(selector);
+  const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const on = (type, run, options) => document.addEventListener(type, run, options);
+
+  // Morphing keeps what a person is typing, and open menus and details.
+  if (window.Idiomorph) {
+    Object.assign(Idiomorph.defaults, { ignoreActiveValue: true });
+    Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) =>
+      !(name === "open" && (node.tagName === "DETAILS" || node.tagName === "DIALOG"));
+  }
+
+  // ---- theme
+  const applyTheme = (theme) => {
+    if (theme) { localStorage.setItem("slipway-theme", theme); document.documentElement.dataset.bsTheme = theme; }
+    else { localStorage.removeItem("slipway-theme"); delete document.documentElement.dataset.bsTheme; }
+    markTheme();
+  };
+  const markTheme = () => {
+    const theme = document.documentElement.dataset.bsTheme || "";
+    $$("[data-theme-choice]").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.themeChoice === theme)));
+  };
+
+  // ---- toasts and the live region
+  const say = (text) => { const region = $("#live-region"); if (region) region.textContent = text; };
+  const toast = (text, tone = "grey") => {
+    const template = $("#toast-template");
+    const node = template.content.firstElementChild.cloneNode(true);
+    node.classList.add(`t-${tone}`);
+    $("[data-text]", node).textContent = text;
+    $("#toasts").append(node);
+    setTimeout(() => node.remove(), 8000);
+  };
+  window.slipway = { toast, say };
+
+  // ---- times: relative up to a day, exact on hover, in the viewer's zone
+  const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+  const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+  const short = (seconds) => {
+    const s = Math.max(0, Math.round(seconds));
+    if (s < 60) return `${s} s`;
+    if (s < 3600) return `${Math.floor(s / 60)} min`;
+    return `${Math.floor(s / 3600)} h`;
+  };
+  let skew = 0; // the server's clock minus ours, in ms
+  const now = () => Date.now() + skew;
+  const write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+  const times = (root = document) => $$("time[datetime]", root).forEach((node) => {
+    const at = Date.parse(node.dateTime);
+    if (Number.isNaN(at)) return;
+    if (!node.dataset.exact) { node.dataset.exact = "1"; node.title = exact.format(at); }
+    if (node.dataset.form === "clock") { write(node, now() - at < 86400000 ? clock.format(at) : day.format(at)); return; }
+    if (node.dataset.form !== "ago") return;
+    const age = (now() - at) / 1000;
+    write(node, age < -1 ? `in ${short(-age)}` : age < 86400 ? `${short(age)} ago` : day.format(at));
+  });
+  const freshness = () => $$("[data-seen]").forEach((node) => {
+    const seen = Number(node.dataset.seen);
+    const label = $("[data-label]", node);
+    if (!seen) return;
+    const age = (now() - seen) / 1000;
+    const lost = node.dataset.trouble === "1";
+    const tone = lost ? "red" : age < 45 ? "green" : "yellow";
+    node.className = node.className.replace(/\bt-\w+/, `t-${tone}`);
+    const use = $("use", node);
+    const shape = { red: "cross", green: "dot", yellow: "triangle" }[tone];
+    use.setAttribute("href", use.getAttribute("href").replace(/#.*/, `#${shape}`));
+    write(label, lost ? `cluster: not reached for ${short(age)}` : tone === "green" ? `cluster: live, ${short(age)} ago` : `cluster: last seen ${short(age)} ago`);
+    document.body.classList.toggle("cluster-stale", tone !== "green");
+  });
+  const tick = () => { times(); freshness(); };
+  setInterval(tick, 5000);
+
+  // ---- dialogs: what a link would open as a page is shown in a box
+  on("htmx:afterSwap", (event) => {
+    if (event.detail.target.id === "dialog-body") { const box = $("#dialog"); if (!box.open) box.showModal(); }
+    times(event.detail.target);
+    markTheme();
+  });
+  on("htmx:oobAfterSwap", (event) => times(event.detail.target));
+  on("htmx:responseError", (event) => toast(event.detail.xhr.status === 404 ? "This is not here any more." : "That did not work. The page may be out of date: reload it.", "red"));
+  on("htmx:sendError", () => toast("Slipway cannot be reached just now. Nothing was lost; try again in a moment.", "red"));
+  // A person reads forms again with their mistakes marked: swap those answers too.
+  on("htmx:beforeSwap", (event) => { if (event.detail.xhr.status === 422) { event.detail.shouldSwap = true; event.detail.isError = false; } });
+
+  // ---- one-click fixes: put a value into its field, or into the expert flags
+  const setField = (form, name, value) => {
+    const field = form.elements[name];
+    if (field && field.type === "checkbox") field.checked = value === "true";
+    else if (field) field.value = value;
+    else {
+      const flags = form.elements.args;
+      const flag = `--${name.replaceAll("_", "-")}`;
+      const kept = flags.value.split("\n").filter((line) => line.trim() && !line.trim().startsWith(`${flag}=`) && line.trim() !== flag);
+      flags.value = [...kept, `${flag}=${value}`].join("\n");
+      flags.closest("details")?.setAttribute("open", "");
+    }
+    const target = field instanceof RadioNodeList ? form : field || form.elements.args;
+    target.dispatchEvent(new Event("change", { bubbles: true }));
+    target.focus?.({ preventScroll: true });
+    say(`Set to ${value}`);
+  };
+
+  on("click", (event) => {
+    const hit = (selector) => event.target.closest?.(selector);
+    let node;
+    if ((node = hit("[data-theme-choice]"))) applyTheme(node.dataset.themeChoice);
+    if ((node = hit("[data-close]"))) { const box = node.closest("dialog"); if (box) { event.preventDefault(); box.close(); } else node.closest("[data-dismiss]")?.remove(); }
+    if ((node = hit("[data-dialog]"))) { event.preventDefault(); $(`#${node.dataset.dialog}`).showModal(); }
+    if ((node = hit("[data-set-field]")) && node.form) { event.preventDefault(); setField(node.form, node.dataset.setField, node.dataset.setValue); }
+    if ((node = hit("[data-copy]"))) {
+      const source = $(node.dataset.copy);
+      navigator.clipboard?.writeText(source.value ?? source.textContent).then(() => toast("Copied.", "green"), () => toast("The browser did not allow copying.", "yellow"));
+    }
+    if ((node = hit("[data-set-many]")) && node.form) {
+      event.preventDefault();
+      new URLSearchParams(node.dataset.setMany).forEach((value, name) => setField(node.form, name, value));
+    }
+    if (event.target.nodeName === "DIALOG") event.target.close();
+    $$("details.menu[open]").forEach((menu) => { if (!menu.contains(event.target)) menu.open = false; });
+  });
+
+  on("input", (event) => $$(`[data-mirror="${event.target.id}"]`).forEach((node) => { node.textContent = event.target.value || "name"; }));
+
+  on("change", (event) => event.target.closest?.("form[data-submit-on-change]")?.requestSubmit());
+
+  // ---- keys
+  const goto = { d: "deployments", o: "overview", c: "capacity", a: "approvals", m: "metrics" };
+  let before = "";
+  on("keydown", (event) => {
+    if (event.key === "Escape") {
+      const menu = $("details.menu[open]");
+      if (menu) { menu.open = false; $("summary", menu).focus(); }
+    }
+    const typing = event.target.closest?.("input, textarea, select, [contenteditable]");
+    if (typing || event.ctrlKey || event.metaKey || event.altKey || $("dialog[open]")) return;
+    const link = (name) => $(`[data-key="${name}"]`);
+    if (event.key === "/") { event.preventDefault(); $("#find")?.focus(); }
+    else if (event.key === "?") { event.preventDefault(); $("#keys")?.showModal(); }
+    else if (event.key === "n" && before !== "g") link("new")?.click();
+    else if (before === "g" && goto[event.key]) link(goto[event.key])?.click();
+    else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      const rows = $$("[data-row-link]");
+      const at = rows.indexOf(document.activeElement);
+      if (at >= 0) { event.preventDefault(); rows[at + (event.key === "ArrowDown" ? 1 : -1)]?.focus(); }
+    }
+    before = event.key;
+    setTimeout(() => { before = ""; }, 900);
+  });
+
+  // ---- live: the stream only says what changed; each part then asks for itself again
+  const watched = (name) => $$("[data-watch]").filter((node) => node.dataset.watch.split(" ").some((w) => w === name || (w === "deployments" && name.startsWith("deployment:"))));
+  const due = new Map();
+  const refresh = (node) => {
+    if (!node.isConnected || due.has(node)) { due.set(node, true); return; }
+    htmx.trigger(node, "slipway:changed");
+    // At most three a second for one part; the last change is never lost.
+    due.set(node, false);
+    setTimeout(() => { const again = due.get(node); due.delete(node); if (again && node.isConnected) refresh(node); }, 350);
+  };
+  const changed = (names) => new Set(names.flatMap(watched)).forEach(refresh);
+  const listen = () => {
+    if (!document.body.dataset.live || !window.EventSource) return;
+    const stream = new EventSource(document.body.dataset.live);
+    let first = true;
+    stream.addEventListener("hello", (event) => {
+      skew = JSON.parse(event.data).now - Date.now();
+      if (!first) $$("[data-watch]").forEach(refresh);
+      first = false;
+    });
+    stream.addEventListener("changed", (event) => changed(JSON.parse(event.data)));
+    stream.addEventListener("cluster", (event) => {
+      const { seen, trouble, now: at } = JSON.parse(event.data);
+      skew = at - Date.now();
+      $$("[data-seen]").forEach((node) => { node.dataset.seen = seen; node.dataset.trouble = trouble ? "1" : ""; });
+      freshness();
+    });
+    stream.addEventListener("bye", () => stream.close());
+    addEventListener("pagehide", () => stream.close());
+  };
+
+  on("DOMContentLoaded", () => {
+    markTheme();
+    tick();
+    listen();
+    $$("#toasts [data-dismiss]").forEach((node) => { if (!node.classList.contains("t-red")) setTimeout(() => node.remove(), 8000); });
+  });
+})();
