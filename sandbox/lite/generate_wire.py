@@ -28,8 +28,8 @@ SPECIAL = {
 }  # fmt: skip
 PLACES = {
     "api": ("core/v1", "apps/v1", "batch/v1", "autoscaling/v1", "autoscaling/v2", "networking/v1", "policy/v1",
-            "rbac/v1", "coordination/v1", "events/v1", "discovery/v1", "storage/v1", "scheduling/v1", "authentication/v1",
-            "authorization/v1"),
+            "rbac/v1", "coordination/v1", "events/v1", "discovery/v1", "storage/v1", "scheduling/v1",
+            "authentication/v1", "authorization/v1"),
     "apimachinery": ("pkg/apis/meta/v1",),
 }  # fmt: skip
 _STRUCT = re.compile(r"^type (\w+) struct \{\n(.*?)^\}", re.M | re.S)

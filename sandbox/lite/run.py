@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import logging
 import socket
@@ -17,7 +16,7 @@ import uvicorn
 from sandbox.client import Client
 from sandbox.lite import bootstrap, certificates
 from sandbox.lite.cluster import Cluster
-from sandbox.lite.faults import ConnectionDropped, Faults
+from sandbox.lite.faults import Faults
 from sandbox.lite.server import ApiServer
 from sandbox.lite.storage import Change
 
@@ -38,7 +37,7 @@ class Settings:
     tls: bool = True
     faults: Faults = field(default_factory=Faults)
     signals: bool = True
-    on_ready: Callable[[str, Cluster], None] | None = None
+    on_ready: Callable[[str, Cluster, Callable[[], None]], None] | None = None
 
 
 class _Server(uvicorn.Server):
@@ -47,6 +46,10 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, cluster: Cluster) -> None:
         super().__init__(config)
         self._cluster = cluster
+
+    def stop(self) -> None:
+        """Ask for a graceful end."""
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End every watch, then stop."""
@@ -78,7 +81,6 @@ async def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
         log_config=None,
         backlog=512,
     )
-    logging.getLogger("uvicorn.error").addFilter(_hide_drops)
     server = _Server(config, cluster)
     chores = [asyncio.create_task(_chores(cluster))]
     client = Client.from_kubeconfig(settings.data / "admin.kubeconfig")
@@ -99,7 +101,7 @@ async def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
 
 
 async def _start_controllers(
-    server: uvicorn.Server,
+    server: _Server,
     settings: Settings,
     url: str,
     cluster: Cluster,
@@ -114,7 +116,7 @@ async def _start_controllers(
         controllers = importlib.import_module("sandbox.lite.controllers")
         tasks += await controllers.start(client, authority=authority.decode())
     if settings.on_ready is not None:
-        settings.on_ready(url, cluster)
+        settings.on_ready(url, cluster, server.stop)
 
 
 async def _chores(cluster: Cluster) -> None:
@@ -137,11 +139,3 @@ def _namespace_follower(cluster: Cluster, authority: bytes | None) -> Callable[[
             bootstrap.ensure_default_account(cluster, change.obj["metadata"]["name"], authority)
 
     return follow
-
-
-def _hide_drops(record: logging.LogRecord) -> bool:
-    """Keep injected connection drops out of the log."""
-    error = record.exc_info[1] if record.exc_info else None
-    with contextlib.suppress(AttributeError):
-        return not isinstance(error, ConnectionDropped)
-    return True

@@ -9,7 +9,7 @@ from typing import Any
 
 from sandbox.lite import discovery, errors, reading, removing, reviews, subresources, writing
 from sandbox.lite.cluster import Cluster
-from sandbox.lite.faults import Faults
+from sandbox.lite.faults import ConnectionDropped, Faults
 from sandbox.lite.logs import Logs
 from sandbox.lite.replies import Reply
 from sandbox.lite.requests import Request, parse
@@ -65,6 +65,9 @@ class ApiServer:
             reply = await self.faults.after(request, reply)
         except errors.StatusError as error:
             reply = Reply.error(error)
+        except ConnectionDropped:
+            await _drop(receive, send)
+            return
         await _send(reply, receive, send, headless=scope["method"] == "HEAD")
 
     async def answer(self, request: Request) -> Reply:
@@ -145,6 +148,12 @@ async def _send(reply: Reply, receive: Receive, send: Send, *, headless: bool) -
     await asyncio.gather(*pending, return_exceptions=True)
     if pump in done:
         pump.result()
+
+
+async def _drop(receive: Receive, send: Send) -> None:
+    """Close the connection without an answer. ASGI has no word for it: uvicorn's own object is reached for."""
+    send.__self__.transport.abort()  # type: ignore[attr-defined]
+    await _disconnected(receive)
 
 
 async def _pump(reply: Reply, send: Send) -> None:

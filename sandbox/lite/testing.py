@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ class RunningCluster:
     faults: Faults
     _cluster: Cluster
     _loop: asyncio.AbstractEventLoop = field(repr=False)
+    _stop: Callable[[], None] = field(repr=False)
 
     @property
     def kubeconfig(self) -> Path:
@@ -88,20 +89,22 @@ def running_cluster(
     server raised when it does not start within 30 s.
     """
     if folder is None:
-        with TemporaryDirectory(prefix="slipway-lite-") as temporary, running_cluster(
-            Path(temporary),
-            port=port,
-            tls=tls,
-            accounts=accounts,
-            manifests=manifests,
-            controllers=controllers,
-        ) as cluster:
+        with (
+            TemporaryDirectory(prefix="slipway-lite-") as temporary,
+            running_cluster(
+                Path(temporary),
+                port=port,
+                tls=tls,
+                accounts=accounts,
+                manifests=manifests,
+                controllers=controllers,
+            ) as cluster,
+        ):
             yield cluster
         return
     faults = Faults()
     ready: Queue[RunningCluster | BaseException] = Queue()
     sock = listen(port)
-    stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = []
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -113,14 +116,9 @@ def running_cluster(
             tls=tls,
             faults=faults,
             signals=False,
-            on_ready=lambda url, cluster: ready.put(RunningCluster(url, folder, faults, cluster, loop)),
+            on_ready=lambda url, cluster, stop: ready.put(RunningCluster(url, folder, faults, cluster, loop, stop)),
         )
-        task = asyncio.create_task(serve(settings, [sock]))
-        stop.append((loop, task))
-        try:
-            await task
-        except asyncio.CancelledError:
-            return
+        await serve(settings, [sock])
 
     def target() -> None:
         try:
@@ -137,6 +135,5 @@ def running_cluster(
         yield started
     finally:
         faults.clear()
-        loop, task = stop[0]
-        loop.call_soon_threadsafe(task.cancel)
+        started._loop.call_soon_threadsafe(started._stop)
         thread.join(10)
