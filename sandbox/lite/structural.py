@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -132,6 +133,8 @@ _COPIED = (
 
 def _json_schema(raw: Raw) -> Raw:
     result: Raw = {key: raw[key] for key in _COPIED if key in raw}
+    if "(?i)" in result.get("pattern", ""):
+        result["pattern"] = _any_case(result["pattern"])
     if raw.get("x-kubernetes-int-or-string"):
         result["type"] = ["integer", "string"]
     elif "type" in raw:
@@ -153,6 +156,12 @@ def _json_schema(raw: Raw) -> Raw:
     if isinstance(raw.get("additionalProperties"), dict):
         result["additionalProperties"] = _json_schema(raw["additionalProperties"])
     return result
+
+
+def _any_case(pattern: str) -> str:
+    """Spell out Go's `(?i)`, which JSON schema does not know inside a pattern."""
+    before, _, after = pattern.partition("(?i)")
+    return before + re.sub("[A-Za-z]", lambda letter: f"[{letter[0].lower()}{letter[0].upper()}]", after)
 
 
 def _causes(error: Any, obj: Obj) -> Iterator[Cause]:
