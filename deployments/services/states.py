@@ -84,8 +84,10 @@ def read_observed(stored: Mapping[str, Any]) -> Observed:
 
 
 def write_observed(observed: Observed) -> dict[str, Any]:
-    """An observation as JSON to store."""
+    """An observation as JSON to store; NUL, which PostgreSQL does not take, is left out of the cluster's texts."""
     plain: dict[str, Any] = msgspec.to_builtins(observed)
+    if b"\\u0000" in msgspec.json.encode(plain):
+        plain = _without_nul(plain)
     return plain
 
 
@@ -128,6 +130,16 @@ def probe_of(row: Deployment) -> rules.Probe | None:
         detail=str(stored.get("detail", "")),
         failures=int(stored.get("failures", 0)),
     )
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\x00", "")
+    if isinstance(value, dict):
+        return {_without_nul(name): _without_nul(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nul(item) for item in value]
+    return value
 
 
 def _rows() -> Any:

@@ -1,0 +1,109 @@
+"""The cluster's own row: whether it answers, which one it is, and what it can do."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models.functions import Now
+
+from deployments.kube.cluster import Cluster as Door
+from deployments.kube.errors import ClusterError
+from deployments.kube.kinds import Ref
+from deployments.models import Cluster
+
+logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 5.0
+LOOK_EVERY = 12  # beats between looks at identity and API groups
+ANSWER_SECONDS = 4.0
+KUBE_SYSTEM = Ref("v1", "Namespace", "", "kube-system")
+
+
+@dataclass(frozen=True)
+class Beat:
+    """One look at the API server; `uid` and `groups` are empty when they were not asked for."""
+
+    trouble: str = ""
+    version: str = ""
+    uid: str = ""
+    groups: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Heart:
+    """Asks the API server for a sign of life every five seconds, in a thread of its own."""
+
+    def __init__(self, door: Door, emit: Callable[[Beat], None]) -> None:
+        self._door = door
+        self._emit = emit
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop beating."""
+        self._stop.set()
+        self._thread.join(ANSWER_SECONDS + 1)
+
+    def _run(self) -> None:
+        beats = 0
+        while not self._stop.is_set():
+            beat = look(self._door, closely=beats % LOOK_EVERY == 0)
+            # After trouble the identity is looked at again: another cluster may answer now.
+            beats = 0 if beat.trouble else beats + 1
+            self._emit(beat)
+            self._stop.wait(BEAT_SECONDS)
+
+
+def look(door: Door, *, closely: bool) -> Beat:
+    """Ask for the version, and `closely` also for identity and API groups."""
+    try:
+        version = door.version(timeout=ANSWER_SECONDS)
+        if not closely:
+            return Beat(version=version)
+        system = door.read(KUBE_SYSTEM, timeout=ANSWER_SECONDS)
+        uid = system["metadata"]["uid"] if system else ""
+        return Beat(version=version, uid=uid, groups=door.groups(timeout=ANSWER_SECONDS))
+    except ClusterError as error:
+        return Beat(trouble=error.message)
+
+
+def main_cluster() -> Cluster:
+    """The row of the cluster that this installation works on, made at first use."""
+    row = Cluster.objects.order_by("pk").first()
+    return row if row is not None else Cluster.objects.get_or_create(name="main")[0]
+
+
+def record(row: Cluster, beat: Beat, *, blind: str) -> str:
+    """Store what a beat said; `blind` says what cannot be seen though the server answers. Returns the trouble."""
+    trouble = beat.trouble or blind
+    values: dict[str, Any] = {"trouble": trouble}
+    if not beat.trouble and beat.uid:
+        values |= _identity(row, beat)
+    if stranger := row.capabilities.get("stranger"):
+        trouble = values["trouble"] = f"Another cluster answers at the configured address (uid {stranger})."
+    if not trouble:
+        values["seen_at"] = Now()
+        if beat.version:
+            values["version"] = row.version = beat.version
+    Cluster.objects.filter(pk=row.pk).update(**values)
+    if trouble != row.trouble:
+        logger.warning("cluster: %s", trouble or "all is well")
+    row.trouble = trouble
+    return trouble
+
+
+def _identity(row: Cluster, beat: Beat) -> dict[str, Any]:
+    """The uid of the first contact stays: a server with another one is a stranger, and nothing is written to it."""
+    if not row.uid:
+        row.uid = beat.uid
+    stranger = {"stranger": beat.uid} if beat.uid != row.uid else {}
+    kept = {name: value for name, value in row.capabilities.items() if name != "stranger"}
+    row.capabilities = {**kept, "groups": beat.groups, **stranger}
+    return {"uid": row.uid, "capabilities": row.capabilities}

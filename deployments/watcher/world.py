@@ -1,0 +1,232 @@
+"""The cluster as it is known now: one writer feeds it, everything is found by the place of a service. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from deployments.kube.kinds import Ref
+from deployments.kube.observe import EventView, Observed, PodView, WorkloadView
+from deployments.kube.reflector import Changed, Key, Listed
+from deployments.watcher.seen import NodeSeen, OwnedSeen, ServiceSeen, followed, service_name_of
+
+Place = tuple[str, str]  # namespace and name of an InferenceService, and so of a deployment
+
+MOST_EVENTS = 30
+EVENTS_LIVE = timedelta(hours=1)
+LONGEST_TAIL = 24 * 1024
+
+_API = {item.kind.kind: item.kind.api_version for item in followed()}
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """A container that died, whose last words are wanted."""
+
+    namespace: str
+    pod: str
+    uid: str
+    container: str
+    restarts: int
+    previous: bool
+
+
+@dataclass
+class World:
+    """Everything seen. `dirty` places, `suspects` and `nodes_changed` are what nobody has looked at yet."""
+
+    services: dict[Key, ServiceSeen] = field(default_factory=dict)
+    pods: dict[Key, PodView] = field(default_factory=dict)
+    workloads: dict[Key, WorkloadView] = field(default_factory=dict)
+    events: dict[Key, EventView] = field(default_factory=dict)
+    nodes: dict[Key, NodeSeen] = field(default_factory=dict)
+    owned: dict[Ref, OwnedSeen] = field(default_factory=dict)
+    tails: dict[Key, tuple[Crash, str]] = field(default_factory=dict)
+    synced: set[str] = field(default_factory=set)
+    dirty: set[Place] = field(default_factory=set)
+    suspects: dict[Ref, str] = field(default_factory=dict)
+    nodes_changed: bool = False
+    _pods_at: dict[Place, set[Key]] = field(default_factory=lambda: defaultdict(set))
+    _workloads_at: dict[Place, set[Key]] = field(default_factory=lambda: defaultdict(set))
+    _events_at: dict[Place, set[Key]] = field(default_factory=lambda: defaultdict(set))
+
+    def take(self, signal: Listed[Any] | Changed[Any]) -> None:
+        """Take in a complete list or one change."""
+        if isinstance(signal, Changed):
+            self._put(signal.source, signal.key, signal.item)
+            return
+        for key in [key for key in self._keys(signal.source) if key not in signal.items]:
+            self._put(signal.source, key, None)
+        for key, item in signal.items.items():
+            self._put(signal.source, key, item)
+        self.synced.add(signal.source)
+
+    def observed(self, place: Place, deployment: str, *, complete: bool) -> Observed:
+        """Everything seen of one deployment; pods that another deployment of that name left behind are not its own."""
+        service = self.services.get(place)
+        pods = [pod for pod in self._in(self._pods_at, place, self.pods) if pod.deployment in {"", deployment}]
+        events = sorted(self._in(self._events_at, place, self.events), key=_last_seen)[-MOST_EVENTS:]
+        keys = [(pod.namespace, pod.name) for pod in pods]
+        return Observed(
+            service=service.view if service and service.view.deployment in {"", deployment} else None,
+            workloads=tuple(sorted(self._in(self._workloads_at, place, self.workloads), key=lambda work: work.name)),
+            pods=tuple(sorted(pods, key=lambda pod: pod.name)),
+            events=tuple(events),
+            log_tails={key[1]: self.tails[key][1] for key in keys if key in self.tails},
+            complete=complete,
+        )
+
+    def places(self) -> set[Place]:
+        """Every place at which something was seen."""
+        return {*self.services, *self._pods_at, *self._workloads_at}
+
+    def crashes(self, places: Iterable[Place]) -> list[Crash]:
+        """Containers that died at these places and whose last words were not read yet."""
+        found = []
+        for place in places:
+            for key in self._pods_at.get(place, ()):
+                crash = _crash(self.pods[key])
+                known = self.tails.get(key)
+                if crash is not None and (known is None or known[0] != crash):
+                    found.append(crash)
+        return found
+
+    def hear(self, crash: Crash, text: str) -> None:
+        """Keep the last words of a container, while its pod is there."""
+        key = (crash.namespace, crash.pod)
+        pod = self.pods.get(key)
+        if pod is not None and pod.uid == crash.uid:
+            self.tails[key] = (crash, text[-LONGEST_TAIL:])
+            self.dirty.add(_place_of_pod(pod))
+
+    def gpu_pods(self) -> list[PodView]:
+        """Every pod, ours or not, that holds GPUs of a node."""
+        return [pod for pod in self.pods.values() if pod.gpus and pod.node and pod.holds_gpus]
+
+    def forget_old_events(self, now: datetime) -> None:
+        """Drop events older than an hour, as the API server does."""
+        for key, event in list(self.events.items()):
+            if _last_seen(event) < now - EVENTS_LIVE:
+                self._put("Event", key, None)
+
+    def _keys(self, source: str) -> list[Key]:
+        store = self._stores().get(source)
+        if store is not None:
+            return list(store)
+        return [(ref.namespace, ref.name) for ref in self.owned if ref.kind == source]
+
+    def _put(self, source: str, key: Key, item: Any) -> None:
+        match source:
+            case "InferenceService":
+                self._put_service(key, item)
+            case "Pod":
+                self._put_pod(key, item)
+            case "Deployment":
+                self._index(self._workloads_at, self.workloads, key, item, _place_of_workload)
+            case "Event":
+                self._index(self._events_at, self.events, key, item, _place_of_event)
+            case "Node":
+                if self.nodes.get(key) != item:
+                    self.nodes_changed = True
+                _store(self.nodes, key, item)
+            case _:
+                self._put_owned(source, key, item)
+
+    def _put_service(self, key: Key, item: ServiceSeen | None) -> None:
+        if self.services.get(key) != item:
+            self.dirty.add(key)
+        _store(self.services, key, item)
+        self._put_owned("InferenceService", key, item.owned if item else None)
+
+    def _put_pod(self, key: Key, item: PodView | None) -> None:
+        before = self.pods.get(key)
+        if item is None or (before is not None and before.uid != item.uid):
+            self.tails.pop(key, None)
+        if _holding(before) != _holding(item):
+            self.nodes_changed = True
+        self._index(self._pods_at, self.pods, key, item, _place_of_pod)
+
+    def _put_owned(self, kind: str, key: Key, item: OwnedSeen | None) -> None:
+        """Remember an object of ours; one that went or whose fields changed hands is suspect."""
+        ref = Ref(_API[kind], kind, *key)
+        before = self.owned.get(ref)
+        if item is None:
+            if self.owned.pop(ref, None) is not None:
+                self.suspects[ref] = "gone"
+            return
+        if before != item:
+            self.suspects[ref] = f"{item.uid}/{item.managed}"
+        self.owned[ref] = item
+
+    def _index(self, index: dict[Place, set[Key]], store: dict[Key, Any], key: Key, item: Any, place_of: Any) -> None:
+        before = store.get(key)
+        if before == item:
+            return
+        for view in (before, item):
+            if view is not None and (place := place_of(view))[1]:
+                self.dirty.add(place)
+        if before is not None:
+            index[place_of(before)].discard(key)
+            if not index[place_of(before)]:
+                del index[place_of(before)]
+        if item is not None:
+            index[place_of(item)].add(key)
+        _store(store, key, item)
+
+    def _stores(self) -> Mapping[str, dict[Key, Any]]:
+        return {
+            "InferenceService": self.services,
+            "Pod": self.pods,
+            "Deployment": self.workloads,
+            "Event": self.events,
+            "Node": self.nodes,
+        }
+
+    @staticmethod
+    def _in(index: Mapping[Place, set[Key]], place: Place, store: Mapping[Key, Any]) -> list[Any]:
+        return [store[key] for key in index.get(place, ())]
+
+
+def slimmed(observed: Observed) -> Observed:
+    """The same without what only says when it was read: equal ones need not be written again."""
+    service = observed.service
+    return replace(observed, service=replace(service, resource_version="") if service else None, seen_at=None)
+
+
+def _store(store: dict[Key, Any], key: Key, item: Any) -> None:
+    if item is None:
+        store.pop(key, None)
+    else:
+        store[key] = item
+
+
+def _place_of_pod(pod: PodView) -> Place:
+    return pod.namespace, pod.service or service_name_of("Pod", pod.name)
+
+
+def _place_of_workload(work: WorkloadView) -> Place:
+    return work.namespace, work.service or service_name_of("Deployment", work.name)
+
+
+def _place_of_event(event: EventView) -> Place:
+    return event.namespace, service_name_of(event.kind, event.name)
+
+
+def _holding(pod: PodView | None) -> tuple[str, int]:
+    return (pod.node, pod.gpus) if pod is not None and pod.node and pod.gpus and pod.holds_gpus else ("", 0)
+
+
+def _last_seen(event: EventView) -> datetime:
+    return event.last_seen or datetime.min.replace(tzinfo=UTC)
+
+
+def _crash(pod: PodView) -> Crash | None:
+    for container in pod.containers:
+        if container.state == "terminated" and container.exit_code:
+            return Crash(pod.namespace, pod.name, pod.uid, container.name, container.restarts, previous=False)
+        if container.last_exit_code and not container.ready and container.state != "terminated":
+            return Crash(pod.namespace, pod.name, pod.uid, container.name, container.restarts, previous=True)
+    return None
