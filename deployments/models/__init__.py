@@ -5,7 +5,7 @@ from .audit import Event
 from .catalog import CatalogEntry, EngineProfile, ModelCheck
 from .cluster import Cluster, Flavor, Node
 from .convergence import AppliedObject, Intent, Status
-from .deployment import Approval, Deployment, Revision, Wanted
+from .deployment import Approval, Deployment, DeploymentQuerySet, Revision, RevisionQuerySet, Wanted
 from .quota import QuotaAccount, QuotaGrant, QuotaHold, Reservation
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "CatalogEntry",
     "Cluster",
     "Deployment",
+    "DeploymentQuerySet",
     "EngineProfile",
     "Event",
     "Flavor",
@@ -28,6 +29,7 @@ __all__ = [
     "QuotaHold",
     "Reservation",
     "Revision",
+    "RevisionQuerySet",
     "Status",
     "Team",
     "User",

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db.models.functions import Now
 
-from deployments.models import Deployment, Principal, Revision, Wanted
+from deployments.models import Deployment, DeploymentQuerySet, Principal, Revision, Wanted
 from deployments.services import events, holds, states, waiting
 from deployments.services.errors import (
     ConflictError,
@@ -127,7 +127,7 @@ def _waits_for_quota(row: Deployment) -> bool:
     return row.latest is not None and row.latest.verdict == Revision.Verdict.APPROVED
 
 
-def _operable(principal: Principal) -> Any:
+def _operable(principal: Principal) -> DeploymentQuerySet:
     if principal.is_admin and principal.may("write"):
         return Deployment.objects.alive().visible_to(principal)
     return Deployment.objects.writable_by(principal)
@@ -135,7 +135,7 @@ def _operable(principal: Principal) -> Any:
 
 def _locked(principal: Principal, deployment: Deployment, *, also_deleted: bool = False) -> Deployment:
     rows = _operable(principal).locked().select_related("team", "latest", "approved", "applied")
-    row: Deployment | None = rows.filter(pk=deployment.pk).first()
+    row = rows.filter(pk=deployment.pk).first()
     if row is None:
         if Deployment.objects.alive().visible_to(principal).filter(pk=deployment.pk).exists():
             raise NotAllowedError("Only members of the team may do this, and tokens with the scope “write”.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
 from django.utils import timezone
@@ -74,7 +75,7 @@ def _get(path: str) -> Reply:
 
 def _store(uri: str, revision: str, found: SourceCheck, known: ModelCheck | None) -> ModelCheck:
     now = timezone.now()
-    values = {
+    values: dict[str, Any] = {
         "result": found.code.value,
         "message": found.message[:500],
         "remedy": found.remedy[:500],

@@ -63,10 +63,7 @@ def preflight(
     deployment: Deployment | None = None,
 ) -> PreflightResult:
     """Check a wish without storing it; `deployment` when it would be an edit of that. May ask the hub once."""
-    if isinstance(spec, DeploymentSpec):
-        parsed, problems = spec, []
-    else:
-        parsed, problems = parse_spec(spec)
+    parsed, problems = (spec, []) if isinstance(spec, DeploymentSpec) else parse_spec(spec)
     findings = [problem.as_finding() for problem in problems]
     own = team if team is not None and _may_ask(principal, team) else None
     if own is None:

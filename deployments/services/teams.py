@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from datetime import datetime
 
 from django.db import IntegrityError, transaction
@@ -159,7 +160,7 @@ def change_grant(
     return row
 
 
-def _granted(principal: Principal, row: QuotaGrant, message: str, data: dict[str, object]) -> None:
+def _granted(principal: Principal, row: QuotaGrant, message: str, data: Mapping[str, object]) -> None:
     events.record(
         kind="quota_granted",
         message=message,

@@ -284,10 +284,10 @@ def test_the_database_refuses_a_self_approval(ann, team):
 
 def test_the_database_runs_nothing_unapproved(ann, team):
     deployment = ask(ann, team)
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     with pytest.raises(DatabaseError), transaction.atomic():
         Deployment.objects.filter(pk=deployment.pk).update(approved=deployment.latest)
-        with connection.cursor() as cursor:
-            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 @pytest.mark.parametrize("column", ["digest", "spec", "objects_json", "resolution", "gpus"])

@@ -105,7 +105,8 @@ class Churn:
             self.connection.rollback()
         except psycopg.DatabaseError as error:
             self.connection.rollback()
-            assert error.sqlstate == "SQ001", error
+            if error.sqlstate != "SQ001":
+                raise
             self.refused += 1
         else:
             self.held += delta

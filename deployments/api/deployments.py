@@ -1,0 +1,308 @@
+"""Deployments and everything that hangs below one."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from deployments.api import schemas, shapes
+from deployments.api.base import (
+    ID,
+    ApiViewSet,
+    PreconditionRequiredError,
+    body_of,
+    etag,
+    if_match,
+    keyset,
+    number_of,
+    word_of,
+)
+from deployments.models import Deployment, Revision
+from deployments.services import approvals, lifecycle, requests
+from deployments.services.errors import InvalidError, MissingError, RefusedError, StaleError
+from deployments.spec import DeploymentSpec
+from deployments.spec_errors import parse_spec
+
+PAGE = [
+    OpenApiParameter("limit", int, description="Rows per page, at most 200"),
+    OpenApiParameter("after", int, description="Only rows with a smaller id"),
+]
+IF_MATCH = OpenApiParameter(
+    "If-Match", str, OpenApiParameter.HEADER, description="The entity tag that GET answered with"
+)
+PROBLEMS = {401: schemas.Problem, 403: schemas.Problem, 404: schemas.Problem}
+WRITES = {**PROBLEMS, 409: schemas.Problem, 412: schemas.Problem, 422: schemas.Problem}
+
+
+class DeploymentViewSet(ApiViewSet):
+    """What teams want to run."""
+
+    scopes: ClassVar[dict[str, str]] = {"approve": "approve", "reject": "approve"}
+
+    @extend_schema(
+        operation_id="deployments_list",
+        parameters=[
+            *PAGE,
+            OpenApiParameter("team", str, description="Slug of a team"),
+            OpenApiParameter("state", str, enum=Deployment.State.values),
+            OpenApiParameter("name", str, description="Exact name"),
+        ],
+        responses={200: schemas.page_of(schemas.DeploymentAnswer), **PROBLEMS},
+    )
+    def list(self, request: Request) -> Response:
+        """The deployments one may see, newest first."""
+        rows = Deployment.objects.alive().visible_to(self.principal)
+        for parameter, column in (("team", "team__slug"), ("state", "state"), ("name", "name")):
+            value = word_of(request, parameter)
+            if value is not None:
+                rows = rows.filter(**{column: value})
+        return keyset(request, shapes.deployments(rows), shapes.deployment)
+
+    @extend_schema(request=schemas.RequestBody, responses={201: schemas.DeploymentAnswer, **WRITES})
+    def create(self, request: Request) -> Response:
+        """Ask for a deployment. It waits for approval unless the team's policy approves at once."""
+        body = _known(body_of(request), "team", "name", "spec", "note")
+        team = requests.team_called(self.principal, body.get("team"))
+        made = requests.submit(
+            principal=self.principal,
+            team=team,
+            name=_name(body.get("name")),
+            spec=_spec(body.get("spec")),
+            note=body.get("note", ""),
+        )
+        return _answer(made.pk, status=201)
+
+    @extend_schema(responses={200: schemas.DeploymentAnswer, **PROBLEMS})
+    def retrieve(self, request: Request, pk: str) -> Response:
+        """One deployment; its ETag names the newest revision."""
+        return _answer(self._get(pk).pk)
+
+    @extend_schema(request=schemas.SpecBody, parameters=[IF_MATCH], responses={200: schemas.DeploymentAnswer, **WRITES})
+    def update(self, request: Request, pk: str) -> Response:
+        """Replace the spec by a new revision, which needs its own approval."""
+        body = _known(body_of(request), "spec", "note", "base_revision")
+        return self._revise(pk, body, body.get("spec"))
+
+    @extend_schema(request=schemas.SpecBody, parameters=[IF_MATCH], responses={200: schemas.DeploymentAnswer, **WRITES})
+    def partial_update(self, request: Request, pk: str) -> Response:
+        """Change parts of the spec (RFC 7396): a new revision, which needs its own approval."""
+        body = _known(body_of(request), "spec", "note", "base_revision")
+        latest = self._get(pk).latest
+        changes = body.get("spec")
+        if not isinstance(changes, dict):
+            raise InvalidError("Must be an object.", pointer="/spec", field="spec")
+        return self._revise(pk, body, _merged(latest.spec if latest else {}, changes))
+
+    @extend_schema(responses={202: schemas.DeploymentAnswer, **WRITES})
+    def destroy(self, request: Request, pk: str) -> Response:
+        """Have it taken off the cluster; its GPUs come back when the pods are gone."""
+        lifecycle.delete(principal=self.principal, deployment=self._get(pk))
+        return _answer(int(pk), status=202)
+
+    @extend_schema(request=schemas.ReasonBody, responses={202: schemas.DeploymentAnswer, **WRITES})
+    @action(detail=True, methods=["post"])
+    def stop(self, request: Request, pk: str) -> Response:
+        """Stop it; its GPUs come back when the pods are gone."""
+        body = _known(body_of(request), "reason")
+        lifecycle.stop(principal=self.principal, deployment=self._get(pk), reason=body.get("reason", ""))
+        return _answer(int(pk), status=202)
+
+    @extend_schema(request=None, responses={202: schemas.DeploymentAnswer, **WRITES})
+    @action(detail=True, methods=["post"])
+    def start(self, request: Request, pk: str) -> Response:
+        """Run the approved revision again."""
+        lifecycle.start(principal=self.principal, deployment=self._get(pk))
+        return _answer(int(pk), status=202)
+
+    @extend_schema(
+        request=schemas.DecisionBody, parameters=[IF_MATCH], responses={200: schemas.DecisionAnswer, **WRITES}
+    )
+    @action(detail=True, methods=["post"])
+    def approve(self, request: Request, pk: str) -> Response:
+        """Approve the newest revision, named by its digest."""
+        return self._decide(request, pk, approve=True)
+
+    @extend_schema(
+        request=schemas.DecisionBody, parameters=[IF_MATCH], responses={200: schemas.DecisionAnswer, **WRITES}
+    )
+    @action(detail=True, methods=["post"])
+    def reject(self, request: Request, pk: str) -> Response:
+        """Reject the newest revision, named by its digest."""
+        return self._decide(request, pk, approve=False)
+
+    @extend_schema(
+        operation_id="deployments_revisions_list",
+        parameters=PAGE,
+        responses={200: schemas.page_of(schemas.RevisionAnswer), **PROBLEMS},
+    )
+    @action(detail=True, methods=["get"])
+    def revisions(self, request: Request, pk: str) -> Response:
+        """Its revisions, newest first."""
+        rows = Revision.objects.filter(deployment=self._get(pk))
+        return keyset(request, shapes.revisions(rows), shapes.revision)
+
+    @extend_schema(responses={200: schemas.RevisionDetail, **PROBLEMS})
+    @action(detail=True, methods=["get"], url_path=f"revisions/(?P<number>{ID})")
+    def revision(self, request: Request, pk: str, number: str) -> Response:
+        """One revision with the objects that will be applied; its ETag is the digest that an approval signs."""
+        rows = Revision.objects.filter(deployment=self._get(pk), number=min(int(number), 2**31 - 1))
+        row = shapes.revisions(rows).first()
+        if row is None:
+            raise MissingError("There is no such revision.")
+        shown = shapes.revision(row) | {"objects": rows.values_list("objects_json", flat=True).get()}
+        return Response(shown, headers=etag(shown["digest"]))
+
+    def _get(self, pk: str) -> Deployment:
+        rows = Deployment.objects.alive().visible_to(self.principal).select_related("latest", "team")
+        row = rows.filter(pk=int(pk)).first()
+        if row is None:
+            raise MissingError("There is no such deployment.")
+        return row
+
+    def _revise(self, pk: str, body: dict[str, Any], spec: object) -> Response:
+        requests.revise(
+            principal=self.principal,
+            deployment=self._get(pk),
+            spec=_spec(spec),
+            base_revision=_base_revision(self.request, body),
+            note=body.get("note", ""),
+        )
+        return _answer(int(pk))
+
+    def _decide(self, request: Request, pk: str, *, approve: bool) -> Response:
+        body = _known(body_of(request), "digest", "comment")
+        revision = self._get(pk).latest
+        digest = if_match(request) or body.get("digest")
+        if digest is None:
+            raise PreconditionRequiredError("Name the digest that you looked at, in If-Match or as “digest”.")
+        if revision is None:
+            raise MissingError("There is no revision to decide about.")
+        made = approvals.decide(
+            principal=self.principal,
+            revision=revision,
+            digest=str(digest),
+            approve=approve,
+            comment=body.get("comment", ""),
+        )
+        answer = {"approved": made.approved, "digest": made.digest, "kind": made.kind, "comment": made.comment}
+        return Response({**answer, "deployment": _shown(int(pk))})
+
+
+class PreflightViewSet(ApiViewSet):
+    """Checks of wishes that nobody has sent yet."""
+
+    @extend_schema(
+        operation_id="preflight",
+        parameters=[OpenApiParameter("deployment", int, description="The deployment that it would change")],
+        request=schemas.RequestBody,
+        responses={200: schemas.PreflightAnswer, **PROBLEMS},
+    )
+    def create(self, request: Request) -> Response:
+        """What `POST /deployments/` would say, without storing anything."""
+        body = _known(body_of(request), "team", "name", "spec", "note")
+        try:
+            team = requests.team_called(self.principal, body.get("team"))
+        except RefusedError:
+            team = None
+        edited = number_of(request, "deployment")
+        deployment = Deployment.objects.writable_by(self.principal).filter(pk=edited).first() if edited else None
+        name, spec = body.get("name"), body.get("spec")
+        result = requests.preflight(
+            principal=self.principal,
+            team=team,
+            name=name if isinstance(name, str) else "",
+            spec=spec if isinstance(spec, dict) else {},
+            deployment=deployment if deployment and team and deployment.team_id == team.pk else None,
+        )
+        return Response(_preflight(result))
+
+
+def _preflight(result: requests.PreflightResult) -> dict[str, Any]:
+    quota = result.quota
+    return {
+        "ok": result.ok,
+        "findings": [finding.as_json() for finding in result.findings],
+        "gpus": result.gpus,
+        "approval": result.approval,
+        "fit": result.fit.as_json() if result.fit else None,
+        "options": [
+            {"pointer": item.pointer, "value": item.value, "text": item.text, "fit": item.fit.as_json()}
+            for item in result.options
+        ],
+        "model": result.model_facts.as_json() if result.model_facts else None,
+        "quota": {
+            "flavor": quota.flavor.slug,
+            "limit": quota.limit,
+            "reserved": quota.reserved,
+            "free": quota.free,
+            "until": quota.until,
+        }
+        if quota
+        else None,
+    }
+
+
+def _shown(pk: int) -> dict[str, Any]:
+    # Past the queryset of the caller: who wrote it may see what became of it, even with a token that only writes.
+    return shapes.deployment(shapes.deployments(Deployment.objects.filter(pk=pk)).get())
+
+
+def _answer(pk: int, status: int = 200) -> Response:
+    shown = _shown(pk)
+    return Response(shown, status=status, headers=etag(f"r{shown['revision']}"))
+
+
+def _known(body: dict[str, Any], *names: str) -> dict[str, Any]:
+    for name in body:
+        if name not in names:
+            shown = name[:60].replace("~", "~0").replace("/", "~1")
+            raise InvalidError(
+                f"Known here: {', '.join(names)}.", pointer=f"/{shown}", field=shown, code="unknown_field"
+            )
+    return body
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str):
+        raise InvalidError("Must be text.", pointer="/name", code="required" if name is None else "invalid")
+    return name
+
+
+def _spec(data: object) -> DeploymentSpec:
+    spec, problems = parse_spec(data)
+    if spec is None:
+        raise RefusedError([problem.as_finding() for problem in problems])
+    return spec
+
+
+def _base_revision(request: Request, body: dict[str, Any]) -> int:
+    tag = if_match(request)
+    if tag is not None:
+        if not tag.removeprefix("r").isdecimal():
+            raise StaleError("If-Match does not name a revision of this deployment.")
+        return int(tag.removeprefix("r"))
+    base = body.get("base_revision")
+    if base is None:
+        raise PreconditionRequiredError("Say which revision you change, in If-Match or as “base_revision”.")
+    if isinstance(base, bool) or not isinstance(base, int):
+        raise InvalidError("Must be a whole number.", pointer="/base_revision", field="base_revision")
+    return base
+
+
+def _merged(target: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """JSON merge patch (RFC 7396)."""
+    result = copy.deepcopy(target)
+    for key, value in changes.items():
+        inner = result.get(key)
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict):
+            result[key] = _merged(inner if isinstance(inner, dict) else {}, value)
+        else:
+            result[key] = value
+    return result

@@ -1,0 +1,281 @@
+"""Teams, flavors, quota, the ledger, the catalogue, the audit, tokens, and who one is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import F
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from deployments.api import schemas, shapes
+from deployments.api.base import ApiViewSet, body_of, keyset, number_of, word_of
+from deployments.api.deployments import PAGE, PROBLEMS, WRITES
+from deployments.models import (
+    ApiToken,
+    CatalogEntry,
+    EngineProfile,
+    Event,
+    Flavor,
+    Membership,
+    QuotaGrant,
+    Reservation,
+    Team,
+)
+from deployments.services import facts, ledger, teams, tokens
+from deployments.services.errors import InvalidError
+
+BY_TEAM = OpenApiParameter("team", str, description="Slug of a team")
+BY_FLAVOR = OpenApiParameter("flavor", str, description="Slug of a flavor")
+BY_DEPLOYMENT = OpenApiParameter("deployment", int, description="Id of a deployment")
+
+
+class TeamViewSet(ApiViewSet):
+    """Teams one may see."""
+
+    lookup_value_regex = "[a-z][a-z0-9-]{0,19}"
+
+    @extend_schema(operation_id="teams_list", responses={200: schemas.TeamAnswer(many=True), **PROBLEMS})
+    def list(self, request: Request) -> Response:
+        """Teams with their quota: the own ones, for an admin all."""
+        rows = list(Team.objects.active().visible_to(self.principal))
+        usages = ledger.usage_of(rows)
+        roles = dict(Membership.objects.filter(user=self.principal.user).values_list("team_id", "role"))
+        return Response(
+            [
+                {
+                    "id": row.pk,
+                    "slug": row.slug,
+                    "name": row.name,
+                    "namespace": row.namespace,
+                    "policy": row.policy,
+                    "role": roles.get(row.pk),
+                    "quota": [_usage(usage) for usage in usages[row.pk]],
+                }
+                for row in rows
+            ]
+        )
+
+
+class FlavorViewSet(ApiViewSet):
+    """Kinds of GPU."""
+
+    @extend_schema(operation_id="flavors_list", responses={200: schemas.FlavorAnswer(many=True), **PROBLEMS})
+    def list(self, request: Request) -> Response:
+        """The flavors on offer, and how many GPUs of each are free now."""
+        cluster = facts.main_cluster()
+        known = facts.flavors(cluster if cluster and facts.is_seen(cluster) else None)
+        rows = Flavor.objects.filter(active=True).values(
+            "slug", "name", "product", "memory_mib", "compute_capability", "gpus_per_node", "price_per_hour"
+        )
+        return Response(
+            [
+                {
+                    **row,
+                    "total": known[row["slug"]].total,
+                    "free": known[row["slug"]].free,
+                    "largest_free_block": known[row["slug"]].largest_free_block,
+                }
+                for row in rows
+            ]
+        )
+
+
+class GrantViewSet(ApiViewSet):
+    """Quota that admins granted."""
+
+    scopes = {"create": "approve", "partial_update": "approve"}
+
+    @extend_schema(
+        operation_id="quota_grants_list",
+        parameters=[*PAGE, BY_TEAM, BY_FLAVOR],
+        responses={200: schemas.page_of(schemas.GrantAnswer), **PROBLEMS},
+    )
+    def list(self, request: Request) -> Response:
+        """Grants of the teams one may see, ended ones too."""
+        rows = QuotaGrant.objects.visible_to(self.principal)
+        rows = _filtered(request, rows, team="team__slug", flavor="flavor__slug")
+        return keyset(request, shapes.grants(rows), shapes.grant)
+
+    @extend_schema(request=schemas.GrantBody, responses={201: schemas.GrantAnswer, **WRITES})
+    def create(self, request: Request) -> Response:
+        """Grant GPUs to a team (admins); whoever waits for them is served."""
+        body = _valid(schemas.GrantBody, request)
+        team = Team.objects.active().visible_to(self.principal).filter(slug=body["team"]).first()
+        flavor = Flavor.objects.filter(slug=body["flavor"]).first()
+        if team is None:
+            raise InvalidError("There is no such team.", field="team", pointer="/team", code="team_unknown")
+        if flavor is None:
+            raise InvalidError("There is no such flavor.", field="flavor", pointer="/flavor", code="flavor_unknown")
+        made = teams.grant(
+            principal=self.principal,
+            team=team,
+            flavor=flavor,
+            gpus=body["gpus"],
+            until=body.get("until"),
+            comment=body.get("comment", ""),
+        )
+        return Response(_grant(made.pk), status=201)
+
+    @extend_schema(request=schemas.GrantChange, responses={200: schemas.GrantAnswer, **WRITES})
+    def partial_update(self, request: Request, pk: str) -> Response:
+        """Cut, raise or end a grant (admins). What is held stays held; growth alone is refused."""
+        body = _valid(schemas.GrantChange, request)
+        teams.change_grant(principal=self.principal, grant_id=int(pk), gpus=body.get("gpus"), until=body.get("until"))
+        return Response(_grant(int(pk)))
+
+
+class ReservationViewSet(ApiViewSet):
+    """The ledger of GPUs."""
+
+    @extend_schema(
+        operation_id="reservations_list",
+        parameters=[*PAGE, BY_TEAM, BY_FLAVOR, BY_DEPLOYMENT],
+        responses={200: schemas.page_of(schemas.ReservationAnswer), **PROBLEMS},
+    )
+    def list(self, request: Request) -> Response:
+        """What was reserved and given back, newest first."""
+        rows = Reservation.objects.visible_to(self.principal)
+        rows = _filtered(request, rows, team="account__team__slug", flavor="account__flavor__slug")
+        return keyset(request, shapes.reservations(rows), shapes.reservation)
+
+
+class EventViewSet(ApiViewSet):
+    """The audit."""
+
+    @extend_schema(
+        operation_id="events_list",
+        parameters=[*PAGE, BY_TEAM, BY_DEPLOYMENT, OpenApiParameter("kind", str)],
+        responses={200: schemas.page_of(schemas.EventAnswer), **PROBLEMS},
+    )
+    def list(self, request: Request) -> Response:
+        """What happened, newest first."""
+        rows = Event.objects.visible_to(self.principal)
+        rows = _filtered(request, rows, team="team__slug", kind="kind")
+        return keyset(request, shapes.events(rows), shapes.event)
+
+
+class CatalogViewSet(ApiViewSet):
+    """Models that the platform recommends."""
+
+    @extend_schema(operation_id="catalog_list", responses={200: schemas.CatalogAnswer(many=True), **PROBLEMS})
+    def list(self, request: Request) -> Response:
+        """The catalogue in its order."""
+        rows = CatalogEntry.objects.filter(active=True).values(
+            "slug", "name", "uri", "summary", "licence", "gated", "parameters_billion", "flavor", "args"
+        )
+        return Response(list(rows))
+
+
+class ProfileViewSet(ApiViewSet):
+    """Engines."""
+
+    @extend_schema(operation_id="profiles_list", responses={200: schemas.ProfileAnswer(many=True), **PROBLEMS})
+    def list(self, request: Request) -> Response:
+        """The engine profiles that may be chosen."""
+        rows = EngineProfile.objects.filter(active=True).order_by("slug")
+        return Response(list(rows.values("slug", "name", "version", "image")))
+
+
+class WhoViewSet(ApiViewSet):
+    """The caller."""
+
+    @extend_schema(operation_id="whoami", responses={200: schemas.WhoAnswer, **PROBLEMS})
+    def list(self, request: Request) -> Response:
+        """Who one is, in which teams, and what this credential may do."""
+        who = self.principal
+        rows = Membership.objects.filter(user=who.user, team__archived_at=None).order_by("team__slug")
+        if who.team_ids is not None:
+            rows = rows.filter(team__in=who.team_ids)
+        return Response(
+            {
+                "username": who.user.username,
+                "name": who.user.get_full_name(),
+                "admin": who.is_admin,
+                "scopes": sorted(who.scopes),
+                "teams": list(rows.values("role", slug=F("team__slug"), name=F("team__name"))),
+            }
+        )
+
+
+class TokenViewSet(ApiViewSet):
+    """One's own API tokens."""
+
+    @extend_schema(
+        operation_id="tokens_list",
+        parameters=PAGE,
+        responses={200: schemas.page_of(schemas.TokenAnswer), **PROBLEMS},
+    )
+    def list(self, request: Request) -> Response:
+        """One's tokens, without their text."""
+        return keyset(request, shapes.tokens(ApiToken.objects.filter(user=self.principal.user)))
+
+    @extend_schema(request=schemas.TokenBody, responses={201: schemas.NewTokenAnswer, **WRITES})
+    def create(self, request: Request) -> Response:
+        """Make a token; the answer is the only place that ever shows its text."""
+        body = _valid(schemas.TokenBody, request)
+        token, text = tokens.create(
+            principal=self.principal,
+            name=body["name"],
+            scopes=body["scopes"],
+            days=body["days"],
+            teams=_own_teams(self, body["teams"]) if "teams" in body else None,
+        )
+        shown = shapes.tokens(ApiToken.objects.filter(pk=token.pk)).get()
+        return Response({**shown, "token": text}, status=201)
+
+    @extend_schema(responses={204: None, **PROBLEMS})
+    def destroy(self, request: Request, pk: str) -> Response:
+        """Revoke a token at once."""
+        tokens.revoke(principal=self.principal, token_id=int(pk))
+        return Response(status=204)
+
+
+def _own_teams(view: ApiViewSet, slugs: list[str]) -> list[Team]:
+    found = list(Team.objects.writable_by(view.principal).filter(slug__in=slugs))
+    if len(found) != len(set(slugs)):
+        raise InvalidError("You do not belong to all of these teams.", field="teams", pointer="/teams")
+    return found
+
+
+def _usage(row: ledger.Usage) -> dict[str, Any]:
+    return {
+        "flavor": row.flavor.slug,
+        "limit": row.limit,
+        "reserved": row.reserved,
+        "free": row.free,
+        "until": row.until,
+    }
+
+
+def _grant(pk: int) -> dict[str, Any]:
+    return shapes.grant(shapes.grants(QuotaGrant.objects.filter(pk=pk)).get())
+
+
+def _filtered(request: Request, rows: Any, **columns: str) -> Any:
+    """Rows by the query parameters of these names, and by `deployment` where rows have one."""
+    for parameter, column in columns.items():
+        value = word_of(request, parameter)
+        if value is not None:
+            rows = rows.filter(**{column: value})
+    deployment = number_of(request, "deployment")
+    if deployment is not None and any(field.name == "deployment" for field in rows.model._meta.get_fields()):
+        rows = rows.filter(deployment_id=deployment)
+    return rows
+
+
+def _valid(kind: type[Any], request: Request) -> dict[str, Any]:
+    body = body_of(request)
+    serializer = kind(data=body)
+    for name in body:
+        if name not in serializer.fields:
+            shown = name[:60]
+            raise InvalidError(
+                f"Known here: {', '.join(serializer.fields)}.",
+                pointer=f"/{shown}",
+                field=shown,
+                code="unknown_field",
+            )
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)

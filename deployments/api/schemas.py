@@ -1,0 +1,361 @@
+"""The shapes of bodies and answers: serializers check small bodies and describe all of them in the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from deployments.api.openapi import inlined
+from deployments.models import Deployment, Event, Membership, QuotaGrant, Reservation, Revision, Team
+from deployments.services.teams import MOST_GPUS
+from deployments.services.tokens import DEFAULT_DAYS, MOST_DAYS
+from deployments.spec import DeploymentSpec
+
+SCOPES = ("read", "write", "approve", "invoke")
+
+
+_SPEC = DeploymentSpec.model_json_schema()
+
+
+@extend_schema_field(inlined(_SPEC, _SPEC.get("$defs", {})))
+class SpecField(serializers.JSONField):
+    """The closed spec; it is checked by `deployments.spec`, here it is only described."""
+
+
+class SpecBody(serializers.Serializer[Any]):
+    """A change of the spec: PUT takes all of it, PATCH what changes (null removes a flag)."""
+
+    spec = SpecField()
+    note = serializers.CharField(max_length=500, required=False)
+    base_revision = serializers.IntegerField(required=False, help_text="Instead of If-Match: the revision changed")
+
+
+class RequestBody(serializers.Serializer[Any]):
+    """One wish: for whom, under which name, and what."""
+
+    team = serializers.SlugField(max_length=20)
+    name = serializers.CharField(max_length=40)
+    spec = SpecField()
+    note = serializers.CharField(max_length=500, required=False)
+
+
+class DeploymentAnswer(serializers.Serializer[Any]):
+    """A deployment with its newest revision's spec. `gpus` counts that revision at most scale."""
+
+    id = serializers.IntegerField()
+    team = serializers.SlugField()
+    name = serializers.CharField()
+    spec = SpecField()
+    state = serializers.ChoiceField(choices=Deployment.State.choices)
+    state_since = serializers.DateTimeField()
+    reason = serializers.JSONField()
+    detail = serializers.JSONField()
+    wanted = serializers.CharField()
+    created_by = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+    revision = serializers.IntegerField()
+    verdict = serializers.ChoiceField(choices=Revision.Verdict.choices)
+    digest = serializers.CharField()
+    flavor = serializers.SlugField()
+    gpus = serializers.IntegerField()
+    approved_revision = serializers.IntegerField(allow_null=True)
+    applied_revision = serializers.IntegerField(allow_null=True)
+    endpoint = serializers.URLField()
+
+
+class FindingAnswer(serializers.Serializer[Any]):
+    """One result of preflight, with the field it belongs to and the value that would fix it."""
+
+    severity = serializers.ChoiceField(choices=["error", "warning", "info"])
+    code = serializers.CharField()
+    field = serializers.CharField()
+    pointer = serializers.CharField()
+    message = serializers.CharField()
+    remedy = serializers.CharField()
+    value = serializers.JSONField(allow_null=True)
+
+
+class RevisionAnswer(serializers.Serializer[Any]):
+    """One immutable spec with what it was resolved to; `digest` is what an approval signs."""
+
+    id = serializers.IntegerField()
+    number = serializers.IntegerField()
+    spec = SpecField()
+    resolution = serializers.JSONField()
+    digest = serializers.CharField()
+    flavor = serializers.SlugField()
+    gpus = serializers.IntegerField()
+    surge = serializers.IntegerField()
+    guarded = serializers.ListField(child=serializers.CharField())
+    findings = FindingAnswer(many=True)
+    verdict = serializers.ChoiceField(choices=Revision.Verdict.choices)
+    author = serializers.CharField()
+    note = serializers.CharField()
+    created_at = serializers.DateTimeField()
+
+
+class RevisionDetail(RevisionAnswer):
+    """A revision with the objects that will be applied."""
+
+    objects = serializers.ListField(child=serializers.JSONField())
+
+
+class DecisionBody(serializers.Serializer[Any]):
+    """A decision about the newest revision, named by its digest (here or in If-Match)."""
+
+    digest = serializers.CharField(max_length=64, required=False)
+    comment = serializers.CharField(max_length=500, required=False, allow_blank=True)
+
+
+class DecisionAnswer(serializers.Serializer[Any]):
+    """What was decided, and in which role."""
+
+    approved = serializers.BooleanField()
+    digest = serializers.CharField()
+    kind = serializers.CharField()
+    comment = serializers.CharField()
+    deployment = DeploymentAnswer()
+
+
+class ReasonBody(serializers.Serializer[Any]):
+    """Why, for the timeline."""
+
+    reason = serializers.CharField(max_length=300, required=False, allow_blank=True)
+
+
+class PreflightAnswer(serializers.Serializer[Any]):
+    """What the request form shows: findings, memory fit in GiB per GPU, other ways, quota and who would approve."""
+
+    ok = serializers.BooleanField()
+    findings = FindingAnswer(many=True)
+    gpus = serializers.IntegerField()
+    approval = serializers.CharField()
+    fit = serializers.JSONField(allow_null=True)
+    options = serializers.ListField(child=serializers.JSONField())
+    model = serializers.JSONField(allow_null=True)
+    quota = serializers.JSONField(allow_null=True)
+
+
+class UsageAnswer(serializers.Serializer[Any]):
+    """A team's quota of one flavor, in GPUs."""
+
+    flavor = serializers.SlugField()
+    limit = serializers.IntegerField()
+    reserved = serializers.IntegerField()
+    free = serializers.IntegerField()
+    until = serializers.DateTimeField(allow_null=True)
+
+
+class TeamAnswer(serializers.Serializer[Any]):
+    """A team, one's own role in it, and its quota."""
+
+    id = serializers.IntegerField()
+    slug = serializers.SlugField()
+    name = serializers.CharField()
+    namespace = serializers.CharField()
+    policy = serializers.ChoiceField(choices=Team.Policy.choices)
+    role = serializers.ChoiceField(choices=Membership.Role.choices, allow_null=True)
+    quota = UsageAnswer(many=True)
+
+
+class FlavorAnswer(serializers.Serializer[Any]):
+    """A kind of GPU. Memory in MiB; free counts are null while the cluster has not been seen."""
+
+    slug = serializers.SlugField()
+    name = serializers.CharField()
+    product = serializers.CharField()
+    memory_mib = serializers.IntegerField()
+    compute_capability = serializers.FloatField()
+    gpus_per_node = serializers.IntegerField()
+    price_per_hour = serializers.FloatField()
+    total = serializers.IntegerField(allow_null=True)
+    free = serializers.IntegerField(allow_null=True)
+    largest_free_block = serializers.IntegerField(allow_null=True)
+
+
+class GrantBody(serializers.Serializer[Any]):
+    """A new grant of GPUs."""
+
+    team = serializers.SlugField(max_length=20)
+    flavor = serializers.SlugField(max_length=40)
+    gpus = serializers.IntegerField(min_value=0, max_value=MOST_GPUS)
+    until = serializers.DateTimeField(required=False, allow_null=True)
+    comment = serializers.CharField(max_length=500, required=False, allow_blank=True)
+
+
+class GrantChange(serializers.Serializer[Any]):
+    """A cut, a raise or an earlier end of a grant."""
+
+    gpus = serializers.IntegerField(min_value=0, max_value=MOST_GPUS, required=False)
+    until = serializers.DateTimeField(required=False)
+
+
+class GrantAnswer(serializers.ModelSerializer[QuotaGrant]):
+    """GPUs of a flavor that a team may hold."""
+
+    team = serializers.SlugField()
+    flavor = serializers.SlugField()
+    granted_by = serializers.CharField(allow_null=True)
+
+    class Meta:
+        model = QuotaGrant
+        fields = (
+            "id",
+            "team",
+            "flavor",
+            "gpus",
+            "valid_from",
+            "valid_until",
+            "comment",
+            "granted_by",
+            "created_at",
+        )
+
+
+class ReservationAnswer(serializers.ModelSerializer[Reservation]):
+    """One line of the ledger: GPUs taken (positive) or given back (negative)."""
+
+    team = serializers.SlugField()
+    flavor = serializers.SlugField()
+    deployment = serializers.IntegerField()
+    revision = serializers.IntegerField(allow_null=True)
+    actor = serializers.CharField(allow_null=True)
+
+    class Meta:
+        model = Reservation
+        fields = (
+            "id",
+            "team",
+            "flavor",
+            "deployment",
+            "revision",
+            "delta",
+            "balance_before",
+            "kind",
+            "reason",
+            "actor",
+            "created_at",
+        )
+
+
+class EventAnswer(serializers.ModelSerializer[Event]):
+    """One line of the audit."""
+
+    team = serializers.SlugField(allow_null=True)
+    deployment = serializers.IntegerField(allow_null=True)
+    actor = serializers.CharField(allow_null=True)
+
+    class Meta:
+        model = Event
+        fields = (
+            "id",
+            "kind",
+            "level",
+            "message",
+            "team",
+            "deployment",
+            "actor",
+            "data",
+            "request_id",
+            "created_at",
+        )
+
+
+class CatalogAnswer(serializers.Serializer[Any]):
+    """A model that the platform recommends."""
+
+    slug = serializers.SlugField()
+    name = serializers.CharField()
+    uri = serializers.CharField()
+    summary = serializers.CharField()
+    licence = serializers.CharField()
+    gated = serializers.BooleanField()
+    parameters_billion = serializers.FloatField()
+    flavor = serializers.SlugField()
+    args = serializers.JSONField()
+
+
+class ProfileAnswer(serializers.Serializer[Any]):
+    """A vLLM image, by digest, and its version."""
+
+    slug = serializers.SlugField()
+    name = serializers.CharField()
+    version = serializers.CharField()
+    image = serializers.CharField()
+
+
+class TokenBody(serializers.Serializer[Any]):
+    """A new token: never more than its maker may do."""
+
+    name = serializers.CharField(max_length=80)
+    scopes = serializers.ListField(child=serializers.ChoiceField(choices=SCOPES), min_length=1, max_length=4)
+    days = serializers.IntegerField(min_value=1, max_value=MOST_DAYS, default=DEFAULT_DAYS)
+    teams = serializers.ListField(child=serializers.SlugField(max_length=20), required=False, max_length=100)
+
+
+class TokenAnswer(serializers.Serializer[Any]):
+    """A token without its text."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    prefix = serializers.CharField()
+    scopes = serializers.ListField(child=serializers.ChoiceField(choices=SCOPES))
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(allow_null=True)
+    last_used_at = serializers.DateTimeField(allow_null=True)
+    revoked_at = serializers.DateTimeField(allow_null=True)
+
+
+class NewTokenAnswer(TokenAnswer):
+    """A new token with its text, which is never shown again."""
+
+    token = serializers.CharField()
+
+
+class WhoAnswer(serializers.Serializer[Any]):
+    """Who the caller is, and what they may do."""
+
+    username = serializers.CharField()
+    name = serializers.CharField()
+    admin = serializers.BooleanField()
+    scopes = serializers.ListField(child=serializers.ChoiceField(choices=SCOPES))
+    teams = serializers.JSONField()
+
+
+class ProblemEntry(serializers.Serializer[Any]):
+    """One thing that is wrong, with the JSON pointer and the form field it belongs to."""
+
+    pointer = serializers.CharField()
+    field = serializers.CharField()
+    detail = serializers.CharField()
+    code = serializers.CharField()
+    remedy = serializers.CharField()
+    value = serializers.JSONField(allow_null=True)
+
+
+class Problem(serializers.Serializer[Any]):
+    """RFC 9457: why something was not done."""
+
+    type = serializers.CharField()
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    code = serializers.CharField()
+    detail = serializers.CharField()
+    instance = serializers.CharField()
+    request_id = serializers.CharField()
+    errors = ProblemEntry(many=True, required=False)  # type: ignore[assignment]
+
+
+def page_of(answer: type[serializers.BaseSerializer[Any]]) -> type[serializers.Serializer[Any]]:
+    """One keyset page of `answer`."""
+    name = answer.__name__.removesuffix("Answer") + "Page"
+    fields = {
+        "results": answer(many=True),
+        "next": serializers.URLField(allow_null=True, help_text="The next page; null on the last"),
+        "__doc__": "One page, newest first.",
+        "__module__": __name__,
+    }
+    return type(name, (serializers.Serializer,), fields)

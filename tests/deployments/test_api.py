@@ -1,0 +1,405 @@
+"""The REST API: the same wishes as the form, the same answers, and a problem for everything that is wrong."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+
+from deployments.models import Deployment, Event, Reservation, Team
+from deployments.services import tokens
+from tests.deployments import factories as make
+
+pytestmark = pytest.mark.django_db
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Api:
+    """A program with a token."""
+
+    def __init__(self, user, *scopes: str) -> None:
+        who = make.principal(user)
+        _, text = tokens.create(principal=who, name="ci", scopes=scopes or ("read", "write", "approve", "invoke"))
+        self.client = Client(headers={"authorization": f"Bearer {text}"})
+
+    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        sent = {"data": body, "content_type": "application/json"} if body is not None else {}
+        address = path if path.startswith("/") else f"/api/v1/{path}"
+        return getattr(self.client, method)(address, headers=headers or None, **sent)
+
+
+@pytest.fixture
+def ann_api(ann, hub):
+    return Api(ann)
+
+
+@pytest.fixture
+def carol_api(carol):
+    return Api(carol)
+
+
+def wish(**changes: Any) -> dict[str, Any]:
+    return {"team": "search", "name": "chat", "spec": make.a_spec(), **changes}
+
+
+def problem(answer, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.content
+    assert answer["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert body["status"] == status
+    assert body["request_id"]
+    return body
+
+
+def pointers(answer, status: int = 422) -> dict[str, str]:
+    return {error["pointer"]: error["code"] for error in problem(answer, status)["errors"]}
+
+
+def test_the_whole_life_of_a_wish(ann_api, carol_api, team):
+    made = ann_api("post", "deployments/", wish())
+    assert made.status_code == 201
+    shown = made.json()
+    assert (shown["team"], shown["name"], shown["state"]) == ("search", "chat", "AwaitingApproval")
+    assert shown["spec"]["source"]["uri"] == make.QWEN
+    assert shown["endpoint"].endswith(f"/{team.namespace}/chat/v1")
+    path = f"deployments/{shown['id']}/"
+
+    revision = carol_api("get", f"{path}revisions/1/")
+    assert {obj["kind"] for obj in revision.json()["objects"]} >= {"InferenceService", "ServingRuntime"}
+    approved = carol_api("post", f"{path}approve/", {"comment": "fine"}, **{"if-match": revision["etag"]})
+    assert (approved.status_code, approved.json()["kind"]) == (200, "admin")
+    assert approved.json()["deployment"]["approved_revision"] == 1
+    assert Reservation.objects.get().delta == 1
+
+    now = ann_api("get", path)
+    assert now["etag"] == '"r1"'
+    change = {"spec": {"replicas": {"max": 2}, "engine": {"args": {"max-model-len": None}}}}
+    changed = ann_api("patch", path, change, **{"if-match": now["etag"]})
+    assert (changed.status_code, changed.json()["revision"]) == (200, 2)
+    assert changed.json()["spec"]["replicas"] == {"min": 1, "max": 2}
+    assert "max-model-len" not in changed.json()["spec"]["engine"]["args"]
+    assert [row["number"] for row in ann_api("get", f"{path}revisions/").json()["results"]] == [2, 1]
+
+    assert ann_api("post", f"{path}stop/", {"reason": "night"}).json()["wanted"] == "stopped"
+    assert ann_api("post", f"{path}start/").json()["wanted"] == "running"
+    assert ann_api("delete", path).json()["wanted"] == "deleted"
+    assert {event["kind"] for event in ann_api("get", f"events/?deployment={shown['id']}").json()["results"]} >= {
+        "requested",
+        "approved",
+        "revised",
+        "stopped",
+        "started",
+        "delete_asked",
+    }
+
+
+def test_a_put_replaces_the_spec_and_needs_to_know_what_it_replaces(ann_api):
+    made = ann_api("post", "deployments/", wish()).json()
+    path = f"deployments/{made['id']}/"
+    body = {"spec": make.a_spec(replicas={"min": 2, "max": 2})}
+    assert problem(ann_api("put", path, body), 428)["code"] == "precondition_required"
+    assert problem(ann_api("put", path, body, **{"if-match": '"r7"'}), 412)["code"] == "stale"
+    assert problem(ann_api("put", path, body, **{"if-match": "*"}), 412)
+    assert ann_api("put", path, {**body, "base_revision": 1}).json()["revision"] == 2
+
+
+def test_an_approval_needs_the_digest_that_is_newest(ann_api, carol_api):
+    made = ann_api("post", "deployments/", wish()).json()
+    path = f"deployments/{made['id']}/approve/"
+    assert problem(carol_api("post", path, {}), 428)
+    assert problem(carol_api("post", path, {"digest": "0" * 64}), 412)
+    assert problem(carol_api("post", path, {"digest": 7}), 412)
+    assert not Reservation.objects.exists()
+
+
+def test_nobody_approves_their_own(ann_api, team, alice, hub):
+    lead = Api(alice)
+    Team.objects.update(policy=Team.Policy.LEAD)
+    made = lead("post", "deployments/", wish()).json()
+    answer = lead("post", f"deployments/{made['id']}/approve/", {"digest": made["digest"]})
+    assert problem(answer, 403)["code"] == "not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer", "code"),
+    [
+        ({"team": "labs"}, "/team", "team_unknown"),
+        ({"team": "never-was"}, "/team", "team_unknown"),
+        ({"team": None}, "/team", "team_unknown"),
+        ({"team": ["search"]}, "/team", "team_unknown"),
+        ({"team": "se\x00arch"}, "/team", "team_unknown"),
+        ({"name": None}, "/name", "required"),
+        ({"name": 7}, "/name", "invalid"),
+        ({"name": "Ünïcode 🚀"}, "/name", "name_form"),
+        ({"name": "a\x00b"}, "/name", "name_form"),
+        ({"name": "x" * 300_000}, "/name", "name_length"),
+        ({"note": "x" * 600}, "/note", "invalid"),
+        ({"note": {"a": 1}}, "/note", "invalid"),
+        ({"spec": None}, "/spec", "invalid"),
+        ({"spec": "all"}, "/spec", "invalid"),
+        ({"spec": make.a_spec(flavor="b200")}, "/spec/flavor", "flavor_unknown"),
+        ({"spec": make.a_spec(flavor=[1])}, "/spec/flavor", "invalid"),
+        ({"spec": make.a_spec(replicas={"min": -3, "max": 1})}, "/spec/replicas/min", "invalid"),
+        ({"spec": make.a_spec(replicas={"min": 1, "max": 10**18})}, "/spec/replicas/max", "invalid"),
+        ({"spec": make.a_spec(replicas={"min": True, "max": 1})}, "/spec/replicas/min", "invalid"),
+        ({"spec": make.a_spec(engine={"args": {"no-such": 1}})}, "/spec/engine/args/no-such", "flag_unknown"),
+        ({"spec": make.a_spec(engine={"args": {"port": 1}})}, "/spec/engine/args/port", None),
+        ({"spec": make.a_spec(podSpec={"hostNetwork": True})}, "/spec/podSpec", "unknown_field"),
+        ({"spec": make.a_spec(source={"uri": "file:///etc/passwd"})}, "/spec/source/uri", "source_scheme"),
+        ({"spec": make.a_spec(source={"uri": "hf://a/$(id)"})}, "/spec/source/uri", None),
+        ({"approved": True}, "/approved", "unknown_field"),
+        ({"namespace": "kube-system"}, "/namespace", "unknown_field"),
+    ],
+)
+def test_odd_wishes_are_problems_at_their_field_and_store_nothing(ann_api, bob, changes, pointer, code):
+    found = pointers(ann_api("post", "deployments/", wish(**changes)))
+    assert pointer in found
+    assert code is None or found[pointer] == code
+    assert not Deployment.objects.exists()
+
+
+def test_foreign_and_unknown_teams_answer_alike(ann_api, bob):
+    one = ann_api("post", "deployments/", wish(team="labs")).json()
+    other = ann_api("post", "deployments/", wish(team="never-was")).json()
+    assert {**one, "request_id": ""} == {**other, "request_id": ""}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 422),
+        (b"{", 400),
+        (b"\xff\xfe", 400),
+        (b"[" * 100_000, 400),
+        (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, 400),
+        (b"[]", 422),
+        (b"1" * 100_000, 400),
+        (b"NaN", 400),
+        (b'{"name": "\\ud800"}', 400),
+        (b'"' + b"x" * 1_100_000 + b'"', 413),
+    ],
+    ids=["empty", "cut", "not utf-8", "deep list", "deep object", "list", "digits", "nan", "surrogate", "huge"],
+)
+def test_odd_bodies_are_problems(ann_api, body, status):
+    answer = ann_api.client.post("/api/v1/deployments/", data=body, content_type="application/json")
+    if body == b"1" * 100_000 and answer.status_code == 422:
+        status = 422  # read as one very large number, which is no object
+    problem(answer, status)
+
+
+def test_other_media_types_and_methods_are_problems(ann_api):
+    answer = ann_api.client.post("/api/v1/deployments/", data="a=1", content_type="application/x-www-form-urlencoded")
+    assert problem(answer, 415)["code"] == "unsupported_media_type"
+    assert problem(ann_api("put", "deployments/", {}), 405)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "deployments/?limit=x",
+        "deployments/?limit=0",
+        "deployments/?limit=100000",
+        "deployments/?after=-1",
+        "deployments/?after=99999999999999999999999",
+        "deployments/?team=%00",
+        "deployments/?state=' or 1=1",
+        "events/?deployment=a",
+        "reservations/?flavor=%F0%9F%9A%80",
+    ],
+)
+def test_odd_query_parameters_are_problems(ann_api, path):
+    assert next(iter(pointers(ann_api("get", path)))).startswith("?")
+
+
+def test_a_stranger_finds_nothing_and_changes_nothing(ann_api, bob, carol_api):
+    made = ann_api("post", "deployments/", wish()).json()
+    stranger = Api(bob)
+    before = list(Event.objects.values_list("pk", flat=True))  # its token's event among them
+    assert stranger("get", "deployments/").json()["results"] == []
+    path = f"deployments/{made['id']}/"
+    nothing = f"deployments/{made['id'] + 999}/"
+    for method, suffix, body in (
+        ("get", "", None),
+        ("delete", "", None),
+        ("get", "revisions/", None),
+        ("get", "revisions/1/", None),
+        ("post", "stop/", {}),
+        ("post", "start/", {}),
+        ("post", "approve/", {"digest": made["digest"]}),
+        ("post", "reject/", {"digest": made["digest"]}),
+        ("put", "", {"spec": make.a_spec(), "base_revision": 1}),
+        ("patch", "", {"spec": {}, "base_revision": 1}),
+    ):
+        here = problem(stranger(method, path + suffix, body), 404)
+        there = problem(stranger(method, nothing + suffix, body), 404)
+        assert (here["detail"], here["code"]) == (there["detail"], there["code"])
+    assert list(Event.objects.values_list("pk", flat=True)) == before
+    for name in ("events", "reservations", "quota-grants"):
+        assert stranger("get", f"{name}/").json()["results"] == []
+    assert [row["slug"] for row in stranger("get", "teams/").json()] == ["labs"]
+
+
+@pytest.mark.parametrize(
+    ("scope", "allowed"),
+    [("read", {"get"}), ("write", {"post", "stop"}), ("approve", {"approve"}), ("invoke", set())],
+)
+def test_each_scope_allows_only_its_own(ann, carol, hub, team, scope, allowed):
+    made = Api(ann)("post", "deployments/", wish()).json()
+    make.join(carol, team)
+    api = Api(carol, scope)
+    path = f"deployments/{made['id']}/"
+    answers = {
+        "get": api("get", path),
+        "post": api("post", "deployments/", wish(name="other")),
+        "stop": api("post", f"{path}stop/"),
+        "approve": api("post", f"{path}approve/", {"digest": made["digest"]}),
+    }
+    denied = {name for name, answer in answers.items() if answer.status_code == 403}
+    assert denied == set(answers) - allowed
+
+
+def test_no_token_a_bad_token_and_a_session_without_csrf(ann, hub):
+    nobody = problem(Client().get("/api/v1/deployments/"), 401)
+    assert nobody["code"] == "not_authenticated"
+    bad = Client(headers={"authorization": "Bearer slp_nope"}).get("/api/v1/deployments/")
+    assert problem(bad, 401)["code"] == "invalid_token"
+    assert bad["www-authenticate"].startswith("Bearer")
+    session = Client(enforce_csrf_checks=True)
+    session.force_login(ann)
+    assert session.get("/api/v1/deployments/").status_code == 200
+    refused = session.post("/api/v1/deployments/", data=wish(), content_type="application/json")
+    assert problem(refused, 403)
+    assert not Deployment.objects.exists()
+
+
+def test_lists_page_by_key(ann_api, ann, team):
+    made = [make.make_deployment(team, ann, name=f"chat-{n}").pk for n in range(5)]
+    seen, path = [], "/api/v1/deployments/?limit=2"
+    while path:
+        page = ann_api("get", path).json()
+        seen += [row["id"] for row in page["results"]]
+        path = (page["next"] or "").removeprefix("http://testserver")
+        assert len(page["results"]) <= 2
+    assert seen == sorted(made, reverse=True)
+
+
+LISTS = (
+    "deployments/",
+    "teams/",
+    "flavors/",
+    "quota-grants/",
+    "reservations/",
+    "catalog/",
+    "events/",
+    "profiles/",
+    "tokens/",
+    "whoami/",
+)
+
+
+def test_a_list_costs_the_same_queries_whatever_its_length(ann_api, ann, h100, django_assert_max_num_queries):
+    def fill(start: int) -> None:
+        for n in range(start, start + 4):
+            other = make.make_team(f"team-{n}")
+            make.join(ann, other)
+            make.make_grant(other, h100, 1)
+            make.make_deployment(other, ann, name=f"chat-{n}")
+
+    def cost(path: str) -> int:
+        with django_assert_max_num_queries(6) as counted:
+            assert ann_api("get", path).status_code == 200
+        return len(counted)
+
+    ann_api("get", "whoami/")
+    fill(0)
+    few = {path: cost(path) for path in LISTS}
+    fill(4)
+    assert {path: cost(path) for path in LISTS} == few
+
+
+def test_preflight_answers_without_storing(ann_api):
+    answer = ann_api("post", "preflight/", wish()).json()
+    assert (answer["ok"], answer["gpus"], answer["quota"]["limit"]) == (True, 1, 4)
+    assert answer["fit"]["state"] == "fits"
+    bad = ann_api("post", "preflight/", wish(name="X", spec={"flavor": 3}))
+    assert bad.status_code == 200
+    assert not bad.json()["ok"]
+    assert not Deployment.objects.exists()
+
+
+def test_admins_grant_quota_and_others_do_not(ann_api, carol_api, h100):
+    body = {"team": "search", "flavor": "h100-80gb", "gpus": 2, "comment": "for the launch"}
+    assert problem(ann_api("post", "quota-grants/", body), 403)
+    made = carol_api("post", "quota-grants/", body)
+    assert (made.status_code, made.json()["gpus"]) == (201, 2)
+    quota = ann_api("get", "teams/").json()[0]["quota"]
+    assert quota == [{"flavor": "h100-80gb", "limit": 6, "reserved": 0, "free": 6, "until": None}]
+    cut = carol_api("patch", f"quota-grants/{made.json()['id']}/", {"gpus": 0})
+    assert cut.json()["gpus"] == 0
+    assert problem(carol_api("patch", "quota-grants/999999/", {"gpus": 0}), 404)
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"gpus": -1}, "/gpus"),
+        ({"gpus": "many"}, "/gpus"),
+        ({"gpus": 1e300}, "/gpus"),
+        ({"gpus": True}, "/gpus"),
+        ({"team": "nope"}, "/team"),
+        ({"flavor": "\x00"}, "/flavor"),
+        ({"until": "yesterday"}, "/until"),
+        ({"until": "2001-01-01T00:00:00Z"}, "/until"),
+        ({"reserved": 1}, "/reserved"),
+    ],
+)
+def test_odd_grants_are_problems_at_their_field(carol_api, h100, changes, pointer):
+    body = {"team": "search", "flavor": "h100-80gb", "gpus": 2, **changes}
+    assert pointer in pointers(carol_api("post", "quota-grants/", body))
+
+
+def test_tokens_are_made_shown_once_and_revoked(ann_api):
+    made = ann_api("post", "tokens/", {"name": "ci", "scopes": ["read"], "teams": ["search"]}).json()
+    assert made["token"].startswith("slp_")
+    listed = ann_api("get", "tokens/").json()["results"]
+    assert all("token" not in row and "digest" not in row for row in listed)
+    assert ann_api("delete", f"tokens/{made['id']}/").status_code == 204
+    used = Client(headers={"authorization": f"Bearer {made['token']}"}).get("/api/v1/whoami/")
+    assert problem(used, 401)
+    assert "/scopes/0" in pointers(ann_api("post", "tokens/", {"name": "x", "scopes": ["root"]}))
+
+
+def test_whoami_says_who_and_where(ann_api):
+    shown = ann_api("get", "whoami/").json()
+    assert (shown["username"], shown["admin"]) == ("ann", False)
+    assert shown["teams"] == [{"slug": "search", "name": "Search", "role": "member"}]
+
+
+def test_the_schema_is_served_and_kept(client):
+    assert client.get("/api/v1/schema/").status_code == 200
+    made = io.StringIO()
+    call_command("spectacular", "--validate", "--fail-on-warn", stdout=made)
+    kept = (ROOT / "docs" / "schema.yml").read_text()
+    assert made.getvalue().strip() == kept.strip(), "make it anew: manage.py spectacular --file docs/schema.yml"
+
+
+def test_django_admin_shows_and_changes_nothing(client, ann, carol, team):
+    deployment = make.make_deployment(team, ann)
+    carol.is_staff = True
+    carol.save()
+    ann.is_staff = True
+    ann.save()
+    page = f"/django-admin/deployments/deployment/{deployment.pk}/change/"
+    client.force_login(ann)
+    assert client.get(page).status_code == 403
+    client.force_login(carol)
+    assert client.get(page).status_code == 200
+    assert client.get("/django-admin/deployments/deployment/").status_code == 200
+    assert client.post(page, {"name": "other"}).status_code == 403
+    assert client.get("/django-admin/deployments/deployment/add/").status_code == 403
+    assert b"pbkdf2" not in client.get(f"/django-admin/deployments/user/{carol.pk}/change/").content

@@ -1,0 +1,99 @@
+"""Who asks, and what the querysets let them see."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from django.contrib.auth.models import AnonymousUser
+
+from deployments.models import Deployment, Event, Team
+from deployments.services import events, teams, tokens
+from deployments.services.errors import ConflictError, InvalidError, NotAllowedError, NotAuthenticatedError
+from deployments.services.principals import principal_of
+from tests.deployments import factories as make
+
+pytestmark = pytest.mark.django_db
+
+
+def request(user, auth=None):
+    return SimpleNamespace(user=user, auth=auth, META={"SLIPWAY_REQUEST_ID": "r1"})
+
+
+def test_a_session_has_every_scope_and_a_token_only_its_own(ann, team):
+    token, _ = tokens.create(principal=make.principal(ann), name="ci", scopes=["read"], teams=[team])
+    assert principal_of(request(ann)).scopes == {"read", "write", "approve", "invoke"}
+    narrow = principal_of(request(ann, token))
+    assert (narrow.scopes, narrow.team_ids) == ({"read"}, {team.pk})
+
+
+def test_nobody_and_the_disabled_are_not_authenticated(ann):
+    ann.is_active = False
+    for user in (AnonymousUser(), ann):
+        with pytest.raises(NotAuthenticatedError):
+            principal_of(request(user))
+
+
+def test_events_carry_the_id_of_the_request(ann, team):
+    principal_of(request(ann))
+    events.record(kind="test", message="x", team=team)
+    assert Event.objects.get(kind="test").request_id == "r1"
+
+
+def test_members_see_their_teams_and_admins_all(ann, bob, carol, team):
+    make.make_deployment(team, ann)
+    seen = {user.username: Deployment.objects.visible_to(make.principal(user)).count() for user in (ann, bob, carol)}
+    assert seen == {"ann": 1, "bob": 0, "carol": 1}
+    assert not Deployment.objects.writable_by(make.principal(carol)).exists()
+    assert Deployment.objects.writable_by(make.principal(ann)).exists()
+
+
+@pytest.mark.parametrize(
+    ("scopes", "visible", "writable", "callable_"),
+    [(("read",), 1, 0, 0), (("write",), 0, 1, 0), (("invoke",), 0, 0, 1)],
+)
+def test_each_scope_opens_its_own_door(ann, team, scopes, visible, writable, callable_):
+    who = make.principal(ann, *scopes)
+    doors = (Team.objects.visible_to(who), Team.objects.writable_by(who), Team.objects.callable_by(who))
+    assert tuple(door.count() for door in doors) == (visible, writable, callable_)
+
+
+def test_leads_and_admins_manage_members_and_strangers_do_not(alice, ann, bob, carol, team):
+    for who in (ann, bob):
+        with pytest.raises(NotAllowedError):
+            teams.add_member(principal=make.principal(who), team=team, user=bob)
+    teams.add_member(principal=make.principal(alice), team=team, user=bob, role="lead")
+    assert Team.objects.led_by(make.principal(bob)).filter(pk=team.pk).exists()
+    teams.remove_member(principal=make.principal(carol), team=team, user=bob)
+    assert not Team.objects.visible_to(make.principal(bob)).filter(pk=team.pk).exists()
+    assert [event.kind for event in Event.objects.order_by("pk")] == ["member_added", "member_removed"]
+
+
+def test_only_admins_make_teams_and_grant_quota(alice, carol, team, h100):
+    with pytest.raises(NotAllowedError):
+        teams.create(principal=make.principal(alice), slug="own", name="Own")
+    with pytest.raises(NotAllowedError):
+        teams.grant(principal=make.principal(alice), team=team, flavor=h100, gpus=1)
+    made = teams.create(principal=make.principal(carol), slug="vision", name="Vision")
+    assert made.namespace.startswith("vision-")
+    assert len(made.namespace) == len("vision-") + 5
+    with pytest.raises(ConflictError):
+        teams.create(principal=make.principal(carol), slug="vision", name="Again")
+
+
+@pytest.mark.parametrize("gpus", [-1, True, 10**9, "4", 1.5, None])
+def test_odd_grants_are_refused(carol, team, h100, gpus):
+    with pytest.raises(InvalidError):
+        teams.grant(principal=make.principal(carol), team=team, flavor=h100, gpus=gpus)
+
+
+def test_a_cut_grant_leaves_what_is_held(carol, ann, team, h100):
+    from deployments.services import ledger
+
+    deployment = make.make_deployment(team, ann, gpus=4, approved=True)
+    ledger.reserve(deployment=deployment, revision=deployment.latest, gpus=4)
+    grant = team.grants.get()
+    teams.change_grant(principal=make.principal(carol), grant_id=grant.pk, gpus=1)
+    row = ledger.usage(team)[0]
+    assert (row.limit, row.reserved, row.free) == (1, 4, 0)
+    assert Event.objects.get(kind="quota_granted").data["before"] == {"gpus": 4}

@@ -1,0 +1,100 @@
+"""API tokens: narrow, short-lived, stored as a hash, dead when revoked."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from deployments.models import ApiToken, Event
+from deployments.services import tokens
+from deployments.services.errors import InvalidError, MissingError, NotAllowedError
+from deployments.services.principals import principal_of_token
+from tests.deployments import factories as make
+
+pytestmark = pytest.mark.django_db
+
+
+def new(user, *scopes, **fields) -> tuple[ApiToken, str]:
+    return tokens.create(principal=make.principal(user), name="ci", scopes=scopes or ("read",), **fields)
+
+
+def test_a_token_opens_the_door_and_its_text_is_not_stored(ann):
+    token, text = new(ann, "read", "write")
+    assert text.startswith("slp_")
+    assert len(text) > 40
+    assert tokens.authenticate(text) == token
+    stored = " ".join(str(value) for value in ApiToken.objects.values_list().get())
+    assert text not in stored
+    assert text.removeprefix("slp_") not in stored
+    assert text not in str(list(Event.objects.values()))
+
+
+@pytest.mark.parametrize("text", ["", "slp_", "slp_wrong", "slp_" + "x" * 10_000, "slp_\x00", "slp_é", "sli_x"])
+def test_anything_else_does_not(ann, text):
+    new(ann)
+    assert tokens.authenticate(text) is None
+
+
+def test_revoked_expired_and_disabled_are_refused_at_once(ann):
+    revoked, first = new(ann)
+    expired, second = new(ann)
+    _, third = new(ann)
+    tokens.revoke(principal=make.principal(ann), token_id=revoked.pk)
+    ApiToken.objects.filter(pk=expired.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert tokens.authenticate(first) is None
+    assert tokens.authenticate(second) is None
+    assert tokens.authenticate(third) is not None
+    ann.is_active = False
+    ann.save()
+    assert tokens.authenticate(third) is None
+
+
+def test_a_token_gives_no_more_than_its_maker_has(ann, team):
+    reader = principal_of_token(new(ann, "read", "write", teams=[team])[0])
+    with pytest.raises(NotAllowedError):
+        tokens.create(principal=reader, name="more", scopes=["approve"])
+    with pytest.raises(NotAllowedError):
+        tokens.create(principal=make.principal(ann, "read"), name="more", scopes=["read"])
+    token, _ = tokens.create(principal=reader, name="same", scopes=["read"])
+    assert token.team_ids == [team.pk]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": ""},
+        {"name": "x" * 81},
+        {"name": "\x00\x01"},
+        {"scopes": []},
+        {"scopes": ["root"]},
+        {"days": 0},
+        {"days": 366},
+        {"days": True},
+    ],
+)
+def test_odd_tokens_are_refused_at_their_field(ann, fields):
+    values = {"name": "ci", "scopes": ["read"], "days": 30, **fields}
+    with pytest.raises(InvalidError) as error:
+        tokens.create(principal=make.principal(ann), **values)
+    assert error.value.field == next(iter(fields))
+
+
+def test_others_tokens_do_not_exist_for_strangers_and_admins_may_revoke(ann, bob, carol):
+    token, text = new(ann)
+    with pytest.raises(MissingError):
+        tokens.revoke(principal=make.principal(bob), token_id=token.pk)
+    with pytest.raises(NotAllowedError):
+        tokens.create(principal=make.principal(bob), name="x", scopes=["read"], user=ann)
+    tokens.revoke(principal=make.principal(carol), token_id=token.pk)
+    assert tokens.authenticate(text) is None
+    assert Event.objects.get(kind="token_revoked").actor == carol
+
+
+def test_use_is_noted_to_the_minute(ann, django_assert_num_queries):
+    _, text = new(ann)
+    tokens.authenticate(text)
+    with django_assert_num_queries(1):
+        tokens.authenticate(text)
+    assert ApiToken.objects.get().last_used_at is not None
