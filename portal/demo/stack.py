@@ -167,6 +167,7 @@ class Stack:
                 "web",
                 ("-m", "uvicorn", "portal.asgi:application", *host_and_port),
                 ("--timeout-graceful-shutdown", "3", "--no-access-log"),
+                account="live",
                 extra={"SLIPWAY_DB_POOL": "1"},
                 after=("migrate", "redis"),
                 ready=answers(f"{self.url('web')}/readyz"),
@@ -177,6 +178,7 @@ class Stack:
                 "worker",
                 (*celery, "worker", "--concurrency", "2", "--pool", "prefork", "--hostname", "slipway@demo"),
                 ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"),
+                account="worker",
                 after=("seed", "redis", "apiserver"),
             ),
             self._python(
@@ -185,7 +187,7 @@ class Stack:
                 ("--loglevel", "WARNING"),
                 after=("seed", "redis"),
             ),
-            self._python("watcher", ("manage.py", "watcher"), after=("seed", "apiserver")),
+            self._python("watcher", ("manage.py", "watcher"), account="watcher", after=("seed", "apiserver")),
             self._sandbox(
                 "traffic",
                 ("--gateway-url", self.url("gateway"), "--plan", str(self.layout / "traffic.json")),
@@ -195,10 +197,14 @@ class Stack:
             ),
         ]
 
-    def _python(self, name: str, *words: tuple[str, ...], extra: dict[str, str] | None = None, **more: Any) -> Program:
+    def _python(
+        self, name: str, *words: tuple[str, ...], account: str = "", extra: dict[str, str] | None = None, **more: Any
+    ) -> Program:
+        """Return a process of the portal; of the cluster's credentials it is given those of `account` alone."""
         argv = (sys.executable, *(word for group in words for word in group))
-        environment = {**_base_environment(), **self.environment, **(extra or {})}
-        return Program(name, argv, env=environment, **more)
+        others = {key for key in self.environment if key.startswith("KUBECONFIG_")} - {f"KUBECONFIG_{account.upper()}"}
+        environment = {key: value for key, value in self.environment.items() if key not in others}
+        return Program(name, argv, env={**_base_environment(), **environment, **(extra or {})}, **more)
 
     def _sandbox(self, part: str, *words: tuple[str, ...], name: str = "", account: str = "", **more: Any) -> Program:
         arguments = [word for group in words for word in group]

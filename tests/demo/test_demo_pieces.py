@@ -173,3 +173,21 @@ def test_demo_json_has_the_promised_keys(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "demo.json").stat().st_mode) == 0o600
     assert (tmp_path / "traffic-token").read_text() == "k"
     assert json.loads((tmp_path / "traffic.json").read_text()) == {"t-*/chat": 1}
+
+
+def test_each_process_is_given_only_the_cluster_credentials_that_it_needs(tmp_path: Path) -> None:
+    from portal.demo.stack import Stack
+
+    given = {
+        program.name: {key for key in program.env if key.startswith("KUBECONFIG")}
+        for program in Stack(tmp_path).programs
+        if "DATABASE_URL" in program.env
+    }
+    assert given == {
+        "migrate": set(),
+        "seed": set(),
+        "web": {"KUBECONFIG_LIVE"},
+        "worker": {"KUBECONFIG_WORKER"},
+        "beat": set(),
+        "watcher": {"KUBECONFIG_WATCHER"},
+    }
