@@ -11,7 +11,7 @@ demo: setup ## PostgreSQL, Redis, Prometheus, the sandbox and the site; Ctrl-C s
 	@exec $(PY) -m portal.demo up
 
 demo-status: setup ## what of the demo runs
-	@$(PY) -m portal.demo status
+	@$(PY) -m portal.demo status || true
 
 demo-reset: setup ## clear the demo's data
 	@$(PY) -m portal.demo reset
