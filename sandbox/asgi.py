@@ -179,7 +179,7 @@ class Listener:
 async def listen(app: App, host: str, port: int, *, server_header: str = "uvicorn") -> Listener:
     """Serve `app` on host and port (0 = any free one); OSError when the address cannot be bound."""
     config = Config(
-        app,  # type: ignore[arg-type]
+        app,
         interface="asgi3",
         lifespan="off",
         ws="none",

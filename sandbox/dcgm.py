@@ -73,8 +73,8 @@ METRICS = (
     Metric(
         "DCGM_FI_PROF_PCIE_RX_BYTES",
         "gauge",
-        "The rate of data received over the PCIe bus - including both protocol headers and data payloads - in bytes per "
-        "second.",
+        "The rate of data received over the PCIe bus - including both protocol headers and data payloads - in bytes "
+        "per second.",
     ),
 )
 

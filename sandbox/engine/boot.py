@@ -56,6 +56,12 @@ class Ready:
     context: int
 
 
+EAGER_TEXT = (
+    "Enforce eager set, disabling torch.compile, CUDAGraphs, and JIT kernel warmup. This is equivalent to setting "
+    "-cc.mode=none -cc.cudagraph_mode=none and --kernel_config.enable_jit_warmup=False"
+)
+
+
 class OutOfMemory(Exception):
     """The kernel killed the container: host memory over its limit."""
 
@@ -116,9 +122,7 @@ class Boot:
         self._check_quantization(args, model)
         self._check_parallel(args, model)
         if args.enforce_eager:
-            self.lines.api("vllm.py:1703", "Enforce eager set, disabling torch.compile, CUDAGraphs, and JIT kernel warmup. "
-                           "This is equivalent to setting -cc.mode=none -cc.cudagraph_mode=none and "
-                           "--kernel_config.enable_jit_warmup=False", "WARNING")  # fmt: skip
+            self.lines.api("vllm.py:1703", EAGER_TEXT, "WARNING")
         return context, limits
 
     def _context(self, args: EngineArgs, model: ModelShape) -> int:
@@ -128,10 +132,10 @@ class Boot:
         if asked > model.context and self.machine.environment.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN") != "1":
             derived = f"{model.context_key}={float(model.context)} or model_max_length=None"
             raise errors.model_config_error(
-                f"User-specified max_model_len ({asked}) is greater than the derived max_model_len ({derived} in model's "
-                "config.json). To allow overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1. "
-                "VLLM_ALLOW_LONG_MAX_MODEL_LEN must be used with extreme caution. If the model uses relative position "
-                "encoding (RoPE), positions exceeding derived_max_model_len lead to nan. If the model uses absolute "
+                f"User-specified max_model_len ({asked}) is greater than the derived max_model_len ({derived} in "
+                "model's config.json). To allow overriding this maximum, set the env var "
+                "VLLM_ALLOW_LONG_MAX_MODEL_LEN=1. VLLM_ALLOW_LONG_MAX_MODEL_LEN must be used with extreme caution. If the model uses "
+                "relative position encoding (RoPE), positions exceeding derived_max_model_len lead to nan. If the model uses absolute "
                 "position encoding, positions exceeding derived_max_model_len will cause a CUDA array out-of-bounds "
                 "error."
             )
@@ -141,13 +145,14 @@ class Boot:
         batched = limits.max_num_batched_tokens
         if batched < limits.max_num_seqs:
             raise errors.engine_config_error(
-                f"max_num_batched_tokens ({batched}) must be greater than or equal to max_num_seqs ({limits.max_num_seqs})."
+                f"max_num_batched_tokens ({batched}) must be greater than or equal to max_num_seqs "
+                f"({limits.max_num_seqs})."
             )
         if not args.chunked_prefill and batched < context:
             raise errors.engine_config_error(
-                f"max_num_batched_tokens ({batched}) is smaller than max_model_len ({context}). This effectively limits "
-                "the maximum sequence length to max_num_batched_tokens and makes vLLM reject longer sequences. Please "
-                "increase max_num_batched_tokens or decrease max_model_len."
+                f"max_num_batched_tokens ({batched}) is smaller than max_model_len ({context}). This effectively "
+                "limits the maximum sequence length to max_num_batched_tokens and makes vLLM reject longer sequences. "
+                "Please increase max_num_batched_tokens or decrease max_model_len."
             )
 
     def _check_quantization(self, args: EngineArgs, model: ModelShape) -> None:
@@ -189,8 +194,9 @@ class Boot:
             f"enable_prefix_caching={args.prefix_caching}, enable_chunked_prefill={args.chunked_prefill}")  # fmt: skip
         for rank in self._ranks(args):
             number = rank or 0
-            self.lines.worker("parallel_state.py:2350", f"rank {number} in world size {args.tensor_parallel} is assigned as "
-                              f"DP rank 0, PP rank 0, PCP rank 0, TP rank {number}, EP rank N/A, EPLB rank N/A", rank=rank)  # fmt: skip
+            text = f"rank {number} in world size {args.tensor_parallel} is assigned as DP rank 0, PP rank 0, "
+            text += f"PCP rank 0, TP rank {number}, EP rank N/A, EPLB rank N/A"
+            self.lines.worker("parallel_state.py:2350", text, rank=rank)
 
     async def _load(self, args: EngineArgs, model: ModelShape, limits: Limits, context: int) -> MemoryPlan:
         """Load weights and size the KV cache; raises what vLLM raises when either does not fit."""
@@ -255,8 +261,8 @@ class Boot:
                 f"ValueError: To serve at least one request with the model's max seq len ({context}), "
                 f"({needed / GIB:.2f} GiB KV cache is needed, which is larger than the available KV cache memory "
                 f"({round(available, 2)} GiB). Based on the available memory, the estimated maximum model length is "
-                f"{most}. Try increasing `gpu_memory_utilization` (which also controls CPU memory on the CPU backend) or "
-                "decreasing `max_model_len` when initializing the engine. See "
+                f"{most}. Try increasing `gpu_memory_utilization` (which also controls CPU memory on the CPU backend) "
+                "or decreasing `max_model_len` when initializing the engine. See "
                 "https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more details.",
                 self.lines.core_prefix(),
             )
@@ -303,8 +309,8 @@ def _cuda_oom(plan: MemoryPlan) -> str:
     return (
         f"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.02 GiB. GPU 0 has a total capacity of "
         f"{plan.total / GIB:.2f} GiB of which {free:.2f} GiB is free. Including non-PyTorch memory, this process has "
-        f"{plan.total / GIB - free:.2f} GiB memory in use. Of the allocated memory {plan.total / GIB - 0.9:.2f} GiB is "
-        "allocated by PyTorch, and 22.04 MiB is reserved by PyTorch but unallocated. If reserved but unallocated memory "
-        "is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation. See documentation "
-        "for Memory Management (https://pytorch.org/docs/stable/notes/cuda.html#environment-variables)"
+        f"{plan.total / GIB - free:.2f} GiB memory in use. Of the allocated memory {plan.total / GIB - 0.9:.2f} GiB "
+        "is allocated by PyTorch, and 22.04 MiB is reserved by PyTorch but unallocated. If reserved but unallocated "
+        "memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation. See "
+        "documentation for Memory Management (https://pytorch.org/docs/stable/notes/cuda.html#environment-variables)"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from prometheus_client.utils import floatToGoString
+from prometheus_client.utils import floatToGoString as _untyped_number
 
 # Histograms whose buckets are 1, 2, 5, 10, ... up to the model's context length.
 BY_CONTEXT = {
@@ -39,6 +39,11 @@ def buckets_1_2_5(most: int) -> list[float]:
                 return bounds
             bounds.append(float(step * power))
         power *= 10
+
+
+def number(value: float) -> str:
+    """A number as prometheus_client prints it."""
+    return str(_untyped_number(value))  # type: ignore[no-untyped-call]
 
 
 class Value:
@@ -101,7 +106,7 @@ class Family:
         self.type: str = spec["type"]
         self.bounds = bounds
         self.created_name: str | None = spec.get("created")
-        self._created_text = floatToGoString(created)
+        self._created_text = number(created)
         self._head = f"# HELP {self.name} {spec['help']}\n# TYPE {self.name} {self.type}\n"
         self._created_head = f"# HELP {self.created_name} {spec['help']}\n# TYPE {self.created_name} gauge\n"
         names = set(spec["labels"])
@@ -135,7 +140,7 @@ class Family:
         """The text before each value, in the order of `_values`; the last is the creation time's."""
         labels = self._common + key
         if self.type == "histogram":
-            bounds = [floatToGoString(bound) for bound in [*self.bounds, float("inf")]]
+            bounds = [number(bound) for bound in [*self.bounds, float("inf")]]
             names = [f"{self.name}_bucket{_braces((*labels, ('le', bound)))} " for bound in bounds]
             names += [f"{self.name}_{part}{_braces(labels)} " for part in ("count", "sum")]
         elif self.type == "summary":
@@ -149,7 +154,7 @@ class Family:
         out.append(self._head)
         for key, child in self._children.items():
             for name, value in zip(self._texts[key], _values(child), strict=False):
-                out.append(f"{name}{floatToGoString(value)}\n")
+                out.append(f"{name}{number(value)}\n")
         if self.created_name and self._children:
             out.append(self._created_head)
             out.extend(f"{self._texts[key][-1]}{self._created_text}\n" for key in self._children)

@@ -7,10 +7,11 @@ from typing import Any
 from sandbox.model.llm import content_text
 
 CHARS = 4  # of English text to one token, about the same for all the models here
-FILLER = (
+FILLER_TEXT = (
     "the request was served by a simulated engine so that queues caches and charts behave as they would with real "
     "load while nobody reads these words and no language model has to make them"
-).split()
+)
+FILLER = FILLER_TEXT.split()
 
 
 def chat_prompt(messages: list[dict[str, Any]]) -> str:

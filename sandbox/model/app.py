@@ -66,10 +66,8 @@ class ModelServer:
         except (Unavailable, StopAsyncIteration) as error:
             await send_answer(send, _error(503, f"The sandbox's language model cannot answer: {error}"))
             return
-        if body.get("stream"):
-            work = _send_events(first, chunks, send)
-        else:
-            work = _send_whole(kind, first, chunks, send)
+        streams = bool(body.get("stream"))
+        work = _send_events(first, chunks, send) if streams else _send_whole(kind, first, chunks, send)
         try:
             await while_connected(request, work)
         except Disconnected:
@@ -93,7 +91,8 @@ async def _send_whole(kind: str, first: dict[str, Any], rest: AsyncIterator[dict
 
 async def _whole(kind: str, first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
     """Join chunks into one completion."""
-    text, finish, usage = "", None, {}
+    text, finish = "", None
+    usage: dict[str, Any] = {}
     chunk = first
     more = True
     while more:

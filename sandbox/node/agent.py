@@ -11,6 +11,7 @@ import httpx
 
 from sandbox.client import ApiError, Client, Reflector, resource_path
 from sandbox.engine.process import EngineProcess, GpuUse
+from sandbox.node import images
 from sandbox.node.events import EventRecorder, now_text
 from sandbox.node.hub import HubClient
 from sandbox.node.machine import Addresses, GpuSet, Node, Pace
@@ -162,10 +163,20 @@ class Agent:
                 await asyncio.sleep(RETRY)
                 continue
             for pod in listing["items"]:
+                self._remember_images(pod)
                 address = (pod.get("status") or {}).get("podIP")
                 if address and pod["status"].get("phase") not in TERMINAL:
                     self.node.addresses.reserve(pod["metadata"]["uid"], address)
             return
+
+    def _remember_images(self, pod: dict[str, Any]) -> None:
+        """What a pod here has run was pulled before."""
+        status = pod.get("status") or {}
+        pulled = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+        specs = {spec["name"]: spec for key in ("initContainers", "containers") for spec in pod["spec"].get(key) or []}
+        for entry in pulled:
+            if entry.get("imageID") and entry["name"] in specs:
+                self.node.images[images.parse(specs[entry["name"]]["image"]).canonical] = None
 
     async def _keep_status(self) -> None:
         while True:

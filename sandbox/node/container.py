@@ -25,7 +25,9 @@ KILLED = 137
 class Program(Protocol):
     """What runs in a container."""
 
-    out_of_memory: bool
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether the kernel killed it for its memory."""
 
     async def run(self) -> int:
         """Run to the end and return the exit status."""
@@ -144,12 +146,12 @@ class Container:
         seconds = self._backoff
         self._backoff = min(self._backoff * 2, pace.backoff_most)
         await asyncio.sleep(min(pace.restart, seconds))
-        where = f"{self.name} in pod {meta['name']}_{meta['namespace']}({meta['uid']})"
         shown = f"{seconds:.0f}s" if seconds < 60 else f"{int(seconds // 60)}m{int(seconds % 60)}s"
         self.state.last_state = self.state.state
-        text = f"back-off {shown} restarting failed container={self.name} pod={meta['name']}_{meta['namespace']}({meta['uid']})"
+        pod = f"{meta['name']}_{meta['namespace']}({meta['uid']})"
+        text = f"back-off {shown} restarting failed container={self.name} pod={pod}"
         self.state.state = waiting("CrashLoopBackOff", text)
-        self._event("Warning", "BackOff", f"Back-off restarting failed container {where}")
+        self._event("Warning", "BackOff", f"Back-off restarting failed container {self.name} in pod {pod}")
         self.pod.changed()
         await asyncio.sleep(seconds)
 

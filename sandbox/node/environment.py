@@ -22,7 +22,7 @@ class Resolver:
     def __init__(self, client: Client, pod: Mapping[str, Any], node_name: str, node_ip: str, pod_ip: str) -> None:
         self.client = client
         self.pod = pod
-        self.fields = {
+        self.fields: dict[str, str] = {
             "metadata.name": pod["metadata"]["name"],
             "metadata.namespace": pod["metadata"]["namespace"],
             "metadata.uid": pod["metadata"]["uid"],
@@ -63,7 +63,7 @@ class Resolver:
     async def _key(self, kind: str, reference: Mapping[str, Any]) -> str | None:
         data = await self._data(kind, reference)
         if data is not None and reference["key"] in data:
-            return data[reference["key"]]
+            return str(data[reference["key"]])
         if reference.get("optional"):
             return None
         namespace = self.pod["metadata"]["namespace"]

@@ -88,8 +88,8 @@ def _error_text(answer: httpx.Response, path: str) -> str:
     if code == "RepoNotFound":
         return (
             f"{errors}.RepositoryNotFoundError: {first}\n\nRepository Not Found for url: {url}.\nPlease make sure you "
-            "specified the correct `repo_id` and `repo_type`.\nIf you are trying to access a private or gated repo, make "
-            "sure you are authenticated. For more details, see https://huggingface.co/docs/huggingface_hub/authentication"
+            "specified the correct `repo_id` and `repo_type`.\nIf you are trying to access a private or gated repo, "
+            "make sure you are authenticated. For more details, see https://huggingface.co/docs/huggingface_hub/authentication"
         )
     if status == 401:
         first = f"{status} Client Error: Unauthorized for url: {url} (Request ID: {request_id})"

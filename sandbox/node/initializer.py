@@ -75,17 +75,16 @@ class Initializer:
     async def _fetch(self, source: str, token: str | None) -> ModelFiles:
         if source.startswith("hf://"):
             return await self._from_hub(source, token)
-        if source.startswith(("s3://", "gs://", "hdfs://", "webhdfs://", "http://", "https://")):
-            self._fail(
-                f"ConnectionError: could not reach the store of {source}: the sandbox has a model hub (hf://) and no "
-                "object store or web server",
-                "    raise",
-            )
-        self._fail(
+        error = (
             f"Exception: Cannot recognize storage type for {source}\n'{list(SCHEMES)}' are the current available "
-            "storage type.",
-            "    raise Exception(",
+            "storage type."
         )
+        if source.startswith(("s3://", "gs://", "hdfs://", "webhdfs://", "http://", "https://")):
+            error = (
+                f"ConnectionError: could not reach the store of {source}: the sandbox has a model hub (hf://) and no "
+                "object store or web server"
+            )
+        return self._fail(error, "    raise")
 
     async def _from_hub(self, source: str, token: str | None) -> ModelFiles:
         match = HF_URI.fullmatch(source)
@@ -119,8 +118,9 @@ class Initializer:
             left = int(shown) - elapsed
             files = len(snapshot.sizes) * step // PROGRESS_STEPS
             self.write(
-                f"Fetching {len(snapshot.sizes)} files: {100 * step // PROGRESS_STEPS:3d}%| {files}/{len(snapshot.sizes)} "
-                f"[00:{elapsed:02d}<00:{max(0, left):02d}] {done / 1e9:.2f}G/{total / 1e9:.2f}G ({done}/{total} bytes)"
+                f"Fetching {len(snapshot.sizes)} files: {100 * step // PROGRESS_STEPS:3d}%| "
+                f"{files}/{len(snapshot.sizes)} [00:{elapsed:02d}<00:{max(0, left):02d}] "
+                f"{done / 1e9:.2f}G/{total / 1e9:.2f}G ({done}/{total} bytes)"
             )
 
     def _fail(self, error: str, frames: str) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
 from sandbox.asgi import (
     Answer,
@@ -80,6 +81,8 @@ def read_query(query: dict[str, str]) -> LogQuery:
     since: float | None = None
     if query.get("sinceSeconds"):
         since = time.time() - float(query["sinceSeconds"])
+    elif query.get("sinceTime"):
+        since = datetime.fromisoformat(query["sinceTime"].replace("Z", "+00:00")).timestamp()
     return LogQuery(
         follow=query.get("follow", "").lower() in ("1", "true"),
         previous=query.get("previous", "").lower() in ("1", "true"),
