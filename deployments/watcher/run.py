@@ -65,6 +65,15 @@ class Watcher:
 
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` or until the database is lost."""
+        self.begin()
+        try:
+            while not stop.is_set():
+                self.step()
+        finally:
+            self.end()
+
+    def begin(self) -> None:
+        """Start to read the cluster."""
         self._signals: queue.SimpleQueue[Signal] = queue.SimpleQueue()
         self._row: Cluster = heart.main_cluster()
         self._statuses, self._drift = Statuses(), Drift()
@@ -72,16 +81,18 @@ class Watcher:
         self._kinds = followed()
         self._essential = {item.kind.kind for item in self._kinds if item.essential}
         self._due = dict.fromkeys(("flush", "tick", "moving", "office", "all"), 0.0)
-        threads: list[Reflector[object, object] | Heart] = [Heart(self.door, self._signals.put), *self._reflectors()]
-        for thread in threads:
+        self._threads: list[Reflector[object, object] | Heart] = [
+            Heart(self.door, self._signals.put),
+            *self._reflectors(),
+        ]
+        for thread in self._threads:
             thread.start()
-        try:
-            while not stop.is_set():
-                self._step()
-        finally:
-            self._words.stop()
-            for thread in threads:
-                thread.stop()
+
+    def end(self) -> None:
+        """Stop reading."""
+        self._words.stop()
+        for thread in self._threads:
+            thread.stop()
 
     def _reflectors(self) -> Iterable[Reflector[object, object]]:
         selector = install_selector(settings.SLIPWAY_INSTALL_ID)
@@ -96,7 +107,7 @@ class Watcher:
                 relist_seconds=self.relist_seconds,
             )
 
-    def _step(self) -> None:
+    def step(self) -> None:
         """Take in what came, then do what is due: the first change is written at once, later ones every 100 ms."""
         for signal in self._next():
             self._take(signal)
