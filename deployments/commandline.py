@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
 from deployments.engine.gpus import catalog, gpu_facts
@@ -22,6 +22,8 @@ from deployments.preflight import ClusterFacts, Facts, FlavorFacts, QuotaFacts, 
 from deployments.sources.huggingface import model_facts
 from deployments.spec import DeploymentSpec, digest
 from deployments.spec_errors import parse_spec
+
+T = TypeVar("T")
 
 PLACEHOLDER_COMMIT = "0" * 40
 PLACEHOLDER = {"install_id": "install", "deployment_id": "0", "namespace": "team-00000", "team": "team", "name": "name"}
@@ -54,7 +56,7 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
     profile = known.profiles.get(spec.engine.profile)
     if flavor is None or profile is None:
         raise DocumentError("The flavor or the engine profile of this spec is not known.")
-    given = dict(PLACEHOLDER) | {key: str(value) for key, value in (facts or {}).get("wish", {}).items()}
+    given = dict(PLACEHOLDER) | {key: str(value) for key, value in _mapping(facts or {}, "wish").items()}
     resolution = Resolution(
         commit=(known.model.sha if known.model and known.model.sha else PLACEHOLDER_COMMIT),
         image=profile.image,
@@ -89,9 +91,11 @@ def fit_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None = 
     model = model_from(document) or known.model
     if model is None:
         raise DocumentError("Give the model: its config.json as “config”, and “weights_bytes” where known.")
-    spec = document.get("spec")
-    args = dict(document.get("args") or (spec or {}).get("engine", {}).get("args", {}))
-    slug = document.get("flavor") or (spec or {}).get("flavor")
+    spec = _spec(document["spec"]) if "spec" in document else None
+    args = document.get("args") or (spec.engine.args if spec else {})
+    if not isinstance(args, Mapping):
+        raise DocumentError("“args” must be an object with one entry per flag.")
+    slug = document.get("flavor") or (spec.flavor if spec else None)
     gpu, per_node = _gpu(document.get("gpu"), slug, known)
     try:
         result = fit(model, gpu, args)
@@ -132,10 +136,10 @@ def facts_from(facts: Mapping[str, Any] | None, document: Mapping[str, Any]) -> 
     """Facts from a file, over the seeded flavors and profiles; quotas are open where none are given."""
     given = facts or {}
     flavors = {row["slug"]: _flavor(row) for row in _rows(given.get("flavors"), "slug")} or dict(seeded_flavors())
-    quotas = {slug: QuotaFacts(**row) for slug, row in (given.get("quotas") or {}).items()}
+    quotas = {slug: _made(QuotaFacts, row) for slug, row in _mapping(given, "quotas").items()}
     if "quotas" not in given:
         quotas = {slug: QuotaFacts(limit=10_000) for slug in flavors}
-    profiles = {row["slug"]: EngineProfile(**row) for row in _rows(given.get("profiles"), "slug")}
+    profiles = {row["slug"]: _made(EngineProfile, row) for row in _rows(given.get("profiles"), "slug")}
     return Facts(
         flavors=flavors,
         quotas=quotas,
@@ -168,7 +172,7 @@ def model_from(document: Mapping[str, Any]) -> ModelFacts | None:
         model = ModelFacts.from_json({"id": "the model", **section})
     else:
         return None
-    return dataclasses.replace(model, **_sizes(section), **_sizes(document))
+    return dataclasses.replace(model, **{**_sizes(section), **_sizes(document)})
 
 
 def _sizes(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,7 +210,21 @@ def _gpu(given: object, slug: object, known: Facts) -> tuple[GpuFacts, int]:
 
 def _flavor(row: Mapping[str, Any]) -> FlavorFacts:
     names = {field.name for field in dataclasses.fields(FlavorFacts)}
-    return FlavorFacts(**{name: value for name, value in row.items() if name in names})
+    return _made(FlavorFacts, {name: value for name, value in row.items() if name in names})
+
+
+def _made(kind: type[T], row: object) -> T:
+    try:
+        return kind(**row)  # type: ignore[arg-type]
+    except TypeError as failure:
+        raise DocumentError(f"{kind.__name__}: {failure}") from failure
+
+
+def _mapping(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = document.get(name) or {}
+    if not isinstance(value, Mapping):
+        raise DocumentError(f"“{name}” must be an object.")
+    return value
 
 
 def _request(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -127,7 +127,8 @@ def _quota(found: re.Match[str], message: str) -> Reason:
     asked, used, limit = (_gpus(found[name]) for name in ("asked", "used", "limit"))
     sentence = "The team’s allowance on the cluster is used up."
     if limit is not None and asked is not None and used is not None:
-        sentence = f"The team may hold {limit} GPUs of this kind, {used} are in use, and {asked} more were asked for."
+        gpus = f"{limit} GPU" if limit == 1 else f"{limit} GPUs"
+        sentence = f"The team may hold {gpus} of this kind on the cluster: {used} in use, {asked} more asked for."
     return Reason(
         Code.QUOTA_EXCEEDED,
         Weight.BLOCKED,

@@ -18,7 +18,7 @@ CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError"
 MOUNT_REASONS = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
 KILLED = 137
 NODES = re.compile(r"0/(?P<all>\d+) nodes are available")
-PART = re.compile(r"(?P<count>\d+) (?:node\(s\) )?(?P<why>[^.,]+)")
+PART = re.compile(r"(?P<count>\d+) (?:node\(s\) )?(?P<why>.+)")
 
 
 def from_pod(pod: PodView, events: Iterable[EventView] = (), log: str = "") -> Reason | None:
@@ -58,10 +58,7 @@ def _placing(pod: PodView) -> Reason | None:
 def unschedulable(message: str, gpus: int = 0) -> Reason:
     """Why the scheduler found no node, read from its sentence."""
     nodes = int(found["all"]) if (found := NODES.search(message)) else 0
-    first = message.split("preemption:", 1)[0]
-    amounts: dict[str, int] = {}
-    for part in PART.finditer(first.split(":", 1)[-1]):
-        amounts[part["why"].strip()] = amounts.get(part["why"].strip(), 0) + int(part["count"])
+    amounts = _amounts(message)
     wanting = {why.removeprefix("Insufficient "): n for why, n in amounts.items() if why.startswith("Insufficient ")}
     numbers: dict[str, int | float | str] = {"nodes": nodes, "gpus": gpus}
     many = f"{gpus} free GPUs" if gpus > 1 else "a free GPU" if gpus == 1 else "enough free GPUs"
@@ -103,6 +100,16 @@ def unschedulable(message: str, gpus: int = 0) -> Reason:
         numbers=numbers,
         evidence=message,
     )
+
+
+def _amounts(message: str) -> dict[str, int]:
+    """How many nodes each obstacle rules out: “0/4 nodes are available: 1 Insufficient cpu, 3 …. no new claims …”."""
+    sentence = message.split("preemption:", 1)[0].partition(": ")[2].split(". ", 1)[0].rstrip(". ")
+    found: dict[str, int] = {}
+    for part in sentence.split(", "):
+        if match := PART.fullmatch(part.strip()):
+            found[match["why"]] = found.get(match["why"], 0) + int(match["count"])
+    return found
 
 
 def _initializing(pod: PodView, events: list[EventView], log: str) -> Reason | None:

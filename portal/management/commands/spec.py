@@ -27,6 +27,7 @@ class Command(BaseCommand):
         parser.add_argument("file", help="a JSON file, or - for standard input")
         parser.add_argument("--facts", help="a JSON file with flavors, quotas, profiles and the model")
         parser.add_argument("--config", help="the model's config.json")
+        parser.add_argument("--gpu", help="a GPU by name or product label, in place of the flavor")
         parser.add_argument("--weights-bytes", type=int, help="the size of the model's safetensors")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -34,6 +35,8 @@ class Command(BaseCommand):
         facts = read_json(options["facts"]) if options["facts"] else None
         if options["config"]:
             document["model"] = {"config": read_json(options["config"])}
+        if options["gpu"]:
+            document["gpu"] = options["gpu"]
         if options["weights_bytes"]:
             document["weights_bytes"] = options["weights_bytes"]
         try:

@@ -1,0 +1,474 @@
+"""Typed causes from logs, pods, events and statuses: the recorded ones, and those a kubelet would write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.kube.cluster_causes import from_service
+from deployments.kube.diagnose import LogWish, diagnose, logs_wanted
+from deployments.kube.log_causes import from_log
+from deployments.kube.log_patterns import last_error
+from deployments.kube.observe import service_view
+from deployments.kube.pod_causes import unschedulable
+from deployments.kube.reasons import Code, Reason, Weight
+from tests.deployments.pods import (
+    DONE,
+    LOGS,
+    QUOTA_SENTENCE,
+    RUNNING,
+    event,
+    log,
+    pod,
+    recorded,
+    seen,
+    terminated,
+    waiting,
+)
+
+RECORDED_LOGS: dict[str, tuple[Code | None, str, Any]] = {
+    "bad-json": (Code.BAD_VALUE, "kv_transfer_config", None),
+    "bool-dtype": (Code.BAD_VALUE, "dtype", "auto"),
+    "context-over-model": (Code.CONTEXT_TOO_LONG, "max_model_len", 8192),
+    "heads-not-divisible": (Code.HEADS_NOT_DIVISIBLE, "tensor_parallel_size", 1),
+    "hub-unreachable": (Code.HUB_UNREACHABLE, "", None),
+    "kv-too-small": (Code.KV_CACHE_TOO_SMALL, "max_model_len", 46464),
+    "memory-too-small": (Code.GPU_MEMORY, "kv_cache_memory_bytes", 14 * 1024**3),
+    "no-config": (Code.MODEL_FILES, "source_uri", None),
+    "quantization-mismatch": (Code.QUANTIZATION, "quantization", None),
+    "success": (None, "", None),
+    "swap-space": (Code.UNKNOWN_FLAG, "swap_space", None),
+    "unrecognized-flag": (Code.UNKNOWN_FLAG, "use_v2_block_manager", None),
+    "util-out-of-range": (Code.BAD_VALUE, "gpu_memory_utilization", 0.92),
+}
+
+
+def first(*pods: dict[str, Any], **rest: Any) -> Reason:
+    """The weightiest reason of what is seen."""
+    return diagnose(seen(*pods, **rest))[0]
+
+
+def crashed(text: str = "", code: int = 1, reason: str = "Error") -> dict[str, Any]:
+    return pod(init=DONE, engine=waiting("CrashLoopBackOff"), engine_last=terminated(code, reason, text), restarts=3)
+
+
+def test_every_recorded_log_has_an_expected_cause():
+    assert {path.stem for path in LOGS.glob("*.log")} == set(RECORDED_LOGS)
+
+
+@pytest.mark.parametrize("name", RECORDED_LOGS)
+def test_a_recorded_log_names_its_cause_field_and_value(name: str):
+    code, field, value = RECORDED_LOGS[name]
+    reason = from_log(log(name))
+    if code is None:
+        assert reason is None
+        return
+    assert reason is not None
+    assert (reason.code, reason.field, reason.value) == (code, field, value)
+    assert reason.title.endswith(".")
+    assert reason.remedy
+    assert reason.evidence
+
+
+@pytest.mark.parametrize("name", [name for name, (code, _, _) in RECORDED_LOGS.items() if code])
+def test_a_crash_loop_is_explained_by_the_log_of_its_previous_run(name: str):
+    reason = first(crashed(), logs={"chat-predictor-5b-aaaaa": log(name)})
+    assert (reason.code, reason.weight) == (RECORDED_LOGS[name][0], Weight.FAILED)
+    assert (reason.pod, reason.numbers["restarts"]) == ("chat-predictor-5b-aaaaa", 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "field", "value"),
+    [
+        (
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 896.00 MiB. GPU 0 has a total capacity "
+            "of 22.03 GiB of which 500 MiB is free.",
+            Code.GPU_MEMORY,
+            "tensor_parallel_size",
+            None,
+        ),
+        (
+            "RuntimeError: CUDA out of memory occurred when warming up sampler with 1024 dummy requests. Please try "
+            "lowering `max_num_seqs` or `gpu_memory_utilization`",
+            Code.GPU_MEMORY,
+            "max_num_seqs",
+            512,
+        ),
+        ("ValueError: No available memory for the cache blocks.", Code.GPU_MEMORY, "gpu_memory_utilization", 0.95),
+        (
+            "ValueError: Free memory on device cuda:0 (7.1/22.03 GiB) on startup is less than desired GPU memory "
+            "utilization (0.92, 20.27 GiB). Decrease GPU memory utilization",
+            Code.GPU_BUSY,
+            "gpu_memory_utilization",
+            0.32,
+        ),
+        (
+            "ValueError: To serve at least one request with the models's max seq len (131072), (16.00 GiB KV cache is "
+            "needed, which is larger than the available KV cache memory (4.91 GiB).",
+            Code.KV_CACHE_TOO_SMALL,
+            "max_model_len",
+            39936,
+        ),
+        (
+            "ValueError: Quantization method specified in the model config (fp8) does not match the quantization "
+            "method specified in the `quantization` argument (awq).",
+            Code.QUANTIZATION,
+            "quantization",
+            "fp8",
+        ),
+        (
+            "ValueError: The quantization method modelopt is not supported for the current GPU. Minimum capability: "
+            "89. Current capability: 80.",
+            Code.QUANTIZATION,
+            "flavor",
+            None,
+        ),
+        (
+            "ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0. Your Tesla T4",
+            Code.BAD_VALUE,
+            "dtype",
+            "half",
+        ),
+        (
+            "ValueError: max_num_batched_tokens (512) must be greater than or equal to max_num_seqs (1024).",
+            Code.BAD_VALUE,
+            "max_num_batched_tokens",
+            1024,
+        ),
+        (
+            "ValueError: World size (4) is larger than the number of available GPUs (2) in this node.",
+            Code.BAD_VALUE,
+            "tensor_parallel_size",
+            2,
+        ),
+        (
+            "ValueError: The repository contains custom code. Please pass the argument `trust_remote_code=True`.",
+            Code.REMOTE_CODE,
+            "trust_remote_code",
+            True,
+        ),
+        (
+            "ValueError: Model architectures ['FooForCausalLM'] are not supported for now.",
+            Code.MODEL_FILES,
+            "source_uri",
+            None,
+        ),
+        ("KeyError: 'getpwuid(): uid not found: 1000'", Code.NO_USER_NAME, "", None),
+        (
+            "api_server.py: error: unrecognized arguments: --enable-flash-attention",
+            Code.UNKNOWN_FLAG,
+            "enable_flash_attention",
+            None,
+        ),
+        ("api_server.py: error: argument --max-num-seqs: invalid int value: 'x'", Code.BAD_VALUE, "max_num_seqs", None),
+    ],
+)
+def test_what_engines_say_is_understood(text: str, code: Code, field: str, value: Any):
+    reason = from_log(f"INFO 11-25 loading\n(EngineCore pid=1) ERROR 11-25 12:00:00 [core.py:1] {text}\nbye\n")
+    if code is Code.KV_CACHE_TOO_SMALL:
+        # An older sentence, without the estimate: the value is computed and must not exceed what is there.
+        assert reason is not None
+        assert (reason.code, reason.field) == (code, field)
+        assert 30_000 < int(str(reason.value)) <= 131072 * 4.91 / 16
+        return
+    assert reason is not None
+    assert (reason.code, reason.field, reason.value) == (code, field, value)
+    assert reason.evidence.startswith(text[:20])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "field"),
+    [
+        ("RuntimeError: 401 Client Error. Access to model is restricted.", Code.MODEL_ACCESS, "credential"),
+        ("huggingface_hub.errors.GatedRepoError: 403 Client Error.", Code.MODEL_ACCESS, "credential"),
+        ("huggingface_hub.errors.RepositoryNotFoundError: 404 Client Error.", Code.MODEL_NOT_FOUND, "source_uri"),
+        ("huggingface_hub.errors.RevisionNotFoundError: 404 Client Error.", Code.MODEL_NOT_FOUND, "source_revision"),
+        ("Exception: Cannot recognize storage type for models:/chat/3", Code.MODEL_SCHEME, "source_uri"),
+        ("OSError: [Errno 28] No space left on device", Code.DOWNLOAD_DISK, ""),
+        (
+            "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='huggingface.co', port=443): Max retries "
+            "exceeded with url: /api/models/a/b",
+            Code.HUB_UNREACHABLE,
+            "",
+        ),
+        ("ValueError: something nobody has seen before", Code.DOWNLOAD_FAILED, "source_uri"),
+    ],
+)
+def test_a_failed_download_is_explained_by_its_last_words(words: str, code: Code, field: str):
+    trace = f'Traceback (most recent call last):\n  File "x", line 14, in <module>\n{words}'
+    ended = first(pod(init=terminated(1, "Error", trace), engine=waiting("PodInitializing")))
+    backing_off = first(pod(init=waiting("CrashLoopBackOff"), init_last=terminated(1, "Error", trace), restarts=4))
+    for reason in (ended, backing_off):
+        assert (reason.code, reason.field, reason.weight) == (code, field, Weight.FAILED)
+        assert words[:30] in reason.evidence
+
+
+def test_a_download_killed_for_memory_is_no_gpu_matter():
+    reason = first(pod(init=waiting("CrashLoopBackOff"), init_last=terminated(137, "OOMKilled")))
+    assert reason.code is Code.DOWNLOAD_MEMORY
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "field"),
+    [
+        (
+            "0/4 nodes are available: 1 Insufficient nvidia.com/gpu, 3 node(s) didn't match Pod's node "
+            "affinity/selector. no new claims to deallocate, preemption: 0/4 nodes are available: 4 Preemption is not "
+            "helpful for scheduling.",
+            Code.NO_FREE_GPU,
+            "flavor",
+        ),
+        (
+            "0/4 nodes are available: 4 node(s) didn't match Pod's node affinity/selector.",
+            Code.NO_MATCHING_NODE,
+            "flavor",
+        ),
+        (
+            "0/2 nodes are available: 2 node(s) had untolerated taint {nvidia.com/gpu: present}.",
+            Code.NO_MATCHING_NODE,
+            "flavor",
+        ),
+        ("0/2 nodes are available: 1 Insufficient cpu, 2 Insufficient memory.", Code.NODE_FULL, ""),
+        ("running PreBind plugin failed", Code.UNSCHEDULABLE, ""),
+    ],
+)
+def test_why_the_scheduler_found_no_node(message: str, code: Code, field: str):
+    reason = first(pod(scheduled=message))
+    assert (reason.code, reason.field, reason.weight) == (code, field, Weight.STALLED)
+    assert reason.evidence == message
+
+
+def test_the_schedulers_numbers_are_taken_along():
+    reason = unschedulable("0/4 nodes are available: 4 Insufficient nvidia.com/gpu.", gpus=2)
+    assert reason.numbers == {"nodes": 4, "gpus": 2}
+    assert "2 free GPUs" in reason.title
+
+
+@pytest.mark.parametrize("why", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"])
+def test_an_image_that_cannot_be_pulled(why: str):
+    assert first(pod(init=DONE, engine=waiting(why, "manifest unknown"))).code is Code.IMAGE_PULL
+    assert first(pod(init=waiting(why))).code is Code.IMAGE_PULL
+
+
+@pytest.mark.parametrize(
+    ("given_pod", "events", "code", "weight"),
+    [
+        (pod(init=RUNNING), [], Code.DOWNLOADING, Weight.PROGRESS),
+        (pod(init=DONE, engine=RUNNING), [], Code.STARTING, Weight.PROGRESS),
+        (pod(), [], Code.PULLING, Weight.PROGRESS),
+        (pod(init=waiting("PodInitializing"), engine=waiting("PodInitializing")), [], Code.PULLING, Weight.PROGRESS),
+        (pod(), [event("FailedMount", "no such claim")], Code.VOLUME, Weight.STALLED),
+        (pod(init=DONE, engine=waiting("CreateContainerConfigError")), [], Code.CONFIG, Weight.FAILED),
+        (crashed(code=137, reason="OOMKilled"), [], Code.HOST_MEMORY, Weight.FAILED),
+        (
+            pod(init=DONE, engine=waiting("CrashLoopBackOff"), engine_last=terminated(137), restarts=1),
+            [event("Killing", "Container kserve-container failed startup probe, will be restarted")],
+            Code.START_TOO_SLOW,
+            Weight.FAILED,
+        ),
+        (pod(phase="Failed", reason="UnexpectedAdmissionError"), [], Code.DEVICE_PLUGIN, Weight.FAILED),
+        (pod(phase="Failed", reason="Evicted"), [], Code.EVICTED, Weight.FAILED),
+        (crashed("odd words"), [], Code.ENGINE_CRASH, Weight.FAILED),
+    ],
+)
+def test_what_a_pod_goes_through(given_pod: dict[str, Any], events: list[dict[str, Any]], code: Code, weight: Weight):
+    reason = first(given_pod, events=events)
+    assert (reason.code, reason.weight) == (code, weight)
+
+
+def test_an_engine_that_came_back_after_a_crash_still_tells_of_it():
+    words = "ValueError: No available memory for the cache blocks."
+    again = pod(init=DONE, engine=RUNNING, engine_last=terminated(1, "Error", words), restarts=2)
+    assert first(again).code is Code.GPU_MEMORY
+
+
+def test_a_ready_pod_has_nothing_to_say():
+    assert diagnose(seen(pod(init=DONE, engine=RUNNING, ready=True))) == []
+
+
+def test_a_pod_that_is_leaving_is_not_asked():
+    assert diagnose(seen(pod(engine=waiting("CrashLoopBackOff"), terminating=True))) == []
+
+
+def test_quota_is_read_from_the_workload_where_no_pod_exists():
+    condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": QUOTA_SENTENCE}
+    reason = first(workload={"conditions": [condition]})
+    assert (reason.code, reason.weight, reason.field) == (Code.QUOTA_EXCEEDED, Weight.BLOCKED, "replicas_max")
+    assert {name: reason.numbers[name] for name in ("asked", "used", "limit")} == {"asked": 2, "used": 3, "limit": 4}
+
+
+def test_the_recorded_quota_refusal_is_understood():
+    record = recorded("quota.yaml")
+    status = {"conditions": record["inferenceservice_conditions"]}
+    for reason in (first(service=status), first(workload=record["deployment_status"])):
+        assert reason.code is Code.QUOTA_EXCEEDED
+        assert reason.numbers["limit"] == 1
+        assert reason.title == "The team may hold 1 GPU of this kind on the cluster: 1 in use, 1 more asked for."
+
+
+def test_pod_security_and_other_refusals_are_told_apart():
+    def refused(message: str) -> Code:
+        condition = {"type": "ReplicaFailure", "status": "True", "message": message}
+        return first(workload={"conditions": [condition]}).code
+
+    assert refused('pods "x" is forbidden: violates PodSecurity "restricted:latest": ...') is Code.POD_SECURITY
+    assert refused('pods "x" is forbidden: error looking up service account a/b') is Code.PODS_REFUSED
+
+
+BAD_SPECS: dict[str, Code | None] = {
+    "unknown-runtime": Code.RUNTIME,
+    "unknown-format-no-runtime": Code.RUNTIME,
+    "lowercase-vllm-format": Code.RUNTIME,
+    "uri-unknown-scheme": Code.MODEL_SCHEME,
+    "gpu-only-in-requests": Code.RECONCILE,
+    "gpu-limit-lt-request": Code.RECONCILE,
+    "fraction-gpu": Code.RECONCILE,
+    "no-serviceaccount": Code.PODS_REFUSED,
+    "uri-mlflow": None,
+}
+
+
+@pytest.mark.parametrize("name", BAD_SPECS)
+def test_recorded_bad_specs_are_understood_from_the_service_alone(name: str):
+    record = recorded("bad-specs.yaml")[name]
+    events = []
+    for line in record["events"]:
+        _, reason, kind, text = line.split(" ", 3)
+        events.append(event(reason, text, "chat", kind.rstrip(":")))
+    status = {"conditions": record["conditions"], "modelStatus": record["modelStatus"]}
+    reasons = diagnose(seen(service=status, events=events))
+    assert [reason.code for reason in reasons] == ([BAD_SPECS[name]] if BAD_SPECS[name] else [])
+
+
+TRACE = "Traceback (most recent call last):\nRuntimeError: 401 Client Error. Access to model is restricted."
+# The pods of the recording as its kubelet wrote them; the recording itself kept only their phase.
+PHASES: dict[str, tuple[list[dict[str, Any]], Code | None]] = {
+    "scheduled": ([pod()], Code.PULLING),
+    "init-running": ([pod(init=RUNNING)], Code.DOWNLOADING),
+    "init-error": ([pod(init=terminated(1, "Error", TRACE))], Code.MODEL_ACCESS),
+    "init-crashloop": (
+        [pod(init=waiting("CrashLoopBackOff"), init_last=terminated(1, "Error", TRACE))],
+        Code.MODEL_ACCESS,
+    ),
+    "image-pull-backoff": ([pod(init=DONE, engine=waiting("ImagePullBackOff"))], Code.IMAGE_PULL),
+    "engine-starting": ([pod(init=DONE, engine=RUNNING)], Code.STARTING),
+    "engine-crashloop": ([crashed(log("kv-too-small"))], Code.ENGINE_CRASH),
+    "engine-oomkilled": ([crashed(code=137, reason="OOMKilled")], Code.HOST_MEMORY),
+    "ready": ([pod(init=DONE, engine=RUNNING, ready=True)], None),
+    "new-revision-pod-pending": (
+        [pod("a", init=DONE, engine=RUNNING, ready=True), pod("b", revision=2)],
+        Code.PULLING,
+    ),
+    "new-revision-crashloop-old-serving": (
+        [
+            pod("a", init=DONE, engine=RUNNING, ready=True),
+            pod("b", init=DONE, engine=waiting("CrashLoopBackOff"), engine_last=terminated(1), revision=2),
+        ],
+        Code.ENGINE_CRASH,
+    ),
+    "stopped": ([pod("a", engine=RUNNING, ready=True, terminating=True)], None),
+    "started-again": (
+        [pod("a", engine=waiting("CrashLoopBackOff"), terminating=True), pod("c", init=RUNNING, revision=2)],
+        Code.DOWNLOADING,
+    ),
+}
+
+
+def test_all_recorded_phases_are_covered():
+    assert set(recorded("lifecycle.yaml")) == set(PHASES)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_each_recorded_phase_is_understood(phase: str):
+    record = recorded("lifecycle.yaml")[phase]
+    pods, code = PHASES[phase]
+    reasons = diagnose(seen(*pods, service=record["inferenceservice_status"], workload=record["deployment_status"]))
+    assert [reason.code for reason in reasons[:1]] == ([code] if code else [])
+
+
+@pytest.mark.parametrize("phase", ["init-error", "init-crashloop"])
+def test_kserve_is_believed_of_a_failed_download_while_the_only_pod_shows_nothing(phase: str):
+    status = recorded("lifecycle.yaml")[phase]["inferenceservice_status"]
+    assert first(pod(), service=status).code is Code.MODEL_ACCESS
+
+
+@pytest.mark.parametrize("phase", ["image-pull-backoff", "engine-starting", "ready", "new-revision-pod-pending"])
+def test_an_old_failure_that_kserve_never_cleared_is_not_shown(phase: str):
+    status = recorded("lifecycle.yaml")[phase]["inferenceservice_status"]
+    assert status["modelStatus"]["lastFailureInfo"]
+    assert Code.MODEL_ACCESS not in {reason.code for reason in diagnose(seen(pod(), service=status))}
+
+
+def test_ready_while_pending_is_not_believed():
+    record = recorded("variants/ready-while-pending.yaml")["objects"]
+    by_kind = {obj["kind"]: obj for obj in record}
+    reason = first(by_kind["Pod"], service=by_kind["InferenceService"]["status"])
+    assert reason.code is Code.NO_MATCHING_NODE
+
+
+def test_a_slow_rollout_is_told_only_where_nothing_else_is_wrong():
+    slow = {"conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]}
+    assert [reason.code for reason in diagnose(seen(pod(init=RUNNING), workload=slow))] == [
+        Code.ROLLOUT_SLOW,
+        Code.DOWNLOADING,
+    ]
+    assert diagnose(seen(crashed(), workload=slow))[0].code is Code.ENGINE_CRASH
+    assert diagnose(seen(pod(init=DONE, engine=RUNNING, ready=True), workload=slow)) == []
+
+
+def test_a_settled_service_is_not_blamed_for_an_old_event():
+    service = service_view({"status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+    assert from_service(service, ()) is None
+
+
+def test_the_weightiest_reason_comes_first_and_equal_ones_once():
+    reasons = diagnose(seen(pod("a", init=RUNNING), crashed(), pod("c", init=RUNNING)))
+    assert [reason.code for reason in reasons] == [Code.ENGINE_CRASH, Code.DOWNLOADING]
+
+
+def test_the_last_words_of_a_crash_are_too_short_so_its_log_is_asked_for():
+    vague = seen(crashed(log("kv-too-small")[-2048:]))
+    assert diagnose(vague)[0].code is Code.ENGINE_CRASH
+    assert logs_wanted(vague) == [LogWish("search-ab3de", "chat-predictor-5b-aaaaa", "kserve-container", previous=True)]
+    told = seen(crashed(), logs={"chat-predictor-5b-aaaaa": log("kv-too-small")})
+    assert diagnose(told)[0].code is Code.KV_CACHE_TOO_SMALL
+    assert logs_wanted(told) == []
+
+
+def test_the_log_of_a_failed_download_is_asked_for_where_its_words_say_nothing():
+    ended = pod(init=terminated(1, "Error", "strange"))
+    assert logs_wanted(seen(ended)) == [
+        LogWish("search-ab3de", "chat-predictor-5b-aaaaa", "storage-initializer", previous=False)
+    ]
+    assert logs_wanted(seen(pod(init=terminated(1, "Error", "404 Client Error")))) == []
+    assert logs_wanted(seen(pod(init=RUNNING), pod("b", init=DONE, engine=RUNNING, ready=True))) == []
+
+
+def test_only_the_pods_of_a_revision_are_asked_for_it():
+    old = pod("a", init=DONE, engine=waiting("CrashLoopBackOff"), engine_last=terminated(1), revision=1)
+    new = pod("b", init=RUNNING, revision=2)
+    assert [reason.code for reason in diagnose(seen(old, new), 2)] == [Code.DOWNLOADING]
+
+
+def test_the_last_error_of_an_unknown_log_becomes_the_evidence():
+    text = "INFO ok\n(EngineCore pid=3) ERROR 11-25 11:59:28 [core.py:1510] FooError: strange\nexit=1\n"
+    assert last_error(text) == "FooError: strange"
+    assert first(crashed(), logs={"chat-predictor-5b-aaaaa": text}).evidence == "FooError: strange"
+
+
+@given(text=st.text(max_size=300))
+def test_no_log_breaks_the_reading_and_sentences_keep_hostile_text_out(text: str):
+    reason = from_log(f"error: unrecognized arguments: --{text}")
+    if reason is not None:
+        assert "<" not in reason.title
+        assert "\n" not in reason.title
+    from_log(text)
+    last_error(text)
+
+
+@given(message=st.text(max_size=200))
+def test_no_sentence_of_the_scheduler_breaks_the_reading(message: str):
+    unschedulable(f"0/4 nodes are available: {message}")

@@ -1,0 +1,205 @@
+"""The pure core from the command line: JSON in, JSON out, without a database."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from deployments.spec import DeploymentSpec, digest
+from tests.deployments.pods import LOGS, event, pod, terminated, waiting
+from tests.deployments.wishes import spec_json
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 131072,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "torch_dtype": "bfloat16",
+    "vocab_size": 128256,
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Any:
+    """Run a management command on documents written to files; gives back its JSON."""
+
+    def run(command: str, *arguments: Any) -> Any:
+        words = []
+        for index, argument in enumerate(arguments):
+            if isinstance(argument, dict | list):
+                path = tmp_path / f"{index}.json"
+                path.write_text(json.dumps(argument))
+                argument = path
+            words.append(str(argument))
+        out = StringIO()
+        call_command(command, *words, stdout=out)
+        return json.loads(out.getvalue())
+
+    return run
+
+
+def request(**changes: Any) -> dict[str, Any]:
+    return {"team": "search", "name": "chat", "spec": spec_json(flavor="l4-24gb", **changes)}
+
+
+def test_check_gives_findings_with_fields_pointers_and_proposals(run: Any):
+    answer = run("spec", "check", request(args={"max-model-len": 65536, "swap-space": 4}), "--config", CONFIG)
+    by_code = {finding["code"]: finding for finding in answer["findings"]}
+    assert answer["ok"] is False
+    assert by_code["flag_removed"]["pointer"] == "/spec/engine/args/swap-space"
+    assert by_code["flag_removed"]["instead"] == "kv-offloading-size"
+    assert by_code["memory"]["field"] == "max_model_len"
+    assert by_code["memory"]["value"] < 65536
+    assert answer["fit"]["state"] == "no"
+
+
+def test_check_takes_a_bare_spec_and_knows_the_seeded_flavors(run: Any):
+    answer = run("spec", "check", spec_json(flavor="h100-80gb"))
+    assert answer["ok"] is True
+    assert answer["gpus"] == 1
+    assert [finding["code"] for finding in answer["findings"]] == ["not_checked"]
+
+
+def test_check_takes_facts_from_a_file(run: Any):
+    facts = {"quotas": {"l4-24gb": {"limit": 1, "reserved": 1}}, "namespace": "search-ab3de", "name_taken": True}
+    answer = run("spec", "check", request(args={"max-model-len": 4096}), "--facts", facts)
+    assert {finding["code"] for finding in answer["findings"]} >= {"quota_exceeded", "name_taken"}
+
+
+def test_errors_of_the_shape_are_findings_too(run: Any):
+    answer = run("spec", "check", {"name": "chat", "spec": {"flavor": "{{x}}", "extra": 1}})
+    assert answer["ok"] is False
+    assert answer["fit"] is None
+    assert {finding["pointer"] for finding in answer["findings"]} == {
+        "/spec/source",
+        "/spec/flavor",
+        "/spec/extra",
+    }
+
+
+def test_render_gives_the_objects_and_the_digest_that_would_be_signed(run: Any):
+    answer = run("spec", "render", request())
+    kinds = [obj["kind"] for obj in answer["objects"]]
+    assert "InferenceService" in kinds
+    assert "HTTPRoute" in kinds
+    assert answer["gpus"] == 1
+    assert answer["service_account"]["metadata"]["name"] == "chat"
+    assert run("spec", "render", request()) == answer
+    assert len(answer["digest"]) == 64
+    assert answer["digest"] != digest(DeploymentSpec.from_json(request()["spec"]), {}, answer["objects"])
+
+
+def test_render_refuses_what_is_not_a_spec(run: Any):
+    with pytest.raises(CommandError, match="/spec/flavor"):
+        run("spec", "render", {"spec": spec_json(flavor="")})
+    with pytest.raises(CommandError, match="not known"):
+        run("spec", "render", {"spec": spec_json(flavor="h999")})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"config": CONFIG, "gpu": "L4", "args": {"max-model-len": 8192}},
+        {
+            "model": {"config": CONFIG},
+            "gpu": {"product": "NVIDIA-L4", "memory_mib": 23034},
+            "args": {"max-model-len": 8192},
+        },
+        {"model": CONFIG, "flavor": "l4-24gb", "args": {"max-model-len": 8192}},
+        {
+            "model": {"config": CONFIG, "weights_bytes": 16060522496},
+            "gpu": {"visible_gib": 22.0},
+            "args": {"max-model-len": 8192},
+        },
+    ],
+)
+def test_fit_takes_a_configuration_and_a_gpu_in_several_forms(run: Any, document: dict[str, Any]):
+    answer = run("spec", "fit", document)
+    assert answer["state"] == "fits"
+    assert answer["weights_gib"] == pytest.approx(14.96, abs=0.01)
+    assert answer["kv_bytes_per_token"] == 131072
+    assert answer["alternatives"] == []
+
+
+def test_fit_takes_a_bare_configuration_and_a_gpu_by_name(run: Any):
+    assert run("spec", "fit", CONFIG, "--gpu", "L4")["state"] == "no"
+    assert run("spec", "fit", CONFIG, "--gpu", "NVIDIA-H100-80GB-HBM3")["state"] == "fits"
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"flavors": [{"slug": "x"}]}, {"quotas": {"x": {"nonsense": 1}}}, {"quotas": 5}, {"profiles": [{"slug": "x"}]}],
+)
+def test_facts_of_a_wrong_form_are_said_so(run: Any, facts: dict[str, Any]):
+    with pytest.raises(CommandError):
+        run("spec", "check", request(), "--facts", facts)
+
+
+def test_fit_of_a_request_gives_other_ways_where_it_does_not_fit(run: Any):
+    answer = run("spec", "fit", request(args={"max-model-len": 65536}), "--config", CONFIG)
+    assert answer["state"] == "no"
+    assert answer["alternatives"][0]["pointer"] == "/spec/engine/args/max-model-len"
+    assert all(way["fit"]["state"] != "no" for way in answer["alternatives"])
+
+
+def test_sizes_given_beside_the_configuration_count(run: Any):
+    answer = run("spec", "fit", {"config": CONFIG, "gpu": "L4"}, "--weights-bytes", 2**33)
+    assert answer["weights_gib"] == 8.0
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"gpu": "L4"},
+        {"config": CONFIG, "gpu": "Unheard-Of"},
+        {"config": CONFIG},
+        {"config": CONFIG, "gpu": "L4", "args": [1]},
+        {"config": CONFIG, "spec": 5},
+    ],
+)
+def test_fit_says_what_is_missing(run: Any, document: dict[str, Any]):
+    with pytest.raises(CommandError):
+        run("spec", "fit", document)
+
+
+def test_diagnose_names_code_field_and_value(run: Any):
+    crashed = pod(init=terminated(0), engine=waiting("CrashLoopBackOff"), engine_last=terminated(1), restarts=2)
+    events = {"kind": "EventList", "items": [event("BackOff", "Back-off restarting failed container")]}
+    answer = run("diagnose", "--pod", crashed, "--events", events, "--log", LOGS / "kv-too-small.log")
+    assert (answer["code"], answer["field"], answer["value"]) == ("kv_cache_too_small", "max_model_len", 46464)
+    assert answer["pod"] == "chat-predictor-5b-aaaaa"
+    assert answer["remedy"]
+
+
+def test_diagnose_of_a_log_or_events_alone(run: Any):
+    assert run("diagnose", "--log", LOGS / "swap-space.log")["code"] == "unknown_flag"
+    assert run("diagnose", "--log", LOGS / "success.log")["code"] is None
+    assert (
+        run("diagnose", "--pod", pod(scheduled="0/1 nodes are available: 1 Insufficient nvidia.com/gpu."))["code"]
+        == "no_free_gpu"
+    )
+
+
+def test_diagnose_of_nothing_asks_for_something(run: Any):
+    with pytest.raises(CommandError):
+        run("diagnose")
+
+
+def test_a_file_that_cannot_be_read_is_said_so(run: Any, tmp_path: Path):
+    with pytest.raises(CommandError, match="No such file"):
+        run("spec", "check", tmp_path / "none.json")
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    with pytest.raises(CommandError):
+        run("spec", "check", broken)
+    with pytest.raises(CommandError, match="JSON object"):
+        run("spec", "check", [1])
