@@ -12,7 +12,7 @@ import yaml
 
 from sandbox.lite import errors
 from sandbox.lite.auth import MASTERS
-from sandbox.lite.cluster import Cluster
+from sandbox.lite.cluster import CRDS, Cluster
 from sandbox.lite.requests import Request, User
 from sandbox.lite.writing import create_object, replace_object
 
@@ -27,7 +27,8 @@ _ADMIN = User("kubernetes-admin", (MASTERS, "system:authenticated"))
 def bring_up(cluster: Cluster, accounts: Iterable[str], manifests: Iterable[Path]) -> None:
     """Make the objects every cluster has, the accounts asked for, and those of `manifests`. Repeatable."""
     for path in sorted((HERE / "crds").glob("*.json")):
-        _ensure(cluster, orjson.loads(path.read_bytes()))
+        if cluster.read(CRDS, "", path.stem) is None:
+            _ensure(cluster, orjson.loads(path.read_bytes()))
     for obj in orjson.loads((HERE / "data" / "first.json").read_bytes()):
         _ensure(cluster, obj)
     for name in accounts:
@@ -113,7 +114,7 @@ def _ensure(cluster: Cluster, obj: Obj, *, replace: bool = False) -> None:
         resource=resource.plural, namespace=namespace, user=_ADMIN,
     )  # fmt: skip
     stored = cluster.find(resource, namespace, meta["name"])
-    obj = orjson.loads(orjson.dumps(obj))
+    obj = obj | {"metadata": dict(meta)}
     if namespace:
         obj["metadata"]["namespace"] = namespace
     if stored is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,7 +35,10 @@ class Api:
     def of(cls, cluster: RunningCluster, token: str | None = None) -> Api:
         """Return requests with a bearer token, the administrator's when none is given."""
         headers = {"Authorization": f"Bearer {token or cluster.token}", "User-Agent": "tester/1.0"}
-        return cls(httpx.Client(base_url=cluster.url, headers=headers, timeout=20, trust_env=False))
+        trust = (
+            ssl.create_default_context(cafile=cluster.folder / "ca.crt") if cluster.url.startswith("https") else False
+        )
+        return cls(httpx.Client(base_url=cluster.url, headers=headers, verify=trust, timeout=20, trust_env=False))
 
     def get(self, path: str, **params: Any) -> httpx.Response:
         """GET."""
@@ -70,8 +74,8 @@ class Api:
 
 @pytest.fixture(scope="module")
 def lite() -> Iterator[RunningCluster]:
-    """A cluster without controllers: nothing changes but what the test changes."""
-    with running_cluster(controllers=False, accounts=("worker", "node")) as cluster:
+    """A cluster without controllers: nothing changes but what the test changes. TLS, or kubectl sends no token."""
+    with running_cluster(tls=True, controllers=False, accounts=("worker", "node")) as cluster:
         yield cluster
 
 

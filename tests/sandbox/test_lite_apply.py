@@ -1,4 +1,4 @@
-"""Server-side apply: the table "Writing safely" of the facts on the control plane, row by row, and what is beside it."""
+"""Server-side apply: the table "Writing safely" of the facts on the control plane, row by row, and more."""
 
 from __future__ import annotations
 
