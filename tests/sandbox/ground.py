@@ -1,47 +1,68 @@
-"""The lite ground inside the test's own event loop: a real API server on a loopback port, controllers if wanted."""
+"""Scenes played on a lite cluster that runs with its controllers, and short ways to set them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 from sandbox.client import ApiError, Client, resource_path
-from sandbox.lite.cluster import Cluster
-from sandbox.lite.part import listen
-from sandbox.lite.run import Settings, serve
+from sandbox.lite.testing import RunningCluster, running_cluster
 
 T = TypeVar("T")
 PATIENCE = 10.0  # seconds
 
 
-@contextlib.asynccontextmanager
-async def lite(*, controllers: bool = True, data: Path | None = None, port: int = 0) -> AsyncIterator[Client]:
-    """Run a cluster and yield its administrator's client; with `data` it is kept, else thrown away."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = data or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
-        up: asyncio.Future[Cluster] = asyncio.get_running_loop().create_future()
-        settings = Settings(
-            folder, controllers=controllers, tls=False, on_ready=lambda _, cluster: up.set_result(cluster)
-        )
-        server = asyncio.create_task(serve(settings, [listen(port)]))
-        await asyncio.wait({server, up}, return_when=asyncio.FIRST_COMPLETED)
-        if server.done():
-            server.result()
-        client = Client.from_kubeconfig(folder / "admin.kubeconfig")
-        try:
-            yield client
-        finally:
-            await client.close()
-            server.cancel()
-            up.result().hub.close()  # ends the watches, which would otherwise be cut off noisily
-            await asyncio.gather(server, return_exceptions=True)
-            await asyncio.sleep(0.05)
+class Ground:
+    """One cluster for the tests of a module."""
+
+    def __init__(self, cluster: RunningCluster) -> None:
+        self.cluster = cluster
+
+    def play(self, scene: Callable[[Client], Awaitable[None]]) -> None:
+        """Play a scene, then take away every InferenceService, Deployment, pod and Node it left."""
+
+        async def whole() -> None:
+            client = Client.from_kubeconfig(self.cluster.kubeconfig)
+            try:
+                await scene(client)
+                await sweep(client)
+            finally:
+                await client.close()
+
+        asyncio.run(whole())
+
+
+@contextlib.contextmanager
+def shared() -> Iterator[Ground]:
+    """Run one cluster for several scenes."""
+    with running_cluster() as cluster:
+        yield Ground(cluster)
+
+
+async def sweep(client: Client) -> None:
+    """Leave nothing that runs, as if a kubelet had stopped every pod at once."""
+    for api, plural in (("serving.kserve.io/v1beta1", "inferenceservices"), ("apps/v1", "deployments")):
+        for item in await items(client, plural, api=api):
+            meta = item["metadata"]
+            with contextlib.suppress(ApiError):
+                await client.delete(resource_path(api, plural, meta["namespace"], meta["name"]))
+    for item in await items(client, "nodes"):
+        await client.delete(f"/api/v1/nodes/{item['metadata']['name']}")
+
+    async def swept() -> bool:
+        pods = await items(client, "pods")
+        for pod in pods:
+            with contextlib.suppress(ApiError):
+                await client.delete(
+                    resource_path("v1", "pods", pod["metadata"]["namespace"], pod["metadata"]["name"]),
+                    {"gracePeriodSeconds": 0},
+                )
+        return not pods
+
+    await until(swept, "no pod left")
 
 
 async def until(look: Callable[[], Awaitable[T]], what: str = "") -> T:
@@ -52,7 +73,7 @@ async def until(look: Callable[[], Awaitable[T]], what: str = "") -> T:
         if found:
             return found
         assert time.monotonic() < end, f"never seen: {what or look} (last: {found})"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.05)
 
 
 async def maybe(client: Client, path: str) -> dict[str, Any] | None:
@@ -72,6 +93,12 @@ async def create(client: Client, *objects: dict[str, Any], namespace: str = "") 
         scope = None if obj["kind"] in _CLUSTER_WIDE else namespace or obj["metadata"].get("namespace")
         meta = {**obj["metadata"], **({"namespace": scope} if scope else {})}
         await client.create(resource_path(obj["apiVersion"], plural, scope), {**obj, "metadata": meta})
+
+
+async def ensure_namespace(client: Client, name: str) -> None:
+    """Create a namespace unless an earlier scene did."""
+    if await maybe(client, f"/api/v1/namespaces/{name}") is None:
+        await create(client, namespace(name))
 
 
 def namespace(name: str, **labels: str) -> dict[str, Any]:

@@ -65,7 +65,8 @@ class GarbageCollector:
                 self._kinds = {(item.api_version, item.kind): item for item in kinds}
                 for resource in kinds:
                     if resource not in self._followed:
-                        self._followed[resource] = group.create_task(self._follow(resource))
+                        running = self._manager.has_informer(resource)
+                        self._followed[resource] = group.create_task(self._follow(resource, running=running))
                 for resource in self._followed.keys() - set(kinds):
                     self._followed.pop(resource).cancel()
                 await self._settle(kinds)
@@ -78,13 +79,12 @@ class GarbageCollector:
             waiting.cancel()
         self._settled.set()
 
-    async def _follow(self, resource: Resource) -> None:
-        known = self._manager.has_informer(resource)
+    async def _follow(self, resource: Resource, *, running: bool) -> None:
         informer = self._manager.informer(resource)
         informer.on_change(partial(self._seen, resource))
         for obj in list(informer.store.values()):
             self._seen(resource, "ADDED", obj, None)
-        if not known:
+        if not running:
             await informer.run()
 
     def _seen(self, resource: Resource, kind: str, obj: Obj, old: Obj | None) -> None:
