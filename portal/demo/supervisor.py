@@ -209,7 +209,10 @@ class Supervisor:
         if child.program.once:
             self._clear(child)
         if first and child.program.finish is not None:
-            child.program.finish()
+            try:
+                child.program.finish()
+            except (OSError, ValueError) as error:
+                raise StartFailed(self._failure(child, f"came up, but: {error}")) from error
         child.ready = True
         child.up.set()
         self._write_status()
