@@ -134,10 +134,10 @@ class Boot:
             raise errors.model_config_error(
                 f"User-specified max_model_len ({asked}) is greater than the derived max_model_len ({derived} in "
                 "model's config.json). To allow overriding this maximum, set the env var "
-                "VLLM_ALLOW_LONG_MAX_MODEL_LEN=1. VLLM_ALLOW_LONG_MAX_MODEL_LEN must be used with extreme caution. If the model uses "
-                "relative position encoding (RoPE), positions exceeding derived_max_model_len lead to nan. If the model uses absolute "
-                "position encoding, positions exceeding derived_max_model_len will cause a CUDA array out-of-bounds "
-                "error."
+                "VLLM_ALLOW_LONG_MAX_MODEL_LEN=1. VLLM_ALLOW_LONG_MAX_MODEL_LEN must be used with extreme caution. "
+                "If the model uses relative position encoding (RoPE), positions exceeding derived_max_model_len "
+                "lead to nan. If the model uses absolute position encoding, positions exceeding "
+                "derived_max_model_len will cause a CUDA array out-of-bounds error."
             )
         return asked
 
