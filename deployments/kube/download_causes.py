@@ -54,16 +54,13 @@ def _no_user(match: re.Match[str]) -> Reason:
     )
 
 
-@patterns.on(
-    r"GatedRepoError|gated repo|401 Client Error|403 Client Error|Access to model [^\n]{0,200}is restricted"
-    r"|Invalid username or password|Invalid user token"
-)
-def _access(match: re.Match[str]) -> Reason:
+@patterns.on(r"RepositoryNotFoundError")
+def _no_repository(match: re.Match[str]) -> Reason:
     return failed(
-        Code.MODEL_ACCESS,
-        "The hub refused the download: the model is gated or private, or the token is not valid.",
-        "Accept the model’s licence on the hub, and choose a credential with a token of that account.",
-        field="credential",
+        Code.MODEL_NOT_FOUND,
+        "The hub has no model of this name, or it is private.",
+        "Check owner and name; for a private model choose a credential with a token that may read it.",
+        field="source_uri",
     )
 
 
@@ -78,8 +75,19 @@ def _no_revision(match: re.Match[str]) -> Reason:
 
 
 @patterns.on(
-    r"RepositoryNotFoundError|EntryNotFoundError(?<!LocalEntryNotFoundError)|404 Client Error|NoSuchBucket|NoSuchKey"
+    r"GatedRepoError|gated repo|401 Client Error|403 Client Error|Access to model [^\n]{0,200}is restricted"
+    r"|Invalid username or password|Invalid user token"
 )
+def _access(match: re.Match[str]) -> Reason:
+    return failed(
+        Code.MODEL_ACCESS,
+        "The hub refused the download: the model is gated or private, or the token is not valid.",
+        "Accept the model’s licence on the hub, and choose a credential with a token of that account.",
+        field="credential",
+    )
+
+
+@patterns.on(r"(?<!Local)EntryNotFoundError|404 Client Error|NoSuchBucket|NoSuchKey")
 def _not_found(match: re.Match[str]) -> Reason:
     return failed(
         Code.MODEL_NOT_FOUND,

@@ -6,7 +6,7 @@ import re
 
 from deployments.engine.flags import flags_of, gone_flags, versions
 from deployments.engine.options import round_context
-from deployments.kube.log_patterns import Patterns, failed, whole
+from deployments.kube.log_patterns import Patterns, decimal, failed, whole
 from deployments.kube.reasons import Code, Reason
 
 GIB = 1024**3
@@ -29,13 +29,14 @@ def _unknown_flag(match: re.Match[str]) -> Reason:
 
 
 @patterns.on(
-    r"max seq len \((?P<length>[\d,]+)\),? \(?(?P<needed>[\d.]+) GiB KV cache is needed, which is larger than the "
-    r"available KV cache memory \((?P<there>-?[\d.]+) GiB\)(?:.{0,200}?estimated maximum model length is "
-    r"(?P<most>[\d,]+))?"
+    r"max seq len \(<length:n>\),? \(?<needed:f> GiB KV cache is needed, which is larger than the "
+    r"available KV cache memory \(<there:f> GiB\)(?:.{0,200}?estimated maximum model length is "
+    r"<most:n>)?"
 )
 def _kv_too_small(match: re.Match[str]) -> Reason:
-    length, needed, there = whole(match["length"]), float(match["needed"]), float(match["there"])
-    most = whole(match["most"]) if match["most"] else round_context(int(length * max(0.0, there) / needed))
+    length, needed, there = whole(match["length"]), decimal(match["needed"]), decimal(match["there"])
+    share = max(0.0, there) / needed if needed else 0.0
+    most = whole(match["most"]) if match["most"] else round_context(int(length * share))
     return failed(
         Code.KV_CACHE_TOO_SMALL,
         f"One request of {length:,} tokens needs {needed:g} GiB of KV cache, but only {there:g} GiB are left.",
@@ -58,11 +59,11 @@ def _no_cache(match: re.Match[str]) -> Reason:
 
 
 @patterns.on(
-    r"Free memory on device[^(]{0,40}\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup is less than desired GPU "
-    r"memory utilization \((?P<util>[\d.]+), (?P<wanted>[\d.]+) GiB\)"
+    r"Free memory on device[^(]{0,40}\(<free:f>/<total:f> GiB\) on startup is less than desired GPU "
+    r"memory utilization \(<util:f>, <wanted:f> GiB\)"
 )
 def _gpu_busy(match: re.Match[str]) -> Reason:
-    free, total = float(match["free"]), float(match["total"])
+    free, total = decimal(match["free"]), decimal(match["total"])
     share = int(free / total * 100) / 100 if total else 0.0
     return failed(
         Code.GPU_BUSY,
@@ -70,27 +71,27 @@ def _gpu_busy(match: re.Match[str]) -> Reason:
         "Something else uses this GPU. Lower gpu-memory-utilization, or have an admin look at the node.",
         field="gpu_memory_utilization",
         value=share or None,
-        numbers={"free_gib": free, "total_gib": total, "utilization": float(match["util"])},
+        numbers={"free_gib": free, "total_gib": total, "utilization": decimal(match["util"])},
     )
 
 
 @patterns.on(
-    r"Available memory on node \d+ \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on kv cache allocation is less than "
-    r"requested memory for kv \((?P<wanted>[\d.]+) GiB\)"
+    r"Available memory on node \d+ \(<free:f>/<total:f> GiB\) on kv cache allocation is less than "
+    r"requested memory for kv \(<wanted:f> GiB\)"
 )
 def _cache_request(match: re.Match[str]) -> Reason:
-    free, wanted = float(match["free"]), float(match["wanted"])
+    free, wanted = decimal(match["free"]), decimal(match["wanted"])
     return failed(
         Code.GPU_MEMORY,
         f"{wanted:g} GiB of KV cache were asked for, but only {free:g} GiB are free.",
         "Lower kv-cache-memory-bytes, or leave it out.",
         field="kv_cache_memory_bytes",
         value=int(free) * GIB,
-        numbers={"free_gib": free, "total_gib": float(match["total"]), "wanted_gib": wanted},
+        numbers={"free_gib": free, "total_gib": decimal(match["total"]), "wanted_gib": wanted},
     )
 
 
-@patterns.on(r"out of memory occurred when warming up sampler with (?P<count>[\d,]+) dummy requests")
+@patterns.on(r"out of memory occurred when warming up sampler with <count:n> dummy requests")
 def _sampler_memory(match: re.Match[str]) -> Reason:
     count = whole(match["count"])
     return failed(
@@ -104,8 +105,8 @@ def _sampler_memory(match: re.Match[str]) -> Reason:
 
 
 @patterns.on(
-    r"CUDA out of memory\.? ?(?:Tried to allocate (?P<wanted>[\d.]+) (?P<unit>[KMG]iB))?"
-    r"(?:.{0,120}?total capacity of (?P<total>[\d.]+) GiB)?"
+    r"CUDA out of memory\.? ?(?:Tried to allocate <wanted:f> (?P<unit>[KMG]iB))?"
+    r"(?:.{0,120}?total capacity of <total:f> GiB)?"
 )
 def _cuda_memory(match: re.Match[str]) -> Reason:
     wanted = f" ({match['wanted']} {match['unit']} more were asked for)" if match["wanted"] else ""
@@ -115,17 +116,17 @@ def _cuda_memory(match: re.Match[str]) -> Reason:
         f"The GPU’s memory{total} is used up{wanted}.",
         "Split over more GPUs, choose a larger GPU, or lower max-num-seqs and gpu-memory-utilization.",
         field="tensor_parallel_size",
-        numbers={"total_gib": float(match["total"] or 0)},
+        numbers={"total_gib": decimal(match["total"] or "0")},
     )
 
 
 @patterns.on(
-    r"max_model_len \((?P<length>[\d,]+)\) is greater than the derived max_model_len "
-    r"\((?:max_position_embeddings=(?P<most>[\d.,]+))?"
+    r"max_model_len \(<length:n>\) is greater than the derived max_model_len "
+    r"\((?:max_position_embeddings=<most:f>)?"
 )
 def _context(match: re.Match[str]) -> Reason:
     length = whole(match["length"])
-    most = int(float(match["most"].replace(",", "").rstrip("."))) if match["most"] else None
+    most = int(decimal(match["most"])) if match["most"] else None
     limit = f"{most:,} tokens" if most else "fewer"
     return failed(
         Code.CONTEXT_TOO_LONG,
@@ -137,9 +138,9 @@ def _context(match: re.Match[str]) -> Reason:
     )
 
 
-@patterns.on(r"attention heads \((?P<heads>\d+)\) must be divisible by tensor parallel size \((?P<size>\d+)\)")
+@patterns.on(r"attention heads \(<heads:n>\) must be divisible by tensor parallel size \(<size:n>\)")
 def _heads(match: re.Match[str]) -> Reason:
-    heads, size = int(match["heads"]), int(match["size"])
+    heads, size = whole(match["heads"]), whole(match["size"])
     value = next((item for item in range(min(size, heads), 0, -1) if heads % item == 0), 1)
     return failed(
         Code.HEADS_NOT_DIVISIBLE,
@@ -152,8 +153,8 @@ def _heads(match: re.Match[str]) -> Reason:
 
 
 @patterns.on(
-    r"(?:World size|[Tt]ensor parallel size) \((?P<size>\d+)\) (?:is larger|cannot be larger) than the number of "
-    r"available GPUs \((?P<gpus>\d+)\)"
+    r"(?:World size|[Tt]ensor parallel size) \(<size:n>\) (?:is larger|cannot be larger) than the number of "
+    r"available GPUs \(<gpus:n>\)"
 )
 def _world(match: re.Match[str]) -> Reason:
     return failed(
@@ -161,8 +162,8 @@ def _world(match: re.Match[str]) -> Reason:
         f"The engine was told to use {match['size']} GPUs, but the pod has {match['gpus']}.",
         "Lower tensor-parallel-size.",
         field="tensor_parallel_size",
-        value=max(1, int(match["gpus"])),
-        numbers={"size": int(match["size"]), "gpus": int(match["gpus"])},
+        value=max(1, whole(match["gpus"])),
+        numbers={"size": whole(match["size"]), "gpus": whole(match["gpus"])},
     )
 
 
@@ -193,10 +194,10 @@ def _not_quantized(match: re.Match[str]) -> Reason:
 
 
 @patterns.on(
-    r"quantization method (?P<asked>[\w-]+) is not supported for the current GPU\. Minimum capability: (?P<least>\d+)"
+    r"quantization method (?P<asked>[\w-]+) is not supported for the current GPU\. Minimum capability: <least:n>"
 )
 def _quantization_gpu(match: re.Match[str]) -> Reason:
-    least = int(match["least"]) / 10
+    least = whole(match["least"]) / 10
     return failed(
         Code.QUANTIZATION,
         f"{match['asked']} weights need a GPU of compute capability {least:g} or more.",
@@ -214,8 +215,8 @@ def _bfloat16(match: re.Match[str]) -> Reason:
 
 
 @patterns.on(
-    r"max_num_batched_tokens \((?P<batch>[\d,]+)\) (?:must be greater than or equal to|is smaller than) "
-    r"(?P<other>max_num_seqs|max_model_len) \((?P<least>[\d,]+)\)"
+    r"max_num_batched_tokens \(<batch:n>\) (?:must be greater than or equal to|is smaller than) "
+    r"(?P<other>max_num_seqs|max_model_len) \(<least:n>\)"
 )
 def _batch(match: re.Match[str]) -> Reason:
     batch, least = whole(match["batch"]), whole(match["least"])

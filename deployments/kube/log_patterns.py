@@ -16,6 +16,8 @@ MAX_LOG = 400_000
 MAX_EVIDENCE = 600
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 PREFIX = re.compile(r"^(\([A-Za-z0-9_]+ pid=\d+\) )?((ERROR|WARNING|INFO) \d\d-\d\d [\d:]+ \[[^\]]+\] ?)?")
+# In patterns `<name:n>` is a whole number and `<name:f>` a decimal one, both of bounded length.
+NUMBERS = {"n": r"\d[\d,]{0,17}", "f": r"-?\d[\d,]{0,17}(?:\.\d{1,9})?"}
 ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|error)\b.*?: ")
 
 Parser = Callable[[re.Match[str]], Reason]
@@ -25,10 +27,10 @@ class Patterns(list[tuple[re.Pattern[str], Parser]]):
     """Patterns of one subject, each with the function that reads its match."""
 
     def on(self, *alternatives: str) -> Callable[[Parser], Parser]:
-        """Register a parser for any of these patterns."""
+        """Register a parser for any of these patterns, in which numbers are written `<name:n>` and `<name:f>`."""
 
         def register(parser: Parser) -> Parser:
-            self.extend((re.compile(pattern), parser) for pattern in alternatives)
+            self.extend((re.compile(with_numbers(pattern)), parser) for pattern in alternatives)
             return parser
 
         return register
@@ -67,6 +69,16 @@ def last_error(text: str) -> str:
 def plain(text: str) -> str:
     """The end of a log, without terminal colours."""
     return ANSI.sub("", text[-MAX_LOG:])
+
+
+def with_numbers(pattern: str) -> str:
+    """A pattern with its `<name:n>` and `<name:f>` written out as groups."""
+    return re.sub(r"<(\w+):([nf])>", lambda found: f"(?P<{found[1]}>{NUMBERS[found[2]]})", pattern)
+
+
+def decimal(text: str) -> float:
+    """A number as logs write it: “1,024.5” is 1024.5."""
+    return float(text.replace(",", ""))
 
 
 def whole(text: str) -> int:

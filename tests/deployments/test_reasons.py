@@ -185,6 +185,14 @@ def test_what_engines_say_is_understood(text: str, code: Code, field: str, value
         ("RuntimeError: 401 Client Error. Access to model is restricted.", Code.MODEL_ACCESS, "credential"),
         ("huggingface_hub.errors.GatedRepoError: 403 Client Error.", Code.MODEL_ACCESS, "credential"),
         ("huggingface_hub.errors.RepositoryNotFoundError: 404 Client Error.", Code.MODEL_NOT_FOUND, "source_uri"),
+        (
+            "huggingface_hub.errors.RepositoryNotFoundError: 401 Client Error. (Request ID: x)\n\nRepository Not Found "
+            "for url: u.\nIf you are trying to access a private or gated repo, make sure you are authenticated.",
+            Code.MODEL_NOT_FOUND,
+            "source_uri",
+        ),
+        ("huggingface_hub.errors.EntryNotFoundError: 404 Client Error.", Code.MODEL_NOT_FOUND, "source_uri"),
+        ("huggingface_hub.errors.LocalEntryNotFoundError: An error happened", Code.HUB_UNREACHABLE, ""),
         ("huggingface_hub.errors.RevisionNotFoundError: 404 Client Error.", Code.MODEL_NOT_FOUND, "source_revision"),
         ("Exception: Cannot recognize storage type for models:/chat/3", Code.MODEL_SCHEME, "source_uri"),
         ("OSError: [Errno 28] No space left on device", Code.DOWNLOAD_DISK, ""),
@@ -467,6 +475,30 @@ def test_no_log_breaks_the_reading_and_sentences_keep_hostile_text_out(text: str
         assert "\n" not in reason.title
     from_log(text)
     last_error(text)
+
+
+SENTENCES = [
+    "max seq len ({}), ({} GiB KV cache is needed, which is larger than the available KV cache memory ({} GiB). Based "
+    "on the available memory, the estimated maximum model length is {}.",
+    "max seq len ({}), ({} GiB KV cache is needed, which is larger than the available KV cache memory ({} GiB).{}",
+    "Free memory on device cuda:0 ({}/{} GiB) on startup is less than desired GPU memory utilization ({}, {} GiB).",
+    "Available memory on node 0 ({}/{} GiB) on kv cache allocation is less than requested memory for kv ({} GiB){}",
+    "User-specified max_model_len ({}) is greater than the derived max_model_len (max_position_embeddings={} {}{}",
+    "attention heads ({}) must be divisible by tensor parallel size ({}){}{}",
+    "max_num_batched_tokens ({}) must be greater than or equal to max_num_seqs ({}){}{}",
+    "World size ({}) is larger than the number of available GPUs ({}){}{}",
+    "quantization method fp8 is not supported for the current GPU. Minimum capability: {}{}{}{}",
+    "CUDA out of memory. Tried to allocate {} GiB. GPU 0 has a total capacity of {} GiB{}{}",
+    "out of memory occurred when warming up sampler with {} dummy requests{}{}{}",
+]
+NUMBER = st.sampled_from(
+    ["0", "1", ",", ".", "1,", "1.", "0.0", "-1", "1.2.3", "9" * 5000, "٣", "12,345", "7.5", "nan"]
+)
+
+
+@given(sentence=st.sampled_from(SENTENCES), numbers=st.tuples(NUMBER, NUMBER, NUMBER, NUMBER))
+def test_odd_numbers_in_known_sentences_break_nothing(sentence: str, numbers: tuple[str, ...]):
+    from_log(sentence.format(*numbers))
 
 
 @given(message=st.text(max_size=200))
