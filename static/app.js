@@ -178,7 +178,12 @@
       $$("[data-seen]").forEach((node) => { node.dataset.seen = seen; node.dataset.trouble = trouble ? "1" : ""; });
       freshness();
     });
-    stream.addEventListener("bye", () => stream.close());
+    stream.addEventListener("bye", () => { stream.close(); $$("[data-watch]").forEach(refresh); });
+    // The browser connects again by itself, except after an answer that is no stream: then parts are asked for now and then.
+    stream.onerror = () => {
+      if (stream.readyState !== EventSource.CLOSED) return;
+      setTimeout(() => { $$("[data-watch]").forEach(refresh); listen(); }, 15000 + Math.random() * 5000);
+    };
     addEventListener("pagehide", () => stream.close());
   };
 

@@ -1,0 +1,115 @@
+"""Where the streams' addresses lead. Everything else of the site is Django's."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+
+from django.db import DatabaseError, InterfaceError
+from psycopg_pool import PoolTimeout
+
+from portal.live import prompt
+from portal.live.authorize import authorize
+from portal.live.callers import caller_of
+from portal.live.database import in_database
+from portal.live.http import Gone, Receive, Refused, Scope, Send, body_of, send_json, send_stream
+from portal.live.hub import Hub
+from portal.live.logs import LogReader
+from portal.live.places import Places
+
+logger = logging.getLogger(__name__)
+
+DATABASE_AWAY = (DatabaseError, InterfaceError, PoolTimeout)
+PROMPTS_PER_USER = 4
+PROMPT = re.compile(r"/live/prompt/(\d{1,12})/")
+LOGS = re.compile(r"/live/logs/(\d{1,12})/(follow/)?")
+API_LOGS = re.compile(r"/api/v1/deployments/(\d{1,12})/logs/")
+
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class LiveApp:
+    """The ASGI application of the streams."""
+
+    def __init__(self) -> None:
+        self.hub = Hub()
+        self.pages = Places()
+        self.prompts = Places(per_user=PROMPTS_PER_USER, per_process=200)
+        self.reader = LogReader()
+
+    @staticmethod
+    def serves(path: str) -> bool:
+        """True for the addresses that belong here."""
+        return path.startswith("/live/") or API_LOGS.fullmatch(path) is not None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._route(scope)(scope, receive, send)
+        except Refused as refused:
+            await send_json(send, refused.status, {"code": refused.code, "message": refused.message})
+        except Gone:
+            return
+        except DATABASE_AWAY as error:
+            logger.warning("live: database away: %s", error)
+            message = "Slipway cannot reach its database just now."
+            await send_json(send, 503, {"code": "unavailable", "message": message}, [(b"retry-after", b"5")])
+
+    async def lifespan(self, receive: Receive, send: Send) -> None:
+        """Answer the server's start and stop; on stop the tasks end first."""
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self.hub.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    def _route(self, scope: Scope) -> Handler:
+        path, method = scope["path"], scope["method"]
+        if path == "/live/status/":
+            return _only(method, {"GET"}, self._status)
+        if path == "/live/authorize/":
+            return _only(method, {"POST"}, authorize)
+        if PROMPT.fullmatch(path):
+            return _only(method, {"POST"}, self._prompt)
+        if LOGS.fullmatch(path) or API_LOGS.fullmatch(path):
+            return _only(method, {"GET"}, self._logs)
+        raise Refused(404, "not_found", "There is nothing here.")
+
+    async def _status(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller = await in_database(caller_of, scope)
+        with self.pages.one(caller.user_id):
+            stream = self.hub.open(caller)
+            try:
+                await send_stream(receive, send, stream.events())
+            finally:
+                self.hub.close(stream)
+
+    async def _prompt(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = PROMPT.fullmatch(scope["path"])
+        assert found is not None
+        caller = await in_database(caller_of, scope, csrf=True)
+        wish = prompt.wish_of(await body_of(receive, most=prompt.MOST_BODY))
+        url, model, token = await in_database(prompt.target_of, caller, int(found.group(1)))
+        with self.prompts.one(caller.user_id):
+            await send_stream(receive, send, prompt.answer(url, model, token, wish))
+
+    async def _logs(self, scope: Scope, receive: Receive, send: Send) -> None:
+        by_api = API_LOGS.fullmatch(scope["path"])
+        by_page = LOGS.fullmatch(scope["path"])
+        found = by_api or by_page
+        assert found is not None
+        caller = await in_database(caller_of, scope, token_allowed=by_api is not None)
+        follow = bool(by_page and by_page.group(2))
+        with self.pages.one(caller.user_id):
+            await self.reader.serve(scope, receive, send, caller, int(found.group(1)), follow=follow)
+
+
+def _only(method: str, allowed: set[str], handler: Handler) -> Handler:
+    if method not in allowed:
+        raise Refused(405, "method_not_allowed", f"Only {', '.join(sorted(allowed))} here.")
+    return handler
+
+

@@ -1,0 +1,130 @@
+"""The little HTTP that the streams need, on bare ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+SAFE_HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'"),
+    (b"referrer-policy", b"same-origin"),
+    # Proxies must hand lines on as they come.
+    (b"x-accel-buffering", b"no"),
+)
+KEEP_ALIVE_SECONDS = 15.0
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a mistake
+    """An answer other than the one asked for: a status, a code for programs and a sentence for people."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+class Gone(Exception):  # noqa: N818 - an ending, not a mistake
+    """The person on the other side has closed the page."""
+
+
+def query_of(scope: Scope) -> dict[str, str]:
+    """The query string; of a name given twice the last one counts."""
+    return dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), max_num_fields=20))
+
+
+def header_of(scope: Scope, name: bytes) -> str:
+    """One header as text; empty when it is not there."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+async def body_of(receive: Receive, *, most: int) -> bytes:
+    """The whole body; Refused with 413 when it is larger than `most` bytes."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        part = message.get("body", b"")
+        size += len(part)
+        if size > most:
+            raise Refused(413, "too_large", f"At most {most // 1024} KiB can be sent.")
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def send_json(send: Send, status: int, data: Any, extra: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """One JSON answer."""
+    await send_bytes(send, status, orjson.dumps(data), b"application/json", extra)
+
+
+async def send_bytes(
+    send: Send, status: int, data: bytes, content_type: bytes, extra: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """One whole answer."""
+    headers = [(b"content-type", content_type), (b"content-length", str(len(data)).encode()), *SAFE_HEADERS, *extra]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": data})
+
+
+def event(name: str, data: Any) -> bytes:
+    """One server-sent event; JSON holds no line break, so nothing can end it early."""
+    return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
+
+
+async def send_stream(receive: Receive, send: Send, parts: AsyncIterator[bytes]) -> None:
+    """Server-sent events until they end or the page is closed; a comment now and then keeps proxies awake."""
+    headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *SAFE_HEADERS]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    async with until_gone(receive) as gone:
+        upcoming = asyncio.ensure_future(anext(parts, None))
+        try:
+            while True:
+                await asyncio.wait({upcoming, gone}, timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if gone.done():
+                    return
+                if not upcoming.done():
+                    await send({"type": "http.response.body", "body": b": \n\n", "more_body": True})
+                    continue
+                part = upcoming.result()
+                if part is None:
+                    break
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+                upcoming = asyncio.ensure_future(anext(parts, None))
+        finally:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+            close = getattr(parts, "aclose", None)
+            if close is not None:
+                await close()
+        await send({"type": "http.response.body", "body": b""})
+
+
+@asynccontextmanager
+async def until_gone(receive: Receive) -> AsyncIterator[asyncio.Future[None]]:
+    """A future that is done when the other side has hung up."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    task = asyncio.ensure_future(watch())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

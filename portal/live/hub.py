@@ -1,0 +1,200 @@
+"""One LISTEN connection per process: the database says what changed, open pages are told at once.
+
+A notification is only a hint, so nothing here is stored: after a lost connection every page fetches its parts again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import psycopg
+from django.db import connections
+
+from deployments.models import Cluster
+from deployments.services.states import CHANNEL
+from portal.live.callers import Caller
+from portal.live.database import in_database
+from portal.live.http import event
+from portal.live.permission import ended, hearers
+
+logger = logging.getLogger(__name__)
+
+COALESCE_SECONDS = 0.1
+RECHECK_SECONDS = 30.0
+CLUSTER_SECONDS = 5.0
+RECONNECT_SECONDS = 1.0
+PREFIX = "deployment:"
+
+
+class Stream:
+    """One open page. What is waiting for it is a set, so a slow page costs no more than a quick one."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        self._changed: set[str] = set()
+        self._cluster: dict[str, Any] | None = None
+        self._hello = True
+        self._ended = False
+        self._wake = asyncio.Event()
+        self._wake.set()
+
+    def offer(self, names: Iterable[str]) -> None:
+        """Something that this page may see has changed."""
+        self._changed.update(names)
+        self._wake.set()
+
+    def offer_cluster(self, freshness: dict[str, Any]) -> None:
+        """How fresh the cluster is."""
+        self._cluster = freshness
+        self._wake.set()
+
+    def hello(self) -> None:
+        """Hints may have been lost: fetch everything again."""
+        self._hello = True
+        self._wake.set()
+
+    def end(self) -> None:
+        """The session is over."""
+        self._ended = True
+        self._wake.set()
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """What to send, until the session ends."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._ended:
+                yield event("bye", {})
+                return
+            if self._hello:
+                self._hello = False
+                self._changed.clear()
+                yield event("hello", {"now": now_ms()})
+            if self._changed:
+                names, self._changed = sorted(self._changed), set()
+                yield event("changed", names)
+            if self._cluster is not None:
+                freshness, self._cluster = self._cluster, None
+                yield event("cluster", {**freshness, "now": now_ms()})
+
+
+class Hub:
+    """The open streams of this process and the tasks that feed them; started by the first stream."""
+
+    def __init__(self) -> None:
+        self.streams: set[Stream] = set()
+        self._pending: set[int] = set()
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.listening = asyncio.Event()
+
+    def open(self, caller: Caller) -> Stream:
+        """Add a stream."""
+        if not self._tasks:
+            loops = (self._listen(), self._deliver(), self._recheck(), self._tell_cluster())
+            self._tasks = [asyncio.ensure_future(loop) for loop in loops]
+        stream = Stream(caller)
+        self.streams.add(stream)
+        return stream
+
+    def close(self, stream: Stream) -> None:
+        """Forget a stream."""
+        self.streams.discard(stream)
+
+    async def stop(self) -> None:
+        """End the tasks; open pages connect again elsewhere."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    def heard(self, payload: str) -> None:
+        """Take one notification."""
+        number = payload.removeprefix(PREFIX)
+        if payload.startswith(PREFIX) and number.isascii() and number.isdigit():
+            self._pending.add(int(number))
+            self._wake.set()
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(**_connection_values(), autocommit=True) as connection:
+                    await connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(CHANNEL)))
+                    self.listening.set()
+                    for stream in self.streams:
+                        stream.hello()
+                    async for notification in connection.notifies():
+                        self.heard(notification.payload)
+            except psycopg.Error as error:
+                logger.warning("listening for changes stopped: %s", error)
+            finally:
+                self.listening.clear()
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _deliver(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            ids, self._pending = self._pending, set()
+            try:
+                heard = await in_database(hearers, ids, {stream.caller.user_id for stream in self.streams})
+            except Exception as error:  # noqa: BLE001 - whatever the database's trouble, pages fetch for themselves
+                logger.warning("changes not delivered: %s", error)
+                for stream in self.streams:
+                    stream.hello()
+            else:
+                for stream in self.streams:
+                    if seen := heard.get(stream.caller.user_id, set()):
+                        stream.offer(f"{PREFIX}{pk}" for pk in seen)
+            # The first change goes out at once; what follows within this time goes out together.
+            await asyncio.sleep(COALESCE_SECONDS)
+
+    async def _recheck(self) -> None:
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS)
+            await self.recheck()
+
+    async def recheck(self) -> None:
+        """End the streams of sessions that are over."""
+        try:
+            gone = await in_database(ended, {stream.caller for stream in self.streams})
+        except Exception as error:  # noqa: BLE001 - asked again in half a minute; deliveries check for themselves
+            logger.warning("sessions of open pages not checked: %s", error)
+            return
+        for stream in self.streams:
+            if stream.caller in gone:
+                stream.end()
+
+    async def _tell_cluster(self) -> None:
+        while True:
+            if self.streams:
+                try:
+                    freshness = await in_database(_freshness)
+                except Exception as error:  # noqa: BLE001 - pages count the age of what they have by themselves
+                    logger.debug("freshness of the cluster not read: %s", error)
+                else:
+                    for stream in self.streams:
+                        stream.offer_cluster(freshness)
+            await asyncio.sleep(CLUSTER_SECONDS)
+
+
+def now_ms() -> int:
+    """This machine's clock, for pages whose own is wrong."""
+    return int(time.time() * 1000)
+
+
+def _freshness() -> dict[str, Any]:
+    row = Cluster.objects.order_by("pk").values("seen_at", "trouble").first()
+    seen = row["seen_at"] if row else None
+    return {"seen": int(seen.timestamp() * 1000) if seen else 0, "trouble": bool(row and row["trouble"])}
+
+
+def _connection_values() -> dict[str, Any]:
+    """Where Django's own connections go, without its pool: this one stays open and is ours alone."""
+    values = connections["default"].settings_dict
+    named = {"dbname": values["NAME"], "user": values["USER"], "password": values["PASSWORD"], "host": values["HOST"], "port": values["PORT"]}
+    return {key: value for key, value in named.items() if value} | {"connect_timeout": 5, "application_name": "slipway-live"}

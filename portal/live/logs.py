@@ -1,0 +1,154 @@
+"""Logs of a deployment's pods: the end of one, or one as it is written. Read with the read-only account of `live`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from django.conf import settings
+
+from deployments.kube.errors import ClusterError
+from deployments.models import Deployment
+from deployments.services import states
+from portal.live.callers import Caller
+from portal.live.database import in_database
+from portal.live.http import Receive, Refused, Scope, Send, event, header_of, query_of, send_bytes, send_json, send_stream
+
+MOST_LINES = 20_000
+DEFAULT_LINES = 500
+FOLLOW_FROM = 200
+# One event carries what came within this time: a chatty engine must not cost an event per line.
+GATHER_SECONDS = 0.1
+LONGEST_LINE = 8_000
+ENGINE = "kserve-container"
+
+
+class Source(Protocol):
+    """What reads logs: the cluster, or a test."""
+
+    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
+        """The last lines; raises ClusterError."""
+        ...
+
+    def follow(self, namespace: str, pod: str, container: str, *, lines: int) -> AsyncIterator[str]:
+        """Lines as they are written, after the last `lines`; raises ClusterError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """One container's log."""
+
+    namespace: str
+    pod: str
+    container: str
+    name: str
+
+
+class LogReader:
+    """Serves the addresses of logs."""
+
+    def __init__(self, source: Source | None = None) -> None:
+        self._source = source
+
+    async def serve(
+        self, scope: Scope, receive: Receive, send: Send, caller: Caller, pk: int, *, follow: bool
+    ) -> None:
+        """Answer one request; a caller who may not see the deployment gets 404."""
+        query = query_of(scope)
+        place = await in_database(place_of, caller, pk, query.get("pod", ""), query.get("container", ""))
+        previous = query.get("previous") == "1"
+        if follow:
+            await send_stream(receive, send, self._following(place))
+            return
+        lines = _lines(query.get("tail", ""))
+        try:
+            text = await self.source.tail(place.namespace, place.pod, place.container, previous=previous, lines=lines)
+        except ClusterError as error:
+            raise Refused(*_refusal(error)) from None
+        if scope["path"].startswith("/api/") and "text/plain" not in header_of(scope, b"accept"):
+            answer = {"pod": place.pod, "container": place.container, "previous": previous, "lines": text.splitlines()}
+            await send_json(send, 200, answer)
+            return
+        extra = []
+        if query.get("download") == "1":
+            extra = [(b"content-disposition", f'attachment; filename="{place.pod}-{place.container}.log"'.encode())]
+        await send_bytes(send, 200, text.encode(), b"text/plain; charset=utf-8", extra)
+
+    @property
+    def source(self) -> Source:
+        """The cluster, as the account of `live` sees it; Refused with 503 where none is set up."""
+        if self._source is None:
+            if not settings.KUBECONFIG_LIVE:
+                raise Refused(503, "no_cluster", "Logs are not set up: this process has no account on the cluster.")
+            from deployments.kube import logs as kube_logs
+
+            self._source = kube_logs.LogSource(settings.KUBECONFIG_LIVE)
+        return self._source
+
+    async def _following(self, place: Place) -> AsyncIterator[bytes]:
+        lines: asyncio.Queue[str | None] = asyncio.Queue(maxsize=5000)
+        ending = ["— the log ended —"]
+
+        async def read() -> None:
+            try:
+                async with aclosing(self.source.follow(place.namespace, place.pod, place.container, lines=FOLLOW_FROM)) as found:  # type: ignore[type-var]
+                    async for line in found:
+                        await lines.put(line[:LONGEST_LINE])
+            except (ClusterError, Refused) as error:
+                ending[0] = f"— {_refusal(error)[2] if isinstance(error, ClusterError) else error.message} —"
+            finally:
+                await lines.put(None)
+
+        task = asyncio.ensure_future(read())
+        try:
+            while (first := await lines.get()) is not None:
+                await asyncio.sleep(GATHER_SECONDS)
+                batch, done = [first], False
+                while not lines.empty() and len(batch) < 1000:
+                    line = lines.get_nowait()
+                    if line is None:
+                        done = True
+                        break
+                    batch.append(line)
+                yield event("lines", "\n".join(batch))
+                if done:
+                    break
+            yield event("end", ending[0])
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def place_of(caller: Caller, pk: int, pod: str, container: str) -> Place:
+    """The log that is meant: of a pod that the watcher saw for this very deployment. Runs in a database thread."""
+    rows = Deployment.objects.visible_to(caller.principal).select_related("team", "status")
+    row = rows.filter(pk=pk).first()
+    if row is None:
+        raise Refused(404, "not_found", "There is no such deployment.")
+    observed = states.observed_of(row)
+    pods = observed.pods if observed else ()
+    chosen = next((item for item in pods if item.name == pod), None) if pod else (pods[-1] if pods else None)
+    if chosen is None:
+        raise Refused(404, "no_such_pod", "This pod is not there any more." if pod else "There is no pod yet.")
+    names = [item.name for item in chosen.containers] or [ENGINE]
+    if container and container not in names:
+        raise Refused(404, "no_such_container", "The pod has no such container.")
+    return Place(row.team.namespace, chosen.name, container or (ENGINE if ENGINE in names else names[-1]), row.name)
+
+
+def _lines(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 8 else DEFAULT_LINES
+    return min(max(number, 1), MOST_LINES)
+
+
+def _refusal(error: ClusterError) -> tuple[int, str, str]:
+    """A cluster's refusal in words for people."""
+    if error.status in {400, 404}:
+        return 404, "no_log", "The cluster has no log of this container: it has not started, or its pod is gone."
+    if error.status in {401, 403}:
+        return 502, "cluster_refused", "The cluster does not let Slipway read this log."
+    return 503, "cluster_unreachable", "The cluster cannot be reached just now."

@@ -1,0 +1,61 @@
+"""Who may still hear what: asked for all open streams together, in a fixed number of queries."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from django.contrib.sessions.models import Session
+from django.utils import timezone
+
+from deployments.models import ApiToken, Deployment, User
+from portal.live.callers import Caller
+
+
+def hearers(deployment_ids: Iterable[int], user_ids: Iterable[int]) -> dict[int, set[int]]:
+    """For each user, which of these deployments they may see: what `visible_to` says, for many at once.
+
+    Two queries, whatever the number of users and deployments.
+    """
+    ids, people = set(deployment_ids), set(user_ids)
+    heard: dict[int, set[int]] = defaultdict(set)
+    if not ids or not people:
+        return heard
+    teams = dict(Deployment.objects.filter(pk__in=ids).values_list("pk", "team_id"))
+    rows = User.objects.filter(pk__in=people, is_active=True).values_list("pk", "is_platform_admin", "memberships__team_id")
+    belongs: dict[int, set[int]] = defaultdict(set)
+    for user_id, is_admin, team_id in rows:
+        if is_admin:
+            heard[user_id] = set(teams)
+        belongs[user_id].add(team_id)
+    for user_id, own in belongs.items():
+        heard[user_id] |= {pk for pk, team_id in teams.items() if team_id in own}
+    return heard
+
+
+def ended(callers: Iterable[Caller]) -> set[Caller]:
+    """Callers whose session, token or account has ended since they came. Three queries at most."""
+    known = list(callers)
+    keys = {caller.session_key for caller in known if caller.session_key}
+    tokens = {caller.token_id for caller in known if caller.token_id is not None}
+    people = {caller.user_id for caller in known}
+    now = timezone.now()
+    sessions = {row.session_key: row for row in Session.objects.filter(session_key__in=keys, expire_date__gt=now)} if keys else {}
+    live_tokens = set(ApiToken.objects.live().filter(pk__in=tokens).values_list("pk", flat=True)) if tokens else set()
+    users = {user.pk: user for user in User.objects.filter(pk__in=people, is_active=True)}
+    return {caller for caller in known if not _good(caller, users, sessions, live_tokens)}
+
+
+def _good(caller: Caller, users: dict[int, User], sessions: dict[str, Session], live_tokens: set[int]) -> bool:
+    user = users.get(caller.user_id)
+    if user is None:
+        return False
+    if caller.token_id is not None:
+        return caller.token_id in live_tokens
+    session = sessions.get(caller.session_key)
+    if session is None:
+        return False
+    data = session.get_decoded()
+    same_user = data.get("_auth_user_id") == str(user.pk)
+    # A changed password ends every session that was opened with the old one.
+    return same_user and data.get("_auth_user_hash") == user.get_session_auth_hash()
