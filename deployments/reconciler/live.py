@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ from deployments.kube.ownership import is_split, last_editor, managed_hash
 from deployments.labels import LABEL_DEPLOYMENT, LABEL_ISVC
 from deployments.models import AppliedObject, Deployment
 from deployments.reconciler.desired import Marks
-from deployments.reconciler.plan import WORKLOADS, Held, Live, Observed
+from deployments.reconciler.plan import WORKLOADS, Desired, Held, Live, Observed
 from deployments.services.convergence import Lease
 
 POD = kind_of("v1", "Pod")
@@ -89,9 +89,9 @@ def ref_of(row: AppliedObject) -> Ref:
     return Ref(row.api_version, row.kind, row.namespace, row.name)
 
 
-def needs_pods(rows: Iterable[AppliedObject]) -> bool:
-    """True when something that makes pods was ever applied."""
-    return any(row.kind in WORKLOADS for row in rows)
+def needs_pods(desired: Desired, rows: Collection[AppliedObject]) -> bool:
+    """True when pods may be there that decide about the next step."""
+    return any(row.kind in WORKLOADS for row in rows) or bool(desired.pods_gone and rows)
 
 
 def _list(cluster: Cluster, held: Lease, row: Deployment, kind: Kind) -> list[Mapping[str, Any]]:

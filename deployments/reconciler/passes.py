@@ -91,7 +91,7 @@ def _work(actor: Actor, row: Deployment) -> tuple[Wait | Block | None, Pods | No
             return desired, None
         # What makes pods is read before the pods: none can appear after a list that shows none.
         seen = observe(actor.cluster, actor.held, rows, actor.marks)
-        pods = list_pods(actor.cluster, actor.held, row) if needs_pods(rows) else None
+        pods = list_pods(actor.cluster, actor.held, row) if needs_pods(desired, rows) else None
         if pods is not None:
             seen = pods.beside(seen)
         try:

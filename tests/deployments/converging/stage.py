@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -64,6 +66,26 @@ class Stage:
             Deployment.objects.filter(pk=row.pk).update(next_reconcile_at=Now())
             passes.reconcile(row.pk, self.worker)
         return self.fresh(row)
+
+    def converge_until(self, row: Deployment, done: Callable[[], bool], *, seconds: float = 15) -> Deployment:
+        """Play a worker again and again until the cluster and the rows have come to rest as wanted."""
+        deadline = time.monotonic() + seconds
+        while True:
+            row = self.converge(row)
+            if done():
+                return self.fresh(row)
+            assert time.monotonic() < deadline, row.outcome
+            time.sleep(0.05)
+
+    def drop_pod(self, pod: dict[str, Any]) -> None:
+        """Let go of a pod: its finalizer goes, and it too."""
+        ref = Ref.of({"apiVersion": "v1", "kind": "Pod", **pod})
+        if self.admin.read(ref) is None:
+            return
+        self.edit(ref, {"metadata": {"finalizers": None}}, manager="kubelet")
+        live = self.admin.read(ref)
+        if live is not None and "deletionTimestamp" not in live["metadata"]:
+            self.admin.delete(ref, live["metadata"]["uid"], propagation="Background")
 
     def running(self, name: str = "chat", **changes: Any) -> Deployment:
         """A deployment whose objects are applied."""
@@ -147,37 +169,37 @@ class Stage:
             timeout=10,
         )
 
+    def is_workers(self, request: Request) -> bool:
+        """True for a request of Slipway's worker, not of the controllers or of hands."""
+        return request.headers.get("authorization") == self.worker._headers("")["Authorization"]
+
     def open_intents(self) -> int:
         return Intent.objects.filter(closed_at=None).count()
 
 
 class Recorder:
-    """Writes down the requests of one account while it is in place."""
+    """Writes down the requests of the worker's account while it is in place."""
 
-    def __init__(self, ground: RunningCluster) -> None:
+    def __init__(self, stage: Stage) -> None:
         self.calls: list[tuple[str, str]] = []
-        self._ground = ground
+        self._stage = stage
 
     def __enter__(self) -> Recorder:
-        self._ground.faults.before_hook = self._note
+        self._stage.ground.faults.before_hook = self._note
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ground.faults.clear()
+        self._stage.ground.faults.clear()
+        assert self.calls, "nothing was asked at all, so nothing is proven"
 
     @property
     def mutating(self) -> list[tuple[str, str]]:
         return [call for call in self.calls if call[0] in MUTATING]
 
     def _note(self, request: Request) -> Fault | None:
-        if is_workers(request):
+        if self._stage.is_workers(request):
             self.calls.append((request.method, request.path))
         return None
-
-
-def is_workers(request: Request) -> bool:
-    """True for a request of Slipway's worker, not of the controllers."""
-    return request.user.name == "system:serviceaccount:slipway-system:worker"
 
 
 def fresh_suffix() -> str:
