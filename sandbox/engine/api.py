@@ -45,7 +45,6 @@ class Served:
     names: tuple[str, ...]
     root: str
     context: int
-    max_queued: int | None
     api_keys: tuple[str, ...]
     started: float
 
@@ -135,7 +134,6 @@ class EngineApi:
         try:
             body = await _json_body(request)
             wish = read_wish(body, chat=chat, names=self.served.names, context=self.served.context)
-            self._admit()
             traffic = request.headers.get(TRAFFIC_HEADER) == "1"
             respond = self._stream if wish.stream else self._whole
             await while_connected(request, respond(wish, exchange, traffic=traffic, arrival=arrival))
@@ -146,12 +144,6 @@ class EngineApi:
             else:
                 await exchange.event(orjson.loads(failure.body))
                 await exchange.end()
-
-    def _admit(self) -> None:
-        most = self.served.max_queued
-        if most is not None and len(self.runner.simulator.waiting) >= most:
-            self.registry.value("vllm:admission_rejections_total", reason="max_num_queued_reqs").inc()
-            raise Refused(503, "The request queue is full. Please retry later.", "ServiceUnavailableError")
 
     async def _whole(self, wish: Wish, exchange: _Exchange, *, traffic: bool, arrival: float) -> None:
         pieces: list[str] = []

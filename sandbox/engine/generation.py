@@ -64,6 +64,7 @@ class Runner:
         self.model_url = model_url.rstrip("/")
         self.http = http
         self.on_add: Callable[[], None] = lambda: None
+        self.max_queued: int | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._random = random.Random()  # noqa: S311 - lengths of simulated answers
 
@@ -84,6 +85,7 @@ class Runner:
 
     async def words(self, wish: Wish, *, traffic: bool, arrival: float) -> AsyncIterator[tuple[str, int, str | None]]:
         """Yield (text, tokens, finish reason) as the simulated GPU makes them; raises Refused."""
+        self._admit()
         generation = Generation()
         request = self._request(wish, generation, traffic=traffic, arrival=arrival)
         pieces: deque[str] = deque()
@@ -108,6 +110,11 @@ class Runner:
                 self._arm()
             if producer is not None:
                 producer.cancel()
+
+    def _admit(self) -> None:
+        if self.max_queued is not None and len(self.simulator.waiting) >= self.max_queued:
+            self.simulator.stats.rejected()
+            raise Refused(503, "The request queue is full. Please retry later.", "ServiceUnavailableError")
 
     def _request(self, wish: Wish, generation: Generation, *, traffic: bool, arrival: float) -> SimRequest:
         target, finish = wish.max_tokens, "length"

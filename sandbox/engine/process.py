@@ -22,7 +22,7 @@ from sandbox.engine.stats import EngineStats
 
 OOM_EXIT = 137
 REPORT_SECONDS = 10.0  # between throughput lines in the log
-SHUTDOWN_SECONDS = 0.4
+SHUTDOWN_SECONDS = 1.6  # at speed 1
 PROCESS_BYTES = 5.2e9  # resident memory of a vLLM API server on a GPU machine
 
 
@@ -131,11 +131,10 @@ class EngineProcess:
         self._ready, self._stats = ready, stats
         self._runner = Runner(simulator, around.model_url, around.http)
         self._runner.on_add = self._expect_report
+        self._runner.max_queued = ready.args.max_queued
         key = around.machine.environment.get("VLLM_API_KEY")
         keys = ready.args.api_keys or ((key,) if key else ())
-        served = Served(
-            ready.args.served_names, ready.args.model, ready.context, ready.args.max_queued, keys, time.time()
-        )
+        served = Served(ready.args.served_names, ready.args.model, ready.context, keys, time.time())
         _set_constants(registry, ready, time.time())
         api = EngineApi(served, self._runner, registry, self._refresh, around.write)
         return await listen(api, around.ip, ready.args.port)
@@ -178,7 +177,7 @@ class EngineProcess:
         self.lines.api("launcher.py:254", "[shutdown] API server: shutdown triggered")
         self.lines.api("launcher.py:270", "[shutdown] API server: stopping engine client mode=abort timeout=0s")
         self.lines.core("core.py:1454", "[shutdown] EngineCore: trigger received signal=SIGTERM")
-        await asyncio.sleep(SHUTDOWN_SECONDS)
+        await self.around.sleep(SHUTDOWN_SECONDS)
         self.lines.api("launcher.py:304", "[shutdown] API server: shutting down FastAPI HTTP server")
         for text in ("Shutting down", "Waiting for application shutdown.", "Application shutdown complete."):
             self.around.write(f"INFO:     {text}")

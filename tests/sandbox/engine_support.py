@@ -135,7 +135,7 @@ async def run_engine(
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(0)
 
-    async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=20, verify=False) as http:
         machine = Machine(gpu, gpus, memory_limit, environment or {})
         around = Surroundings(ip, machine, model_url, http, fetch, sleep, log.append)
         process = EngineProcess(["python", "-m", cli.MODULE], ["--model=/mnt/models", *words], around)
