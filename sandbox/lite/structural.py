@@ -94,8 +94,7 @@ def missing(value: Any, schema: Schema, path: str = "") -> Iterator[Cause]:
     """Yield the required fields a built-in object lacks."""
     if isinstance(value, dict) and schema.kind != "scalar":
         for name in schema.raw.get("required", ()):
-            # Kubelets write empty texts into required fields of a status, such as imageID before a pull.
-            if value.get(name) is None or (value[name] == "" and not path.startswith("status.")):
+            if value.get(name) in (None, ""):
                 yield required(f"{path}.{name}" if path else name)
         for name, child in value.items():
             below = schema.field(name)

@@ -87,6 +87,8 @@ def _columns(resource: Resource) -> list[Column]:
     own = _COLUMNS.get(resource.storage_key, ())
     near = [column for column in own if not column[2]]
     far = [column for column in own if column[2]]
+    if resource.storage_key == "/nodes":
+        return [name, *near[:-1], created, near[-1], *far]
     return [name, *near, created, *far]
 
 
