@@ -241,6 +241,8 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_timeout": 5,
     "socket_connect_timeout": 0.5,
     "retry_on_timeout": False,
+    # Or each hint waits six seconds for a broker that is away.
+    "max_retries": 0,
     "visibility_timeout": 120,
 }
 CELERY_TASK_IGNORE_RESULT = True
