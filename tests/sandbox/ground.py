@@ -27,8 +27,10 @@ class Ground:
         async def whole() -> None:
             client = Client.from_kubeconfig(self.cluster.kubeconfig)
             try:
-                await scene(client)
-                await sweep(client)
+                try:
+                    await scene(client)
+                finally:
+                    await sweep(client)
             finally:
                 await client.close()
 
