@@ -7,6 +7,7 @@ import base64
 import logging
 import ssl
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -180,15 +181,16 @@ class Reflector:
         """Follow the collection until cancelled."""
         pause = RETRY_FIRST
         while True:
+            started = time.monotonic()
             try:
-                version = await self._relist()
-                pause = RETRY_FIRST
-                await self._follow(version)
+                await self._follow(await self._relist())
             except ApiError as error:
                 if error.status != 410:
                     log.warning("watching %s: %s", self.path, error)
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, orjson.JSONDecodeError) as error:
                 log.info("watching %s: %s", self.path, error or type(error).__name__)
+            if time.monotonic() - started > RETRY_MOST:
+                pause = RETRY_FIRST
             await asyncio.sleep(pause)
             pause = min(pause * 2, RETRY_MOST)
 

@@ -1,4 +1,7 @@
-"""Trouble on demand: hooks that tests set to break requests on their way in or out."""
+"""Trouble on demand: hooks that tests set to break requests on their way in or out.
+
+The cluster's own controllers are spared: what is tested is how others take it.
+"""
 
 from __future__ import annotations
 

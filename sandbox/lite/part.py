@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    args.data.mkdir(parents=True, exist_ok=True)
+    args.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings = Settings(
         data=args.data,
         accounts=tuple(args.account),

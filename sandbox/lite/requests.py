@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 import orjson
 import yaml
@@ -111,7 +111,7 @@ class Request:
 def parse(method: str, path: str, query: str, headers: dict[str, str]) -> Request:
     """Take a request apart as kube-apiserver does."""
     request = Request(method, path, dict(parse_qsl(query, keep_blank_values=True)), headers)
-    parts = [unquote(part) for part in path.strip("/").split("/")]
+    parts = path.strip("/").split("/")
     if parts[0] == "api" and len(parts) > 2:
         request.version, rest = parts[1], parts[2:]
     elif parts[0] == "apis" and len(parts) > 3:

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import uvicorn
 
 from sandbox.client import Client
 from sandbox.lite import bootstrap, certificates
 from sandbox.lite.cluster import Cluster
 from sandbox.lite.faults import Faults
+from sandbox.lite.inprocess import BASE_URL, InProcessTransport
 from sandbox.lite.server import ApiServer
 from sandbox.lite.storage import Change
 
@@ -83,7 +85,7 @@ async def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
     )
     server = _Server(config, cluster)
     chores = [asyncio.create_task(_chores(cluster))]
-    client = Client.from_kubeconfig(settings.data / "admin.kubeconfig")
+    client = _inside(app, cluster)
     starter = asyncio.create_task(_start_controllers(server, settings, url, cluster, client, chores, authority or b""))
     log.info("serving %s", url)
     try:
@@ -98,6 +100,12 @@ async def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
         await client.close()
         await app.close()
         cluster.close()
+
+
+def _inside(app: ApiServer, cluster: Cluster) -> Client:
+    """Return an administrator's client that does not leave the process."""
+    headers = {"Authorization": f"Bearer {cluster.tokens.admin()}", "User-Agent": "controller-manager"}
+    return Client(httpx.AsyncClient(transport=InProcessTransport(app), base_url=BASE_URL, headers=headers))
 
 
 async def _start_controllers(

@@ -60,9 +60,15 @@ class ApiServer:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         request = parse(scope["method"], scope["path"], scope["query_string"].decode(), headers)
         try:
-            request.body = await _body(receive)
-            reply = await self.faults.before(request) or await self.answer(request)
-            reply = await self.faults.after(request, reply)
+            body = await _body(receive)
+            if body is None:
+                return
+            request.body = body
+            if scope.get("in_process"):
+                reply = await self.answer(request)
+            else:
+                reply = await self.faults.before(request) or await self.answer(request)
+                reply = await self.faults.after(request, reply)
         except errors.StatusError as error:
             reply = Reply.error(error)
         except ConnectionDropped:
@@ -113,13 +119,14 @@ def _handler(resource: Resource, request: Request) -> Handler:
     return handler
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(receive: Receive) -> bytes | None:
+    """Return the whole body; None when the client went away before it was sent."""
     parts = []
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return b""
+            return None
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > BODY_LIMIT:

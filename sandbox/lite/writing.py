@@ -51,13 +51,11 @@ def create_object(cluster: Cluster, resource: Resource, request: Request, obj: O
     if resource.has_status and resource.plural not in ("nodes",) and not applied:
         obj.pop("status", None)
     change = Change(cluster, resource, request, obj, None, generated)
-    _settle(change)
+    _settle(change, tracked=not applied)
     existing = cluster.find(resource, request.namespace, meta["name"])
     if existing is not None:
         raise errors.already_exists(resource.group, resource.plural, meta["name"])
     admit(change)
-    if not applied:
-        track_update(resource, None, obj, request.manager, "")
     if request.dry_run:
         return obj
     return cluster.storage.put(resource.storage_key, obj).obj
@@ -113,12 +111,10 @@ def replace_object(
     obj = _keep_other_half(resource, request.subresource, live, obj)
     _keep_identity(obj["metadata"], before)
     change = Change(cluster, resource, request, obj, live)
-    _settle(change)
+    _settle(change, tracked=not applied)
     if resource.generation and _counts(resource, obj) != _counts(resource, live):
         obj["metadata"]["generation"] = before.get("generation", 0) + 1
     admit(change)
-    if not applied:
-        track_update(resource, live, obj, request.manager, request.subresource)
     if _unchanged(live, obj):
         return live
     if request.dry_run:
@@ -250,26 +246,36 @@ def _with_meta(resource: Resource, request: Request, sent: Obj) -> Obj:
     return obj
 
 
-def _settle(change: Change) -> None:
-    """Fill defaults, run the admission steps that change the object, then check it. 422 when it is wrong."""
-    resource, obj = change.resource, change.obj
+def _settle(change: Change, *, tracked: bool) -> None:
+    """Fill defaults, note who owns what, let admission complete the object, then check it. 422 when it is wrong.
+
+    What admission adds is nobody's: ownership is noted before. An apply has noted its own.
+    """
+    resource, obj, request = change.resource, change.obj, change.request
     if not resource.namespaced:
         obj["metadata"].pop("namespace", None)
+    _fill(change)
+    if tracked:
+        track_update(resource, change.old, obj, request.manager, request.subresource)
+    mutate(change)
+    _fill(change)
     if resource.crd is not None:
-        fill_defaults(obj, resource.schema)
-        mutate(change)
         causes = validator(resource).causes(obj)
     else:
-        fill_builtin(resource, obj, change.old)
-        mutate(change)
-        fill_builtin(resource, obj, change.old)
         asked = {name: value for name, value in obj.items() if name != "status"}  # nobody checks what parts report
         causes = [] if resource.schema_name in _LOOSE else list(missing(asked, resource.schema))
     causes += validate(resource, obj)
     if change.old is not None:
-        causes += updated(resource, change.old, obj, change.request.subresource)
+        causes += updated(resource, change.old, obj, request.subresource)
     if causes:
         raise errors.invalid(resource.group, resource.kind, obj["metadata"]["name"], causes)
+
+
+def _fill(change: Change) -> None:
+    if change.resource.crd is not None:
+        fill_defaults(change.obj, change.resource.schema)
+    else:
+        fill_builtin(change.resource, change.obj, change.old)
 
 
 def _keep_other_half(resource: Resource, subresource: str, live: Obj, obj: Obj) -> Obj:

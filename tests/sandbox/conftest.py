@@ -1,4 +1,4 @@
-"""A lite cluster for the tests of a module, and short ways to talk to it."""
+"""A lite cluster for all tests here, each module in namespaces of its own, and short ways to talk to it."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ class Api:
         return f"/api/v1/namespaces/{name}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lite() -> Iterator[RunningCluster]:
     """A cluster without controllers: nothing changes but what the test changes. TLS, or kubectl sends no token."""
     with running_cluster(tls=True, controllers=False, accounts=("worker", "node")) as cluster:
         yield cluster
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def api(lite: RunningCluster) -> Iterator[Api]:
     """Requests of the administrator."""
     found = Api.of(lite)

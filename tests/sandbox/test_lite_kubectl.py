@@ -103,7 +103,7 @@ def test_version_and_discovery(lite: RunningCluster) -> None:
 
 def test_get_shows_tables(lite: RunningCluster, talker: str) -> None:
     head, row, *_ = rows(kubectl(lite, "get", "pods", "-n", NAMESPACE, "-o", "wide"))
-    assert head == ["NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE", "NOMINATED", "NODE", "READINESS", "GATES"]
+    assert " ".join(head) == "NAME READY STATUS RESTARTS AGE IP NODE NOMINATED NODE READINESS GATES"
     assert row[:4] + row[5:] == ["talker", "1/1", "Running", "2", "127.16.0.2", "gpu-h100-1", "<none>", "<none>"]
     node = rows(kubectl(lite, "get", "nodes"))[1]
     assert node[:3] + node[4:] == ["gpu-h100-1", "Ready", "<none>", "v1.36.3"]
@@ -121,7 +121,7 @@ def test_get_all_namespaces_and_by_short_name(lite: RunningCluster, api: Api, te
     api.post(f"{team}/configmaps", config_map("seen"))
 
     assert [NAMESPACE, "seen"] in [row[:2] for row in rows(kubectl(lite, "get", "cm", "-A"))]
-    assert "No resources found" in kubectl(lite, "get", "isvc", "-A")
+    assert "No resources found" in kubectl(lite, "get", "isvc", "-n", NAMESPACE)
 
 
 def test_get_watch_follows(lite: RunningCluster, api: Api, team: str) -> None:
