@@ -49,9 +49,7 @@ class DeploymentMetrics(APIView):
                         "unit": reading.panel.unit,
                         "display": reading.display.value,
                         "message": reading.sentence,
-                        "series": [
-                            {"name": line.labels.get("series", ""), "points": line.points} for line in reading.series
-                        ],
+                        "series": [{"name": line.name, "points": line.points} for line in reading.series],
                     }
                     for reading in readings
                 ],

@@ -46,7 +46,7 @@ def digits(value: float) -> str:
 
 def line_name(series: Series) -> str:
     """The line's label; `<` would be read as markup by Plotly."""
-    return series.labels.get("series", "value").replace("<", "‹").replace("&", "＆")
+    return (series.name or "value").replace("<", "‹").replace("&", "＆")
 
 
 def figure(reading: Reading) -> dict[str, Any]:

@@ -69,6 +69,11 @@ class Series:
     points: list[tuple[int, float | None]]
 
     @property
+    def name(self) -> str:
+        """What the panel's query called this line."""
+        return self.labels.get("series", "")
+
+    @property
     def last(self) -> float | None:
         return self.points[-1][1] if self.points else None
 

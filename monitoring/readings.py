@@ -67,7 +67,7 @@ class Reading:
     def headline(self) -> float | None:
         """Last value of the line that stands in the title; None when it is older than two steps."""
         for series in self.series:
-            if series.labels.get("series") == self.panel.headline:
+            if series.name == self.panel.headline:
                 recent = [value for at, value in series.points[-3:] if at > self.over.end - 3 * self.over.step]
                 return next((value for value in reversed(recent) if value is not None), None)
         return None
@@ -77,7 +77,7 @@ def read_health(door: Prometheus, scope: Scope) -> Health:
     """Ask once which targets are known, up, and old enough to compute rates from."""
     window = Range.last(900).window
     try:
-        answer = {series.labels.get("series"): series.last for series in door.instant(health(scope, window))}
+        answer = {series.name: series.last for series in door.instant(health(scope, window))}
     except (PrometheusUnreachableError, QueryRefusedError):
         return Health(reachable=False)
     samples = answer.get("samples") or 0
@@ -92,7 +92,8 @@ def read_panel(door: Prometheus, panel: Panel, scope: Scope, over: Range, state:
     if not state.reachable:
         return Reading(panel, over, Display.UNREACHABLE)
     try:
-        series = [line for line in door.range(panel.build(scope, over.window), over) if line.points]
+        found = [line for line in door.range(panel.build(scope, over.window), over) if line.points]
+        series = sorted(found, key=lambda line: (line.name != panel.headline, line.name))
     except PrometheusUnreachableError:
         return Reading(panel, over, Display.UNREACHABLE)
     except QueryRefusedError:

@@ -77,7 +77,7 @@ def panel_csv(request: PortalRequest, pk: int, panel: str) -> HttpResponse:
     writer.writerow(["time", "series", f"value ({BY_ID[panel].unit})"])
     for line in reading.series:
         for at, value in line.points:
-            writer.writerow([datetime.fromtimestamp(at, UTC).isoformat(), line.labels.get("series", ""), value])
+            writer.writerow([datetime.fromtimestamp(at, UTC).isoformat(), line.name, value])
     return response
 
 
