@@ -54,6 +54,8 @@ class Cluster:
     """One cluster as one account. Every call raises ClusterError when it did not do what was asked."""
 
     def __init__(self, api: official.ApiClient, source: Path | None = None) -> None:
+        # The longest any call may take unless it says otherwise, in seconds.
+        self.call_seconds = CALL_SECONDS
         self._source = source
         self._lock = threading.Lock()
         self._use(api)
@@ -71,14 +73,14 @@ class Cluster:
 
     # Writes
 
-    def create(self, obj: Mapping[str, Any], *, timeout: float = CALL_SECONDS) -> Object:
+    def create(self, obj: Mapping[str, Any], *, timeout: float | None = None) -> Object:
         """POST a new object; class *taken* when something already has its name."""
         ref = Ref.of(obj)
         path = kind_of(ref.api_version, ref.kind).path(ref.namespace)
         params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         return self._json("POST", path, params=params, body=obj, timeout=timeout)
 
-    def apply(self, obj: Mapping[str, Any], uid: str, *, version: str = "", timeout: float = CALL_SECONDS) -> Object:
+    def apply(self, obj: Mapping[str, Any], uid: str, *, version: str = "", timeout: float | None = None) -> Object:
         """Server-side apply to exactly the object with `uid`; class *conflict* when it is newer than `version`.
 
         The uid keeps this from adopting a stranger and from re-creating what is gone.
@@ -90,7 +92,7 @@ class Cluster:
         body = {**obj, "metadata": metadata}
         return self._json("PATCH", Ref.of(obj).path, params=params, body=body, kind=APPLY_PATCH, timeout=timeout)
 
-    def rewrite_ownership(self, ref: Ref, live: Mapping[str, Any], *, timeout: float = CALL_SECONDS) -> Object:
+    def rewrite_ownership(self, ref: Ref, live: Mapping[str, Any], *, timeout: float | None = None) -> Object:
         """Turn our managed fields of `live` from Update to Apply, so that fields we drop later really go.
 
         Class *conflict* when the object has changed since it was read.
@@ -107,7 +109,7 @@ class Cluster:
                 raise ClusterError(ErrorClass.CONFLICT, "conflict", error.message, status=error.status) from error
             raise
 
-    def delete(self, ref: Ref, uid: str, *, propagation: str = "Foreground", timeout: float = CALL_SECONDS) -> None:
+    def delete(self, ref: Ref, uid: str, *, propagation: str = "Foreground", timeout: float | None = None) -> None:
         """Delete exactly the object with `uid`; class *gone* when that one is not there."""
         body = {
             "apiVersion": "v1",
@@ -119,7 +121,7 @@ class Cluster:
 
     # Reads
 
-    def read(self, ref: Ref, *, timeout: float = CALL_SECONDS) -> Object | None:
+    def read(self, ref: Ref, *, timeout: float | None = None) -> Object | None:
         """Return one object as it is now, or None when it is not there."""
         try:
             return self._json("GET", ref.path, timeout=timeout)
@@ -176,7 +178,7 @@ class Cluster:
         container: str,
         previous: bool = False,
         tail: int = 200,
-        timeout: float = CALL_SECONDS,
+        timeout: float | None = None,
     ) -> str:
         """Return the last lines of a container's log, at most 256 KiB."""
         params = {"container": container, "tailLines": str(tail), "limitBytes": str(MAX_LOG)}
@@ -185,11 +187,11 @@ class Cluster:
         path = kind_of("v1", "Pod").path(namespace, pod) + "/log"
         return self._raw("GET", path, params=params, timeout=timeout).decode(errors="replace")
 
-    def version(self, *, timeout: float = CALL_SECONDS) -> str:
+    def version(self, *, timeout: float | None = None) -> str:
         """Return the server's version, as `v1.36.3`."""
         return str(self._json("GET", "/version", timeout=timeout).get("gitVersion", ""))
 
-    def groups(self, *, timeout: float = CALL_SECONDS) -> dict[str, list[str]]:
+    def groups(self, *, timeout: float | None = None) -> dict[str, list[str]]:
         """Return the API groups the server serves, with their versions."""
         found = self._json("GET", "/apis", timeout=timeout).get("groups") or []
         return {
@@ -208,7 +210,7 @@ class Cluster:
         method: str,
         path: str,
         *,
-        timeout: float,
+        timeout: float | None,
         params: Mapping[str, str] | None = None,
         body: Any = None,
         kind: str = JSON,
@@ -221,11 +223,12 @@ class Cluster:
         method: str,
         path: str,
         *,
-        timeout: float,
+        timeout: float | None,
         params: Mapping[str, str] | None = None,
         body: Any = None,
         kind: str = JSON,
     ) -> bytes:
+        timeout = self.call_seconds if timeout is None else timeout
         deadline = time.monotonic() + timeout
         answer = self._open(method, path, params=params, body=body, kind=kind, timeout=timeout)
         return _read(answer, deadline, mutating=method in MUTATING)
