@@ -18,6 +18,12 @@ from deployments.sources import SourceCheck
 
 # The watcher notes every few seconds that it is alive.
 UNSEEN = timedelta(minutes=1)
+# API groups that a deployment's objects belong to, and how people call what brings them.
+NEEDED = {
+    "serving.kserve.io": "KServe",
+    "gateway.networking.k8s.io": "Gateway API",
+    "monitoring.coreos.com": "Prometheus operator",
+}
 
 
 def gather(
@@ -113,5 +119,7 @@ def _quota(row: Usage, deployment: Deployment | None) -> QuotaFacts:
 
 
 def _missing(cluster: Cluster) -> tuple[str, ...]:
-    missing = cluster.capabilities.get("missing") if isinstance(cluster.capabilities, dict) else None
-    return tuple(str(part) for part in missing) if isinstance(missing, list) else ()
+    groups = cluster.capabilities.get("groups") if isinstance(cluster.capabilities, dict) else None
+    if not isinstance(groups, dict) or not groups:
+        return ()
+    return tuple(part for group, part in NEEDED.items() if group not in groups)

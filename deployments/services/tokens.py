@@ -34,10 +34,12 @@ def create(
     days: int = DEFAULT_DAYS,
     teams: Iterable[Team] | None = None,
     user: User | None = None,
+    text: str | None = None,
 ) -> tuple[ApiToken, str]:
     """Make a token and return it with its text, which is never shown again. `days` is its life, at most 365.
 
-    Scopes and teams are at most those of the principal; only an admin makes tokens for another user.
+    Scopes and teams are at most those of the principal; only an admin makes tokens for another user. `text` is for
+    an installation that derives it from its own secret key: as long and as random as ours.
     """
     owner = user or principal.user
     if owner.pk != principal.user.pk and not principal.is_admin:
@@ -51,7 +53,7 @@ def create(
     User.objects.select_for_update(no_key=True).get(pk=owner.pk)
     if ApiToken.objects.live().filter(user=owner).count() >= PER_USER:
         raise InvalidError(f"At most {PER_USER} tokens at a time: revoke one first.", field="name", pointer="/name")
-    text = PREFIX + secrets.token_urlsafe(32)
+    text = text or PREFIX + secrets.token_urlsafe(32)
     team_ids = sorted(team.pk for team in teams) if teams is not None else None
     if principal.team_ids is not None:
         team_ids = sorted(principal.team_ids if team_ids is None else principal.team_ids & set(team_ids))
