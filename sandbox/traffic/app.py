@@ -37,6 +37,7 @@ class Traffic:
         self.plan = plan
         self.token = token
         self.sent: Counter[str] = Counter()
+        self.refusals: dict[int, str] = {}
         self._changed = asyncio.Event()
         self._streams: dict[tuple[str, str], tuple[float, asyncio.Task[None]]] = {}
         self._http = httpx.AsyncClient(
@@ -102,6 +103,8 @@ class Traffic:
                 f"/{namespace}/{name}/v1/chat/completions", content=orjson.dumps(body), headers=headers
             )
             self.sent[f"{namespace}/{name} {answer.status_code}"] += 1
+            if answer.status_code >= 400:
+                self.refusals[answer.status_code] = answer.text[:300]
         except httpx.HTTPError as error:
             self.sent[f"{namespace}/{name} {type(error).__name__}"] += 1
 
@@ -114,7 +117,10 @@ class Traffic:
             await asyncio.sleep(REPORT_SECONDS)
             if self.sent:
                 log.info("answers: %s", ", ".join(f"{what}: {count}" for what, count in sorted(self.sent.items())))
+            for status, text in self.refusals.items():
+                log.warning("the last %d said: %s", status, text)
             self.sent.clear()
+            self.refusals.clear()
             self._changed.set()
 
 
