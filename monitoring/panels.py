@@ -252,7 +252,7 @@ PANELS: tuple[Panel, ...] = (
         _requests,
         LOAD,
         ramps=True,
-        headline="stop",
+        headline="",
     ),
     Panel(
         "failures",
