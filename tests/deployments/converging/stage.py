@@ -113,7 +113,9 @@ class Stage:
         """Every pod of the namespace."""
         return self.admin.list_all(POD, namespace=self.team.namespace)
 
-    def make_pod(self, row: Deployment, name: str, *, gpus: int = 1, finalizer: str = "") -> dict[str, Any]:
+    def make_pod(
+        self, row: Deployment, name: str, *, gpus: int = 1, finalizer: str = "", node: str = ""
+    ) -> dict[str, Any]:
         """A pod of a deployment, as KServe would have it made; with a finalizer it stays terminating."""
         labels = {
             "serving.kserve.io/inferenceservice": row.name,
@@ -137,6 +139,7 @@ class Stage:
                     **({"finalizers": [finalizer]} if finalizer else {}),
                 },
                 "spec": {
+                    **({"nodeName": node} if node else {}),
                     "containers": [
                         {
                             "name": "kserve-container",
@@ -147,7 +150,7 @@ class Stage:
                                 "limits": {"nvidia.com/gpu": str(gpus)},
                             },
                         }
-                    ]
+                    ],
                 },
             }
         )
@@ -165,6 +168,18 @@ class Stage:
             ref.path,
             params={"fieldManager": manager},
             body=patch,
+            kind="application/merge-patch+json",
+            timeout=10,
+        )
+
+    def patch_status(self, kind: str, api_version: str, namespace: str, name: str, status: dict[str, Any]) -> None:
+        """Write a status, as the object's controller would."""
+        path = Ref(api_version, kind, namespace, name).path + "/status"
+        self.admin._json(
+            "PATCH",
+            path,
+            params={"fieldManager": "kubelet"},
+            body={"status": status},
             kind="application/merge-patch+json",
             timeout=10,
         )
