@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any, cast
 
 from django.core.asgi import get_asgi_application
 
@@ -23,4 +24,4 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     elif scope["type"] == "http" and live.serves(scope["path"]):
         await live(scope, receive, send)
     else:
-        await pages(scope, receive, send)
+        await pages(dict(scope), receive, cast(Any, send))

@@ -64,7 +64,12 @@ class DatabaseAwayMiddleware:
 def unavailable(request: HttpRequest) -> HttpResponse:
     """503 with a time to come back."""
     if request.path.startswith("/api/"):
-        body: dict[str, Any] = {"type": "about:blank", "title": "Database not reachable", "status": 503, "code": "unavailable"}
+        body: dict[str, Any] = {
+            "type": "about:blank",
+            "title": "Database not reachable",
+            "status": 503,
+            "code": "unavailable",
+        }
         response: HttpResponse = JsonResponse(body, status=503, content_type="application/problem+json")
     else:
         response = HttpResponse(_page(), status=503)

@@ -8,6 +8,8 @@
   // Morphing keeps what a person is typing, and open menus and details.
   if (window.Idiomorph) {
     Object.assign(Idiomorph.defaults, { ignoreActiveValue: true });
+    // Figures that another request fills in stay until it brings newer ones.
+    Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) => !(node.dataset && "keep" in node.dataset);
     Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) =>
       !(name === "open" && (node.tagName === "DETAILS" || node.tagName === "DIALOG"));
   }

@@ -10,7 +10,7 @@ from django import forms
 from deployments.findings import Finding
 from deployments.forms.flags import FlagTextError, format_flags, parse_flags
 from deployments.models import EngineProfile, Flavor, Principal, Team
-from deployments.spec import MAX_NAME, DeploymentSpec
+from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
 
 # Engine flags that have a field of their own; every other flag is written into the text box.
@@ -22,7 +22,12 @@ ARG_FIELDS: dict[str, type[int] | type[float] | type[bool] | type[str]] = {
     "max-num-seqs": int,
     "enable-prefix-caching": bool,
 }
-KV_CACHE_TYPES = [("", "As the model (auto)"), ("fp8", "fp8: half the memory"), ("fp8_e4m3", "fp8 e4m3"), ("fp8_e5m2", "fp8 e5m2")]
+KV_CACHE_TYPES = [
+    ("", "As the model (auto)"),
+    ("fp8", "fp8: half the memory"),
+    ("fp8_e4m3", "fp8 e4m3"),
+    ("fp8_e5m2", "fp8 e5m2"),
+]
 PREFIX_CACHING = [("", "vLLM's default (on)"), ("true", "On"), ("false", "Off")]
 STRATEGIES = [
     ("standard", "Standard", "One pool of replicas that all serve alike.", ""),
@@ -59,7 +64,9 @@ class DeploymentForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.findings: list[Finding] = []
         self.deployment = deployment
-        teams = Team.objects.active().filter(pk=deployment.team_id) if deployment else Team.objects.writable_by(principal)
+        teams = (
+            Team.objects.active().filter(pk=deployment.team_id) if deployment else Team.objects.writable_by(principal)
+        )
         self._choices("team").queryset = teams.order_by("slug")
         self._choices("flavor").queryset = Flavor.objects.filter(active=True)
         self._choices("profile").queryset = EngineProfile.objects.filter(active=True).order_by("-version", "slug")
@@ -153,7 +160,8 @@ class DeploymentForm(forms.Form):
                         "severity": finding.severity.value,
                         "message": finding.message,
                         "remedy": finding.remedy,
-                        "set": None if finding.value is None else _text_of(finding.value),
+                        "set": None if finding.value is None else text_of(finding.value),
+                        "shown": shown(finding.value),
                         "field": finding.field,
                     }
                 )
@@ -175,7 +183,7 @@ def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The form's values for a stored spec."""
     engine = spec.get("engine", {})
     args = dict(engine.get("args", {}))
-    own = {flag.replace("-", "_"): _text_of(args.pop(flag)) for flag in ARG_FIELDS if flag in args}
+    own = {flag.replace("-", "_"): text_of(args.pop(flag)) for flag in ARG_FIELDS if flag in args}
     return {
         "source_uri": spec.get("source", {}).get("uri", ""),
         "source_revision": spec.get("source", {}).get("revision") or "",
@@ -218,5 +226,10 @@ def _not_a(kind: type) -> str:
     return {int: "Must be a whole number.", float: "Must be a number."}.get(kind, "Choose one of the values.")
 
 
-def _text_of(value: object) -> str:
+def text_of(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def shown(value: object) -> str:
+    """A value as a button shows it: whole numbers with thousands marked."""
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else text_of(value)

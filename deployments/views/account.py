@@ -34,14 +34,18 @@ def account(request: PortalRequest) -> HttpResponse:
         context |= {"chosen": set(chosen), "values": {"name": request.POST.get("name", ""), "days": days}}
         try:
             number = int(days) if days.isascii() and days.isdigit() and len(days) < 6 else 0
-            token, text = tokens.create(principal=principal, name=request.POST.get("name", ""), scopes=chosen, days=number)
+            token, text = tokens.create(
+                principal=principal, name=request.POST.get("name", ""), scopes=chosen, days=number
+            )
         except DomainError as error:
             context["errors"] = {error.field or "form": error.message}
             status = 422
         else:
             context |= {"new_token": token, "new_text": text}
     context["tokens"] = ApiToken.objects.filter(user=principal.user).order_by("-pk")[:100]
-    context["memberships"] = Membership.objects.filter(user=principal.user).select_related("team").order_by("team__slug")
+    context["memberships"] = (
+        Membership.objects.filter(user=principal.user).select_related("team").order_by("team__slug")
+    )
     return render(request, "pages/account.html", context, status=status)
 
 

@@ -17,7 +17,7 @@ from deployments.models import Deployment, Principal, QuotaHold
 from deployments.services import lifecycle
 from deployments.services.errors import DomainError, MissingError
 from deployments.services.principals import principal_of
-from portal.lib.htmx import PortalRequest, go_to, page_or_partial, signed_in
+from portal.lib.htmx import PortalRequest, go_to, is_htmx, page_or_partial, signed_in
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,19 @@ def act(request: PortalRequest, pk: int, action: str) -> HttpResponse:
         else:
             messages.success(request, f"“{row.name}” {chosen.done}")
             return go_to(request, reverse("deployment-detail", args=[row.pk]))
-    held = QuotaHold.objects.filter(deployment=row, gpus__gt=0).values("account__flavor__name").annotate(gpus=Sum("gpus"))
+    held = (
+        QuotaHold.objects.filter(deployment=row, gpus__gt=0).values("account__flavor__name").annotate(gpus=Sum("gpus"))
+    )
     context = {"d": row, "action": chosen, "held": held, "error": error, "typed": request.POST.get("confirm", "")}
     template = page_or_partial(request, "deployments/confirm.html#box")
-    return render(request, template, context, status=422 if error else 200)
+    # Inside a dialog the refusal is the content that was asked for.
+    return render(request, template, context, status=422 if error and not is_htmx(request) else 200)
 
 
 def _operable(principal: Principal, pk: int) -> Deployment:
-    row = get_object_or_404(Deployment.objects.alive().visible_to(principal).select_related("team", "latest__flavor"), pk=pk)
+    row = get_object_or_404(
+        Deployment.objects.alive().visible_to(principal).select_related("team", "latest__flavor"), pk=pk
+    )
     if not lifecycle.may_operate(principal, row):
         raise Http404
     return row

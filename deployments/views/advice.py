@@ -16,6 +16,7 @@ from deployments.services.holds import Usage
 from deployments.services.requests import PreflightResult
 from deployments.spec import DeploymentSpec
 
+IMPOSSIBLE = frozenset({"heads_not_divisible", "stages_over_layers"})
 HOURS_A_MONTH = 730
 FP8_CAPABILITY = 8.9
 WORDS = {
@@ -57,6 +58,7 @@ class Advice:
     quota: Usage | None = None
     needed: int = 0
     approval: str = ""
+    impossible: bool = False
 
     @property
     def known(self) -> bool:
@@ -72,6 +74,9 @@ class Advice:
 def advice_of(result: PreflightResult, spec: DeploymentSpec | None) -> Advice:
     """The side panel for one answer of preflight. Two queries for the flavors, when the model is known."""
     estimate, model = result.fit, result.model_facts
+    impossible = any(finding.code in IMPOSSIBLE for finding in result.findings)
+    if impossible:
+        estimate = None  # A split that cannot be made has no memory to speak of.
     word, tone, shape = WORDS[estimate.state] if estimate else ("", "grey", "ring")
     rows = fact_rows.flavors(fact_rows.main_cluster()) if model and spec else {}
     chosen = rows.get(spec.flavor) if spec else None
@@ -89,6 +94,7 @@ def advice_of(result: PreflightResult, spec: DeploymentSpec | None) -> Advice:
         quota=result.quota,
         needed=result.gpus,
         approval=result.approval,
+        impossible=impossible,
     )
 
 
@@ -103,7 +109,9 @@ def bar_parts(estimate: Fit) -> list[dict[str, Any]]:
         ("over", "engine", overhead),
         ("left", "left free", left),
     ]
-    return [{"kind": kind, "name": name, "value": value, "label": f"{name}: {value:.3g} GiB"} for kind, name, value in named]
+    return [
+        {"kind": kind, "name": name, "value": value, "label": f"{name}: {value:.3g} GiB"} for kind, name, value in named
+    ]
 
 
 def other_ways(model: ModelFacts, spec: DeploymentSpec, rows: dict[str, FlavorFacts]) -> list[Way]:
@@ -135,9 +143,7 @@ def _fewest(model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts) -> int:
     return sizes[-1]
 
 
-def _way(
-    model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts, size: int, cache: str, price: float
-) -> Way | None:
+def _way(model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts, size: int, cache: str, price: float) -> Way | None:
     args = {**spec.engine.args, "tensor-parallel-size": size, **({"kv-cache-dtype": cache} if cache else {})}
     try:
         estimate = fit(model, row.gpu, args)

@@ -30,9 +30,17 @@ def inbox(request: PortalRequest) -> HttpResponse:
     history = request.GET.get("show") == "history"
     context: dict[str, Any] = {"history": history}
     if history:
-        rows = decided_for(principal).select_related("deployment__team", "flavor", "author").prefetch_related("approvals__actor")
+        rows = (
+            decided_for(principal)
+            .select_related("deployment__team", "flavor", "author")
+            .prefetch_related("approvals__actor")
+        )
         context["page"] = keyset_page(
-            rows.defer("objects_json"), order=("-pk",), after=request.GET.get("after", ""), before=request.GET.get("before", ""), size=30
+            rows.defer("objects_json"),
+            order=("-pk",),
+            after=request.GET.get("after", ""),
+            before=request.GET.get("before", ""),
+            size=30,
         )
     else:
         waiting = _waiting(principal)
@@ -72,7 +80,11 @@ def _waiting(principal: Principal) -> list[Revision]:
     rows = pending_for(principal).select_related(
         "deployment__team", "deployment__applied", "deployment__approved", "flavor", "author"
     )
-    return list(rows.defer("objects_json", "deployment__applied__objects_json", "deployment__approved__objects_json").order_by("created_at")[: INBOX + 1])
+    return list(
+        rows.defer("objects_json", "deployment__applied__objects_json", "deployment__approved__objects_json").order_by(
+            "created_at"
+        )[: INBOX + 1]
+    )
 
 
 def _card(principal: Principal, revision: Revision) -> dict[str, Any]:

@@ -74,7 +74,9 @@ def edit(request: PortalRequest, pk: int) -> HttpResponse:
         values = {**initial_of(latest.spec), "team": deployment.team.slug, "name": deployment.name}
         fix = request.GET.get("set", "")
         name, _, value = fix.partition("=")
-        form = DeploymentForm(with_value(values, name, value) if value else values, principal=principal, deployment=deployment)
+        form = DeploymentForm(
+            with_value(values, name, value) if value else values, principal=principal, deployment=deployment
+        )
         return _page(request, form, _look(form, principal, strict=False), status=200)
     form = DeploymentForm(_fixed(request.POST), principal=principal, deployment=deployment)
     if "set" in request.POST or "way" in request.POST:
@@ -138,7 +140,9 @@ def _look(form: DeploymentForm, principal: Principal, *, strict: bool) -> Advice
     untouched = {"name", "team"} if not strict and not str(form.data.get("name", "")).strip() else set()
     if form.deployment:
         untouched = {"name", "team"}
-    form.add_findings([*form.findings, *(f for f in result.findings if f.field not in untouched and f not in form.findings)])
+    form.add_findings(
+        [*form.findings, *(f for f in result.findings if f.field not in untouched and f not in form.findings)]
+    )
     return advice_of(result, spec)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,7 +76,9 @@ class NodeNow:
 
 def flavors_now() -> list[FlavorNow]:
     """Every flavor that is offered, with what the watcher last saw and what the ledger holds."""
-    reserved = QuotaAccount.objects.filter(flavor=OuterRef("pk")).values("flavor").annotate(n=Sum("reserved")).values("n")
+    reserved = (
+        QuotaAccount.objects.filter(flavor=OuterRef("pk")).values("flavor").annotate(n=Sum("reserved")).values("n")
+    )
     nodes = Node.objects.filter(product=OuterRef("product")).values(
         data=JSONObject(
             allocatable="allocatable",
@@ -94,7 +97,7 @@ def flavors_now() -> list[FlavorNow]:
     return [_flavor(row) for row in rows]
 
 
-def _flavor(row: dict[str, Any]) -> FlavorNow:
+def _flavor(row: Mapping[str, Any]) -> FlavorNow:
     nodes = row["nodes"]
     usable = [node for node in nodes if node["ready"] and not node["cordoned"]]
     ours = sum(holder.get("gpus", 0) for node in nodes for holder in node["holders"] if holder.get("deployment"))
@@ -119,14 +122,14 @@ def nodes_now(principal: Principal) -> list[NodeNow]:
     """Every GPU node with a tile per GPU. Two queries: nodes, and the deployments whose names may be shown."""
     nodes = list(Node.objects.filter(capacity__gt=0).order_by("product", "name"))
     ids = {holder["deployment"] for node in nodes for holder in node.holders if holder.get("deployment")}
-    known: dict[int, dict[str, Any]] = {}
+    known: dict[int, Mapping[str, Any]] = {}
     if ids:
         visible = Deployment.objects.visible_to(principal).filter(pk__in=ids)
         known = {row["pk"]: row for row in visible.values("pk", "name", "team__slug", "state")}
     return [_node(node, known) for node in nodes]
 
 
-def _node(node: Node, known: dict[int, dict[str, Any]]) -> NodeNow:
+def _node(node: Node, known: dict[int, Mapping[str, Any]]) -> NodeNow:
     tiles: list[str] = []
     holders = []
     for holder in node.holders:

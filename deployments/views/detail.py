@@ -86,7 +86,11 @@ def logs(request: PortalRequest, pk: int) -> HttpResponse:
     asked = request.GET.get("container", "")
     containers = chosen.containers if chosen else []
     fallback = next((name for name in containers if name == "kserve-container"), containers[0] if containers else "")
-    events = sorted(observed.events, key=lambda e: e.last_seen.timestamp() if e.last_seen else 0, reverse=True) if observed else []
+    events = (
+        sorted(observed.events, key=lambda e: e.last_seen.timestamp() if e.last_seen else 0, reverse=True)
+        if observed
+        else []
+    )
     context = header(principal, row, "logs") | {
         "pods": pods,
         "pod": chosen,
@@ -105,7 +109,9 @@ def revisions(request: PortalRequest, pk: int) -> HttpResponse:
     principal = principal_of(request)
     row = visible(principal, pk)
     rows = row.revisions.select_related("author", "flavor").prefetch_related("approvals__actor").defer("objects_json")
-    page = keyset_page(rows, order=("-number",), after=request.GET.get("after", ""), before=request.GET.get("before", ""), size=20)
+    page = keyset_page(
+        rows, order=("-number",), after=request.GET.get("after", ""), before=request.GET.get("before", ""), size=20
+    )
     listed = []
     for index, revision in enumerate(page.rows):
         older = page.rows[index + 1] if index + 1 < len(page.rows) else None
@@ -113,7 +119,9 @@ def revisions(request: PortalRequest, pk: int) -> HttpResponse:
             older = row.revisions.filter(number=revision.number - 1).defer("objects_json").first()
         changes = present.differences(older.spec, revision.spec) if older else None
         listed.append({"revision": revision, "changes": changes, "older": older})
-    return render(request, "deployments/revisions.html", header(principal, row, "revisions") | {"page": page, "listed": listed})
+    return render(
+        request, "deployments/revisions.html", header(principal, row, "revisions") | {"page": page, "listed": listed}
+    )
 
 
 @require_safe
@@ -123,7 +131,11 @@ def manifests(request: PortalRequest, pk: int) -> HttpResponse:
     principal = principal_of(request)
     row = visible(principal, pk)
     number = request.GET.get("revision", "")
-    chosen = row.revisions.filter(number=int(number)).first() if number.isascii() and number.isdigit() and len(number) < 9 else None
+    chosen = (
+        row.revisions.filter(number=int(number)).first()
+        if number.isascii() and number.isdigit() and len(number) < 9
+        else None
+    )
     revision = chosen or row.revisions.first()
     observed = states.observed_of(row)
     objects = revision.objects_json if revision else []
@@ -134,7 +146,10 @@ def manifests(request: PortalRequest, pk: int) -> HttpResponse:
     context = header(principal, row, "manifests") | {
         "revision": revision,
         "numbers": row.revisions.values_list("number", flat=True)[:50],
-        "objects": [{"kind": item.get("kind"), "name": item.get("metadata", {}).get("name"), "yaml": _yaml(item)} for item in objects],
+        "objects": [
+            {"kind": item.get("kind"), "name": item.get("metadata", {}).get("name"), "yaml": _yaml(item)}
+            for item in objects
+        ],
         "inventory": row.inventory.select_related("revision").defer("revision__objects_json").order_by("kind", "name"),
         "service": observed.service if observed else None,
         "workloads": observed.workloads if observed else (),

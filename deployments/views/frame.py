@@ -62,13 +62,10 @@ def frame_of(user: User) -> Frame:
         is_admin=principal.is_admin,
         waiting=row["frame_waiting"],
         seen_at=parse_datetime(cluster["seen"]) if cluster["seen"] else None,
-        trouble=cluster["trouble"],
+        trouble=str(cluster["trouble"] or ""),
     )
 
 
 def _count(rows: Any) -> Any:
     """`rows` counted, as a subquery of one value."""
     return rows.order_by().annotate(one=Value(1)).values("one").annotate(n=Count("pk")).values("n")
-
-
-

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.conf import settings
 
+from deployments.forms.request import shown, text_of
 from deployments.kube.observe import Observed, PodView
 from deployments.models import Approval, Deployment, Revision, Wanted
 
@@ -72,7 +73,9 @@ def _approved(row: Deployment, revision: Revision, approval: Approval | None) ->
         if row.approved_id != revision.pk:
             return Step("Approved", "wait", note="waits for quota")
         by_policy = approval is not None and approval.kind == Approval.Kind.POLICY
-        return Step("Approved", "done", note="policy" if by_policy else "", at=approval.created_at if approval else None)
+        return Step(
+            "Approved", "done", note="policy" if by_policy else "", at=approval.created_at if approval else None
+        )
     if revision.verdict == Revision.Verdict.PENDING:
         return Step("Approved", "wait", note="waits")
     return Step("Approved", "bad", note=revision.get_verdict_display().lower())
@@ -100,8 +103,17 @@ def _pod_steps(pod: PodView | None) -> list[Step]:
         running and bool(engine and (engine.started or engine.ready)),
         pod.ready,
     ]
-    times = [None, None, weights.since if weights and loaded else None, engine.since if running and engine else None, pod.ready_since]
-    return [Step(label, "done" if ok else "later", at=at if ok else None) for label, ok, at in zip(labels, done, times, strict=True)]
+    times = [
+        None,
+        None,
+        weights.since if weights and loaded else None,
+        engine.since if running and engine else None,
+        pod.ready_since,
+    ]
+    return [
+        Step(label, "done" if ok else "later", at=at if ok else None)
+        for label, ok, at in zip(labels, done, times, strict=True)
+    ]
 
 
 def _marked(row: Deployment, found: list[Step]) -> list[Step]:
@@ -127,7 +139,9 @@ def _newest_pod(observed: Observed | None, number: int) -> PodView | None:
     if observed is None:
         return None
     pods = [pod for pod in observed.live_pods if pod.revision in (None, number)]
-    return max(pods, key=lambda pod: (pod.ready, bool(pod.node), pod.created.timestamp() if pod.created else 0), default=None)
+    return max(
+        pods, key=lambda pod: (pod.ready, bool(pod.node), pod.created.timestamp() if pod.created else 0), default=None
+    )
 
 
 def replicas(observed: Observed | None) -> list[Replica]:
@@ -163,7 +177,11 @@ def _pod_word(pod: PodView) -> tuple[str, str, str]:
     if pod.unschedulable:
         return "No place", "red", "octagon"
     for container in (weights, engine):
-        if container and container.state == "waiting" and container.reason.endswith(("BackOff", "Error", "ErrImagePull")):
+        if (
+            container
+            and container.state == "waiting"
+            and container.reason.endswith(("BackOff", "Error", "ErrImagePull"))
+        ):
             words = {"CrashLoopBackOff": "Crash loop", "ImagePullBackOff": "No image"}
             return words.get(container.reason, container.reason), "red", "cross"
     if weights and weights.state == "running":
@@ -195,8 +213,7 @@ def fix_of(row: Deployment) -> dict[str, Any] | None:
     field, value = reason.get("field"), reason.get("value")
     if not field or value is None:
         return None
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return {"field": field, "label": str(field).replace("_", "-"), "value": text, "shown": f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else text}
+    return {"field": field, "label": str(field).replace("_", "-"), "value": text_of(value), "shown": shown(value)}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:

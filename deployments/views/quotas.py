@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date
 from django.views.decorators.http import require_POST, require_safe
 
-from deployments.models import Flavor, Node, Principal, Reservation, Team
+from deployments.models import Deployment, Flavor, Node, Principal, Reservation, Team
 from deployments.services import holds
 from deployments.services import teams as team_services
 from deployments.services.errors import DomainError
@@ -36,15 +36,21 @@ def quotas(request: PortalRequest) -> HttpResponse:
         return _csv(ledger)
     in_use = _in_use([team.pk for team in teams])
     usages = holds.usage_of(teams)
-    rows = [
-        {"team": team, "usage": usage, "in_use": min(usage.reserved, in_use.get((team.pk, usage.flavor.product), 0)), "parts": None}
-        for team in teams
-        for usage in usages[team.pk]
-    ]
-    for row in rows:
-        row["parts"] = _parts(row)
-    page = keyset_page(ledger, order=("-pk",), after=request.GET.get("after", ""), before=request.GET.get("before", ""), size=30)
-    context = {"rows": rows, "page": page, "teams": teams, "team": request.GET.get("team", ""), "flavors": Flavor.objects.filter(active=True)}
+    rows: list[dict[str, Any]] = []
+    for team in teams:
+        for usage in usages[team.pk]:
+            used = min(usage.reserved, in_use.get((team.pk, usage.flavor.product), 0))
+            rows.append({"team": team, "usage": usage, "in_use": used, "parts": _parts(usage, used)})
+    page = keyset_page(
+        ledger, order=("-pk",), after=request.GET.get("after", ""), before=request.GET.get("before", ""), size=30
+    )
+    context = {
+        "rows": rows,
+        "page": page,
+        "teams": teams,
+        "team": request.GET.get("team", ""),
+        "flavors": Flavor.objects.filter(active=True),
+    }
     return render(request, "pages/quotas.html", context)
 
 
@@ -88,14 +94,14 @@ def parse_date_or_none(text: str) -> datetime | None:
 
 
 def _ledger(principal: Principal, team: str) -> Any:
-    rows = Reservation.objects.visible_to(principal).select_related("account__team", "account__flavor", "deployment", "actor")
+    rows = Reservation.objects.visible_to(principal).select_related(
+        "account__team", "account__flavor", "deployment", "actor"
+    )
     return rows.filter(account__team__slug=team) if team else rows
 
 
 def _in_use(teams: list[int]) -> dict[tuple[int, str], int]:
     """GPUs that pods of each team hold, by product."""
-    from deployments.models import Deployment
-
     owners = dict(Deployment.objects.filter(Q(team__in=teams)).values_list("pk", "team_id"))
     used: dict[tuple[int, str], int] = {}
     for product, holders in Node.objects.values_list("product", "holders"):
@@ -106,11 +112,10 @@ def _in_use(teams: list[int]) -> dict[tuple[int, str], int]:
     return used
 
 
-def _parts(row: dict[str, Any]) -> list[dict[str, Any]]:
-    usage = row["usage"]
-    idle = usage.reserved - row["in_use"]
+def _parts(usage: holds.Usage, used: int) -> list[dict[str, Any]]:
+    idle = usage.reserved - used
     return [
-        {"kind": "use", "value": row["in_use"], "label": f"{row['in_use']} in use"},
+        {"kind": "use", "value": used, "label": f"{used} in use"},
         {"kind": "idle", "value": idle, "label": f"{idle} reserved, idle"},
         {"kind": "free", "value": usage.free, "label": f"{usage.free} free"},
     ]
@@ -123,7 +128,17 @@ def _csv(ledger: Any) -> HttpResponse:
     writer.writerow(["time", "team", "flavor", "deployment", "change", "balance", "kind", "reason", "by"])
     for row in ledger[:CSV_ROWS]:
         who = row.actor.username if row.actor else ""
-        line = [row.created_at.isoformat(), row.account.team.slug, row.account.flavor.slug, row.deployment.name, row.delta, row.balance_before + row.delta, row.kind, row.reason, who]
+        line = [
+            row.created_at.isoformat(),
+            row.account.team.slug,
+            row.account.flavor.slug,
+            row.deployment.name,
+            row.delta,
+            row.balance_before + row.delta,
+            row.kind,
+            row.reason,
+            who,
+        ]
         writer.writerow([_plain(cell) for cell in line])
     return response
 

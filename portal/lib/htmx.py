@@ -43,7 +43,7 @@ def signed_in(view: View) -> View:
 def is_htmx(request: HttpRequest) -> bool:
     """True when htmx asks for a part, not the browser for a page (nor htmx for a page it has lost)."""
     details = getattr(request, "htmx", None)
-    return bool(details) and not details.history_restore_request
+    return details is not None and bool(details) and not details.history_restore_request
 
 
 def page_or_partial(request: HttpRequest, template: str) -> str:

@@ -111,5 +111,3 @@ def _only(method: str, allowed: set[str], handler: Handler) -> Handler:
     if method not in allowed:
         raise Refused(405, "method_not_allowed", f"Only {', '.join(sorted(allowed))} here.")
     return handler
-
-

@@ -26,7 +26,7 @@ SAFE_HEADERS = (
 KEEP_ALIVE_SECONDS = 15.0
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a mistake
+class Refused(Exception):
     """An answer other than the one asked for: a status, a code for programs and a sentence for people."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -36,7 +36,7 @@ class Refused(Exception):  # noqa: N818 - an answer, not a mistake
         self.message = message
 
 
-class Gone(Exception):  # noqa: N818 - an ending, not a mistake
+class Gone(Exception):
     """The person on the other side has closed the page."""
 
 
@@ -94,7 +94,8 @@ async def send_stream(receive: Receive, send: Send, parts: AsyncIterator[bytes])
         upcoming = asyncio.ensure_future(anext(parts, None))
         try:
             while True:
-                await asyncio.wait({upcoming, gone}, timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                waited: set[asyncio.Future[Any]] = {upcoming, gone}
+                await asyncio.wait(waited, timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 if gone.done():
                     return
                 if not upcoming.done():

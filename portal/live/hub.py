@@ -196,5 +196,14 @@ def _freshness() -> dict[str, Any]:
 def _connection_values() -> dict[str, Any]:
     """Where Django's own connections go, without its pool: this one stays open and is ours alone."""
     values = connections["default"].settings_dict
-    named = {"dbname": values["NAME"], "user": values["USER"], "password": values["PASSWORD"], "host": values["HOST"], "port": values["PORT"]}
-    return {key: value for key, value in named.items() if value} | {"connect_timeout": 5, "application_name": "slipway-live"}
+    named = {
+        "dbname": values["NAME"],
+        "user": values["USER"],
+        "password": values["PASSWORD"],
+        "host": values["HOST"],
+        "port": values["PORT"],
+    }
+    return {key: value for key, value in named.items() if value} | {
+        "connect_timeout": 5,
+        "application_name": "slipway-live",
+    }

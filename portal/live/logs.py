@@ -15,7 +15,18 @@ from deployments.models import Deployment
 from deployments.services import states
 from portal.live.callers import Caller
 from portal.live.database import in_database
-from portal.live.http import Receive, Refused, Scope, Send, event, header_of, query_of, send_bytes, send_json, send_stream
+from portal.live.http import (
+    Receive,
+    Refused,
+    Scope,
+    Send,
+    event,
+    header_of,
+    query_of,
+    send_bytes,
+    send_json,
+    send_stream,
+)
 
 MOST_LINES = 20_000
 DEFAULT_LINES = 500
@@ -54,9 +65,7 @@ class LogReader:
     def __init__(self, source: Source | None = None) -> None:
         self._source = source
 
-    async def serve(
-        self, scope: Scope, receive: Receive, send: Send, caller: Caller, pk: int, *, follow: bool
-    ) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send, caller: Caller, pk: int, *, follow: bool) -> None:
         """Answer one request; a caller who may not see the deployment gets 404."""
         query = query_of(scope)
         place = await in_database(place_of, caller, pk, query.get("pod", ""), query.get("container", ""))
@@ -95,7 +104,9 @@ class LogReader:
 
         async def read() -> None:
             try:
-                async with aclosing(self.source.follow(place.namespace, place.pod, place.container, lines=FOLLOW_FROM)) as found:  # type: ignore[type-var]
+                async with aclosing(
+                    self.source.follow(place.namespace, place.pod, place.container, lines=FOLLOW_FROM)
+                ) as found:  # type: ignore[type-var]
                     async for line in found:
                         await lines.put(line[:LONGEST_LINE])
             except (ClusterError, Refused) as error:

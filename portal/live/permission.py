@@ -22,7 +22,9 @@ def hearers(deployment_ids: Iterable[int], user_ids: Iterable[int]) -> dict[int,
     if not ids or not people:
         return heard
     teams = dict(Deployment.objects.filter(pk__in=ids).values_list("pk", "team_id"))
-    rows = User.objects.filter(pk__in=people, is_active=True).values_list("pk", "is_platform_admin", "memberships__team_id")
+    rows = User.objects.filter(pk__in=people, is_active=True).values_list(
+        "pk", "is_platform_admin", "memberships__team_id"
+    )
     belongs: dict[int, set[int]] = defaultdict(set)
     for user_id, is_admin, team_id in rows:
         if is_admin:
@@ -40,7 +42,11 @@ def ended(callers: Iterable[Caller]) -> set[Caller]:
     tokens = {caller.token_id for caller in known if caller.token_id is not None}
     people = {caller.user_id for caller in known}
     now = timezone.now()
-    sessions = {row.session_key: row for row in Session.objects.filter(session_key__in=keys, expire_date__gt=now)} if keys else {}
+    sessions = (
+        {row.session_key: row for row in Session.objects.filter(session_key__in=keys, expire_date__gt=now)}
+        if keys
+        else {}
+    )
     live_tokens = set(ApiToken.objects.live().filter(pk__in=tokens).values_list("pk", flat=True)) if tokens else set()
     users = {user.pk: user for user in User.objects.filter(pk__in=people, is_active=True)}
     return {caller for caller in known if not _good(caller, users, sessions, live_tokens)}

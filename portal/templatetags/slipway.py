@@ -81,9 +81,7 @@ def state_badge(state: str, word: str = "", size: str = "") -> SafeString:
 @register.simple_tag
 def badge(tone: str, form: str, word: str, size: str = "") -> SafeString:
     """A pill of any tone and shape."""
-    return format_html(
-        '<span class="state t-{} {}" data-shape="{}">{}{}</span>', tone, size, form, shape(form), word
-    )
+    return format_html('<span class="state t-{} {}" data-shape="{}">{}{}</span>', tone, size, form, shape(form), word)
 
 
 @register.filter
@@ -118,7 +116,9 @@ def ago(value: datetime | str | None) -> SafeString | str:
         return "–"
     age = timezone.now() - moment
     text = f"{short_span(age)} ago" if timedelta() <= age < timedelta(days=1) else f"{moment:%-d %b %Y}"
-    return format_html('<time datetime="{}" data-form="ago" title="{}">{}</time>', moment.isoformat(), _exact(moment), text)
+    return format_html(
+        '<time datetime="{}" data-form="ago" title="{}">{}</time>', moment.isoformat(), _exact(moment), text
+    )
 
 
 @register.filter
