@@ -51,8 +51,12 @@ def split_path(raw: str) -> tuple[str, ...]:
 
 
 def safe_path(raw: str) -> bool:
-    """Tell whether a path names a place and not a way: `..` could leave the prefix it was admitted for."""
-    return not any(part in (".", "..") or "/" in part or "\\" in part for part in split_path(raw))
+    """Tell whether a path names a place and not a way: `..` could leave the prefix it was admitted for.
+
+    An encoded slash is a letter of its segment, as in `/v1/models/Qwen%2FQwen2.5`; a way hidden behind one is not.
+    """
+    steps = (step for part in split_path(raw) for step in part.replace("\\", "/").split("/"))
+    return not any(step in (".", "..") for step in steps)
 
 
 def table(routes: Iterable[Obj]) -> list[Rule]:

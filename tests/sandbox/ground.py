@@ -38,9 +38,9 @@ class Ground:
 
 
 @contextlib.contextmanager
-def shared() -> Iterator[Ground]:
+def shared(*, controllers: bool = True) -> Iterator[Ground]:
     """Run one cluster for several scenes."""
-    with running_cluster() as cluster:
+    with running_cluster(controllers=controllers) as cluster:
         yield Ground(cluster)
 
 
