@@ -238,7 +238,8 @@ CELERY_BROKER_URL = REDIS_URL
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    "socket_timeout": 5,
+    # A broker that hangs costs a page half a second; workers wait in their event loop and do not meet this.
+    "socket_timeout": 0.5,
     "socket_connect_timeout": 0.5,
     "retry_on_timeout": False,
     # Or each hint waits six seconds for a broker that is away.
