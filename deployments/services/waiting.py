@@ -75,9 +75,10 @@ def wake(account_pk: int) -> int:
     for waiting in line(account):
         if _needs(waiting) > _limit(account):
             continue
-        if not _admit(waiting.pk):
+        went = _admit(waiting.pk)
+        if went is False:
             break
-        admitted += 1
+        admitted += went is True
     return admitted
 
 
@@ -90,11 +91,11 @@ def wake_all() -> int:
 
 
 @in_transaction
-def _admit(pk: int) -> bool:
-    """Admit one deployment; False when the GPUs do not suffice, True also when it stopped waiting meanwhile."""
+def _admit(pk: int) -> bool | None:
+    """Admit one deployment: False when the GPUs do not suffice, None when it stopped waiting meanwhile."""
     deployment = Deployment.objects.locked().get(pk=pk)
     if not Deployment.objects.awaiting_quota().filter(pk=pk).exists():
-        return True
+        return None
     assert deployment.latest is not None
     try:
         _take(deployment, deployment.latest, None)

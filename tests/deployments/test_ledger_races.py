@@ -184,7 +184,7 @@ def test_taking_and_giving_back_of_two_flavors_never_deadlocks(account, team):
 
     def work(number: int) -> None:
         row = rows[number]
-        for _ in range(10):
+        for _ in range(4):
             ledger.release(deployment=row, proof=ledger.Proof(listed_at=timezone.now()))
             for revision in row.revisions.order_by("number" if number % 2 else "-number"):
                 try:
