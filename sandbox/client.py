@@ -62,7 +62,7 @@ class Client:
         return cls(
             httpx.AsyncClient(
                 base_url=url,
-                headers=headers,
+                headers={"User-Agent": "slipway-sandbox"} | (headers or {}),
                 verify=verify,
                 timeout=httpx.Timeout(30.0, pool=None),
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),

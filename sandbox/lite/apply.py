@@ -127,25 +127,39 @@ def remove(value: Any, fields: Fields, schema: Schema, path: Path = ()) -> Any:
 
 
 def _merge_lists(live: list[Any], config: list[Any], schema: Schema) -> list[Any]:
-    """Join by key, in an order that respects both lists as far as they agree."""
+    """Join by key. The applied order holds among its items; the others keep their place between them."""
     left = {item_step(item, schema, ()): item for item in live}
     right = {item_step(item, schema, ()): item for item in config}
     result: list[Any] = []
-    waiting = list(left)
-    for step, item in right.items():
-        if step in left:
-            # what stood before the shared item and is not named by the other side stays before it
-            position = waiting.index(step) if step in waiting else -1
-            while position > 0 and waiting[0] not in right:
-                result.append(left[waiting.pop(0)])
-                position -= 1
-            if step in waiting:
-                waiting.remove(step)
-            result.append(merge(left[step], item, schema.items))
-        else:
-            result.append(copy.deepcopy(item))
-    rest = [left[step] for step in waiting if step not in right]
-    return result + rest
+    lefts, rights = list(left), list(right)
+    shared = [step for step in rights if step in left]
+    done: set[str] = set()
+
+    def take(step: str) -> None:
+        done.add(step)
+        if shared and shared[0] == step:
+            shared.pop(0)
+        item = right[step]
+        result.append(merge(left[step], item, schema.items) if step in left else copy.deepcopy(item))
+
+    while lefts or rights:
+        if lefts and rights:
+            if lefts[0] == rights[0]:
+                take(lefts.pop(0))
+                rights.pop(0)
+                continue
+            if lefts[0] in right and shared and shared[0] != lefts[0]:
+                lefts.pop(0)  # it comes when its turn in the applied order does
+                continue
+        if lefts:
+            if lefts[0] not in right:
+                result.append(left[lefts.pop(0)])
+                continue
+            if lefts[0] in done:
+                lefts.pop(0)
+        if rights:
+            take(rights.pop(0))
+    return result
 
 
 def _base_managers(live: Obj | None, new: Obj, subresource: str) -> Managers:

@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
 
 def write_builtins() -> None:
     """Copy the schemas of the served built-in kinds, and all they refer to, from kubernetes-validate."""
-    import kubernetes_validate
+    import kubernetes_validate  # type: ignore[import-untyped]
 
     folder = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / KUBERNETES
     source = json.loads((folder / "_definitions.json").read_text())["$defs"]

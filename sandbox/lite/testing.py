@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
@@ -85,55 +86,45 @@ def running_cluster(
 ) -> Iterator[RunningCluster]:
     """Run a cluster on a free port of 127.0.0.1 until the block ends.
 
-    With `folder` its data stays there, so that a second run continues where the first ended. Raises what the
-    server raised when it does not start within 30 s.
+    With `folder` its data stays there, so that a second run continues where the first ended. kubectl sends its
+    token over TLS alone. Raises what the server raised when it does not start within 30 s.
     """
-    if folder is None:
-        with (
-            TemporaryDirectory(prefix="slipway-lite-") as temporary,
-            running_cluster(
-                Path(temporary),
-                port=port,
-                tls=tls,
-                accounts=accounts,
-                manifests=manifests,
-                controllers=controllers,
-            ) as cluster,
-        ):
-            yield cluster
-        return
-    faults = Faults()
-    ready: Queue[RunningCluster | BaseException] = Queue()
-    sock = listen(port)
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
+    with ExitStack() as stack:
+        data = folder or Path(stack.enter_context(TemporaryDirectory(prefix="slipway-lite-")))
         settings = Settings(
-            data=folder,
+            data=data,
             accounts=tuple(accounts),
             manifests=tuple(manifests),
             controllers=controllers,
             tls=tls,
-            faults=faults,
             signals=False,
-            on_ready=lambda url, cluster, stop: ready.put(RunningCluster(url, folder, faults, cluster, loop, stop)),
         )
-        await serve(settings, [sock])
+        yield stack.enter_context(_on_a_thread(settings, listen(port)))
 
-    def target() -> None:
+
+@contextmanager
+def _on_a_thread(settings: Settings, sock: socket.socket) -> Iterator[RunningCluster]:
+    ready: Queue[RunningCluster | BaseException] = Queue()
+
+    def started(url: str, cluster: Cluster, stop: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        ready.put(RunningCluster(url, settings.data, settings.faults, cluster, loop, stop))
+
+    def work() -> None:
         try:
-            asyncio.run(main())
+            asyncio.run(serve(settings, [sock]))
         except BaseException as error:  # noqa: BLE001  (handed to the test's thread)
             ready.put(error)
 
-    thread = threading.Thread(target=target, name="lite-cluster", daemon=True)
+    settings.on_ready = started
+    thread = threading.Thread(target=work, name="lite-cluster", daemon=True)
     thread.start()
-    started = ready.get(timeout=START_SECONDS)
-    if isinstance(started, BaseException):
-        raise started
+    running = ready.get(timeout=START_SECONDS)
+    if isinstance(running, BaseException):
+        raise running
     try:
-        yield started
+        yield running
     finally:
-        faults.clear()
-        started._loop.call_soon_threadsafe(started._stop)
+        settings.faults.clear()
+        running._loop.call_soon_threadsafe(running._stop)
         thread.join(10)

@@ -332,4 +332,4 @@ def _reply(resource: Resource, request: Request, obj: Obj, status: int) -> Reply
 
 
 def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")

@@ -43,11 +43,8 @@ def _covered(authorizer: Authorizer, user: User, namespace: str, rule: Obj) -> b
     """Whether a user holds every action a rule grants."""
     held = [known for scope, known in authorizer.rules(user) if scope in ("", namespace)]
     if rule.get("nonResourceURLs"):
-        return any(
-            set(rule["verbs"])
-            <= set(known.get("verbs", ())) | ({"*"} & set(known.get("verbs", ())) and set(rule["verbs"]))
-            and set(rule["nonResourceURLs"]) <= set(known.get("nonResourceURLs", ()))
-            for known in held
+        return all(
+            any(_opens(known, verb, url) for known in held) for verb in rule["verbs"] for url in rule["nonResourceURLs"]
         )
     return all(
         any(rule_allows(known, verb, group, resource, resource.partition("/")[2], name) for known in held)
@@ -56,6 +53,11 @@ def _covered(authorizer: Authorizer, user: User, namespace: str, rule: Obj) -> b
         for resource in rule.get("resources", ())
         for name in rule.get("resourceNames") or [""]
     )
+
+
+def _opens(rule: Obj, verb: str, url: str) -> bool:
+    verbs, urls = rule.get("verbs") or (), rule.get("nonResourceURLs") or ()
+    return ("*" in verbs or verb in verbs) and ("*" in urls or url in urls)
 
 
 def _say(rule: Obj) -> str:
