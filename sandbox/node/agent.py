@@ -37,7 +37,9 @@ class Agent:
         self.prefix = prefix
         self.client = client
         self.ip = shape.address(prefix)
-        http = httpx.AsyncClient(trust_env=False, timeout=30.0, limits=httpx.Limits(max_connections=None))
+        secure = any(url.startswith("https") for url in (hub_url, model_url))  # loading CAs takes time and memory
+        limits = httpx.Limits(max_connections=None)
+        http = httpx.AsyncClient(trust_env=False, timeout=30.0, limits=limits, verify=secure)
         self.node = Node(
             shape=shape,
             ip=self.ip,

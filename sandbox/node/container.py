@@ -239,6 +239,7 @@ class Container:
     def restore(self, status: Mapping[str, Any]) -> None:
         """Take over a container that ran before this agent did: it is gone, and counts as ended."""
         self.state.restore(status)
+        self.state.ready = self.init and self.state.exit_code == 0
         if not self.state.is_running:
             if "waiting" in self.state.state and self.state.restarts:
                 self.state.restarts += 1

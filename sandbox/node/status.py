@@ -62,6 +62,7 @@ class ContainerState:
 
     def restore(self, status: Mapping[str, Any]) -> None:
         """Take over what an earlier kubelet wrote."""
+        self.image = status.get("image") or self.image
         self.image_id, self.container_id = status.get("imageID", ""), status.get("containerID", "")
         self.state, self.last_state = dict(status.get("state") or {}), dict(status.get("lastState") or {})
         self.restarts = status.get("restartCount", 0)
@@ -97,13 +98,9 @@ def phase(
         if ending or restart_policy == "Never":
             return "Failed"
     begun = all(
-        container.is_running or code is not None or container.restarts for container, code in _pairs(containers)
+        container.is_running or container.exit_code is not None or container.restarts for container in containers
     )
     return "Running" if begun else "Pending"
-
-
-def _pairs(containers: Sequence[ContainerState]) -> list[tuple[ContainerState, int | None]]:
-    return [(container, container.exit_code) for container in containers]
 
 
 def conditions(
@@ -122,6 +119,7 @@ def conditions(
         _condition("Initialized", not incomplete, "ContainersNotInitialized", _names("incomplete", incomplete)),
         _condition("Ready", not unready, "ContainersNotReady", _names("unready", unready)),
         _condition("ContainersReady", not unready, "ContainersNotReady", _names("unready", unready)),
+        _condition("PodScheduled", True),
     ]
     known = {entry["type"]: entry for entry in old}
     for condition in wanted:
@@ -140,8 +138,7 @@ def _condition(kind: str, good: bool, reason: str = "", message: str = "") -> di
 
 
 def _names(word: str, names: Sequence[str]) -> str:
-    kind = "status"
-    return f"containers with {word} {kind}: [{' '.join(names)}]"
+    return f"containers with {word} status: [{' '.join(names)}]"
 
 
 def qos_class(spec: Mapping[str, Any]) -> str:
