@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from sandbox.lite.cluster import CRDS, Cluster
 from sandbox.lite.requests import Request, User
 from sandbox.lite.writing import create_object, replace_object
 
+log = logging.getLogger(__name__)
+
 Obj = dict[str, Any]
 
 HERE = Path(__file__).parent
 SYSTEM = "slipway-system"
 YEAR = 365 * 24 * 3600
+_FIRST = ("Namespace", "CustomResourceDefinition")
 _ADMIN = User("kubernetes-admin", (MASTERS, "system:authenticated"))
 
 
@@ -37,8 +41,11 @@ def bring_up(cluster: Cluster, accounts: Iterable[str], manifests: Iterable[Path
     for name, rules in roles.items():
         for obj in _role(name, rules):
             _ensure(cluster, obj, replace=True)
-    for obj in read_manifests(manifests):
-        _ensure(cluster, obj, replace=True)
+    for obj in sorted(read_manifests(manifests), key=lambda item: item["kind"] not in _FIRST):
+        if cluster.registry.by_kind(obj["apiVersion"], obj["kind"]) is None:
+            log.warning("left out %s %s: this cluster does not serve it", obj["kind"], obj["metadata"]["name"])
+        else:
+            _ensure(cluster, obj, replace=True)
 
 
 def read_manifests(paths: Iterable[Path]) -> Iterator[Obj]:

@@ -165,6 +165,9 @@ def test_manifests_given_at_start_grant_their_roles(tmp_path: Path) -> None:
     documents = [
         named("ClusterRole", "w", RBAC, rules=rules),
         named("ClusterRoleBinding", "w", RBAC, subjects=[subject], roleRef=ref),
+        named("Unheard", "of", "not.served/v1"),
+        config_map("late") | {"metadata": {"name": "late", "namespace": "made-below"}},
+        named("Namespace", "made-below"),
     ]
     (tmp_path / "rbac.yaml").write_text(yaml.safe_dump_all(documents))
 
@@ -172,3 +175,4 @@ def test_manifests_given_at_start_grant_their_roles(tmp_path: Path) -> None:
         watcher = Api.of(cluster, token_of(cluster, "watcher"))
         assert watcher.get("/api/v1/nodes").status_code == 200
         assert watcher.get("/api/v1/pods").status_code == 403
+        assert Api.of(cluster).get("/api/v1/namespaces/made-below/configmaps/late").status_code == 200
