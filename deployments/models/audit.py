@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models import Q
 from django.utils import timezone
 
 from .accounts import Principal, Team, User
@@ -11,7 +12,11 @@ from .deployment import Deployment
 
 class EventQuerySet(models.QuerySet["Event"]):
     def visible_to(self, principal: Principal) -> EventQuerySet:
-        return self.filter(team__in=Team.objects.visible_to(principal))
+        """Events of the teams that the principal may see; an admin also sees those of no team."""
+        of_teams = Q(team__in=Team.objects.visible_to(principal))
+        if principal.is_admin and principal.may("read") and principal.team_ids is None:
+            return self.filter(of_teams | Q(team=None))
+        return self.filter(of_teams)
 
 
 class Event(models.Model):

@@ -67,6 +67,8 @@ def decide(*, principal: Principal, revision: Revision, digest: str, approve: bo
 
 def by_policy(*, deployment: Deployment, revision: Revision) -> Approval | None:
     """Approve at once what the team's policy lets through: within quota and without guarded options."""
+    if deployment.team.policy != Team.Policy.AUTO:
+        return None  # Said apart: what it would cost takes five queries.
     if not policy_covers(deployment.team, guarded=bool(revision.guarded), within=cost_of(revision).within):
         return None
     return _record(deployment, revision, kind=Approval.Kind.POLICY, approve=True, actor=None, comment="")

@@ -160,8 +160,8 @@ def _submit(
         actor=principal.user,
         data={"revision": 1, "digest": revision.digest, "after": spec.to_json()},
     )
-    approvals.by_policy(deployment=deployment, revision=revision)
-    states.refresh(deployment.pk)
+    if approvals.by_policy(deployment=deployment, revision=revision) is None:
+        states.refresh(deployment.pk)
     deployment.refresh_from_db()
     return deployment
 
@@ -200,8 +200,8 @@ def _revise(
             **events.changed(_flat(latest.spec), _flat(spec.to_json())),
         },
     )
-    approvals.by_policy(deployment=row, revision=revision)
-    states.refresh(row.pk)
+    if approvals.by_policy(deployment=row, revision=revision) is None:
+        states.refresh(row.pk)
     return revision
 
 

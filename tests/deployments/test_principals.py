@@ -40,6 +40,14 @@ def test_events_carry_the_id_of_the_request(ann, team):
     assert Event.objects.get(kind="test").request_id == "r1"
 
 
+def test_events_of_no_team_are_for_admins(ann, carol, team):
+    events.record(kind="token_created", message="x", actor=ann)
+    events.record(kind="stopped", message="y", team=team)
+    assert [row.kind for row in Event.objects.visible_to(make.principal(ann))] == ["stopped"]
+    assert Event.objects.visible_to(make.principal(carol)).count() == 2
+    assert not Event.objects.visible_to(make.principal(carol, "write")).exists()
+
+
 def test_members_see_their_teams_and_admins_all(ann, bob, carol, team):
     make.make_deployment(team, ann)
     seen = {user.username: Deployment.objects.visible_to(make.principal(user)).count() for user in (ann, bob, carol)}
