@@ -136,5 +136,54 @@ async def items(client: Client, plural: str, namespace: str | None = None, api: 
     return found
 
 
+def deployment(name: str = "chat", *, replicas: int = 1, gpus: int = 1, image: str = "one", **spec: Any) -> Any:
+    limits = {"nvidia.com/gpu": str(gpus)} if gpus else {}
+    container = {"name": "c", "image": image, "resources": {"limits": limits}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
+            },
+            **spec,
+        },
+    }
+
+
+def pod(name: str, **spec: Any) -> Any:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {"containers": [{"name": "c", "image": "i"}], **spec},
+    }
+
+
+def ready() -> dict[str, Any]:
+    condition = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    return {"phase": "Running", "podIP": "127.0.0.1", "conditions": [condition]}
+
+
+async def come_up(client: Client, where: str) -> None:
+    """Be the kubelet: every bound pod is ready at once, every leaving one lets go."""
+    for item in await items(client, "pods", where):
+        meta = item["metadata"]
+        path = f"/api/v1/namespaces/{where}/pods/{meta['name']}"
+        with contextlib.suppress(ApiError):
+            if meta.get("deletionTimestamp"):
+                await client.delete(path, {"gracePeriodSeconds": 0})
+            elif item["spec"].get("nodeName") and item["status"].get("phase") == "Pending":
+                await client.patch_status(path, {"status": ready()})
+
+
+async def events_of(client: Client, where: str, reason: str) -> list[str]:
+    return [item["message"] for item in await items(client, "events", where) if item["reason"] == reason]
+
+
 _PLURALS = {"Ingress": "ingresses", "NetworkPolicy": "networkpolicies", "GatewayClass": "gatewayclasses"}
 _CLUSTER_WIDE = {"Namespace", "Node", "GatewayClass", "ClusterServingRuntime", "ClusterStorageContainer"}
