@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 from django import forms
@@ -64,6 +65,7 @@ class DeploymentForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.findings: list[Finding] = []
         self.deployment = deployment
+        self._written: set[str] = set()
         teams = (
             Team.objects.active().filter(pk=deployment.team_id) if deployment else Team.objects.writable_by(principal)
         )
@@ -78,65 +80,73 @@ class DeploymentForm(forms.Form):
     def _choices(self, name: str) -> Any:
         return self.fields[name]
 
-    def read(self) -> DeploymentSpec | None:
+    @cached_property
+    def spec(self) -> DeploymentSpec | None:
         """The spec in the form; None when there are errors, which then stand beside their fields.
 
         Reads without `cleaned_data`, so that half a form still gets what can be said about it.
         """
         self.full_clean()
-        data = self.spec_data()
-        spec, errors = parse_spec(data)
+        spec, errors = parse_spec(self.spec_data)
         for error in errors:
-            field = error.field if error.field in self.fields else "args"
+            field = self._shown_at(error.field) or "args"
             # A required field that is empty already says so.
             if not self.errors.get(field):
-                prefix = "" if error.field in self.fields or not error.field else f"--{error.field.replace('_', '-')}: "
-                self.add_error(field, prefix + error.message)
+                flag = "" if field == error.field or not error.field else f"--{error.field.replace('_', '-')}: "
+                self.add_error(field, flag + error.message)
         return spec if not errors else None
 
+    @cached_property
     def spec_data(self) -> dict[str, Any]:
-        """The wish as plain JSON, as far as it can be read; numbers that are none stay text for the spec to refuse."""
+        """The wish as plain JSON, as far as it can be read; what is no number gets its message here."""
+        args = self._args()
+        spec: dict[str, Any] = {
+            "source": {"uri": self._uri(), "revision": self.text("source_revision") or None},
+            "strategy": self.text("strategy") or "standard",
+            "flavor": self.text("flavor"),
+            "replicas": {name: self._count(f"replicas_{name}") for name in ("min", "max")},
+            "engine": {"args": args},
+        }
+        profile = self.text("profile") or self._default_profile()
+        if profile:
+            spec["engine"]["profile"] = profile
+        return spec
+
+    def _args(self) -> dict[str, Any]:
         args: dict[str, Any] = {}
         try:
-            args = dict(parse_flags(self._text("args")))
+            args = dict(parse_flags(self.text("args")))
         except FlagTextError as error:
             self.add_error("args", str(error))
+        self._written = {flag.replace("-", "_") for flag in args}
         for flag, kind in ARG_FIELDS.items():
-            text = self._text(flag.replace("-", "_"))
+            name = flag.replace("-", "_")
+            text = self.text(name)
             if text and flag in args:
                 self.add_error("args", f"“--{flag}” has a field of its own above: leave it out here.")
             elif text:
                 value = _as(kind, text)
                 if value is None:
-                    self.add_error(flag.replace("-", "_"), _not_a(kind))
+                    self.add_error(name, _not_a(kind))
                 else:
                     args[flag] = value
-        spec: dict[str, Any] = {
-            "source": {"uri": self._uri(), "revision": self._text("source_revision") or None},
-            "strategy": self._text("strategy") or "standard",
-            "flavor": self._text("flavor"),
-            "replicas": {name: self._count(f"replicas_{name}") for name in ("min", "max")},
-            "engine": {"args": args},
-        }
-        profile = self._text("profile") or self._default_profile()
-        if profile:
-            spec["engine"]["profile"] = profile
-        return spec
+        return args
 
     def _uri(self) -> str:
-        uri = self._text("source_uri")
+        uri = self.text("source_uri")
         # "Qwen/Qwen2.5-7B-Instruct" is what people copy from a model's page.
         return f"hf://{uri}" if uri and "://" not in uri else uri
 
     def _count(self, name: str) -> Any:
-        text = self._text(name)
+        text = self.text(name)
         value = _as(int, text) if text else 1
         if value is None:
             self.add_error(name, _not_a(int))
             return 1
         return value
 
-    def _text(self, name: str) -> str:
+    def text(self, name: str) -> str:
+        """What stands in a field, as it was typed."""
         if self.fields[name].disabled:
             return str(self.initial.get(name, ""))
         return str(self.data.get(self.add_prefix(name), "") or "").strip()
@@ -169,9 +179,13 @@ class DeploymentForm(forms.Form):
 
     def field_of(self, finding: Finding) -> str:
         """The field that shows a finding: its own, or the text box of flags; empty for the whole form."""
-        if not finding.field:
+        return self._shown_at(finding.field)
+
+    def _shown_at(self, field: str) -> str:
+        if not field:
             return ""
-        return finding.field if finding.field in self.fields else "args"
+        # A flag that was written into the text box is put right there, even where it has a field of its own.
+        return field if field in self.fields and field not in self._written else "args"
 
     @property
     def is_refused(self) -> bool:

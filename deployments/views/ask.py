@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from deployments.findings import Finding
 from deployments.forms.request import STRATEGIES, DeploymentForm, initial_of, with_value
-from deployments.models import CatalogEntry, Deployment, Principal, Team
+from deployments.models import CatalogEntry, Deployment, Flavor, Principal, Team
 from deployments.services import requests
 from deployments.services.errors import DomainError, RefusedError, StaleError
 from deployments.services.principals import principal_of
@@ -43,7 +43,7 @@ def create(request: PortalRequest) -> HttpResponse:
     form = DeploymentForm(data, principal=principal)
     if "set" in request.POST or "way" in request.POST:
         return _page(request, form, _look(form, principal, strict=False), status=200)
-    spec = form.read()
+    spec = form.spec
     if spec is not None and form.is_valid():
         try:
             deployment = requests.submit(
@@ -81,7 +81,7 @@ def edit(request: PortalRequest, pk: int) -> HttpResponse:
     form = DeploymentForm(_fixed(request.POST), principal=principal, deployment=deployment)
     if "set" in request.POST or "way" in request.POST:
         return _page(request, form, _look(form, principal, strict=False), status=200)
-    spec = form.read()
+    spec = form.spec
     if spec is not None and form.is_valid():
         try:
             revision = requests.revise(
@@ -92,6 +92,8 @@ def edit(request: PortalRequest, pk: int) -> HttpResponse:
                 note=form.cleaned_data["note"],
             )
         except StaleError as error:
+            newest = deployment.revisions.values_list("number", flat=True).first()
+            form.data = {**form.data, "base_revision": str(newest)}
             form.add_error(None, f"{error.message} What you typed is kept below; send it again to put it on top.")
         except DomainError as error:
             _show(form, error)
@@ -117,12 +119,12 @@ def preflight(request: PortalRequest, pk: int | None = None) -> HttpResponse:
 
 def _look(form: DeploymentForm, principal: Principal, *, strict: bool) -> Advice:
     """Ask preflight about the form; before somebody has sent it, empty fields are not called mistakes."""
-    spec = form.read()
+    spec = form.spec
     if not strict:
         for name in ("name", "source_uri", "team"):
             if not str(form.data.get(name, "") or form.initial.get(name, "")).strip():
                 form.errors.pop(name, None)
-    uri = form.spec_data()["source"]["uri"]
+    uri = form.spec_data["source"]["uri"]
     if spec is None and not uri:
         return Advice()
     team = form.cleaned_data.get("team") if hasattr(form, "cleaned_data") else None
@@ -131,7 +133,7 @@ def _look(form: DeploymentForm, principal: Principal, *, strict: bool) -> Advice
             principal=principal,
             team=form.deployment.team if form.deployment else team,
             name=form.deployment.name if form.deployment else str(form.data.get("name", "")).strip(),
-            spec=spec if spec is not None else form.spec_data(),
+            spec=spec if spec is not None else form.spec_data,
             deployment=form.deployment,
         )
     except DomainError as error:
@@ -172,7 +174,7 @@ def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
         "flavors": flavors_now(),
         "catalogue": CatalogEntry.objects.filter(active=True),
         "gateway": settings.GATEWAY_PUBLIC_URL,
-        "values": {name: form._text(name) for name in form.fields},
+        "values": {name: form.text(name) for name in form.fields},
     }
 
 
@@ -181,6 +183,8 @@ def _first_values(request: PortalRequest, principal: Principal) -> dict[str, str
     values = dict(DEFAULTS)
     teams = Team.objects.writable_by(principal).order_by("slug").values_list("slug", flat=True)
     asked = request.GET.get("team", "")
+    first = Flavor.objects.filter(active=True).values_list("slug", flat=True).first()
+    values["flavor"] = first or ""
     values["team"] = asked if asked in teams else teams[0]
     entry = CatalogEntry.objects.filter(active=True, slug=request.GET.get("model", "")).first()
     if entry:

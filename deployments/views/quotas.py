@@ -67,7 +67,11 @@ def grant(request: PortalRequest) -> HttpResponse:
     if team is None or flavor is None or not (text.isascii() and text.isdigit() and len(text) < 6):
         messages.error(request, "Choose a team, a GPU and a whole number of GPUs.")
         return redirect("quotas")
-    until = parse_date_or_none(request.POST.get("until", ""))
+    ends = request.POST.get("until", "").strip()
+    until = parse_date_or_none(ends)
+    if ends and until is None:
+        messages.error(request, "There is no such day to end on.")
+        return redirect("quotas")
     try:
         team_services.grant(
             principal=principal,

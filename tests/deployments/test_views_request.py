@@ -1,0 +1,291 @@
+"""The request form: what it keeps, what it says, and what becomes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.urls import reverse
+
+from deployments.forms.flags import FlagTextError, format_flags, parse_flags
+from deployments.forms.request import DeploymentForm, initial_of, with_value
+from deployments.models import CatalogEntry, Deployment, Team, User
+from tests.deployments import factories as make
+from tests.deployments.viewing import signed_in
+
+
+def typed(**changes: str) -> dict[str, str]:
+    """What a person types for the model that fits."""
+    return {
+        "team": "search",
+        "name": "chat",
+        "source_uri": "hf://Qwen/Qwen2.5-7B-Instruct",
+        "strategy": "standard",
+        "flavor": "h100-80gb",
+        "tensor_parallel_size": "1",
+        "replicas_min": "1",
+        "replicas_max": "2",
+        "max_model_len": "16384",
+        "gpu_memory_utilization": "0.9",
+        "note": "for the demo",
+        **changes,
+    }
+
+
+def test_a_good_form_becomes_a_deployment_that_waits(hub: list[str], alice: User) -> None:
+    answer = signed_in(alice).post(reverse("deployment-create"), typed())
+
+    chat = Deployment.objects.get()
+    assert answer.status_code == 302
+    assert answer["Location"] == reverse("deployment-detail", args=[chat.pk])
+    assert chat.latest is not None
+    assert chat.latest.spec["engine"]["args"] == {
+        "tensor-parallel-size": 1,
+        "max-model-len": 16384,
+        "gpu-memory-utilization": 0.9,
+    }
+    assert chat.latest.spec["replicas"] == {"min": 1, "max": 2}
+    assert chat.latest.note == "for the demo"
+
+
+def test_a_model_may_be_named_as_its_page_names_it(hub: list[str], alice: User) -> None:
+    signed_in(alice).post(reverse("deployment-create"), typed(source_uri="Qwen/Qwen2.5-7B-Instruct"))
+
+    latest = Deployment.objects.get().latest
+    assert latest is not None
+    assert latest.spec["source"]["uri"] == "hf://Qwen/Qwen2.5-7B-Instruct"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "Not A Name"),
+        ("name", "a" * 500),
+        ("name", "x\x00y"),
+        ("source_uri", "ftp://nowhere"),
+        ("source_uri", "hf://" + "a" * 5000),
+        ("source_uri", "hf://a/{{b}}"),
+        ("flavor", "quantum"),
+        ("strategy", "disaggregated"),
+        ("strategy", "anything"),
+        ("tensor_parallel_size", "3"),
+        ("tensor_parallel_size", "-1"),
+        ("tensor_parallel_size", "two"),
+        ("replicas_min", "0"),
+        ("replicas_max", "99999999999999999999999"),
+        ("replicas_max", "1e9"),
+        ("max_model_len", "131072"),
+        ("max_model_len", "-5"),
+        ("gpu_memory_utilization", "1.5"),
+        ("gpu_memory_utilization", "NaN"),
+        ("kv_cache_dtype", "int1"),
+        ("enable_prefix_caching", "perhaps"),
+        ("args", "--no-such-flag=1"),
+        ("args", "rm -rf /"),
+        ("args", "--max-num-seqs=$(id)"),
+        ("args", "--max-model-len=5"),
+        ("args", "\n".join(f"--flag-{n}=1" for n in range(200))),
+        ("team", "labs"),
+        ("team", ""),
+        ("note", "n" * 5000),
+    ],
+)
+def test_bad_input_is_answered_at_its_field_and_nothing_is_lost(
+    hub: list[str], alice: User, bob: User, field: str, value: str
+) -> None:
+    answer = signed_in(alice).post(reverse("deployment-create"), typed(**{field: value}))
+
+    assert answer.status_code == 422
+    assert not Deployment.objects.exists()
+    messages = answer.context["fields"][field]["messages"]
+    assert [said for said in messages if said["severity"] == "error"], answer.context["form"].errors
+    kept = answer.context["values"]
+    assert {name: kept[name] for name in typed() if name != field} == {
+        name: text for name, text in typed().items() if name != field
+    }
+
+
+def test_what_was_typed_is_shown_again_as_text(hub: list[str], alice: User) -> None:
+    answer = signed_in(alice).post(reverse("deployment-create"), typed(name='"><script>alert(1)</script>'))
+
+    text = answer.content.decode()
+    assert "<script>alert(1)" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_every_finding_stands_at_its_field_while_one_types(hub: list[str], alice: User) -> None:
+    url = reverse("deployment-preflight")
+
+    answer = signed_in(alice).post(url, typed(tensor_parallel_size="3"), headers={"HX-Request": "true"})
+
+    text = answer.content.decode()
+    assert answer.status_code == 200
+    assert 'id="msg-tensor_parallel_size" hx-swap-oob="innerHTML"' in text
+    assert 'data-set-field="tensor_parallel_size" data-set-value="2"' in text
+    assert "<html" not in text
+
+
+def test_the_side_shows_fit_other_ways_and_who_decides(hub: list[str], alice: User) -> None:
+    make.make_flavor("l4-24gb")
+
+    answer = signed_in(alice).post(reverse("deployment-preflight"), typed())
+
+    advice = answer.context["advice"]
+    assert advice.fit.state == "fits"
+    assert [part["name"] for part in advice.parts] == ["weights", "KV cache", "engine", "left free"]
+    assert sum(part["value"] for part in advice.parts) == pytest.approx(advice.fit.total_gib, abs=0.1)
+    assert "1 × L4-24GB" in [way.label for way in advice.ways]
+    assert advice.approval == "An admin approves every request of this team."
+
+
+def test_an_empty_form_scolds_nobody(hub: list[str], alice: User) -> None:
+    answer = signed_in(alice).get(reverse("deployment-create"))
+
+    assert [name for name, field in answer.context["fields"].items() if field["messages"]] == []
+    assert answer.context["general"] == []
+
+
+def test_a_half_typed_form_scolds_nobody_for_what_is_still_empty(hub: list[str], alice: User) -> None:
+    answer = signed_in(alice).post(reverse("deployment-preflight"), typed(name="", source_uri=""))
+
+    assert answer.context["fields"]["name"]["messages"] == []
+    assert answer.context["fields"]["source_uri"]["messages"] == []
+
+
+def test_a_fix_works_without_scripts(hub: list[str], alice: User) -> None:
+    pressed = typed(tensor_parallel_size="3") | {"set": "tensor_parallel_size=2"}
+
+    answer = signed_in(alice).post(reverse("deployment-create"), pressed)
+
+    assert answer.status_code == 200
+    assert answer.context["values"]["tensor_parallel_size"] == "2"
+    assert answer.context["values"]["name"] == "chat"
+    assert not Deployment.objects.exists()
+
+
+def test_a_fix_of_a_flag_without_a_field_goes_into_the_text() -> None:
+    fixed = with_value({"args": "--block-size=3\n--seed=1"}, "block_size", "16")
+
+    assert fixed["args"] == "--seed=1\n--block-size=16"
+
+
+def test_another_way_sets_all_its_fields(hub: list[str], alice: User) -> None:
+    pressed = typed() | {"way": "flavor=h100-80gb&tensor_parallel_size=2&kv_cache_dtype=fp8"}
+
+    answer = signed_in(alice).post(reverse("deployment-create"), pressed)
+
+    values = answer.context["values"]
+    assert (values["tensor_parallel_size"], values["kv_cache_dtype"]) == ("2", "fp8")
+
+
+def test_a_catalogue_entry_fills_the_form(hub: list[str], alice: User) -> None:
+    CatalogEntry.objects.create(
+        slug="qwen",
+        name="Qwen",
+        uri=make.QWEN,
+        summary="",
+        parameters_billion=7.6,
+        flavor="h100-80gb",
+        args={"max-model-len": 8192, "max-num-batched-tokens": 4096},
+    )
+
+    answer = signed_in(alice).get(reverse("deployment-create"), {"model": "qwen"})
+
+    values = answer.context["values"]
+    assert values["source_uri"] == make.QWEN
+    assert values["max_model_len"] == "8192"
+    assert values["args"] == "--max-num-batched-tokens=4096"
+    assert answer.context["advice"].fit is not None
+
+
+def test_who_is_in_no_team_is_told_so(hub: list[str]) -> None:
+    answer = signed_in(make.make_user("dora")).get(reverse("deployment-create"))
+
+    assert "in no team yet" in answer.content.decode()
+
+
+def test_an_edit_becomes_the_next_revision(hub: list[str], team: Team, alice: User) -> None:
+    signed_in(alice).post(reverse("deployment-create"), typed())
+    chat = Deployment.objects.get()
+    url = reverse("deployment-edit", args=[chat.pk])
+
+    answer = signed_in(alice).post(url, typed(max_model_len="8192") | {"base_revision": "1"})
+
+    assert answer.status_code == 302
+    chat.refresh_from_db()
+    assert chat.latest is not None
+    assert (chat.latest.number, chat.latest.spec["engine"]["args"]["max-model-len"]) == (2, 8192)
+
+
+def test_an_edit_cannot_move_or_rename_the_deployment(hub: list[str], alice: User) -> None:
+    signed_in(alice).post(reverse("deployment-create"), typed())
+    chat = Deployment.objects.get()
+    url = reverse("deployment-edit", args=[chat.pk])
+
+    signed_in(alice).post(url, typed(name="other", team="labs", max_model_len="8192") | {"base_revision": "1"})
+
+    chat.refresh_from_db()
+    assert (chat.name, chat.team.slug) == ("chat", "search")
+
+
+def test_an_edit_on_a_stale_page_keeps_what_was_typed(hub: list[str], alice: User) -> None:
+    client = signed_in(alice)
+    client.post(reverse("deployment-create"), typed())
+    url = reverse("deployment-edit", args=[Deployment.objects.get().pk])
+    client.post(url, typed(max_model_len="8192") | {"base_revision": "1"})
+
+    answer = client.post(url, typed(max_model_len="4096") | {"base_revision": "1"})
+
+    assert answer.status_code == 422
+    assert answer.context["values"]["max_model_len"] == "4096"
+    assert "Revision 2 is the newest" in answer.content.decode()
+    again = typed(max_model_len="4096") | {"base_revision": str(answer.context["base_revision"])}
+    assert client.post(url, again).status_code == 302
+
+
+def test_a_fix_from_the_reason_card_prefills_the_edit(hub: list[str], alice: User) -> None:
+    client = signed_in(alice)
+    client.post(reverse("deployment-create"), typed())
+    url = reverse("deployment-edit", args=[Deployment.objects.get().pk])
+
+    answer = client.get(url, {"set": "max_model_len=4096"})
+
+    assert answer.context["values"]["max_model_len"] == "4096"
+    assert answer.context["values"]["gpu_memory_utilization"] == "0.9"
+
+
+def test_the_form_reads_back_what_it_wrote() -> None:
+    spec: dict[str, Any] = {
+        "source": {"uri": make.QWEN, "revision": None},
+        "strategy": "standard",
+        "flavor": "h100-80gb",
+        "replicas": {"min": 1, "max": 3},
+        "engine": {"profile": "vllm-0.32.0", "args": {"max-model-len": 4096, "enforce-eager": True, "seed": 7}},
+    }
+
+    values = initial_of(spec)
+
+    assert values["max_model_len"] == "4096"
+    assert parse_flags(values["args"]) == {"enforce-eager": True, "seed": 7}
+    assert set(values) <= set(DeploymentForm.base_fields)
+
+
+def test_flags_are_read_as_people_write_them() -> None:
+    text = "# tuned by hand\n--max-num-seqs=64\n\n--enforce-eager\n--no-enable-prefix-caching\n--swap_space=2.5\n--dtype=half"
+
+    flags = parse_flags(text)
+
+    assert flags == {
+        "max-num-seqs": 64,
+        "enforce-eager": True,
+        "enable-prefix-caching": False,
+        "swap-space": 2.5,
+        "dtype": "half",
+    }
+    assert parse_flags(format_flags(flags)) == flags
+
+
+@pytest.mark.parametrize("text", ["max-num-seqs=64", "--a=1\n--a=2", "--a=", "--", "--A B=1", "--x=1 " * 40 + "\n=--y"])
+def test_lines_that_are_no_flags_are_named(text: str) -> None:
+    with pytest.raises(FlagTextError, match="Line|lines"):
+        parse_flags(text)
