@@ -145,6 +145,16 @@ def test_scaling_needs_no_new_replica_set() -> None:
     assert play.run() == {"one": 5}
 
 
+def test_growing_while_a_broken_revision_is_stuck_leaves_the_old_pods_alone() -> None:
+    play = Play(deployment(2, surge=1, unavailable=0), {"one"})
+    play.run()
+    play.change("broken")
+    play.run()
+    play.deployment["spec"]["replicas"] = 8
+
+    assert play.run() == {"one": 2, "broken": 7}
+
+
 def test_recreate_empties_the_old_before_the_new_starts() -> None:
     play = Play(deployment(2), {"one", "two"})
     play.deployment["spec"]["strategy"] = {"type": "Recreate"}
@@ -283,6 +293,20 @@ def test_a_rollout_that_stands_still_times_out() -> None:
     assert progressing["message"].endswith("has timed out progressing.")
     stuck["status"] = late
     assert described.deadline(stuck, NOW) is None
+
+
+def test_old_pods_that_go_count_as_progress() -> None:
+    rolling = deployment(2)
+    old, new = plan.new_replica_set(rolling, []), plan.new_replica_set(deployment(2, image="two"), [])
+    rolling["status"] = {"replicas": 4, "updatedReplicas": 2, "readyReplicas": 3, "availableReplicas": 3,
+                         "conditions": described.note_new_replica_set(rolling, "new", NOW, created=True)["conditions"]}  # fmt: skip
+    old["status"], new["status"] = counted(1, 1), counted(2, 2)
+
+    status = described.status_of(rolling, new, [old], NOW)
+
+    progressing = condition(status["conditions"], "Progressing")
+    assert progressing is not None
+    assert progressing["reason"] == "ReplicaSetUpdated"
 
 
 def test_the_pod_nobody_misses_goes_first() -> None:
