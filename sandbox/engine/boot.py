@@ -78,6 +78,7 @@ class Boot:
         self.lines = lines
         self.sleep = sleep
         self.fetch = fetch
+        self.held = 0  # bytes on each GPU so far
 
     async def run(self, command: Sequence[str], arguments: Sequence[str]) -> Ready:
         """Start; raises EngineExit as vLLM ends, OutOfMemory, or LookupError for words that are not vLLM's."""
@@ -216,20 +217,21 @@ class Boot:
         if plan.weights > plan.total:
             raise errors.core_error(_cuda_oom(plan), self.lines.core_prefix(), while_loading=True)
         seconds = LOAD_SECONDS[0] + LOAD_SECONDS[1] * min(1.0, checkpoint / LOAD_MOST_GIB)
-        await self._load_shards(model.checkpoint_files, seconds)
+        await self._load_shards(model.checkpoint_files, seconds, plan.weights)
         for rank in ranks:
             self.lines.worker("default_loader.py:501", f"Loading weights took {seconds:.2f} seconds", rank=rank)
             text = f"Model loading took {plan.weights / GIB:.2f} GiB memory and {seconds + 0.6:.6f} seconds"
             self.lines.worker("gpu_model_runner.py:5203", text, rank=rank)
         return plan
 
-    async def _load_shards(self, shards: int, seconds: float) -> None:
+    async def _load_shards(self, shards: int, seconds: float, weights: int) -> None:
         head = "Loading safetensors checkpoint shards: "
         step = max(1, shards // 5)
         self.lines.write("")
         for done in range(0, shards + 1, step) if shards % step == 0 else [*range(0, shards, step), shards]:
             if done:
                 await self.sleep(seconds * min(step, done) / shards)
+            self.held = weights * done // max(1, shards)
             rate = f"{done / seconds:5.2f}it/s" if done else "?it/s"
             share = f"{100 * done // max(1, shards):3d}% Completed | {done}/{shards}"
             self.lines.write(f"{head}{share} [00:{int(seconds * done / max(1, shards)):02d}<00:00, {rate}]")

@@ -144,6 +144,8 @@ class Runner:
         reason = "stop"
         try:
             async with self.http.stream("POST", f"{self.model_url}{path}", json=body, timeout=MODEL_TIMEOUT) as answer:
+                if answer.status_code == 400:
+                    raise Refused(400, _detail(await answer.aread()), "BadRequestError")
                 if answer.status_code != 200:
                     raise _unavailable(await answer.aread())
                 async for line in answer.aiter_lines():
@@ -180,10 +182,14 @@ def _piece(line: str) -> tuple[str, str | None]:
     return "", None
 
 
-def _unavailable(detail: bytes) -> Refused:
+def _unavailable(body: bytes) -> Refused:
+    message = "The sandbox's language model, which writes the answers of its engines, is not available"
+    return Refused(503, f"{message}: {_detail(body)}", "ServiceUnavailableError")
+
+
+def _detail(body: bytes) -> str:
+    """The message of an error body, or its text."""
     try:
-        reason = orjson.loads(detail)["error"]["message"]
+        return str(orjson.loads(body)["error"]["message"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        reason = detail.decode(errors="replace")[:200]
-    message = f"The sandbox's language model, which writes the answers of its engines, is not available: {reason}"
-    return Refused(503, message, "ServiceUnavailableError")
+        return body.decode(errors="replace")[:200]

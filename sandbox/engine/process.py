@@ -60,6 +60,7 @@ class EngineProcess:
         self.killed_for_memory = False
         self._stop = asyncio.Event()
         self._runner: Runner | None = None
+        self._boot: Boot | None = None
         self._ready: Ready | None = None
         self._stats: EngineStats | None = None
         self._reporter: asyncio.TimerHandle | None = None
@@ -72,7 +73,7 @@ class EngineProcess:
     def use(self) -> GpuUse:
         """The load on its GPUs until now."""
         if self._runner is None or self._ready is None:
-            return GpuUse(0.0, 0.0, 0.0, 0)
+            return GpuUse(0.0, 0.0, 0.0, self._boot.held if self._boot is not None else 0)
         simulator = self._runner.simulator
         simulator.advance(self._runner.now())
         return GpuUse(simulator.busy_seconds, simulator.flops, simulator.bytes_moved, self._ready.memory.used)
@@ -116,8 +117,8 @@ class EngineProcess:
 
     async def _start(self) -> Listener:
         around = self.around
-        boot = Boot(around.machine, self.lines, around.sleep, around.fetch)
-        ready = await boot.run(self.command, self.arguments)
+        self._boot = Boot(around.machine, self.lines, around.sleep, around.fetch)
+        ready = await self._boot.run(self.command, self.arguments)
         registry = Registry(ready.args.served_names[0], ready.context, time.time())
         stats = EngineStats(registry, mfu=ready.args.mfu_metrics)
         simulator = Simulator(

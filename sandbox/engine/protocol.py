@@ -10,6 +10,8 @@ from typing import Any
 from sandbox.asgi import Answer, json_answer
 from sandbox.engine import tokens
 
+NUMBERS = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "n", "seed")
+
 
 class Refused(Exception):
     """The request is answered with an error body."""
@@ -46,7 +48,8 @@ def read_wish(body: Any, *, chat: bool, names: tuple[str, ...], context: int) ->
     model = body.get("model") or names[0]
     if model not in names:
         raise Refused(404, f"The model `{model}` does not exist.", "NotFoundError", "model")
-    if int(body.get("n") or 1) != 1:
+    _check_numbers(body)
+    if (body.get("n") or 1) != 1:
         raise Refused(
             400, "This sandbox engine makes one choice for each request: n must be 1.", "BadRequestError", "n"
         )
@@ -58,6 +61,8 @@ def read_wish(body: Any, *, chat: bool, names: tuple[str, ...], context: int) ->
         limit = 16
     _check_length(prompt_tokens, limit, context)
     options = body.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise _missing("stream_options", "Input should be a valid dictionary", options)
     return Wish(
         chat=chat,
         body=body,
@@ -69,6 +74,13 @@ def read_wish(body: Any, *, chat: bool, names: tuple[str, ...], context: int) ->
         include_usage=bool(options.get("include_usage")),
         fixed_length=bool(body.get("ignore_eos")) or bool(body.get("min_tokens")),
     )
+
+
+def _check_numbers(body: dict[str, Any]) -> None:
+    for name in NUMBERS:
+        value = body.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise _missing(name, "Input should be a valid number", value)
 
 
 def _prompt(body: dict[str, Any], *, chat: bool) -> str | list[int]:
@@ -88,7 +100,7 @@ def _prompt(body: dict[str, Any], *, chat: bool) -> str | list[int]:
 
 
 def _check_length(prompt_tokens: int, limit: Any, context: int) -> None:
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise Refused(400, f"max_tokens must be at least 1, got {limit}.", "BadRequestError", "max_tokens")
     asked = limit if limit is not None else 1
     if prompt_tokens + asked > context:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -22,7 +23,9 @@ from sandbox.asgi import (
     start_stream,
     while_connected,
 )
-from sandbox.model.llm import Busy, LanguageModel, Unavailable
+from sandbox.model.llm import BadQuestion, Busy, LanguageModel, Unavailable
+
+log = logging.getLogger(__name__)
 
 KINDS = {"/v1/chat/completions": "chat", "/v1/completions": "text"}
 
@@ -63,6 +66,9 @@ class ModelServer:
         except Busy:
             await send_answer(send, _error(503, "The sandbox's language model is busy; try again in a few seconds."))
             return
+        except BadQuestion as error:
+            await send_answer(send, _error(400, str(error)))
+            return
         except (Unavailable, StopAsyncIteration) as error:
             await send_answer(send, _error(503, f"The sandbox's language model cannot answer: {error}"))
             return
@@ -72,6 +78,8 @@ class ModelServer:
             await while_connected(request, work)
         except Disconnected:
             return
+        except (BadQuestion, Unavailable) as error:
+            log.warning("an answer broke off: %s", error)  # uvicorn ends the connection, so the caller sees it too
         finally:
             await chunks.aclose()
 

@@ -24,6 +24,10 @@ class Busy(Exception):
     """The waiting line is full."""
 
 
+class BadQuestion(Exception):
+    """The request makes no sense to llama.cpp; the text says why."""
+
+
 class Unavailable(Exception):
     """The model file or the library is not installed, or the model cannot be loaded."""
 
@@ -65,18 +69,21 @@ class LanguageModel:
                 self._server = await asyncio.get_running_loop().run_in_executor(self._threads, _load)
 
     async def stream(self, kind: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield OpenAI chunks for a request of `kind` "chat" or "text"; raises Busy or Unavailable before the first."""
+        """Yield OpenAI chunks for a request of `kind` "chat" or "text"; before the first raises Busy, BadQuestion or
+        Unavailable.
+        """
         if self._unfinished >= PARALLEL + WAITING_MOST:
             raise Busy
+        request = _request(kind, body)
         self._unfinished += 1
         try:
             await self.load()
-            async for chunk in self._generate(kind, body):
+            async for chunk in self._generate(kind, request):
                 yield chunk
         finally:
             self._unfinished -= 1
 
-    async def _generate(self, kind: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+    async def _generate(self, kind: str, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         loop = asyncio.get_running_loop()
         chunks: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         gone = False
@@ -89,16 +96,26 @@ class LanguageModel:
         def generate() -> None:
             if not gone:
                 handle = self._server.handle_chat_completions if kind == "chat" else self._server.handle_completions
-                handle(_request(kind, body), deliver)
+                handle(request, deliver)
 
         work = loop.run_in_executor(self._threads, generate)
         work.add_done_callback(lambda _: chunks.put_nowait(None))
         try:
             while (chunk := await chunks.get()) is not None:
+                if "error" in chunk:
+                    raise _failure(chunk["error"])
                 yield chunk
             await work
+        except RuntimeError as error:
+            raise BadQuestion(str(error)) from error
         finally:
             gone = True
+
+
+def _failure(error: dict[str, Any]) -> Exception:
+    """What llama.cpp says in place of a chunk."""
+    text = str(error.get("message", error))
+    return BadQuestion(text) if error.get("code", 500) < 500 else Unavailable(text)
 
 
 def _load() -> Any:
@@ -121,10 +138,16 @@ def _load() -> Any:
 
 
 def _request(kind: str, body: dict[str, Any]) -> dict[str, Any]:
+    """What llama.cpp is asked; raises BadQuestion."""
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or ANSWER_MOST
+    messages = body.get("messages")
+    if not isinstance(limit, int):
+        raise BadQuestion("max_tokens must be a number")
+    if kind == "chat" and not (isinstance(messages, list) and all(isinstance(entry, dict) for entry in messages)):
+        raise BadQuestion("messages must be a list of objects")
     kept = ("temperature", "top_p", "stop", "seed", "presence_penalty", "frequency_penalty")
     request: dict[str, Any] = {key: body[key] for key in kept if body.get(key) is not None}
-    request |= {"max_tokens": min(int(limit), ANSWER_MOST), "stream": True, "stream_options": {"include_usage": True}}
+    request |= {"max_tokens": min(limit, ANSWER_MOST), "stream": True, "stream_options": {"include_usage": True}}
     if kind == "chat":
         return request | {"messages": newest(body["messages"])}
     return request | {"prompt": str(body["prompt"])[-PROMPT_CHARS:]}

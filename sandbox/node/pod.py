@@ -55,6 +55,7 @@ class PodWorker:
         self._restore()
         self._publisher = asyncio.create_task(self._publish())
         self._work = asyncio.create_task(self._run())
+        self._work.add_done_callback(self._look_at_end)
 
     def update(self, pod: dict[str, Any]) -> None:
         """The object changed; a deletion timestamp begins the end."""
@@ -78,6 +79,14 @@ class PodWorker:
         await asyncio.gather(*(task for task in tasks if task is not current), return_exceptions=True)
         self.node.gpus.release(self.uid)
         self.node.addresses.release(self.uid)
+
+    def _look_at_end(self, work: asyncio.Task[None]) -> None:
+        """A fault of this agent must not look like a pod that hangs."""
+        error = None if work.cancelled() else work.exception()
+        if error is not None:
+            log.error("running %s", self.path, exc_info=error)
+            text = f"Error syncing pod: {type(error).__name__}: {error}"
+            self.node.events.record(self.object, "Warning", "FailedSync", text)
 
     def changed(self) -> None:
         """Something in the status changed."""

@@ -77,6 +77,11 @@ def test_errors_are_openais():
         assert long.status_code == 400
         assert "This model's maximum context length is 16384 tokens." in long.json()["error"]["message"]
         assert (await post({"model": "chat"})).status_code == 400
+        for wrong in ({"temperature": "hot"}, {"n": "x"}, {"n": 2}, {"max_tokens": 0}, {"max_tokens": True},
+                      {"stream_options": "usage"}, {"messages": ["hi"]}):  # fmt: skip
+            answer = await post(QUESTION | wrong)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, 400), wrong
+        assert (await post(["not an object"])).status_code == 400
         assert (await post(QUESTION, "/v1/embeddings")).status_code == 404
         assert (await get("/v1/chat/completions")).status_code == 405
 

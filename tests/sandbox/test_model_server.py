@@ -65,6 +65,8 @@ def test_a_request_without_messages_is_refused():
     async def conversation(client):
         assert (await client.post("/v1/chat/completions", json={"max_tokens": 1})).status_code == 400
         assert (await client.post("/v1/chat/completions", content=b"{")).status_code == 400
+        assert (await client.post("/v1/chat/completions", json={"messages": ["hi"]})).status_code == 400
+        assert (await client.post("/v1/chat/completions", json=CHAT | {"temperature": "hot"})).status_code == 400
         assert (await client.get("/v1/nothing")).status_code == 404
 
     talk(LanguageModel, conversation)
