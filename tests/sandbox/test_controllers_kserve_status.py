@@ -204,9 +204,7 @@ def test_a_spec_nothing_can_serve_gets_the_recorded_status_and_event(name: str) 
     before = described.empty_status("Standard")
 
     with pytest.raises(SpecError) as caught:
-        check_uri(isvc["spec"]["predictor"]["model"]["storageUri"], [])
-        find_runtime(isvc, lambda wanted: None, [read("runtime.yaml")], [])
-        addresses(isvc, CONFIG)
+        look_through(isvc)
     error = caught.value
     ours = described.failed(before, str(error), NOW) if name == "name-64" else described.invalid(before, error, NOW)
 
@@ -215,6 +213,13 @@ def test_a_spec_nothing_can_serve_gets_the_recorded_status_and_event(name: str) 
     assert bare == theirs["conditions"]
     assert ours["modelStatus"] == theirs["modelStatus"]
     assert f"Warning InternalError InferenceService: {error}" in theirs["events"]
+
+
+def look_through(isvc: dict[str, Any]) -> None:
+    """Check a spec as the controller does, up to the first thing that is wrong."""
+    check_uri(isvc["spec"]["predictor"]["model"]["storageUri"], [])
+    find_runtime(isvc, lambda wanted: None, [read("runtime.yaml")], [])
+    addresses(isvc, CONFIG)
 
 
 def test_an_mlflow_uri_counts_as_a_local_path() -> None:

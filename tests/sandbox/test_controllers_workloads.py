@@ -298,8 +298,8 @@ def test_a_rollout_that_stands_still_times_out() -> None:
 def test_old_pods_that_go_count_as_progress() -> None:
     rolling = deployment(2)
     old, new = plan.new_replica_set(rolling, []), plan.new_replica_set(deployment(2, image="two"), [])
-    rolling["status"] = {"replicas": 4, "updatedReplicas": 2, "readyReplicas": 3, "availableReplicas": 3,
-                         "conditions": described.note_new_replica_set(rolling, "new", NOW, created=True)["conditions"]}  # fmt: skip
+    begun = described.note_new_replica_set(rolling, "new", NOW, created=True)
+    rolling["status"] = {**begun, "replicas": 4, "updatedReplicas": 2, "readyReplicas": 3, "availableReplicas": 3}
     old["status"], new["status"] = counted(1, 1), counted(2, 2)
 
     status = described.status_of(rolling, new, [old], NOW)
@@ -337,7 +337,8 @@ def test_a_pod_counts_as_available_after_min_ready_seconds() -> None:
     slow = plan.new_replica_set({**deployment(), "spec": {**deployment()["spec"], "minReadySeconds": 10}}, [])
     slow["metadata"]["generation"] = 1
     ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-25T14:00:00Z"}
-    pods = [{"metadata": {"creationTimestamp": "2026-11-25T13:59:00Z"}, "status": {"phase": "Running", "conditions": [ready]}}]  # fmt: skip
+    status = {"phase": "Running", "conditions": [ready]}
+    pods = [{"metadata": {"creationTimestamp": "2026-11-25T13:59:00Z"}, "status": status}]
 
     assert "availableReplicas" not in replicaset.status_of(slow, pods, None, NOW + timedelta(seconds=9))
     assert replicaset.until_available(slow, pods, NOW + timedelta(seconds=9)) == pytest.approx(1)
