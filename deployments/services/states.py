@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +15,8 @@ from deployments import state as rules
 from deployments.kube.observe import Observed
 from deployments.models import Deployment, Event, Revision, Status, Wanted
 from portal.lib.hints import PROBE, hint
+
+logger = logging.getLogger(__name__)
 
 CHANNEL = "slipway"
 PROBE_AGAIN = timedelta(seconds=5)
@@ -75,7 +78,14 @@ def observed_of(row: Deployment) -> Observed | None:
         stored = row.status.observed
     except Status.DoesNotExist:
         return None
-    return read_observed(stored) if stored else None
+    if not stored:
+        return None
+    try:
+        return read_observed(stored)
+    except msgspec.ValidationError as error:
+        # Written by another version of Slipway: as good as never seen, until the watcher writes it again.
+        logger.warning("status of deployment %s: %s", row.pk, error)
+        return None
 
 
 def read_observed(stored: Mapping[str, Any]) -> Observed:
@@ -207,9 +217,9 @@ def _undecided(latest: Revision | None) -> rules.Want:
 
 def _wants_probe(row: Deployment, now: datetime) -> bool:
     """True when pods became ready and nobody has asked the endpoint since."""
-    if row.wanted != Wanted.RUNNING or row.state == Deployment.State.RUNNING:
-        return False
-    if row.probed_at is not None and now - row.probed_at < PROBE_AGAIN:
+    if row.wanted != Wanted.RUNNING or (row.probed_at is not None and now - row.probed_at < PROBE_AGAIN):
         return False
     observed = observed_of(row)
-    return observed is not None and any(pod.ready for pod in observed.live_pods)
+    ready = [pod for pod in observed.live_pods if pod.ready] if observed else []
+    since = [pod.ready_since for pod in ready if pod.ready_since is not None]
+    return bool(ready) and (row.probed_at is None or any(row.probed_at < moment for moment in since))

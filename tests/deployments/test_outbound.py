@@ -1,0 +1,191 @@
+"""Who may be called, where a redirect may lead, and what a hostile server cannot do."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from portal.lib import outbound
+from portal.lib.outbound import OutboundError, get_json, is_public, request
+
+PRIVATE = "http://10.0.0.5:8080"
+
+
+def serving(answer: Callable[[httpx.Request], httpx.Response]) -> httpx.MockTransport:
+    return httpx.MockTransport(answer)
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What names resolve to; others have no address."""
+    table: dict[str, list[str]] = {}
+
+    def resolve(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        if host not in table:
+            raise socket.gaierror(-2, "unknown")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in table[host]]
+
+    monkeypatch.setattr(outbound.socket, "getaddrinfo", resolve)
+    return table
+
+
+def test_an_operators_private_server_is_called():
+    transport = serving(lambda _: httpx.Response(200, json={"a": 1}))
+    assert get_json(f"{PRIVATE}/x", operator_origins=[PRIVATE], transport=transport) == (200, {"a": 1})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://10.0.0.5:8081/x",  # another port
+        "https://10.0.0.5:8080/x",  # another scheme
+        "http://10.0.0.50:8080/x",
+        "http://10.0.0.5:8080@evil.example/x",
+        "file:///etc/passwd",
+        "gopher://10.0.0.5:8080/",
+        "http://10.0.0.5:99999/",
+        "//10.0.0.5:8080/x",
+    ],
+)
+def test_what_is_not_exactly_the_operators_is_a_users(url, names):
+    transport = serving(lambda _: httpx.Response(200, json={}))
+    with pytest.raises(OutboundError) as error:
+        get_json(url, operator_origins=[PRIVATE], transport=transport)
+    assert error.value.code == "forbidden"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
+     "::1", "fe80::1", "fc00::1", "::ffff:127.0.0.1", "2002:7f00:1::", "64:ff9b::a00:1", "224.0.0.1", "240.0.0.1"],
+)  # fmt: skip
+def test_these_addresses_are_not_public(address):
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946"])
+def test_these_addresses_are_public(address):
+    assert is_public(address)
+
+
+def test_a_users_name_that_leads_inside_is_refused(names):
+    names["evil.example"] = ["93.184.216.34", "10.0.0.5"]
+    with pytest.raises(OutboundError) as error:
+        get_json("https://evil.example/x", transport=serving(lambda _: httpx.Response(200, json={})))
+    assert error.value.code == "forbidden"
+
+
+def test_the_connection_goes_to_the_address_that_was_checked(names):
+    names["hub.example"] = ["93.184.216.34"]
+    seen: list[httpx.Request] = []
+
+    def answer(sent: httpx.Request) -> httpx.Response:
+        seen.append(sent)
+        names["hub.example"] = ["10.0.0.5"]  # asked again it would lead inside
+        return httpx.Response(200, json={})
+
+    get_json("https://hub.example/x", transport=serving(answer))
+    assert seen[0].url.host == "93.184.216.34"
+    assert seen[0].headers["host"] == "hub.example"
+    assert seen[0].extensions["sni_hostname"] == "hub.example"
+
+
+def test_a_users_address_is_https_on_its_own_port(names):
+    names["hub.example"] = ["93.184.216.34"]
+    for url in ("http://hub.example/", "https://hub.example:8443/"):
+        with pytest.raises(OutboundError):
+            get_json(url, transport=serving(lambda _: httpx.Response(200, json={})))
+
+
+def test_a_redirect_inside_is_refused(names):
+    names["hub.example"] = ["93.184.216.34"]
+    transport = serving(lambda _: httpx.Response(302, headers={"location": f"{PRIVATE}/admin"}))
+    with pytest.raises(OutboundError) as error:
+        get_json("https://hub.example/x", operator_origins=[PRIVATE], transport=transport)
+    assert error.value.code == "forbidden"
+
+
+def test_a_redirect_to_an_allowed_host_is_checked_and_carries_no_secret(names):
+    names["hub.example"] = ["93.184.216.34"]
+    names["cdn.hub.example"] = ["93.184.216.35"]
+    headers: list[httpx.Headers] = []
+
+    def answer(sent: httpx.Request) -> httpx.Response:
+        headers.append(sent.headers)
+        if sent.headers["host"] == "hub.example":
+            return httpx.Response(302, headers={"location": "https://cdn.hub.example/file"})
+        return httpx.Response(200, json={"ok": True})
+
+    result = get_json(
+        "https://hub.example/x",
+        redirect_hosts=[".hub.example"],
+        headers={"Authorization": "Bearer secret"},
+        transport=serving(answer),
+    )
+    assert result == (200, {"ok": True})
+    assert headers[0]["authorization"] == "Bearer secret"
+    assert "authorization" not in headers[1]
+
+
+def test_an_allowed_host_that_leads_inside_is_refused(names):
+    names["hub.example"] = ["93.184.216.34"]
+    names["cdn.hub.example"] = ["127.0.0.1"]
+    transport = serving(lambda _: httpx.Response(302, headers={"location": "https://cdn.hub.example/file"}))
+    with pytest.raises(OutboundError):
+        get_json("https://hub.example/x", redirect_hosts=[".hub.example"], transport=transport)
+
+
+def test_three_redirects_are_followed_and_no_more():
+    hops = [0]
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        hops[0] += 1
+        return httpx.Response(302, headers={"location": f"/{hops[0]}"})
+
+    with pytest.raises(OutboundError):
+        get_json(f"{PRIVATE}/x", operator_origins=[PRIVATE], transport=serving(answer))
+    assert hops[0] == 4
+
+
+def test_a_post_is_never_redirected():
+    transport = serving(lambda _: httpx.Response(307, headers={"location": "/elsewhere"}))
+    answer = request("POST", f"{PRIVATE}/x", operator_origins=[PRIVATE], json={}, transport=transport)
+    assert answer.status == 307
+
+
+def test_a_huge_answer_is_cut_off():
+    transport = serving(lambda _: httpx.Response(200, content=b"x" * 2000))
+    with pytest.raises(OutboundError) as error:
+        request("GET", f"{PRIVATE}/x", operator_origins=[PRIVATE], max_bytes=1000, transport=transport)
+    assert error.value.code == "too_large"
+
+
+def test_an_answer_that_is_not_json_is_named():
+    transport = serving(lambda _: httpx.Response(200, content=b"<html>"))
+    with pytest.raises(OutboundError) as error:
+        get_json(f"{PRIVATE}/x", operator_origins=[PRIVATE], transport=transport)
+    assert error.value.code == "bad_answer"
+    refusal = serving(lambda _: httpx.Response(502, content=b"<html>"))
+    assert get_json(f"{PRIVATE}/x", operator_origins=[PRIVATE], transport=refusal) == (502, None)
+
+
+def test_a_server_that_never_answers_costs_the_time_given():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(OutboundError) as error:
+            get_json(url, operator_origins=[url], seconds=0.3)
+    assert error.value.code == "timeout"
+    assert time.monotonic() - began < 3
+
+
+def test_a_closed_port_is_unreachable():
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        url = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    with pytest.raises(OutboundError) as error:
+        get_json(url, operator_origins=[url])
+    assert error.value.code == "unreachable"
