@@ -1,4 +1,7 @@
-"""How long one step of the engine takes on a GPU, and what it moves and computes."""
+"""How long one step of the engine takes on a GPU, and what it moves and computes.
+
+A roofline: the shares and latencies below are assumptions in the range that is usual for vLLM, not measurements.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Log lines as vLLM 0.32.0 prints them, by process and source line."""
+"""Log lines as vLLM 0.32.0 prints them, by process and source line.
+
+The recordings are of the CPU build. Lines that only a GPU build prints have the wording of older releases, and their
+source line numbers are made up.
+"""
 
 from __future__ import annotations
 

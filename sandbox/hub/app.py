@@ -149,8 +149,6 @@ def _summary(model: Model) -> dict[str, Any]:
         "private": False,
         "gated": model.gated,
         "library_name": "transformers",
-        "createdAt": "2024-09-16T00:00:00.000Z",
-        "lastModified": "2025-01-12T00:00:00.000Z",
         **model.card,
     }
 

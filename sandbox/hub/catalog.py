@@ -75,7 +75,7 @@ def _model(entry: dict[str, Any]) -> Model:
     files = [HubFile("config.json", len(config), lfs=False)]
     files += [HubFile(name, size, lfs=size > 10_000_000) for name, size in entry["other_files"].items()]
     files += [HubFile(name, size, lfs=True) for name, size in entry["weights"].items()]
-    kept = ("license", "pipeline_tag", "tags", "downloads", "likes")
+    kept = ("license", "pipeline_tag", "tags")
     return Model(
         id=entry["id"],
         sha=entry["sha"],

@@ -110,7 +110,7 @@ class Rig:
 
 
 def slow_cpu_gpu() -> Gpu:
-    """A machine as slow as the one the scrapes were recorded on: two cores."""
+    """A device whose two rates were chosen so that the scrapes of a two-core machine are met; it is no measurement."""
     return replace(L4, name="cpu", visible_gib=24.0, bandwidth=7.5e9, flops_16=5e11, flops_8=5e11)
 
 

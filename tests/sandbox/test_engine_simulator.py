@@ -165,7 +165,8 @@ class Load:
     hit_rate: float
 
 
-# Callers that ask again at once, and the seconds of the recording in which they did.
+# Callers that ask again at once, and the seconds of the recording in which they did. The last scrape of the 40,
+# at 95 s, is left out: half of them had already stopped.
 PHASES = {2: (20, 33), 4: (138, 152), 12: (62, 76), 40: (79, 91)}
 
 
@@ -186,6 +187,7 @@ def recorded_load(callers: int) -> Load:
 
 
 def test_recorded_load_raises_queue_cache_use_and_first_token_time_as_on_the_real_server():
+    """The device's two rates are fitted to this recording; queue, cache use and growth follow from the rules."""
     real, simulated = {}, {}
     for callers in PHASES:
         rig = Rig(model=SMOLLM2, gpu=slow_cpu_gpu(), limits=Limits(16, 4096), blocks=364, block=128)
