@@ -9,6 +9,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,23 @@ import pytest
 from portal.demo.layout import REPOSITORY
 from portal.demo.running import running
 
+TESTS = Path(__file__).parent
 KEPT = REPOSITORY / ".demo-test"  # survives the session: the next one finds its database made
+# Modules that run programs or a cluster of their own, by path below tests/.
+RUN_THINGS = (
+    "demo/test_identity.py",
+    "demo/test_servers.py",
+    "demo/test_stack.py",
+    "demo/test_supervisor.py",
+    "deployments/converging/*",
+    "sandbox/test_controllers_cluster*.py",
+    "sandbox/test_gateway_serving.py",
+    "sandbox/test_lite_[!p]*.py",  # all but test_lite_pieces.py
+    "sandbox/test_lite_python*.py",
+    "sandbox/test_metrics_lite.py",
+    "sandbox/test_model_server.py",
+    "sandbox/test_node_pods*.py",
+)
 NEEDS_A_SERVER = {"db", "transactional_db", "servers", "redis_url", "prometheus", "demo", "live_server"}
 
 
@@ -42,14 +59,15 @@ class PrometheusServer:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "integration: needs a server (set by itself, from the fixtures used)")
+    config.addinivalue_line("markers", "integration: needs a server or runs programs (set by itself)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         own = item.get_closest_marker("django_db") or item.get_closest_marker("stack")
-        if own or fixtures & NEEDS_A_SERVER:
+        path = item.path.relative_to(TESTS).as_posix()
+        if own or fixtures & NEEDS_A_SERVER or any(fnmatch(path, pattern) for pattern in RUN_THINGS):
             item.add_marker("integration")
         if "demo" in fixtures:
             item.add_marker("stack")

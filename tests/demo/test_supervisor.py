@@ -39,13 +39,9 @@ class Run:
         return pid
 
     def inner(self) -> int:
-        (pid,) = [pid for pid in proc.descendants(self.process.pid) if parent_of(pid) == self.process.pid]
-        return pid
-
-
-def parent_of(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("PPid:")[1].split()[0])
+        outer = self.process.pid
+        (pid,) = Path(f"/proc/{outer}/task/{outer}/children").read_text().split()
+        return int(pid)
 
 
 def eventually(check: Callable[[], object], explain: Callable[[], str] = str, seconds: float = 10.0) -> None:
