@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import sys
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from psycopg_pool import PoolTimeout
@@ -16,7 +16,7 @@ from psycopg_pool import PoolTimeout
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER = 5
-GONE = (OperationalError, InterfaceError, PoolTimeout)
+DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
 
 @require_safe
@@ -40,45 +40,21 @@ def ready(request: HttpRequest) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """The page for a mistake of ours; JSON for programs."""
-    if request.path.startswith("/api/"):
-        problem = {"type": "about:blank", "title": "Internal error", "status": 500, "code": "internal"}
-        return JsonResponse(problem, status=500, content_type="application/problem+json")
-    return render(request, "500.html", status=500, context={"site": None})
-
-
-class DatabaseAwayMiddleware:
-    """A database that is away is not a mistake of ours: answer 503 with a page that needs no query."""
-
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
-
-    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Turn a lost database into a 503; everything else stays what it is."""
-        return unavailable(request) if isinstance(exception, GONE) else None
-
-
-def unavailable(request: HttpRequest) -> HttpResponse:
-    """503 with a time to come back."""
-    if request.path.startswith("/api/"):
-        body: dict[str, Any] = {
-            "type": "about:blank",
-            "title": "Database not reachable",
-            "status": 503,
-            "code": "unavailable",
-        }
-        response: HttpResponse = JsonResponse(body, status=503, content_type="application/problem+json")
-    else:
-        response = HttpResponse(_page(), status=503)
-    response["Retry-After"] = str(RETRY_AFTER)
+    """The answer when a page raised: 503 while the database is away, 500 for a mistake of ours."""
+    away = isinstance(sys.exc_info()[1], DATABASE_AWAY)
+    status = 503 if away else 500
+    response = _problem(status) if request.path.startswith("/api/") else _page(status)
+    if away:
+        response["Retry-After"] = str(RETRY_AFTER)
     return response
 
 
-def _page() -> str:
-    from django.template.loader import render_to_string
+def _problem(status: int) -> HttpResponse:
+    title, code = ("Database not reachable", "unavailable") if status == 503 else ("Internal error", "internal")
+    body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "code": code}
+    return JsonResponse(body, status=status, content_type="application/problem+json")
 
+
+def _page(status: int) -> HttpResponse:
     # Without a request: no context processor may ask the database that is away.
-    return render_to_string("503.html")
+    return HttpResponse(render_to_string(f"{status}.html"), status=status)

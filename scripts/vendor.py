@@ -80,6 +80,8 @@ def fetch(package: dict[str, Any], *, record: bool) -> None:
             raise SystemExit(f"{spec}: the tarball is not the recorded one")
         with tarfile.open(tarball) as archive:
             for file in package["files"]:
+                if "made_by" in file:
+                    continue  # Made from what is fetched here, by a script of its own.
                 data = content(archive, file)
                 target = VENDOR / file["to"]
                 target.parent.mkdir(parents=True, exist_ok=True)

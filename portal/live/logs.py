@@ -11,6 +11,7 @@ from typing import Protocol
 from django.conf import settings
 
 from deployments.kube.errors import ClusterError
+from deployments.kube.logs import LogSource
 from deployments.models import Deployment
 from deployments.services import states
 from portal.live.callers import Caller
@@ -93,9 +94,7 @@ class LogReader:
         if self._source is None:
             if not settings.KUBECONFIG_LIVE:
                 raise Refused(503, "no_cluster", "Logs are not set up: this process has no account on the cluster.")
-            from deployments.kube import logs as kube_logs
-
-            self._source = kube_logs.LogSource(settings.KUBECONFIG_LIVE)
+            self._source = LogSource(settings.KUBECONFIG_LIVE)
         return self._source
 
     async def _following(self, place: Place) -> AsyncIterator[bytes]:

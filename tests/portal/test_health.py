@@ -1,0 +1,85 @@
+"""What a balancer asks, and what people see when something is away or broken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection
+from django.test import Client
+
+from deployments.models import User
+from tests.deployments import factories as make
+
+
+@pytest.fixture
+def carol(db: None) -> User:
+    return make.make_user("carol", admin=True)
+
+
+def test_alive_asks_nothing_of_the_database() -> None:
+    # Without the database mark a query would fail this test.
+    assert Client().get("/healthz").content == b"ok\n"
+
+
+def test_ready_when_the_database_answers(db: None) -> None:
+    answer = Client().get("/readyz")
+
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "database": "ok"})
+
+
+def test_not_ready_when_it_does_not(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any) -> None:
+        raise OperationalError("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(connection, "cursor", away)
+        answer = Client().get("/readyz")
+
+    assert answer.status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/capacity/", "text/html"), ("/api/v1/flavors/", "application/problem+json")]
+)
+def test_a_database_that_is_away_is_a_503_that_asks_nobody(
+    carol: User, monkeypatch: pytest.MonkeyPatch, path: str, kind: str
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise OperationalError("gone")
+
+    client = Client(raise_request_exception=False)
+    client.force_login(carol)
+    monkeypatch.setattr("django.contrib.sessions.backends.db.SessionStore.load", away)
+
+    answer = client.get(path)
+
+    assert answer.status_code == 503
+    assert answer["Retry-After"] == "5"
+    assert answer["Content-Type"].startswith(kind)
+    assert "Content-Security-Policy" in answer
+
+
+def test_a_mistake_of_ours_shows_nothing_of_its_inside(carol: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the inside")
+
+    client = Client(raise_request_exception=False)
+    client.force_login(carol)
+    monkeypatch.setattr("deployments.views.places.flavors_now", broken)
+
+    answer = client.get("/capacity/")
+
+    assert answer.status_code == 500
+    assert "Something broke" in answer.content.decode()
+    assert "the inside" not in answer.content.decode()
+
+
+def test_what_is_not_there_is_a_page_too(carol: User) -> None:
+    client = Client()
+    client.force_login(carol)
+
+    answer = client.get("/no/such/page/")
+
+    assert answer.status_code == 404
+    assert "Nothing here" in answer.content.decode()

@@ -1,0 +1,378 @@
+"""Prompts, logs and the gateway's question: who may, what comes back, and what happens when others are away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+from django.test import Client
+
+from deployments.kube.errors import ClusterError, ErrorClass
+from deployments.kube.observe import ContainerView
+from deployments.models import Deployment, Team, User
+from deployments.services import invoke, tokens
+from portal.live.app import LiveApp
+from portal.live.logs import LogReader
+from tests.deployments import factories as make
+from tests.deployments.viewing import observe, pod
+from tests.portal.asgi import Answer, call, cookies_of, with_csrf
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+CHUNKS = [
+    {"choices": [{"delta": {"role": "assistant", "content": ""}}]},
+    {"choices": [{"delta": {"content": "A slipway"}}]},
+    {"choices": [{"delta": {"content": " is a ramp.\n<b>"}, "finish_reason": "stop"}]},
+    {"choices": [], "usage": {"completion_tokens": 7}},
+]
+WISH = {"messages": [{"role": "user", "content": "What is a slipway?"}], "max_tokens": 32, "temperature": 0}
+
+
+@pytest.fixture(autouse=True)
+def test_host(settings: Any) -> None:
+    settings.ALLOWED_HOSTS = ["testserver"]
+
+
+@pytest.fixture
+def people(transactional_db: None) -> dict[str, User]:
+    search = make.make_team("search")
+    return {
+        "alice": make.make_user("alice", team=search),
+        "bob": make.make_user("bob", team=make.make_team("labs")),
+        "carol": make.make_user("carol", admin=True),
+    }
+
+
+@pytest.fixture
+def chat(people: dict[str, User]) -> Deployment:
+    make.make_flavor()
+    row = make.make_deployment(Team.objects.get(slug="search"), people["alice"], approved=True)
+    engine, weights = ContainerView(name="kserve-container"), ContainerView(name="storage-initializer", init=True)
+    observe(row, pods=(pod("chat-1"), pod("chat-2", containers=(weights, engine))))
+    return row
+
+
+def browser(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+class Gateway:
+    """A server that answers each request with fixed bytes and keeps what it was asked."""
+
+    def __init__(self, status: str, body: bytes, *, pause: float = 0) -> None:
+        self.status, self.body, self.pause = status, body, pause
+        self.asked: list[bytes] = []
+
+    async def __aenter__(self) -> str:
+        self.server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(
+            int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
+        )
+        self.asked.append(head + await reader.readexactly(length))
+        writer.write(f"HTTP/1.1 {self.status}\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n".encode())
+        for part in self.body.splitlines(keepends=True):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(self.pause)
+        writer.close()
+
+
+def sse(chunks: list[Any]) -> bytes:
+    return b"".join(b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
+
+
+def prompted(user: User, pk: int, gateway: Gateway | None, settings: Any, wish: Any = WISH) -> list[tuple[str, Any]]:
+    """Every event of one prompt."""
+
+    async def run() -> list[tuple[str, Any]]:
+        if gateway is None:
+            settings.GATEWAY_URL = "http://127.0.0.1:9"
+            return await events()
+        async with gateway as url:
+            settings.GATEWAY_URL = url
+            return await events()
+
+    async def events() -> list[tuple[str, Any]]:
+        stream = call(LiveApp(), f"/live/prompt/{pk}/", method="POST", headers=headers, body=orjson.dumps(wish))
+        assert (await stream.start())[0] == 200
+        found = []
+        while (event := await stream.event())[0]:
+            found.append(event)
+        await stream.task
+        return found
+
+    headers = with_csrf(browser(user))
+    return asyncio.run(run())
+
+
+def test_an_answer_streams_in_with_what_was_measured(chat: Deployment, people: dict[str, User], settings: Any) -> None:
+    gateway = Gateway("200 OK", sse(CHUNKS), pause=0.01)
+
+    found = prompted(people["alice"], chat.pk, gateway, settings)
+
+    assert [event for event in found if event[0] == "delta"] == [
+        ("delta", {"text": "A slipway"}),
+        ("delta", {"text": " is a ramp.\n<b>"}),
+    ]
+    name, figures = found[-1]
+    assert (name, figures["tokens"], figures["finish_reason"]) == ("done", 7, "stop")
+    assert 0 < figures["ttft_ms"] < figures["total_ms"]
+    assert figures["tokens_per_second"] > 0
+
+
+def test_the_gateway_is_asked_with_a_short_token_in_the_persons_name(
+    chat: Deployment, people: dict[str, User], settings: Any
+) -> None:
+    gateway = Gateway("200 OK", sse(CHUNKS))
+
+    prompted(people["alice"], chat.pk, gateway, settings)
+
+    head, _, body = gateway.asked[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /search-x7k2p/chat/v1/chat/completions ")
+    header = next(line for line in head.decode().split("\r\n") if line.lower().startswith("authorization"))
+    admission = invoke.admit(header.partition(": ")[2], "search-x7k2p", "chat")
+    assert isinstance(admission, invoke.Admission)
+    assert admission.subject == "user:alice"
+    sent = json.loads(body)
+    assert (sent["model"], sent["stream"], sent["max_tokens"]) == ("chat", True, 32)
+    assert b"sessionid" not in head
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        ("503 Busy", b"", "No replica can answer just now."),
+        ("404 Not Found", b"<html>", "The gateway does not know this endpoint yet."),
+        ("400 Bad", orjson.dumps({"error": {"message": "too long"}}), "too long"),
+        ("200 OK", sse([{"error": {"message": "engine died"}}]), "engine died"),
+    ],
+)
+def test_what_went_wrong_is_said_in_words(
+    chat: Deployment, people: dict[str, User], settings: Any, status: str, body: bytes, said: str
+) -> None:
+    found = prompted(people["alice"], chat.pk, Gateway(status, body), settings)
+
+    assert found == [("error", {"message": said})]
+
+
+def test_a_gateway_that_is_away_is_said_so(chat: Deployment, people: dict[str, User], settings: Any) -> None:
+    found = prompted(people["alice"], chat.pk, None, settings)
+
+    assert found == [("error", {"message": "The gateway cannot be reached just now."})]
+
+
+def test_garbage_between_chunks_is_passed_over(chat: Deployment, people: dict[str, User], settings: Any) -> None:
+    body = b"data: {broken\n\n: comment\n\ndata: [1]\n\n" + sse(CHUNKS)
+
+    found = prompted(people["alice"], chat.pk, Gateway("200 OK", body), settings)
+
+    assert [name for name, _ in found] == ["delta", "delta", "done"]
+
+
+def answered(path: str, **options: Any) -> Answer:
+    async def run() -> Answer:
+        return await call(options.pop("app", None) or LiveApp(), path, **options).whole()
+
+    return asyncio.run(run())
+
+
+def test_a_stranger_prompts_nothing(chat: Deployment, people: dict[str, User]) -> None:
+    headers = with_csrf(browser(people["bob"]))
+
+    assert answered(f"/live/prompt/{chat.pk}/", method="POST", headers=headers, body=orjson.dumps(WISH)).status == 404
+
+
+def test_another_site_cannot_prompt_in_our_name(chat: Deployment, people: dict[str, User]) -> None:
+    headers = cookies_of(browser(people["alice"]))
+    foreign = with_csrf(browser(people["alice"])) | {"origin": "https://evil.example"}
+
+    for each in (headers, foreign):
+        answer = answered(f"/live/prompt/{chat.pk}/", method="POST", headers=each, body=orjson.dumps(WISH))
+        assert (answer.status, answer.json()["code"]) == (403, "csrf")
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        [],
+        {"messages": []},
+        {"messages": [{"role": "root", "content": "x"}]},
+        {"messages": [{"role": "user", "content": 5}]},
+        {**WISH, "max_tokens": 10**9},
+        {**WISH, "max_tokens": "12"},
+        {**WISH, "temperature": -1},
+        {**WISH, "temperature": True},
+        {"messages": [{"role": "user", "content": "x"}] * 101},
+    ],
+)
+def test_a_wish_that_makes_no_sense_is_refused(chat: Deployment, people: dict[str, User], wish: Any) -> None:
+    headers = with_csrf(browser(people["alice"]))
+
+    answer = answered(f"/live/prompt/{chat.pk}/", method="POST", headers=headers, body=orjson.dumps(wish))
+
+    assert answer.status == 422
+
+
+def test_huge_prompts_are_not_read(chat: Deployment, people: dict[str, User]) -> None:
+    headers = with_csrf(browser(people["alice"]))
+
+    assert answered(f"/live/prompt/{chat.pk}/", method="POST", headers=headers, body=b"x" * 300_000).status == 413
+
+
+# The gateway's question
+
+
+def asked(header: str, **question: Any) -> Answer:
+    headers = {"authorization": header} if header else {}
+    return answered("/live/authorize/", method="POST", headers=headers, body=orjson.dumps(question))
+
+
+def test_the_gateway_hears_who_may_call(chat: Deployment, people: dict[str, User]) -> None:
+    token = invoke.token_for(principal=make.principal(people["alice"]), deployment=chat)
+
+    answer = asked(f"Bearer {token}", namespace="search-x7k2p", name="chat", path="/v1/models", method="GET")
+
+    assert (answer.status, answer.json()["subject"]) == (200, "user:alice")
+
+
+def test_the_gateway_hears_who_may_not(chat: Deployment, people: dict[str, User]) -> None:
+    _, text = tokens.create(principal=make.principal(people["bob"]), name="t", scopes=["invoke"])
+
+    stranger = asked(f"Bearer {text}", namespace="search-x7k2p", name="chat")
+    nobody = asked("", namespace="search-x7k2p", name="chat")
+
+    assert stranger.status == 403
+    assert nobody.status == 401
+    assert nobody.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"namespace": 1, "name": "x"}', b'"x"'])
+def test_a_question_that_makes_no_sense_is_refused(db: None, body: bytes) -> None:
+    assert answered("/live/authorize/", method="POST", body=body).status == 400
+
+
+# Logs
+
+
+class Written:
+    """Logs as a test wrote them."""
+
+    def __init__(self, *, error: ClusterError | None = None) -> None:
+        self.error = error
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def tail(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
+        self.asked.append((namespace, pod, container, previous, lines))
+        if self.error:
+            raise self.error
+        return "one\ntwo <b>\n"
+
+    async def follow(self, namespace: str, pod: str, container: str, *, lines: int) -> AsyncIterator[str]:
+        self.asked.append((namespace, pod, container, lines))
+        for number in range(3):
+            yield f"line {number}"
+        if self.error:
+            raise self.error
+
+
+def reading(source: Written) -> LiveApp:
+    app = LiveApp()
+    app.reader = LogReader(source)
+    return app
+
+
+def test_the_end_of_a_log_is_plain_text(chat: Deployment, people: dict[str, User]) -> None:
+    source = Written()
+
+    answer = answered(
+        f"/live/logs/{chat.pk}/?pod=chat-2&container=storage-initializer&previous=1&tail=7",
+        headers=cookies_of(browser(people["alice"])),
+        app=reading(source),
+    )
+
+    assert (answer.status, answer.body) == (200, b"one\ntwo <b>\n")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert source.asked == [("search-x7k2p", "chat-2", "storage-initializer", True, 7)]
+
+
+def test_a_download_has_a_name(chat: Deployment, people: dict[str, User]) -> None:
+    headers = cookies_of(browser(people["carol"]))
+
+    answer = answered(f"/live/logs/{chat.pk}/?download=1", headers=headers, app=reading(Written()))
+
+    assert answer.headers["content-disposition"] == 'attachment; filename="chat-2-kserve-container.log"'
+
+
+@pytest.mark.parametrize(
+    ("who", "query"),
+    [("bob", ""), ("alice", "?pod=of-another-team"), ("alice", "?pod=../../secrets"), ("alice", "?container=sidecar")],
+)
+def test_only_logs_of_ones_own_pods(chat: Deployment, people: dict[str, User], who: str, query: str) -> None:
+    source = Written()
+
+    for tail in ("", "follow/"):
+        url = f"/live/logs/{chat.pk}/{tail}{query}"
+        assert answered(url, headers=cookies_of(browser(people[who])), app=reading(source)).status == 404
+    assert source.asked == []
+
+
+@pytest.mark.parametrize(("status", "answered_with"), [(404, 404), (403, 502), (0, 503)])
+def test_a_cluster_that_does_not_answer_is_said_in_words(
+    chat: Deployment, people: dict[str, User], status: int, answered_with: int
+) -> None:
+    error = ClusterError(ErrorClass.RETRY, "x", "secret inner words", status=status)
+
+    answer = answered(
+        f"/live/logs/{chat.pk}/", headers=cookies_of(browser(people["alice"])), app=reading(Written(error=error))
+    )
+
+    assert answer.status == answered_with
+    assert b"secret" not in answer.body
+
+
+def test_a_log_is_followed_to_its_end(chat: Deployment, people: dict[str, User]) -> None:
+    async def run() -> list[tuple[str, Any]]:
+        stream = call(reading(Written()), f"/live/logs/{chat.pk}/follow/?pod=chat-1", headers=headers)
+        assert (await stream.start())[0] == 200
+        found = []
+        while (event := await stream.event())[0]:
+            found.append(event)
+        await stream.task
+        return found
+
+    headers = cookies_of(browser(people["alice"]))
+    assert asyncio.run(run()) == [("lines", "line 0\nline 1\nline 2"), ("end", "— the log ended —")]
+
+
+def test_programs_read_logs_with_a_token_below_api_alone(chat: Deployment, people: dict[str, User]) -> None:
+    _, text = tokens.create(principal=make.principal(people["alice"]), name="t", scopes=["read"])
+    _, foreign = tokens.create(principal=make.principal(people["bob"]), name="t", scopes=["read"])
+    app, url = reading(Written()), f"/api/v1/deployments/{chat.pk}/logs/"
+
+    answer = answered(url, headers={"authorization": f"Bearer {text}"}, app=app)
+
+    assert answer.json()["lines"] == ["one", "two <b>"]
+    assert answered(url, headers={"authorization": f"Bearer {foreign}"}, app=app).status == 404
+    assert answered(url, headers={"authorization": "Bearer slp_wrong"}, app=app).status == 401
+    assert answered(f"/live/logs/{chat.pk}/", headers={"authorization": f"Bearer {text}"}, app=app).status == 401
+
+
+def test_a_token_without_the_scope_reads_nothing(chat: Deployment, people: dict[str, User]) -> None:
+    _, text = tokens.create(principal=make.principal(people["alice"]), name="t", scopes=["invoke"])
+
+    url = f"/api/v1/deployments/{chat.pk}/logs/"
+    assert answered(url, headers={"authorization": f"Bearer {text}"}, app=reading(Written())).status == 404
