@@ -42,7 +42,8 @@ test: setup ## everything, as CI runs it; ARGS="-k name" narrows the tests
 	@$(PY) -m pytest $(ARGS)
 
 test-fast: setup ## the tests that need no server, for the inner loop
-	@$(PY) -m pytest -q -m "not integration" $(ARGS)
+	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(PY) -m pytest -q -m "not integration" \
+		-p pytest_django.plugin -p pytest_timeout -p _hypothesis_pytestplugin $(ARGS)
 
 test-unit: test-fast
 

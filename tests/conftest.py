@@ -18,6 +18,7 @@ import pytest
 from portal.demo.layout import REPOSITORY
 from portal.demo.running import running
 
+INNER_LOOP = "not integration"  # what `make test-fast` selects
 TESTS = Path(__file__).parent
 KEPT = REPOSITORY / ".demo-test"  # survives the session: the next one finds its database made
 # Modules that run programs or a cluster of their own, by path below tests/.
@@ -27,6 +28,9 @@ RUN_THINGS = (
     "demo/test_stack.py",
     "demo/test_supervisor.py",
     "deployments/converging/*",
+    "deployments/test_pure_imports.py",
+    "ops/test_kubernetes.py",
+    "portal/test_settings.py",
     "sandbox/test_controllers_cluster*.py",
     "sandbox/test_gateway_serving.py",
     "sandbox/test_lite_[!p]*.py",  # all but test_lite_pieces.py
@@ -62,12 +66,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "integration: needs a server or runs programs (set by itself)")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    # Importing what will not run costs the inner loop seconds.
+    return True if config.option.markexpr == INNER_LOOP and runs_things(collection_path) else None
+
+
+def runs_things(path: Path) -> bool:
+    """Tell whether a module starts programs."""
+    return any(fnmatch(path.relative_to(TESTS).as_posix(), pattern) for pattern in RUN_THINGS)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         own = item.get_closest_marker("django_db") or item.get_closest_marker("stack")
-        path = item.path.relative_to(TESTS).as_posix()
-        if own or fixtures & NEEDS_A_SERVER or any(fnmatch(path, pattern) for pattern in RUN_THINGS):
+        if own or fixtures & NEEDS_A_SERVER or runs_things(item.path):
             item.add_marker("integration")
         if "demo" in fixtures:
             item.add_marker("stack")
