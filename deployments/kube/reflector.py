@@ -93,11 +93,14 @@ class Reflector(Generic[S, V]):
         """Begin to follow."""
         self._thread.start()
 
-    def stop(self, timeout: float = 5.0) -> None:
-        """End the stream and wait for the thread."""
+    def stop(self) -> None:
+        """End the stream; the thread ends with it."""
         self._stop.set()
         if self._stream is not None:
             self._stream.abort()
+
+    def join(self, timeout: float = 1.0) -> None:
+        """Wait for the thread; one that waits for a silent server is left to end with the process."""
         if self._thread.is_alive():
             self._thread.join(timeout)
 

@@ -10,6 +10,7 @@ from typing import Any
 from django.utils import timezone
 
 from deployments.kube.cluster import CALL_SECONDS, Cluster
+from deployments.kube.errors import ClusterError
 from deployments.kube.kinds import Kind, Ref, kind_of
 from deployments.kube.observe import PodView, pod_view, workload_view
 from deployments.kube.ownership import is_split, last_editor, managed_hash
@@ -49,13 +50,27 @@ class Pods:
 
 def observe(cluster: Cluster, held: Lease, rows: Iterable[AppliedObject], marks: Marks) -> Observed:
     """Read every object of the inventory."""
-    found = []
+    found: list[Held] = []
+    missing: set[str] = set()
     for row in rows:
         held.keep()
         ref = ref_of(row)
-        live = cluster.read(ref)
+        # Without its namespace it is gone too, and we may not even ask for it any more.
+        live = None if ref.namespace in missing else _read(cluster, ref)
+        if live is None and ref.kind == "Namespace":
+            missing.add(ref.name)
         found.append(Held(ref, row.uid, row.digest, row.managed, view(live, marks) if live else None))
     return Observed(tuple(found))
+
+
+def _read(cluster: Cluster, ref: Ref) -> dict[str, Any] | None:
+    try:
+        return cluster.read(ref)
+    except ClusterError as error:
+        if error.code == "permission" and ref.kind == "RoleBinding":
+            # We may read our own binding only while it is there.
+            return None
+        raise
 
 
 def view(live: Mapping[str, Any], marks: Marks) -> Live:

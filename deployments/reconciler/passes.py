@@ -50,8 +50,9 @@ def _converge(held: Lease, cluster: Cluster) -> None:
     except ClusterError as error:
         logger.info("deployment %s: %s", row.pk, error)
         ending = endings.failed(error, failures=row.failures, revision=revision)
-        if error.code == "namespace_missing":
-            Team.objects.filter(pk=row.team_id).update(ready=False, next_reconcile_at=Now())
+        if error.code in {"namespace_missing", "permission"}:
+            # The namespace, or our role in it, may have been taken away.
+            Team.objects.filter(pk=row.team_id).update(next_reconcile_at=Now())
             hint(RECONCILE_TEAM, row.team_id)
     except LeaseLostError:
         raise

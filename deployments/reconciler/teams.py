@@ -25,6 +25,7 @@ from portal.lib.hints import RECONCILE, hint
 logger = logging.getLogger(__name__)
 
 ROUNDS = 5
+OPENING = frozenset({"Namespace", "RoleBinding"})
 
 
 def reconcile_team(pk: int, cluster: Cluster) -> bool:
@@ -41,11 +42,13 @@ def reconcile_team(pk: int, cluster: Cluster) -> bool:
 
 def _converge(held: Lease, cluster: Cluster) -> None:
     team = Team.objects.get(pk=held.pk)
+    actor = Actor(cluster, held, marks_of(team))
     try:
-        stop = _work(held, cluster, team)
+        stop = _work(actor, team)
     except ClusterError as error:
         logger.info("team %s: %s", team.slug, error)
-        _finish(held, team, endings.failed(error, failures=team.failures, revision=None), ready=False)
+        ending = endings.failed(_forgiving(error, actor), failures=team.failures, revision=None)
+        _finish(held, team, ending, ready=False)
     except LeaseLostError:
         raise
     except Exception as error:  # one poisonous row must not stop the others
@@ -53,21 +56,28 @@ def _converge(held: Lease, cluster: Cluster) -> None:
         _finish(held, team, endings.broken(error, failures=team.failures, revision=None), ready=False)
     else:
         _finish(held, team, _ending(stop), ready=stop is None)
+        if stop is None and (actor.restored or not team.ready):
+            _go_on(team)
 
 
-def _work(held: Lease, cluster: Cluster, team: Team) -> Wait | Block | None:
-    marks = marks_of(team)
-    resolve_intents(cluster, held, marks)
-    actor = Actor(cluster, held, marks)
-    try:
-        stop = _until_still(actor, AppliedObject.objects.filter(team=team), desired_of_team(team))
-    except ClusterError as error:
-        if error.code == "permission" and any(ref.kind == "RoleBinding" for ref in actor.created):
-            # The binding was made a moment ago: authorizers take a little to hear of it.
-            raise ClusterError(ErrorClass.RETRY, error.code, error.message, status=error.status) from error
-        raise
+def _work(actor: Actor, team: Team) -> Wait | Block | None:
+    resolve_intents(actor.cluster, actor.held, actor.marks)
+    desired, inventory = desired_of_team(team), AppliedObject.objects.filter(team=team)
+    # Until the namespace and our roles in it stand, nothing else in it can even be read.
+    first = Desired(tuple(wish for wish in desired.objects if wish.ref.kind in OPENING))
+    stop = _until_still(actor, inventory.filter(kind__in=OPENING), first)
+    if stop is None:
+        stop = _until_still(actor, inventory, desired)
     _tell(actor, team)
     return stop
+
+
+def _forgiving(error: ClusterError, actor: Actor) -> ClusterError:
+    """A role that was bound a moment ago may not be known yet: authorizers take a little to hear of it."""
+    bound = any(ref.kind == "RoleBinding" for ref in [*actor.created, *actor.restored])
+    if error.code != "permission" or not bound:
+        return error
+    return ClusterError(ErrorClass.RETRY, error.code, error.message, status=error.status)
 
 
 def _until_still(actor: Actor, inventory: QuerySet[AppliedObject], desired: Desired) -> Wait | Block | None:
@@ -109,8 +119,6 @@ def _finish(held: Lease, team: Team, ending: Ending, *, ready: bool) -> None:
         return
     if message and message != team.blocked_message:
         events.record(kind="team_blocked", message=message, team=team, level="bad")
-    if ready and not team.ready:
-        _go_on(team)
     logger.info("team %s: %s %s", team.slug, outcome.phase, outcome.code)
 
 

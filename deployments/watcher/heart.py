@@ -49,7 +49,10 @@ class Heart:
     def stop(self) -> None:
         """Stop beating."""
         self._stop.set()
-        self._thread.join(ANSWER_SECONDS + 1)
+
+    def join(self, timeout: float = 1.0) -> None:
+        """Wait for the thread."""
+        self._thread.join(timeout)
 
     def _run(self) -> None:
         beats = 0

@@ -33,6 +33,7 @@ TICK_SECONDS = 1.0
 MOVING_SECONDS = 10.0
 OFFICE_SECONDS = 5.0
 AFTER_DATABASE_SECONDS = 1.0
+GRACE_SECONDS = 1.0
 DRAIN = 2000
 
 Signal = Listed[object] | Changed[object] | Broken | Beat | Heard
@@ -93,6 +94,9 @@ class Watcher:
         self._words.stop()
         for thread in self._threads:
             thread.stop()
+        until = time.monotonic() + GRACE_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _reflectors(self) -> Iterable[Reflector[object, object]]:
         selector = install_selector(settings.SLIPWAY_INSTALL_ID)
