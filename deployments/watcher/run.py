@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
+from django.utils import timezone
 
 from deployments.kube.cluster import Cluster as Door
 from deployments.kube.reflector import RELIST_SECONDS, Broken, Changed, Listed, Reflector
@@ -125,6 +126,7 @@ class Watcher:
             self.office.check()
         if self.synced and self._turn("moving", MOVING_SECONDS):
             statuses.refresh_moving()
+            self.world.forget_old_events(timezone.now())
         if self.synced and self._turn("all", self.relist_seconds):
             self._drift.check_all(self.world)
 
