@@ -19,7 +19,8 @@ COPY static static
 ENV PATH=/opt/slipway/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    DJANGO_SETTINGS_MODULE=portal.settings
+    DJANGO_SETTINGS_MODULE=portal.settings \
+    SLIPWAY_STATIC_ROOT=/srv/static
 RUN python -m compileall -q portal deployments monitoring && python manage.py collectstatic --no-input
 USER 10001:10001
 EXPOSE 8000

@@ -197,15 +197,16 @@ USE_I18N = False
 USE_TZ = True
 
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-# Files are served from static/ itself where nothing was collected (demo, tests), hashed and compressed otherwise.
-WHITENOISE_USE_FINDERS = not STATIC_ROOT.exists()
+# Collected files are served compressed and under names that carry their hash; without a folder for them (demo, tests)
+# they come from where they lie.
+STATIC_ROOT = env("SLIPWAY_STATIC_ROOT") or None
+WHITENOISE_USE_FINDERS = not STATIC_ROOT
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
         "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
-        if STATIC_ROOT.exists()
+        if STATIC_ROOT
         else "django.contrib.staticfiles.storage.StaticFilesStorage"
     },
 }
