@@ -5,6 +5,7 @@ document.addEventListener("DOMContentLoaded", () => {
   if (!box) return;
   const log = document.getElementById("log");
   const find = document.getElementById("log-find");
+  const quiet = document.getElementById("log-quiet");
   const count = document.getElementById("log-count");
   const button = document.getElementById("log-follow");
   const most = 5000;
@@ -26,12 +27,14 @@ document.addEventListener("DOMContentLoaded", () => {
     line.append(`${text.slice(at)}\n`);
     return line;
   };
+  // One line per request that was served: true, and rarely what somebody looks for.
+  const served = /"(GET|POST|HEAD) \S+ HTTP\/1\.\d" 2\d\d/;
   const draw = () => {
     drawn = 0;
     const word = find.value.trim().toLowerCase();
-    const shown = word ? lines.filter((line) => line.toLowerCase().includes(word)) : lines;
+    const shown = lines.filter((line) => (!quiet.checked || !served.test(line)) && (!word || line.toLowerCase().includes(word)));
     log.replaceChildren(...shown.map((line) => row(line, word)));
-    count.textContent = word ? `${shown.length} of ${lines.length} lines` : `${lines.length} lines`;
+    count.textContent = shown.length < lines.length ? `${shown.length} of ${lines.length} lines` : `${lines.length} lines`;
     log.scrollTop = log.scrollHeight;
   };
   const soon = () => { if (!drawn) drawn = requestAnimationFrame(draw); };
@@ -65,6 +68,7 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   button.addEventListener("click", () => follow(button.getAttribute("aria-pressed") !== "true"));
   find.addEventListener("input", soon);
+  quiet.addEventListener("change", soon);
   addEventListener("pagehide", () => stream?.close());
   load();
 });

@@ -15,6 +15,7 @@ from deployments.models import Approval, Deployment, Event, Principal, QuotaHold
 from deployments.services import lifecycle, states
 from deployments.services.principals import principal_of
 from deployments.views import present
+from deployments.views.steps import steps, up_after
 from portal.lib.htmx import PortalRequest, page_or_partial, signed_in
 from portal.lib.pages import keyset_page
 
@@ -60,16 +61,18 @@ def detail(request: PortalRequest, pk: int) -> HttpResponse:
     row = visible(principal, pk)
     observed = states.observed_of(row)
     context = header(principal, row, "overview")
+    way = steps(row, observed, context["approval"])
     holds = QuotaHold.objects.filter(deployment=row, gpus__gt=0).select_related("account__flavor")
     quota = list(holds.annotate(team_reserved=Sum("account__reserved")))
     context |= {
-        "steps": present.steps(row, observed, context["approval"]),
+        "steps": way,
+        "up_after": up_after(way),
         "replicas": present.replicas(observed),
         "serving": sum(1 for pod in observed.live_pods if pod.ready) if observed else 0,
         "fix": present.fix_of(row) if context["may_edit"] else None,
         "holds": quota,
         "events": Event.objects.filter(deployment=row).select_related("actor")[:TIMELINE],
-        "observed_at": row.status.observed_at if observed else None,
+        "observed_at": present.known_at(row),
     }
     return render(request, page_or_partial(request, "deployments/detail.html#live"), context)
 
@@ -97,7 +100,7 @@ def logs(request: PortalRequest, pk: int) -> HttpResponse:
         "container": asked if asked in containers else fallback,
         "previous": request.GET.get("previous") == "1",
         "events": events[:200],
-        "observed_at": row.status.observed_at if observed else None,
+        "observed_at": present.known_at(row),
     }
     return render(request, "deployments/logs.html", context)
 
@@ -153,7 +156,7 @@ def manifests(request: PortalRequest, pk: int) -> HttpResponse:
         "inventory": row.inventory.select_related("revision").defer("revision__objects_json").order_by("kind", "name"),
         "service": observed.service if observed else None,
         "workloads": observed.workloads if observed else (),
-        "observed_at": row.status.observed_at if observed else None,
+        "observed_at": present.known_at(row),
     }
     return render(request, "deployments/manifests.html", context)
 

@@ -10,6 +10,7 @@ from django.views.decorators.vary import vary_on_headers
 from deployments.models import Cluster, Deployment, Intent
 from deployments.services.principals import principal_of
 from deployments.views.capacity_now import flavors_now, nodes_now
+from deployments.views.parts import parts_of
 from portal.lib.htmx import PortalRequest, page_or_partial, signed_in
 
 
@@ -34,8 +35,7 @@ def cluster(request: PortalRequest) -> HttpResponse:
     stuck = Deployment.objects.alive().filter(failures__gt=0).select_related("team").order_by("-failures")[:20]
     context = {
         "cluster": row,
-        "capabilities": sorted((key, value) for key, value in capabilities.items() if key != "missing"),
-        "missing": capabilities.get("missing") or [],
+        "parts": parts_of(capabilities.get("groups")),
         "nodes": nodes_now(principal),
         "stuck": stuck,
         "open_intents": Intent.objects.filter(closed_at=None).count(),

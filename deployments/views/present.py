@@ -1,4 +1,4 @@
-"""Turns one deployment's rows into what its page says: reason, steps, replicas, endpoint."""
+"""Turns one deployment's rows into what its page says: replicas, endpoint, fix, differences."""
 
 from __future__ import annotations
 
@@ -10,19 +10,7 @@ from django.conf import settings
 
 from deployments.forms.request import shown, text_of
 from deployments.kube.observe import Observed, PodView
-from deployments.models import Approval, Deployment, Revision, Wanted
-
-State = Deployment.State
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the newest revision on its way to answering; `mark` is done, now, wait, bad or later."""
-
-    label: str
-    mark: str
-    note: str = ""
-    at: datetime | None = None
+from deployments.models import Deployment, Status
 
 
 @dataclass(frozen=True)
@@ -53,95 +41,13 @@ class Endpoint:
     detail: str
 
 
-def steps(row: Deployment, observed: Observed | None, approval: Approval | None) -> list[Step]:
-    """Requested → Approved → Applied → Scheduled → Image → Weights → Engine → Ready → Answering, newest revision."""
-    revision = row.latest
-    if revision is None:
-        return []
-    marks: list[Step] = [Step("Requested", "done", at=revision.created_at), _approved(row, revision, approval)]
-    applied = _applied(row, revision)
-    marks.append(applied)
-    pod = _newest_pod(observed, revision.number) if applied.mark == "done" else None
-    marks += _pod_steps(pod)
-    answering = bool(row.probe.get("ok")) and row.state in {State.RUNNING, State.DEGRADED} and marks[-1].mark == "done"
-    marks.append(Step("Answering", "done" if answering else "later", at=row.probed_at if answering else None))
-    return _marked(row, marks)
-
-
-def _approved(row: Deployment, revision: Revision, approval: Approval | None) -> Step:
-    if revision.verdict == Revision.Verdict.APPROVED:
-        if row.approved_id != revision.pk:
-            return Step("Approved", "wait", note="waits for quota")
-        by_policy = approval is not None and approval.kind == Approval.Kind.POLICY
-        return Step(
-            "Approved", "done", note="policy" if by_policy else "", at=approval.created_at if approval else None
-        )
-    if revision.verdict == Revision.Verdict.PENDING:
-        return Step("Approved", "wait", note="waits")
-    return Step("Approved", "bad", note=revision.get_verdict_display().lower())
-
-
-def _applied(row: Deployment, revision: Revision) -> Step:
-    if row.applied_id == revision.pk and row.wanted == Wanted.RUNNING:
-        return Step("Applied", "done")
-    return Step("Applied", "later")
-
-
-def _pod_steps(pod: PodView | None) -> list[Step]:
-    labels = ("Scheduled", "Image", "Weights", "Engine", "Ready")
-    if pod is None:
-        return [Step(label, "later") for label in labels]
-    weights, engine = pod.initializer, pod.engine
-    loaded = weights is None or (weights.state == "terminated" and weights.exit_code == 0)
-    fetching = weights is not None and weights.state == "running"
-    image = loaded or fetching or bool(weights and weights.restarts)
-    running = engine is not None and engine.state == "running"
-    done = [
-        bool(pod.scheduled) or bool(pod.node),
-        image and (bool(pod.node)),
-        loaded and bool(pod.node),
-        running and bool(engine and (engine.started or engine.ready)),
-        pod.ready,
-    ]
-    times = [
-        None,
-        None,
-        weights.since if weights and loaded else None,
-        engine.since if running and engine else None,
-        pod.ready_since,
-    ]
-    return [
-        Step(label, "done" if ok else "later", at=at if ok else None)
-        for label, ok, at in zip(labels, done, times, strict=True)
-    ]
-
-
-def _marked(row: Deployment, found: list[Step]) -> list[Step]:
-    """The first step that is not done gets what the state says: under way, stuck, or waiting for somebody."""
-    if row.wanted != Wanted.RUNNING:
-        return found
-    result: list[Step] = []
-    open_step = False
-    for step in found:
-        if not open_step and step.mark != "done":
-            open_step = True
-            failing = row.state in {State.FAILED, State.BLOCKED} or bool(row.detail.get("failing_revision"))
-            mark = step.mark if step.mark in {"wait", "bad"} else ("bad" if failing else "now")
-            step = Step(step.label, mark, step.note or ("fails" if mark == "bad" else ""), step.at)
-        elif open_step:
-            step = Step(step.label, "later")
-        result.append(step)
-    return result
-
-
-def _newest_pod(observed: Observed | None, number: int) -> PodView | None:
-    """The pod of this revision that has come furthest."""
-    if observed is None:
+def known_at(row: Deployment) -> datetime | None:
+    """When what is shown was last known to be so: a row is written only on a change, the watcher's beat confirms it."""
+    status: Status | None = getattr(row, "status", None)
+    if status is None:
         return None
-    pods = [pod for pod in observed.live_pods if pod.revision in (None, number)]
-    return max(
-        pods, key=lambda pod: (pod.ready, bool(pod.node), pod.created.timestamp() if pod.created else 0), default=None
-    )
+    seen = row.cluster.seen_at
+    return max(status.observed_at, seen) if seen and not row.cluster.trouble else status.observed_at
 
 
 def replicas(observed: Observed | None) -> list[Replica]:

@@ -1,0 +1,129 @@
+"""How far the newest revision of a deployment has come, step by step, and how long each step took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from deployments.kube.observe import Observed, PodView
+from deployments.models import AppliedObject, Approval, Deployment, Revision, Wanted
+
+State = Deployment.State
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step; `mark` is done, now, wait, bad or later. `took` is the time since the step before it that is known."""
+
+    label: str
+    mark: str
+    note: str = ""
+    at: datetime | None = None
+    took: timedelta | None = None
+
+
+def steps(row: Deployment, observed: Observed | None, approval: Approval | None) -> list[Step]:
+    """Requested → Approved → Applied → Scheduled → Image → Weights → Engine → Ready → Answering. One query."""
+    revision = row.latest
+    if revision is None:
+        return []
+    found = [Step("Requested", "done", at=revision.created_at), _approved(row, revision, approval)]
+    found.append(_applied(row, revision))
+    pod = _newest_pod(observed, revision.number) if found[-1].mark == "done" else None
+    found += _pod_steps(pod)
+    serving = row.state in {State.RUNNING, State.DEGRADED} and found[-1].mark == "done"
+    answering = serving and bool(row.probe.get("ok"))
+    found.append(Step("Answering", "done" if answering else "later", at=row.state_since if answering else None))
+    return _timed(_marked(row, found))
+
+
+def up_after(found: list[Step]) -> timedelta | None:
+    """How long it took from the approval to the first answer; None while it is on its way."""
+    if not found or any(step.mark != "done" for step in found):
+        return None
+    began, ended = found[1].at, found[-1].at
+    return ended - began if began and ended and ended > began else None
+
+
+def _approved(row: Deployment, revision: Revision, approval: Approval | None) -> Step:
+    if revision.verdict == Revision.Verdict.APPROVED:
+        if row.approved_id != revision.pk:
+            return Step("Approved", "wait", note="waits for quota")
+        by_policy = approval is not None and approval.kind == Approval.Kind.POLICY
+        at = approval.created_at if approval else None
+        return Step("Approved", "done", note="by policy" if by_policy else "", at=at)
+    if revision.verdict == Revision.Verdict.PENDING:
+        return Step("Approved", "wait", note="waits")
+    return Step("Approved", "bad", note=revision.get_verdict_display().lower())
+
+
+def _applied(row: Deployment, revision: Revision) -> Step:
+    if row.applied_id != revision.pk or row.wanted != Wanted.RUNNING:
+        return Step("Applied", "later")
+    service = AppliedObject.objects.filter(deployment=row, revision=revision, kind="InferenceService")
+    return Step("Applied", "done", at=service.values_list("applied_at", flat=True).first())
+
+
+def _pod_steps(pod: PodView | None) -> list[Step]:
+    labels = ("Scheduled", "Image", "Weights", "Engine", "Ready")
+    if pod is None:
+        return [Step(label, "later") for label in labels]
+    placed = bool(pod.scheduled) or bool(pod.node)
+    weights, engine = pod.initializer, pod.engine
+    loaded = placed and (weights is None or (weights.state == "terminated" and weights.exit_code == 0))
+    pulled = loaded or (weights is not None and (weights.state == "running" or weights.restarts > 0))
+    running = engine is not None and engine.state == "running"
+    started = running and engine is not None and (engine.started or engine.ready)
+    times = (
+        pod.created,
+        None,
+        weights.since if weights else None,
+        engine.since if engine and running else None,
+        pod.ready_since,
+    )
+    done = (placed, pulled, loaded, started, pod.ready)
+    return [
+        Step(label, "done" if is_done else "later", at=at if is_done else None)
+        for label, is_done, at in zip(labels, done, times, strict=True)
+    ]
+
+
+def _marked(row: Deployment, found: list[Step]) -> list[Step]:
+    """The first step that is not done gets what the state says: under way, stuck, or waiting for somebody."""
+    if row.wanted != Wanted.RUNNING:
+        return found
+    at = next((index for index, step in enumerate(found) if step.mark != "done"), None)
+    if at is None:
+        return found
+    step = found[at]
+    failing = row.state in {State.FAILED, State.BLOCKED} or bool(row.detail.get("failing_revision"))
+    mark = step.mark if step.mark in {"wait", "bad"} else ("bad" if failing else "now")
+    note = step.note or ("fails" if mark == "bad" else "")
+    return [
+        *found[:at],
+        replace(step, mark=mark, note=note),
+        *(Step(later.label, "later") for later in found[at + 1 :]),
+    ]
+
+
+def _timed(found: list[Step]) -> list[Step]:
+    """Each step with the time since the last one whose moment is known; clocks of nodes may differ a little."""
+    timed: list[Step] = []
+    last: datetime | None = None
+    for step in found:
+        took = step.at - last if step.at and last else None
+        timed.append(replace(step, took=max(took, timedelta())) if took is not None else step)
+        last = step.at or last
+    return timed
+
+
+def _newest_pod(observed: Observed | None, number: int) -> PodView | None:
+    """The pod of this revision that has come furthest."""
+    if observed is None:
+        return None
+    pods = [pod for pod in observed.live_pods if pod.revision in (None, number)]
+    return max(pods, key=_progress, default=None)
+
+
+def _progress(pod: PodView) -> tuple[bool, bool, float]:
+    return pod.ready, bool(pod.node), pod.created.timestamp() if pod.created else 0.0
