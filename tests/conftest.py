@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from portal.demo.layout import REPOSITORY
-from portal.demo.running import running
+from portal.demo.running import idle_folder, running
 
 INNER_LOOP = "not integration"  # what `make test-fast` selects
 TESTS = Path(__file__).parent
@@ -93,7 +93,7 @@ def servers() -> Iterator[dict[str, str]]:
     if len(given) == 2:
         yield given
         return
-    with running(KEPT / "servers", only=["postgres", "redis"], quick=True) as environment:
+    with running(idle_folder(KEPT / "servers"), only=["postgres", "redis"], quick=True) as environment:
         yield environment | given
 
 
@@ -127,7 +127,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusS
 @pytest.fixture(scope="session")
 def demo() -> Iterator[dict[str, Any]]:
     """The whole stack on data of its own, fresh: what demo.json says, and `data`, the folder."""
-    data = KEPT / "stack"
+    data = idle_folder(KEPT / "stack")
     shutil.rmtree(data, ignore_errors=True)
     with running(data):
         description: dict[str, Any] = json.loads((data / "demo.json").read_text())

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from portal.demo import guard, install, proc
@@ -57,7 +55,7 @@ def _up(args: argparse.Namespace, terminal: Terminal) -> int:
     if not install.ensure((args.only and set(args.only) & set(SERVERS)) or SERVERS, terminal.say):
         return 1
     layout = Layout(args.data.resolve())
-    with _alone(layout) as alone:
+    with layout.alone() as alone:
         if not alone:
             terminal.say(f"Already running on {layout.data} (python -m portal.demo status says more).")
             return 1
@@ -134,25 +132,13 @@ def _reset(data: Path, terminal: Terminal) -> int:
     if not data.exists():
         terminal.say(f"Nothing to clear: {_short(data)} does not exist.")
         return 0
-    with _alone(Layout(data.resolve())) as alone:
+    with Layout(data.resolve()).alone() as alone:
         if not alone:
             terminal.say("The demo is running: stop it first (Ctrl-C in its terminal).")
             return 1
         reset(data)
     terminal.say(f"Cleared {_short(data)}.")
     return 0
-
-
-@contextmanager
-def _alone(layout: Layout) -> Iterator[bool]:
-    """Hold the folder's lock; False when another start holds it."""
-    with (layout / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 def _short(path: Path) -> str:

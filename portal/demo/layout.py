@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,17 @@ class Layout:
     @property
     def status(self) -> Path:
         return self.data / "processes.json"
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Hold the folder's lock; False when another start holds it."""
+        with (self.data / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
 
     def secrets(self) -> dict[str, str]:
         """Return the passwords and keys of this folder, made at the first call."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from portal.demo.layout import REPOSITORY
+from portal.demo.layout import REPOSITORY, Layout
 
 
 @contextmanager
@@ -39,3 +39,14 @@ def running(
         finally:
             process.terminate()
             process.wait(30)
+
+
+def idle_folder(base: Path) -> Path:
+    """Return `base`, or `base`-2, -3, ... where another program runs a stack on it."""
+    number = 1
+    while True:
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        with Layout(folder).alone() as alone:
+            if alone:
+                return folder
+        number += 1

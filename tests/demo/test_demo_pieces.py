@@ -17,6 +17,7 @@ from portal.demo.logs import LogFolder
 from portal.demo.ports import HIGHEST, LOWEST, PREFIXES, PortBook, is_free
 from portal.demo.program import Program, answers, listens
 from portal.demo.report import Terminal, table
+from portal.demo.running import idle_folder
 from portal.demo.supervisor import with_needs
 
 
@@ -191,3 +192,12 @@ def test_each_process_is_given_only_the_cluster_credentials_that_it_needs(tmp_pa
         "beat": set(),
         "watcher": {"KUBECONFIG_WATCHER"},
     }
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
+    first = idle_folder(tmp_path / "servers")
+    assert first == tmp_path / "servers"
+    with Layout(first).alone() as alone:
+        assert alone
+        assert idle_folder(tmp_path / "servers") == tmp_path / "servers-2"
+    assert idle_folder(tmp_path / "servers") == first
