@@ -82,13 +82,15 @@ def on_cluster(stage: Stage, row: Deployment) -> dict[str, str]:
     return found
 
 
-def crash_everywhere(stage: Stage, prepare: Callable[[str], Deployment], check: Callable[[Deployment], None]) -> int:
-    """Kill a worker before and after each mutating call of a pass; each time let another finish and `check`."""
+def crash_everywhere(
+    stage: Stage, prepare: Callable[[str], Deployment], check: Callable[[Deployment], None], *, every: int = 1
+) -> int:
+    """Kill a worker before and after each (or every n-th) mutating call of a pass; let another finish, and `check`."""
     runs = 0
     for after in (False, True):
         at = 0
         while True:
-            at += 1
+            at += every
             row = prepare(f"m{'a' if after else 'b'}{at}")
             mortal = Mortal(stage.worker, at=at, after=after)
             Deployment.objects.filter(pk=row.pk).update(next_reconcile_at=convergence.Now())
