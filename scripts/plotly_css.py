@@ -1,7 +1,7 @@
 """Write static/vendor/plotly/plotly.css: the rules that plotly.js would add to each page as an inline style element.
 
-Our Content-Security-Policy forbids inline styles; with this file linked under the id that plotly.js looks for, it adds none.
-Run it after vendoring another version:  .venv/bin/python scripts/plotly_css.py
+Our Content-Security-Policy forbids inline styles; with this file linked under the id that plotly.js looks for, it adds
+none. Run it after vendoring another version:  .venv/bin/python scripts/plotly_css.py
 """
 
 from pathlib import Path

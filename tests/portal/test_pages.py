@@ -47,9 +47,7 @@ def test_a_row_that_appears_meanwhile_moves_nothing(users: list[User]) -> None:
     assert names(second) == ["u3", "u4", "u5"]
 
 
-@pytest.mark.parametrize(
-    "cursor", ["x", "bnVsbA", "WzFd", "W10", "eyJhIjoxfQ", "WyJ4IiwieSJd", "A" * 2000]
-)
+@pytest.mark.parametrize("cursor", ["x", "bnVsbA", "WzFd", "W10", "eyJhIjoxfQ", "WyJ4IiwieSJd", "A" * 2000])
 def test_a_cursor_nobody_was_given_is_the_first_page(users: list[User], cursor: str) -> None:
     page = keyset_page(User.objects.all(), order=("first_name", "pk"), after=cursor, size=2)
 
