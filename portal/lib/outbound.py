@@ -6,10 +6,12 @@ the name is resolved once, every address is checked, and the connection goes to 
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -21,6 +23,8 @@ MAX_REDIRECTS = 3
 MAX_BYTES = 4 * 1024 * 1024
 SECONDS = 10.0
 CONNECT_SECONDS = 3.0
+# A server that is busy with our request still answers others; one that hangs answers nobody.
+SIGN_OF_LIFE_SECONDS = 5.0
 PORTS = {"http": 80, "https": 443}
 # Carried to another origin these would hand our secrets to whoever a redirect names.
 SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
@@ -116,6 +120,57 @@ def request(
                 raise OutboundError("forbidden", f"{_host(answer.url)} redirects to another host.")
             carried = {name: value for name, value in carried.items() if name not in SECRET_HEADERS}
     raise OutboundError("forbidden", f"{_host(url)} redirects more than {MAX_REDIRECTS} times.")
+
+
+@asynccontextmanager
+async def stream(
+    method: str,
+    url: str,
+    *,
+    operator_origin: str,
+    headers: Mapping[str, str] | None = None,
+    json: Any = None,
+    idle_seconds: float = SECONDS,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> AsyncIterator[httpx.Response]:
+    """Open a streamed answer of an operator's server; no redirects. `idle_seconds` is the longest silence.
+
+    While the answer has not begun, the server is asked now and then for a sign of life: one that hangs is *unreachable*
+    within seconds, however long a queue in front of a model may be.
+    """
+    if _origin(_parsed(url)) != _origin(urlsplit(operator_origin)):
+        raise OutboundError("forbidden", f"{_host(url)} is not the configured server.")
+    timeout = httpx.Timeout(idle_seconds, connect=CONNECT_SECONDS)
+    content = None if json is None else orjson.dumps(json)
+    carried = {"content-type": "application/json"} if content is not None else {}
+    async with httpx.AsyncClient(timeout=timeout, trust_env=False, transport=transport) as client:
+        request = client.build_request(method, url, headers={**carried, **(headers or {})}, content=content)
+        try:
+            answer = await _begun(client, request)
+            try:
+                yield answer
+            finally:
+                await answer.aclose()
+        except httpx.TimeoutException:
+            raise OutboundError("timeout", f"{_host(url)} did not answer in time.") from None
+        except httpx.HTTPError as error:
+            raise OutboundError("unreachable", f"{_host(url)} cannot be reached: {_short(error)}") from None
+
+
+async def _begun(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """Send a request and wait for its status line, for as long as the server lives."""
+    sending = asyncio.ensure_future(client.send(request, stream=True))
+    try:
+        while not (await asyncio.wait({sending}, timeout=SIGN_OF_LIFE_SECONDS))[0]:
+            probe = client.build_request("GET", request.url.join("/"), timeout=CONNECT_SECONDS)
+            try:
+                await (await client.send(probe, stream=True)).aclose()
+            except httpx.TimeoutException as error:
+                raise httpx.ConnectError("It gives no sign of life.") from error
+        return sending.result()
+    finally:
+        # Also when the caller left meanwhile.
+        sending.cancel()
 
 
 def is_public(address: str) -> bool:
