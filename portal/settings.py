@@ -201,7 +201,7 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 # Collected files are served compressed and under names that carry their hash; without a folder for them (demo, tests)
 # they come from where they lie.
 STATIC_ROOT = env("SLIPWAY_STATIC_ROOT") or None
-WHITENOISE_USE_FINDERS = not STATIC_ROOT
+WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = not STATIC_ROOT
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
