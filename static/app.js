@@ -167,11 +167,11 @@
   const listen = () => {
     if (!document.body.dataset.live || !window.EventSource) return;
     const stream = new EventSource(document.body.dataset.live);
-    let first = true;
     stream.addEventListener("hello", (event) => {
-      skew = JSON.parse(event.data).now - Date.now();
-      if (!first) $$("[data-watch]").forEach(refresh);
-      first = false;
+      const { now: at, lost } = JSON.parse(event.data);
+      skew = at - Date.now();
+      // Changes may have been missed: before the first word of this stream, or while it was away.
+      if (lost) $$("[data-watch]").forEach(refresh);
     });
     stream.addEventListener("changed", (event) => changed(JSON.parse(event.data)));
     stream.addEventListener("cluster", (event) => {

@@ -46,8 +46,8 @@ document.addEventListener("DOMContentLoaded", () => {
   const load = async () => {
     const answer = await fetch(`${box.dataset.url}?${box.dataset.query}&tail=2000`, { headers: { Accept: "text/plain" } }).catch(() => null);
     if (!answer || !answer.ok) {
-      const text = answer ? await answer.text() : "";
-      log.textContent = text || "The log cannot be read just now.";
+      const problem = answer ? await answer.json().catch(() => ({})) : {};
+      log.textContent = problem.message || "The log cannot be read just now.";
       return;
     }
     const text = (await answer.text()).replace(/\n$/, "");

@@ -13,9 +13,10 @@ from portal.live import prompt
 from portal.live.authorize import authorize
 from portal.live.callers import caller_of
 from portal.live.database import in_database
-from portal.live.http import Gone, Receive, Refused, Scope, Send, body_of, send_json, send_stream
-from portal.live.hub import Hub
+from portal.live.http import Gone, Receive, Refused, Scope, Send, body_of, query_of, send_json, send_stream
+from portal.live.hub import PREFIX, Hub
 from portal.live.logs import LogReader
+from portal.live.permission import hearers
 from portal.live.places import Places
 
 logger = logging.getLogger(__name__)
@@ -81,8 +82,11 @@ class LiveApp:
     async def _status(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = await in_database(caller_of, scope)
         with self.pages.one(caller.user_id):
-            stream = self.hub.open(caller)
+            stream, missed = self.hub.open(caller, made_at=_seconds(query_of(scope).get("made", "")))
             try:
+                if missed:
+                    heard = await in_database(hearers, missed, {caller.user_id})
+                    stream.offer(f"{PREFIX}{pk}" for pk in heard.get(caller.user_id, set()))
                 await send_stream(receive, send, stream.events())
             finally:
                 self.hub.close(stream)
@@ -105,6 +109,15 @@ class LiveApp:
         follow = bool(by_page and by_page.group(2))
         with self.pages.one(caller.user_id):
             await self.reader.serve(scope, receive, send, caller, int(found.group(1)), follow=follow)
+
+
+def _seconds(milliseconds: str) -> float:
+    """A page's moment, from its address; 0 (long ago) when it says none."""
+    return (
+        int(milliseconds) / 1000
+        if milliseconds.isascii() and milliseconds.isdigit() and len(milliseconds) < 15
+        else 0.0
+    )
 
 
 def _only(method: str, allowed: set[str], handler: Handler) -> Handler:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -27,14 +28,18 @@ COALESCE_SECONDS = 0.1
 RECHECK_SECONDS = 30.0
 CLUSTER_SECONDS = 5.0
 RECONNECT_SECONDS = 1.0
+RECENT = 5000
+# A page is made a little after it was read, perhaps by another machine with another clock.
+MARGIN_SECONDS = 5.0
 PREFIX = "deployment:"
 
 
 class Stream:
     """One open page. What is waiting for it is a set, so a slow page costs no more than a quick one."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, *, lost: bool = False) -> None:
         self.caller = caller
+        self._lost = lost
         self._changed: set[str] = set()
         self._cluster: dict[str, Any] | None = None
         self._hello = True
@@ -54,7 +59,7 @@ class Stream:
 
     def hello(self) -> None:
         """Hints may have been lost: fetch everything again."""
-        self._hello = True
+        self._hello = self._lost = True
         self._wake.set()
 
     def end(self) -> None:
@@ -71,9 +76,8 @@ class Stream:
                 yield event("bye", {})
                 return
             if self._hello:
-                self._hello = False
-                self._changed.clear()
-                yield event("hello", {"now": now_ms()})
+                lost, self._hello, self._lost = self._lost, False, False
+                yield event("hello", {"now": now_ms(), "lost": lost})
             if self._changed:
                 names, self._changed = sorted(self._changed), set()
                 yield event("changed", names)
@@ -88,18 +92,27 @@ class Hub:
     def __init__(self) -> None:
         self.streams: set[Stream] = set()
         self._pending: set[int] = set()
+        # What was heard lately, so that a page hears what changed between its making and its stream.
+        self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
+        self._listening_since: float | None = None
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.listening = asyncio.Event()
 
-    def open(self, caller: Caller) -> Stream:
-        """Add a stream."""
+    def open(self, caller: Caller, *, made_at: float = 0.0) -> tuple[Stream, set[int]]:
+        """Add a stream of a page that was made at `made_at` (seconds since 1970).
+
+        Returns it with the deployments that may have changed since, not yet filtered by permission.
+        """
         if not self._tasks:
             loops = (self._listen(), self._deliver(), self._recheck(), self._tell_cluster())
             self._tasks = [asyncio.ensure_future(loop) for loop in loops]
-        stream = Stream(caller)
+        since = made_at - MARGIN_SECONDS
+        forgotten = len(self._recent) == RECENT and self._recent[0][0] > since
+        lost = self._listening_since is None or self._listening_since > since or forgotten
+        stream = Stream(caller, lost=lost)
         self.streams.add(stream)
-        return stream
+        return stream, set() if lost else {pk for at, pk in self._recent if at >= since}
 
     def close(self, stream: Stream) -> None:
         """Forget a stream."""
@@ -117,6 +130,7 @@ class Hub:
         number = payload.removeprefix(PREFIX)
         if payload.startswith(PREFIX) and number.isascii() and number.isdigit():
             self._pending.add(int(number))
+            self._recent.append((time.time(), int(number)))
             self._wake.set()
 
     async def _listen(self) -> None:
@@ -124,6 +138,7 @@ class Hub:
             try:
                 async with await psycopg.AsyncConnection.connect(**_connection_values(), autocommit=True) as connection:
                     await connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(CHANNEL)))
+                    self._listening_since = time.time()
                     self.listening.set()
                     for stream in self.streams:
                         stream.hello()
@@ -132,6 +147,7 @@ class Hub:
             except psycopg.Error as error:
                 logger.warning("listening for changes stopped: %s", error)
             finally:
+                self._listening_since = None
                 self.listening.clear()
             await asyncio.sleep(RECONNECT_SECONDS)
 

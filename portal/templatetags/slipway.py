@@ -189,6 +189,12 @@ def epoch_ms(value: datetime | None) -> str:
     return str(int(value.timestamp() * 1000)) if value else ""
 
 
+@register.simple_tag
+def made() -> str:
+    """When this page was made, in milliseconds since 1970: its stream tells what changed since."""
+    return epoch_ms(timezone.now())
+
+
 @register.filter
 def model_name(uri: str) -> str:
     """The part of a model address that people call the model: the last one."""

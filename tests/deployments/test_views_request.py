@@ -120,7 +120,7 @@ def test_every_finding_stands_at_its_field_while_one_types(hub: list[str], alice
 
     text = answer.content.decode()
     assert answer.status_code == 200
-    assert 'id="msg-tensor_parallel_size" hx-swap-oob="innerHTML"' in text
+    assert 'id="msg-tensor_parallel_size" hx-swap-oob="morph"' in text
     assert 'data-set-field="tensor_parallel_size" data-set-value="2"' in text
     assert "<html" not in text
 

@@ -16,6 +16,7 @@ from portal.live import app as live_app
 from portal.live.app import LiveApp
 from portal.live.callers import Caller
 from portal.live.http import Refused
+from portal.live.hub import now_ms
 from portal.live.permission import ended, hearers
 from portal.live.places import Places
 from tests.deployments import factories as make
@@ -85,6 +86,35 @@ def test_a_change_reaches_who_may_see_it_and_nobody_else(
     headers = {name: headers_of(user) for name, user in people.items()}
     assert asyncio.run(run()) == {"alice": [[f"deployment:{chat.pk}"]], "carol": [[f"deployment:{chat.pk}"]], "bob": []}
     assert app.pages.taken() == 0
+
+
+def test_what_changed_between_a_page_and_its_stream_is_not_lost(
+    app: LiveApp, chat: Deployment, people: dict[str, User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portal.live.hub.MARGIN_SECONDS", 0.05)
+
+    async def run() -> list[Any]:
+        first = call(app, "/live/status/", headers=headers["alice"])
+        await first.start()
+        hello = await first.until("hello")
+        await asyncio.wait_for(app.hub.listening.wait(), 5)
+        await asyncio.sleep(0.1)  # the margin: the listener is older than the page
+        made = now_ms()
+        await asyncio.to_thread(_notify, chat.pk)
+        await first.until("changed")
+        late = {name: call(app, f"/live/status/?made={made}", headers=headers[name]) for name in ("alice", "bob")}
+        for stream in late.values():
+            await stream.start()
+        found = [hello["lost"], (await late["alice"].until("hello"))["lost"], await late["alice"].until("changed")]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(late["bob"].until("changed"), 0.5)
+        for stream in (first, *late.values()):
+            await stream.hang_up()
+        await app.hub.stop()
+        return found
+
+    headers = {name: headers_of(user) for name, user in people.items()}
+    assert asyncio.run(run()) == [True, False, [f"deployment:{chat.pk}"]]
 
 
 def test_who_hears_is_who_may_see(chat: Deployment, people: dict[str, User]) -> None:

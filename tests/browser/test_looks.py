@@ -1,0 +1,140 @@
+"""Every page as people see it: no violation of the policy, nothing sideways, clean for axe, by keyboard too."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import People
+
+pytestmark = [pytest.mark.browser, pytest.mark.stack, pytest.mark.timeout(300)]
+
+PAGES = [
+    "/",
+    "/deployments/",
+    "/deployments/new/",
+    "/deployments/1/",
+    "/deployments/1/metrics/",
+    "/deployments/1/logs/",
+    "/deployments/1/revisions/",
+    "/deployments/1/manifests/",
+    "/deployments/1/prompt/",
+    "/catalogue/",
+    "/approvals/",
+    "/approvals/?show=history",
+    "/quotas/",
+    "/capacity/",
+    "/metrics/",
+    "/account/",
+    "/no/such/page/",
+]
+
+
+def findings(page: Page) -> list[str]:
+    """What axe calls serious or critical, with the element."""
+    found: list[dict[str, Any]] = Axe().run(page).response["violations"]
+    return [
+        f"{item['id']}: {item['nodes'][0]['html'][:150]}" for item in found if item["impact"] in {"serious", "critical"}
+    ]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (1440, "dark"), (360, "light"), (360, "dark")])
+def test_every_page_is_whole_and_accessible(people: People, width: int, scheme: str) -> None:
+    page = people.open("carol", "/", viewport={"width": width, "height": 800}, color_scheme=scheme)
+    wrong: dict[str, Any] = {}
+    for path in [*PAGES, "/cluster/"]:
+        page.goto(people.url + path)
+        page.wait_for_timeout(400)  # parts that load after the page
+        sideways = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if sideways > 0:
+            wrong[path] = f"{sideways} px too wide"
+        if found := findings(page):
+            wrong[path] = found
+    assert wrong == {}
+
+
+def test_the_keyboard_reaches_everything(people: People) -> None:
+    page = people.open("alice", "/")
+
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    page.keyboard.press("Enter")
+    assert page.evaluate("() => document.activeElement.id") == "content"
+    page.keyboard.press("/")
+    expect(page.locator("#find")).to_be_focused()
+    page.locator("h1").click()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("g")
+    page.keyboard.press("d")
+    page.wait_for_url(re.compile(r"/deployments/$"))
+    page.locator("[data-row-link]").first.focus()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("[data-row-link]").nth(1)).to_be_focused()
+    page.keyboard.press("n")
+    page.wait_for_url(re.compile(r"/deployments/new/$"))
+
+
+def test_the_drawer_opens_and_closes_on_a_phone(people: People) -> None:
+    page = people.open("alice", "/", viewport={"width": 360, "height": 780})
+    menu = page.get_by_role("navigation", name="Main")
+
+    expect(menu).to_be_hidden()
+    page.get_by_role("button", name="Menu").click()
+    expect(menu).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(menu).to_be_hidden()
+
+
+def test_a_chosen_theme_stays(people: People) -> None:
+    page = people.open("alice", "/account/", color_scheme="light")
+    background = "() => getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+
+    page.get_by_role("button", name="Dark").last.click()
+    dark = page.evaluate(background)
+    page.goto(people.url + "/capacity/")
+
+    assert light != dark
+    assert page.evaluate(background) == dark
+
+
+def test_a_wish_can_be_made_without_scripts(people: People) -> None:
+    page = people.open("amir", "/deployments/new/", java_script_enabled=False)
+
+    page.fill("#id_source_uri", "hf://Qwen/Qwen2.5-7B-Instruct")
+    page.fill("#id_name", "Not A Name")
+    page.fill("#id_note", "kept")
+    page.get_by_role("button", name="Ask for it").click()
+
+    expect(page.locator("#msg-name .t-red")).to_be_visible()
+    expect(page.locator("#id_note")).to_have_value("kept")
+    expect(page.locator("#id_source_uri")).to_have_value("hf://Qwen/Qwen2.5-7B-Instruct")
+
+
+def test_what_is_typed_survives_a_live_update(people: People) -> None:
+    page = people.open("amir", "/deployments/1/")
+    page.get_by_text("curl", exact=True).click()
+    box = page.locator("#snippet-curl")
+    expect(box).to_be_visible()
+
+    page.evaluate("() => htmx.trigger('#dep-live', 'slipway:changed')")
+    page.wait_for_timeout(800)
+
+    expect(box).to_be_visible()
+    assert page.evaluate("() => document.querySelectorAll('#dep-live').length") == 1
+
+
+def test_a_stranger_gets_the_page_that_says_nothing(people: People) -> None:
+    page = people.open("bob", "/")
+
+    answer = page.goto(people.url + "/deployments/1/")
+
+    assert answer is not None
+    assert answer.status == 404
+    expect(page.get_by_role("heading", name="Nothing here")).to_be_visible()
