@@ -97,6 +97,7 @@ class Prometheus:
         self._guard = threading.Lock()
         self._shared: dict[tuple[str, int, int, int], _Shared] = {}
         self._broken_until = 0.0
+        self.away_since: datetime | None = None  # when the first of the failures in a row was seen
         self.queries = 0  # sent over the wire; tests and benchmarks count them
 
     def instant(self, query: Query, ttl: float = 5.0) -> list[Series]:
@@ -140,16 +141,20 @@ class Prometheus:
             raise PrometheusUnreachableError("Prometheus did not answer a moment ago.")
         self.queries += 1
         try:
-            return [_series(item) for item in fetch(self._client())]
+            found = [_series(item) for item in fetch(self._client())]
         except PrometheusApiClientException as error:
             if "HTTP Status Code 5" in str(error):
                 raise self._broke(error) from error
+            self.away_since = None
             raise QueryRefusedError(str(error)[:300]) from error
         except (requests.RequestException, ValueError) as error:
             raise self._broke(error) from error
+        self.away_since = None
+        return found
 
     def _broke(self, error: Exception) -> PrometheusUnreachableError:
         self._broken_until = self._clock() + BREAK_SECONDS
+        self.away_since = self.away_since or datetime.now(UTC)
         logger.warning("prometheus at %s: %s", self.url, error)
         return PrometheusUnreachableError("Prometheus does not answer.")
 

@@ -12,6 +12,7 @@ from django.views.decorators.http import require_safe
 from deployments.models import Deployment, Team
 from deployments.services.principals import principal_of
 from deployments.views.detail import header, visible
+from portal.lib.broker import away_since
 from portal.lib.htmx import PortalRequest, signed_in
 
 from . import pages
@@ -57,7 +58,13 @@ def deployment_charts(request: PortalRequest, pk: int) -> HttpResponse:
     every = request.GET.get("set") == "all"
     panels = PANELS if every else tuple(BY_ID[panel] for panel in OVERVIEW_IDS)
     found = pages.cards(prometheus(), _scope(deployment), chosen, panels)
-    context = {"cards": found, "range": chosen, "every": every, "deployment": deployment}
+    context = {
+        "cards": found,
+        "range": chosen,
+        "every": every,
+        "deployment": deployment,
+        "away_since": prometheus().away_since,
+    }
     return render(request, "monitoring/_charts.html", context)
 
 
@@ -102,6 +109,7 @@ def fleet_charts(request: PortalRequest) -> HttpResponse:
         "range": chosen,
         "every": not few,
     }
+    context["away_since"] = prometheus().away_since
     return render(request, "monitoring/_charts.html", context)
 
 
@@ -135,5 +143,6 @@ def _columns(scope: Scope, rows: dict[str, dict[str, object]]) -> list[dict[str,
 @require_safe
 @signed_in
 def badge(request: PortalRequest) -> HttpResponse:
-    """Whether Prometheus answers, for the top bar."""
-    return render(request, "monitoring/_badge.html", {"reachable": prometheus().reachable()})
+    """Whether Prometheus and the queue answer, for the top bar."""
+    context = {"reachable": prometheus().reachable(), "since": prometheus().away_since, "queue_since": away_since()}
+    return render(request, "monitoring/_badge.html", context)

@@ -19,6 +19,7 @@ from sandbox.engine import tokens
 from sandbox.engine.protocol import Refused, Wish
 from sandbox.engine.simulator import SimRequest, Simulator
 
+HEALTH_TIMEOUT = 5.0
 MODEL_TIMEOUT = httpx.Timeout(10.0, read=120.0, pool=None)
 STOPPED_SHARE = 0.3  # of background answers that end before max_tokens
 TRAFFIC_TOKENS = 200  # of a background answer that sets no limit
@@ -143,6 +144,8 @@ class Runner:
         body.pop("max_completion_tokens", None)
         reason = "stop"
         try:
+            # A model with a long queue tells its health at once; one that hangs would keep people waiting for minutes.
+            await self.http.get(f"{self.model_url}/health", timeout=HEALTH_TIMEOUT)
             async with self.http.stream("POST", f"{self.model_url}{path}", json=body, timeout=MODEL_TIMEOUT) as answer:
                 if answer.status_code == 400:
                     raise Refused(400, _detail(await answer.aread()), "BadRequestError")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable
@@ -189,3 +190,27 @@ def test_a_closed_port_is_unreachable():
     with pytest.raises(OutboundError) as error:
         get_json(url, operator_origins=[url])
     assert error.value.code == "unreachable"
+
+
+def test_a_stream_waits_for_a_busy_server_and_leaves_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbound, "SIGN_OF_LIFE_SECONDS", 0.05)
+    lives = True
+
+    async def answer(sent: httpx.Request) -> httpx.Response:
+        if sent.url.path == "/":
+            if lives:
+                return httpx.Response(404)
+            raise httpx.ReadTimeout("nothing came")
+        await asyncio.sleep(0.3 if lives else 30)
+        return httpx.Response(200, text="at last")
+
+    async def ask() -> str:
+        transport = httpx.MockTransport(answer)
+        async with outbound.stream("POST", f"{PRIVATE}/v1", operator_origin=PRIVATE, transport=transport) as found:
+            return (await found.aread()).decode()
+
+    assert asyncio.run(ask()) == "at last"
+    lives = False
+    with pytest.raises(OutboundError) as refused:
+        asyncio.run(asyncio.wait_for(ask(), 5))
+    assert refused.value.code == "unreachable"

@@ -115,3 +115,20 @@ def test_a_server_in_trouble_counts_as_an_outage(server: Server) -> None:
 
     with pytest.raises(PrometheusUnreachableError):
         door_to(server).range(Query("up"), OVER)
+
+
+def test_an_outage_has_a_beginning_that_ends_with_the_next_answer(server: Server) -> None:
+    now = [100.0]
+    door = Prometheus(f"http://127.0.0.1:{server.server_port}", clock=lambda: now[0])
+
+    server.status = 503
+    assert not door.reachable()
+    began = door.away_since
+    now[0] += 10
+    assert not door.reachable()
+    assert began is not None
+    assert door.away_since == began
+
+    server.status, now[0] = 200, now[0] + 10
+    door.range(Query("up"), OVER)
+    assert door.away_since is None
