@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -12,6 +13,8 @@ from tests.browser.conftest import People
 pytestmark = [pytest.mark.browser, pytest.mark.stack, pytest.mark.timeout(420)]
 
 COMING_UP_MS = 120_000
+# Another one each time: the demo that SLIPWAY_DEMO names keeps its data.
+NAME = f"harbour-{secrets.token_hex(2)}"
 
 
 def test_from_a_wish_to_a_served_model_and_back(people: People) -> None:
@@ -35,7 +38,7 @@ def test_from_a_wish_to_a_served_model_and_back(people: People) -> None:
 
 def ask_for_a_model(page: Page) -> None:
     page.fill("#id_source_uri", "hf://Qwen/Qwen2.5-7B-Instruct")
-    page.fill("#id_name", "harbour")
+    page.fill("#id_name", NAME)
     page.select_option("#id_flavor", label=page.locator("#id_flavor option", has_text="L40S").inner_text())
     page.fill("#id_max_model_len", "131072")
     # What is wrong stands at its field while one types, with the value that fixes it.
@@ -50,7 +53,7 @@ def ask_for_a_model(page: Page) -> None:
 
 
 def approve(page: Page) -> None:
-    card = page.locator("article", has_text="harbour")
+    card = page.locator("article", has_text=NAME)
     expect(card).to_contain_text("browser test")
     card.get_by_role("button", name="Approve").click()
     expect(page.locator("#toasts")).to_contain_text("is approved")
@@ -94,6 +97,6 @@ def stop_and_delete(page: Page, address: str) -> None:
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Delete it").click()
     expect(dialog).to_contain_text("Type the name")
-    page.fill("#confirm", "harbour")
+    page.fill("#confirm", NAME)
     dialog.get_by_role("button", name="Delete it").click()
     expect(page.locator(".titleline .state").first).to_have_text("Deleted", timeout=60_000)
