@@ -6,9 +6,11 @@ import logging
 import sys
 from typing import Any
 
+from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
+from django.views import defaults
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from psycopg_pool import PoolTimeout
@@ -49,9 +51,29 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return response
 
 
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """The answer where there is nothing: a problem in the API, a page elsewhere."""
+    return _problem(404) if request.path.startswith("/api/") else defaults.page_not_found(request, exception)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """The answer to a request that cannot be read, or is larger than anything people type."""
+    status = 413 if isinstance(exception, RequestDataTooBig | TooManyFieldsSent) else 400
+    return _problem(status) if request.path.startswith("/api/") else _page(status)
+
+
+PROBLEMS = {
+    400: ("Not a request that can be read", "bad_request"),
+    404: ("Not found", "not_found"),
+    413: ("More than is read", "too_large"),
+    500: ("Internal error", "internal"),
+    503: ("Database not reachable", "unavailable"),
+}
+
+
 def _problem(status: int) -> HttpResponse:
-    title, code = ("Database not reachable", "unavailable") if status == 503 else ("Internal error", "internal")
-    body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "code": code}
+    title, code = PROBLEMS[status]
+    body: dict[str, Any] = {"type": f"urn:slipway:problem:{code}", "title": title, "status": status, "code": code}
     return JsonResponse(body, status=status, content_type="application/problem+json")
 
 

@@ -22,4 +22,6 @@ if find_spec("monitoring.urls"):
 if find_spec("portal.api"):
     urlpatterns.append(path("api/", include("portal.api")))
 
+handler400 = "portal.health.bad_request"
+handler404 = "portal.health.not_found"
 handler500 = "portal.health.server_error"

@@ -83,3 +83,29 @@ def test_what_is_not_there_is_a_page_too(carol: User) -> None:
 
     assert answer.status_code == 404
     assert "Nothing here" in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/no/such/page/", "text/html"), ("/api/v1/nothing/", "application/problem+json")]
+)
+def test_nothing_there_is_a_page_or_a_problem(carol: User, path: str, kind: str) -> None:
+    client = Client()
+    client.force_login(carol)
+
+    answer = client.get(path)
+
+    assert (answer.status_code, answer["Content-Type"].split(";")[0]) == (404, kind)
+
+
+def test_more_than_is_read_is_said(db: None) -> None:
+    client = Client()
+    client.force_login(make.make_user("alice", team=make.make_team("search")))
+    plain = "application/x-www-form-urlencoded"
+
+    many = client.post("/deployments/new/", {f"field-{number}": "1" for number in range(600)})
+    large = client.post("/deployments/new/", f"name={'x' * 2_000_000}", content_type=plain)
+    broken = client.post("/deployments/new/", b"x", content_type="multipart/form-data")
+
+    assert [answer.status_code for answer in (many, large, broken)] == [413, 413, 400]
+    assert "Nothing was changed" in many.content.decode()
+    assert "Nothing was changed" in broken.content.decode()
