@@ -25,9 +25,7 @@ WORTH_SECONDS = 15
 
 @cache
 def worker_cluster() -> Cluster:
-    """The cluster as the worker's own account, one connection pool per process."""
-    if not settings.KUBECONFIG_WORKER:
-        raise RuntimeError("Set KUBECONFIG_WORKER: the worker has no cluster to work on.")
+    """The cluster as the worker's own account, one connection pool per process; NoAccountError without one."""
     return Cluster.from_kubeconfig(settings.KUBECONFIG_WORKER)
 
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 import orjson
 import urllib3
 from kubernetes import client as official
-from kubernetes import config as official_config
 
+from deployments.kube.account import configuration_of
 from deployments.kube.errors import ClusterError, ErrorClass, answer_error, transport_error
 from deployments.kube.kinds import Kind, Ref, kind_of
 from deployments.kube.ownership import ownership_patch
@@ -53,7 +53,7 @@ _HEAD = msgspec.json.Decoder(_ListHead)
 class Cluster:
     """One cluster as one account. Every call raises ClusterError when it did not do what was asked."""
 
-    def __init__(self, api: official.ApiClient, source: Path | None = None) -> None:
+    def __init__(self, api: official.ApiClient, source: str | Path | None = None) -> None:
         # The longest any call may take unless it says otherwise, in seconds.
         self.call_seconds = CALL_SECONDS
         self._source = source
@@ -62,9 +62,11 @@ class Cluster:
 
     @classmethod
     def from_kubeconfig(cls, path: str | Path) -> Cluster:
-        """Connect as the current context of a kubeconfig says: server, CA, bearer token or certificate."""
-        source = Path(path)
-        return cls(_api_of(source), source)
+        """Connect as the current context of a kubeconfig says or, where the path is "", as the pod's own account.
+
+        Raises NoAccountError when neither can be read.
+        """
+        return cls(_api_of(path), path)
 
     def _use(self, api: official.ApiClient) -> None:
         self._api = api
@@ -300,12 +302,12 @@ class Cluster:
         except (ClusterError, orjson.JSONDecodeError):
             body = None  # an HTML page of a proxy, or nothing: the number has to do
         wait = answer.headers.get("Retry-After", "")
-        retry_after = float(wait) if wait.isdigit() else None
+        retry_after = float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else None
         status_object = body if isinstance(body, dict) else {}
         return answer_error(answer.status, status_object, mutating=mutating, retry_after=retry_after)
 
     def _reload(self) -> bool:
-        """Read the kubeconfig again: mounted tokens are rotated. False when there is none to read."""
+        """Read kubeconfig or account again: mounted tokens are rotated. False when there is none to read."""
         if self._source is None:
             return False
         with self._lock:
@@ -341,12 +343,9 @@ class WatchStream:
             self._answer.close()
 
 
-def _api_of(source: Path) -> official.ApiClient:
-    configuration = official.Configuration()
-    official_config.load_kube_config(config_file=str(source), client_configuration=configuration, persist_config=False)
+def _api_of(source: str | Path) -> official.ApiClient:
+    configuration = configuration_of(source)
     configuration.connection_pool_maxsize = 32
-    if (urlsplit(configuration.host).hostname or "").startswith(("127.", "localhost")):
-        configuration.proxy = None  # no proxy of the environment leads to this machine
     return official.ApiClient(configuration)
 
 

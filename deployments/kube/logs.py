@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import orjson
 
+from deployments.kube.account import NoAccountError, configuration_of
 from deployments.kube.errors import ClusterError, answer_error, transport_error
 from deployments.kube.kinds import kind_of
 
@@ -26,7 +27,8 @@ class LogSource:
     """Reads logs as one account that may `get` pods/log and nothing else. Raises ClusterError."""
 
     def __init__(self, kubeconfig: str | Path) -> None:
-        self._kubeconfig = Path(kubeconfig)
+        # "": the account of the pod this runs in.
+        self._kubeconfig = kubeconfig
         self._client: httpx.AsyncClient | None = None
         self._lock = asyncio.Lock()
 
@@ -82,7 +84,10 @@ class LogSource:
                 # Streams of the client before go on with the connection they have.
                 self._client = None
             if self._client is None:
-                self._client = await asyncio.to_thread(_client_of, self._kubeconfig)
+                try:
+                    self._client = await asyncio.to_thread(_client_of, self._kubeconfig)
+                except NoAccountError as error:
+                    raise transport_error("unreachable", str(error), mutating=False) from error
             return self._client
 
 
@@ -117,12 +122,8 @@ def _path(namespace: str, pod: str) -> str:
     return POD.path(namespace, pod) + "/log"
 
 
-def _client_of(kubeconfig: Path) -> httpx.AsyncClient:
-    # Only where logs are asked for at all does `live` pay for the official client.
-    from kubernetes import client, config
-
-    configuration: Any = client.Configuration()
-    config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration, persist_config=False)
+def _client_of(kubeconfig: str | Path) -> httpx.AsyncClient:
+    configuration = configuration_of(kubeconfig)
     token = (configuration.auth_settings().get("BearerToken") or {}).get("value")
     return httpx.AsyncClient(
         base_url=configuration.host,

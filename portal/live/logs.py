@@ -10,6 +10,7 @@ from typing import Protocol
 
 from django.conf import settings
 
+from deployments.kube.account import has_account
 from deployments.kube.errors import ClusterError
 from deployments.kube.logs import LogSource
 from deployments.models import Deployment
@@ -92,7 +93,7 @@ class LogReader:
     def source(self) -> Source:
         """The cluster, as the account of `live` sees it; Refused with 503 where none is set up."""
         if self._source is None:
-            if not settings.KUBECONFIG_LIVE:
+            if not has_account(settings.KUBECONFIG_LIVE):
                 raise Refused(503, "no_cluster", "Logs are not set up: this process has no account on the cluster.")
             self._source = LogSource(settings.KUBECONFIG_LIVE)
         return self._source

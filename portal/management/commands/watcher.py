@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from deployments.kube.account import NoAccountError
 from deployments.kube.cluster import Cluster
 from deployments.watcher.run import watch_forever
 
@@ -19,10 +20,12 @@ class Command(BaseCommand):
     help = "Watch the cluster and write what it shows into the database."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Watch as the account of KUBECONFIG_WATCHER."""
-        if not settings.KUBECONFIG_WATCHER:
-            raise CommandError("Set KUBECONFIG_WATCHER: the watcher has no cluster to watch.")
+        """Watch as the account of KUBECONFIG_WATCHER or, without it, of the pod."""
+        try:
+            cluster = Cluster.from_kubeconfig(settings.KUBECONFIG_WATCHER)
+        except NoAccountError as error:
+            raise CommandError(f"Set KUBECONFIG_WATCHER, the watcher has no cluster to watch. {error}") from None
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        watch_forever(Cluster.from_kubeconfig(settings.KUBECONFIG_WATCHER), stop)
+        watch_forever(cluster, stop)
