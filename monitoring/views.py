@@ -117,7 +117,8 @@ def fleet_charts(request: PortalRequest) -> HttpResponse:
 @signed_in
 def fleet_columns(request: PortalRequest) -> HttpResponse:
     """Figures for the rows of a deployment table, swapped into their cells: four queries for any number of rows."""
-    asked = [int(pk) for pk in request.GET.get("ids", "").split(",") if pk.isdigit() and len(pk) < 19][:MOST_COLUMNS]
+    given = request.GET.get("ids", "").split(",")
+    asked = [int(pk) for pk in given if pk.isascii() and pk.isdigit() and len(pk) < 19][:MOST_COLUMNS]
     visible = Deployment.objects.visible_to(principal_of(request)).filter(pk__in=asked)
     rows: dict[str, dict[str, object]] = {str(pk): {"pk": pk} for pk in visible.values_list("pk", flat=True)}
     return render(request, "monitoring/_columns.html", {"rows": _columns(_fleet_scope(request), rows)})

@@ -21,6 +21,10 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     """One origin: streams to the small application, everything else to Django."""
     if scope["type"] == "lifespan":
         await live.lifespan(receive, send)
+    elif scope["type"] == "websocket":
+        # There are none here: closed before it is accepted, the server answers the upgrade with 403.
+        await receive()
+        await send({"type": "websocket.close", "code": 1000})
     elif scope["type"] == "http" and live.serves(scope["path"]):
         await live(scope, receive, send)
     else:

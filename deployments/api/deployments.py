@@ -283,9 +283,10 @@ def _spec(data: object) -> DeploymentSpec:
 def _base_revision(request: Request, body: dict[str, Any]) -> int:
     tag = if_match(request)
     if tag is not None:
-        if not tag.removeprefix("r").isdecimal():
+        number = tag.removeprefix("r")
+        if not (number.isascii() and number.isdecimal() and len(number) < 10):
             raise StaleError("If-Match does not name a revision of this deployment.")
-        return int(tag.removeprefix("r"))
+        return int(number)
     base = body.get("base_revision")
     if base is None:
         raise PreconditionRequiredError("Say which revision you change, in If-Match or as “base_revision”.")

@@ -162,4 +162,4 @@ def _gpus(amounts: dict[str, str]) -> tuple[str, int]:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isascii() and text.isdigit() else 0

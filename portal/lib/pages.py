@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -41,7 +42,7 @@ def keyset_page(
         try:
             selected = selected.filter(_beyond(keys, values))
             found = list(selected[: size + 1])
-        except (ValueError, TypeError, ValidationError):
+        except (ValueError, TypeError, OverflowError, ValidationError):
             values, backwards = None, False
             found = list(rows.order_by(*order)[: size + 1])
     else:
@@ -98,10 +99,17 @@ def _decode(cursor: str, length: int) -> list[Any] | None:
         return None
     try:
         values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         return None
     usable = isinstance(values, list) and len(values) == length
-    return values if usable and all(isinstance(v, str | int | float) for v in values) else None
+    return values if usable and all(map(_is_comparable, values)) else None
+
+
+def _is_comparable(value: Any) -> bool:
+    """True for what a column can be compared with: neither Infinity and NaN, nor a NUL."""
+    if isinstance(value, str):
+        return "\x00" not in value
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _value(row: Any, name: str) -> Any:

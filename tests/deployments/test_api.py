@@ -104,6 +104,8 @@ def test_a_put_replaces_the_spec_and_needs_to_know_what_it_replaces(ann_api):
     body = {"spec": make.a_spec(replicas={"min": 2, "max": 2})}
     assert problem(ann_api("put", path, body), 428)["code"] == "precondition_required"
     assert problem(ann_api("put", path, body, **{"if-match": '"r7"'}), 412)["code"] == "stale"
+    for tag in ("r" + "9" * 4400, "r²", "r٣"):
+        assert problem(ann_api("put", path, body, **{"if-match": f'"{tag}"'}), 412)["code"] == "stale"
     assert problem(ann_api("put", path, body, **{"if-match": "*"}), 412)
     assert ann_api("put", path, {**body, "base_revision": 1}).json()["revision"] == 2
 

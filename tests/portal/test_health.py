@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from django.db import OperationalError, connection
 from django.test import Client
 
 from deployments.models import User
+from portal.asgi import application
 from tests.deployments import factories as make
 
 
@@ -109,3 +111,44 @@ def test_more_than_is_read_is_said(db: None) -> None:
     assert [answer.status_code for answer in (many, large, broken)] == [413, 413, 400]
     assert "Nothing was changed" in many.content.decode()
     assert "Nothing was changed" in broken.content.decode()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/quotas/?team=%00",
+        "/quotas/?team=%00&format=csv",
+        "/deployments/new/?model=a%00b",
+        "/?q=%00",
+        "/accounts/a%00b/",
+    ],
+)
+def test_an_address_with_a_null_character_is_refused_everywhere(carol: User, path: str) -> None:
+    browser = Client(raise_request_exception=False)
+    browser.force_login(carol)
+
+    assert browser.get(path).status_code == 400
+
+
+def test_numbers_of_other_scripts_name_no_column(carol: User) -> None:
+    browser = Client(raise_request_exception=False)
+    browser.force_login(carol)
+
+    assert browser.get("/metrics/columns/", {"ids": "²,٣"}).status_code == 200
+
+
+def test_a_websocket_is_turned_away() -> None:
+    async def run() -> list[dict[str, Any]]:
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            sent.append(dict(message))
+
+        for path in ("/", "/live/status/"):
+            await application({"type": "websocket", "path": path, "headers": []}, receive, send)
+        return sent
+
+    assert [message["type"] for message in asyncio.run(run())] == ["websocket.close"] * 2

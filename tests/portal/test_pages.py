@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import timedelta
 
 import pytest
@@ -52,6 +53,17 @@ def test_a_cursor_nobody_was_given_is_the_first_page(users: list[User], cursor: 
     page = keyset_page(User.objects.all(), order=("first_name", "pk"), after=cursor, size=2)
 
     assert names(page) == ["u0", "u2"]
+
+
+@pytest.mark.parametrize(
+    "values", ['["a",Infinity]', '["a",-Infinity]', '["a",NaN]', '["a",1e999]', '["\\u0000",1]', f'["a",{"9" * 300}]']
+)
+def test_a_cursor_no_column_can_be_compared_with_breaks_nothing(users: list[User], values: str) -> None:
+    cursor = base64.urlsafe_b64encode(values.encode()).decode().rstrip("=")
+
+    page = keyset_page(User.objects.all(), order=("first_name", "pk"), after=cursor, size=2)
+
+    assert len(page.rows) == 2
 
 
 def test_an_address_keeps_its_other_parameters() -> None:
