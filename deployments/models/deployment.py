@@ -87,6 +87,8 @@ class Deployment(models.Model):
 
     # Written by services alone.
     wanted = models.CharField(max_length=8, choices=Wanted, default=Wanted.RUNNING)
+    # When `wanted` last changed, by the database's clock: an older list of pods proves nothing about now.
+    wanted_at = models.DateTimeField(db_default=Now())
     latest = models.ForeignKey("Revision", null=True, on_delete=models.PROTECT, related_name="+")
     approved = models.ForeignKey("Revision", null=True, on_delete=models.PROTECT, related_name="+")
     deleted_at = models.DateTimeField(null=True, blank=True)

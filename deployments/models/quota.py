@@ -96,7 +96,8 @@ class Reservation(models.Model):
     kind = models.CharField(max_length=8, choices=Kind)
     reason = models.CharField(max_length=300, blank=True)
     actor = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
-    created_at = models.DateTimeField(default=timezone.now)
+    # By the database's clock, as the lists of pods that it is compared with.
+    created_at = models.DateTimeField(db_default=Now())
 
     objects = ReservationQuerySet.as_manager()
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from django.utils import timezone
-
 from deployments.kube.cluster import CALL_SECONDS, Cluster
 from deployments.kube.errors import ClusterError
 from deployments.kube.kinds import Kind, Ref, kind_of
@@ -18,7 +16,7 @@ from deployments.labels import LABEL_DEPLOYMENT, LABEL_ISVC
 from deployments.models import AppliedObject, Deployment
 from deployments.reconciler.desired import Marks
 from deployments.reconciler.plan import WORKLOADS, Desired, Held, Live, Observed
-from deployments.services.convergence import Lease
+from deployments.services.convergence import Lease, database_now
 
 POD = kind_of("v1", "Pod")
 # Deployments before ReplicaSets before pods: what is made while we read is seen in a later list.
@@ -90,10 +88,11 @@ def view(live: Mapping[str, Any], marks: Marks) -> Live:
 
 def list_pods(cluster: Cluster, held: Lease, row: Deployment) -> Pods:
     """List what a deployment has in its namespace, whatever labels a hand edit left on it."""
+    # The clock before the first list: whatever was wished or reserved later is not covered by it.
+    listed_at = database_now()
     makers = tuple(
         work.revision for kind in MAKERS for work in map(workload_view, _list(cluster, held, row, kind)) if work.desired
     )
-    listed_at = timezone.now()
     found = _list(cluster, held, row, POD)
     pods = tuple(pod for pod in map(pod_view, found) if pod.holds_gpus)
     return Pods(listed_at, pods, makers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 
+from django.db import transaction
 from django.db.models import Sum
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -56,10 +57,18 @@ def _converge(held: Lease, cluster: Cluster) -> None:
             hint(RECONCILE_TEAM, row.team_id)
     except LeaseLostError:
         raise
+    except ledger.ProofError as error:
+        # Somebody started or stopped it since the pods were listed: look again.
+        ending = endings.waiting(Wait(error.message), revision=revision, before=row.outcome, now=timezone.now())
     except Exception as error:  # one poisonous row must not stop the others
         logger.exception("deployment %s: internal error", row.pk)
         ending = endings.broken(error, failures=row.failures, revision=revision)
-    convergence.finish(held, outcome=ending.outcome, again=ending.again, failures=ending.failures, **ending.columns)
+    with transaction.atomic():
+        stored = convergence.finish(
+            held, outcome=ending.outcome, again=ending.again, failures=ending.failures, **ending.columns
+        )
+        if stored and "deleted_at" in ending.columns and not row.deleted_at:
+            _tombstone_event(row)
     logger.info("deployment %s: %s %s", row.pk, ending.outcome.phase, ending.outcome.code or ending.outcome.revision)
 
 
@@ -115,12 +124,10 @@ def _settle(held: Lease, cluster: Cluster, row: Deployment, pods: Pods | None) -
         if pods.pods or pods.makers:
             wait = Wait(f"{len(pods.pods)} pods are not gone yet.")
             return endings.waiting(wait, revision=None, before=row.outcome, now=timezone.now())
-        ledger.release(deployment=row, proof=ledger.Proof(pods.listed_at))
+        ledger.release(deployment=row, lease=held, proof=ledger.Proof(pods.listed_at))
     if row.wanted != Wanted.DELETED and not row.deleted_at:
         ending = endings.converged(None)
         return Ending(Outcome(endings.GONE, revision=row.applied.number if row.applied else None), ending.again)
-    if not row.deleted_at:
-        _tombstone_event(row)
     return Ending(Outcome(endings.GONE), None, 0, {"deleted_at": row.deleted_at or timezone.now()})
 
 
@@ -132,15 +139,16 @@ def _running(held: Lease, cluster: Cluster, row: Deployment, pods: Pods | None) 
     columns = {"applied": revision}
     if row.applied_id != revision.pk:
         # Recorded before anything is given back: the ledger keeps the whole charge while a change is under way.
-        if not held.fenced().update(applied=revision):
-            raise LeaseLostError(f"deployment {row.pk}")
+        with transaction.atomic():
+            if not held.fenced().update(applied=revision):
+                raise LeaseLostError(f"deployment {row.pk}")
+            events.record(
+                kind="applied",
+                message=f"Revision {revision.number} applied",
+                deployment=row,
+                data={"revision": revision.number},
+            )
         row.applied = revision
-        events.record(
-            kind="applied",
-            message=f"Revision {revision.number} applied",
-            deployment=row,
-            data={"revision": revision.number},
-        )
     if _holds(row) > revision.gpus:
         pods = list_pods(cluster, held, row)
         others = pods.gpus_of_others(revision.number)
@@ -148,7 +156,7 @@ def _running(held: Lease, cluster: Cluster, row: Deployment, pods: Pods | None) 
             wait = Wait(f"Pods of the revision before still hold {others or pods.gpus} GPUs.")
             return endings.waiting(wait, revision=revision.number, before=row.outcome, now=timezone.now())
         proof = ledger.Proof(pods.listed_at, pods.gpus, others)
-        ledger.release(deployment=row, proof=proof, down_to=revision.gpus, revision=revision)
+        ledger.release(deployment=row, lease=held, proof=proof, down_to=revision.gpus, revision=revision)
     return Ending(ending.outcome, ending.again, 0, columns)
 
 

@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Case, F, Q, QuerySet, When
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -100,6 +100,14 @@ def lease(model: type[Deployment] | type[Team], pk: int) -> Iterator[Lease | Non
         yield held
     finally:
         model._default_manager.filter(pk=pk, lease_token=token).update(lease_until=None)
+
+
+def database_now() -> datetime:
+    """The database's clock: the one that stamps wishes and reservations, whatever this machine's says."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        now: datetime = cursor.fetchone()[0]
+    return now
 
 
 def open_intents(held: Lease) -> list[Intent]:

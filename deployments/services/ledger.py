@@ -7,6 +7,7 @@ from datetime import datetime
 
 from deployments.models import Deployment, Principal, QuotaHold, Reservation, Revision, User, Wanted
 from deployments.services import events, waiting
+from deployments.services.convergence import Lease, LeaseLostError
 from deployments.services.errors import ConflictError, InvalidError, NotAllowedError
 from deployments.services.holds import Usage, account_of, charge, held_by, reserve, usage, usage_in, usage_of
 from deployments.services.transactions import in_transaction
@@ -29,7 +30,8 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Proof:
-    """A complete live list of a deployment's pods: when it was made, and the GPUs of pods not yet gone.
+    """A complete live list of a deployment's pods: when it was begun, by the database's clock, and the GPUs of pods not
+    yet gone.
 
     A pod counts while it is pending, running or terminating. `of_others` are GPUs of pods that do not belong to the
     approved revision.
@@ -50,6 +52,7 @@ class ProofError(ConflictError):
 def release(
     *,
     deployment: Deployment,
+    lease: Lease,
     proof: Proof,
     down_to: int = 0,
     revision: Revision | None = None,
@@ -57,11 +60,15 @@ def release(
 ) -> list[Reservation]:
     """Lower what the deployment holds to `down_to` GPUs of its approved revision's flavor, and to none of others.
 
-    Needs proof that no more than that is still in use (ProofError otherwise). Does nothing when the deployment was
-    started again, or another revision than `revision` was approved, since the caller looked.
+    Needs the lease under which the caller listed the pods (LeaseLostError when it ran out), and proof that no more
+    than that is still in use (ProofError otherwise). Does nothing when the deployment was started again, or another
+    revision than `revision` was approved, since the caller looked.
     """
     # Deployment first, then accounts by primary key: no deadlocks.
     row = Deployment.objects.locked().select_related("approved").get(pk=deployment.pk)
+    # A statement of its own, after the lock: the lease may run out while another transaction holds the row.
+    if lease.pk != row.pk or not lease.fenced().exists():
+        raise LeaseLostError(f"Deployment {row.pk}")
     running = row.wanted == Wanted.RUNNING and row.approved is not None
     if running and down_to < _needed(row):
         return []
@@ -109,6 +116,8 @@ def _needed(deployment: Deployment) -> int:
 def _check_proof(deployment: Deployment, proof: Proof, down_to: int) -> None:
     if proof.gpus > down_to or proof.of_others:
         raise ProofError(f"Pods of “{deployment.name}” still hold {proof.gpus} GPUs.")
+    if proof.listed_at < deployment.wanted_at:
+        raise ProofError("The list of pods is older than the last start or stop.")
     last = Reservation.objects.filter(deployment=deployment, kind=Reservation.Kind.TAKE).order_by("-pk").first()
     if last is not None and proof.listed_at < last.created_at:
         raise ProofError("The list of pods is older than the reservation.")

@@ -116,7 +116,8 @@ def _reserve_again(principal: Principal, row: Deployment, revision: Revision) ->
 
 
 def _want(row: Deployment, wanted: Wanted) -> None:
-    values: dict[str, Any] = {"wanted": wanted, "next_reconcile_at": Now(), "failures": 0, "updated_at": Now()}
+    values: dict[str, Any] = {"wanted": wanted, "wanted_at": Now(), "next_reconcile_at": Now(), "failures": 0}
+    values["updated_at"] = Now()
     Deployment.objects.filter(pk=row.pk).update(**values)
     row.wanted = wanted
     hint(RECONCILE, row.pk)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from datetime import timedelta
 from typing import Any
+from uuid import uuid4
+
+from django.db.models.functions import Now
 
 from deployments.models import (
     Approval,
@@ -16,10 +20,13 @@ from deployments.models import (
     ModelCheck,
     Principal,
     QuotaGrant,
+    Reservation,
     Revision,
     Team,
     User,
 )
+from deployments.services import ledger
+from deployments.services.convergence import Lease, database_now
 
 _numbers = itertools.count(1)
 
@@ -167,6 +174,19 @@ def approve(revision: Revision, *, current: bool = True) -> Approval:
         Deployment.objects.filter(pk=revision.deployment_id).update(approved=revision)
         revision.deployment.approved = revision
     return approval
+
+
+def lease(deployment: Deployment) -> Lease:
+    """The lease of a worker that has this deployment now, whoever had it before."""
+    token = uuid4()
+    Deployment.objects.filter(pk=deployment.pk).update(lease_token=token, lease_until=Now() + timedelta(seconds=25))
+    return Lease(Deployment, deployment.pk, token)
+
+
+def release(deployment: Deployment, *, gpus: int = 0, of_others: int = 0, down_to: int = 0) -> list[Reservation]:
+    """Give back as a worker that has just listed the pods."""
+    proof = ledger.Proof(database_now(), gpus, of_others)
+    return ledger.release(deployment=deployment, lease=lease(deployment), proof=proof, down_to=down_to)
 
 
 def principal(user: User, *scopes: str) -> Principal:

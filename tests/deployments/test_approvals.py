@@ -185,7 +185,7 @@ def full(ann, carol, team) -> Deployment:
 
 def give_back(deployment: Deployment, user) -> None:
     lifecycle.stop(principal=make.principal(user), deployment=deployment)
-    ledger.release(deployment=deployment, proof=ledger.Proof(listed_at=timezone.now()))
+    make.release(deployment)
 
 
 def test_without_quota_the_approved_waits_and_the_next_release_lets_it_run(

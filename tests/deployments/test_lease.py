@@ -8,10 +8,13 @@ from datetime import timedelta
 import pytest
 from django.db import connection
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from deployments.kube.kinds import Ref
-from deployments.models import AppliedObject, Deployment, Intent, Team
-from deployments.services import convergence
+from deployments.models import AppliedObject, Deployment, Event, Intent, Team
+from deployments.reconciler import passes
+from deployments.reconciler.endings import Ending
+from deployments.services import convergence, events, ledger
 from deployments.services.convergence import Lease, LeaseLostError, Outcome
 from tests.deployments import factories as make
 
@@ -152,3 +155,54 @@ def test_backoff_grows_is_jittered_and_bounded():
     assert max(first) <= 2
     assert max(late) <= 300
     assert len(set(late)) > 100
+
+
+def silence(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """The audit cannot store events of this kind: what they tell of must not happen either."""
+    record = events.record
+
+    def record_or_fail(**fields: object) -> object:
+        if fields["kind"] == kind:
+            raise RuntimeError("the audit is full")
+        return record(**fields)
+
+    monkeypatch.setattr(events, "record", record_or_fail)
+
+
+@pytest.mark.django_db
+def test_nothing_is_deleted_without_its_line_in_the_audit(row, monkeypatch):
+    gone = Ending(Outcome("gone"), None, 0, {"deleted_at": timezone.now()})
+    monkeypatch.setattr(passes, "_pass", lambda held, cluster, row: gone)
+    silence(monkeypatch, "deleted")
+    with pytest.raises(RuntimeError):
+        passes.reconcile(row.pk, None)
+    row.refresh_from_db()
+    assert row.deleted_at is None
+    monkeypatch.undo()
+    monkeypatch.setattr(passes, "_pass", lambda held, cluster, row: gone)
+    Deployment.objects.filter(pk=row.pk).update(next_reconcile_at=Now())
+    passes.reconcile(row.pk, None)
+    row.refresh_from_db()
+    assert row.deleted_at is not None
+    assert Event.objects.filter(kind="deleted", deployment=row).count() == 1
+
+
+@pytest.mark.django_db
+def test_no_revision_is_applied_without_its_line_in_the_audit(row, monkeypatch):
+    silence(monkeypatch, "applied")
+    with convergence.lease(Deployment, row.pk) as held, pytest.raises(RuntimeError):
+        passes._running(held, None, Deployment.objects.get(pk=row.pk), None)
+    row.refresh_from_db()
+    assert row.applied is None
+
+
+@pytest.mark.django_db
+def test_a_list_too_old_to_prove_anything_is_made_again_soon(row, monkeypatch):
+    def too_old(*_: object) -> Ending:
+        raise ledger.ProofError("The list of pods is older than the last start or stop.")
+
+    monkeypatch.setattr(passes, "_pass", too_old)
+    passes.reconcile(row.pk, None)
+    row.refresh_from_db()
+    assert row.outcome["code"] == "waiting"
+    assert row.next_reconcile_at < timezone.now() + timedelta(minutes=2)

@@ -6,10 +6,12 @@ from datetime import timedelta
 
 import pytest
 from django.db import DatabaseError, connection, transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from deployments.models import Deployment, Event, QuotaAccount, QuotaHold, Reservation, Wanted
-from deployments.services import ledger
+from deployments.services import ledger, lifecycle
+from deployments.services.convergence import LeaseLostError, database_now
 from deployments.services.errors import ConflictError, InvalidError, NotAllowedError, QuotaExceededError
 from deployments.services.transactions import sqlstate
 from tests.deployments import factories as make
@@ -39,12 +41,8 @@ def chat(team, alice, h100):
     return make.make_deployment(team, alice, gpus=2, approved=True)
 
 
-def proof(gpus: int = 0, of_others: int = 0) -> ledger.Proof:
-    return ledger.Proof(listed_at=timezone.now(), gpus=gpus, of_others=of_others)
-
-
 def stop(deployment: Deployment) -> None:
-    Deployment.objects.filter(pk=deployment.pk).update(wanted=Wanted.STOPPED)
+    Deployment.objects.filter(pk=deployment.pk).update(wanted=Wanted.STOPPED, wanted_at=Now())
 
 
 def code_of(error: pytest.ExceptionInfo[DatabaseError]) -> str:
@@ -90,7 +88,7 @@ def test_giving_back_never_depends_on_the_limit(chat, team):
     ledger.reserve(deployment=chat, revision=chat.latest, gpus=2)
     team.grants.all().delete()
     stop(chat)
-    ledger.release(deployment=chat, proof=proof())
+    make.release(chat)
     assert ledger.held_by(chat) == 0
 
 
@@ -98,29 +96,59 @@ def test_pods_that_are_still_there_keep_their_gpus_reserved(chat):
     ledger.reserve(deployment=chat, revision=chat.latest, gpus=2)
     stop(chat)
     with pytest.raises(ledger.ProofError):
-        ledger.release(deployment=chat, proof=proof(gpus=1))
+        make.release(chat, gpus=1)
     assert ledger.held_by(chat) == 2
 
 
 def test_a_list_older_than_the_reservation_proves_nothing(chat):
-    early = timezone.now() - timedelta(seconds=1)
+    early = ledger.Proof(database_now())
+    ledger.reserve(deployment=chat, revision=chat.latest, gpus=2)
+    Deployment.objects.filter(pk=chat.pk).update(wanted=Wanted.STOPPED, wanted_at=early.listed_at)
+    with pytest.raises(ledger.ProofError, match="older than the reservation"):
+        ledger.release(deployment=chat, lease=make.lease(chat), proof=early)
+    assert ledger.held_by(chat) == 2
+
+
+def test_a_list_older_than_the_last_start_or_stop_proves_nothing(chat, alice):
+    who = make.principal(alice)
+    ledger.reserve(deployment=chat, revision=chat.latest, gpus=2)
+    lifecycle.stop(principal=who, deployment=chat)
+    early = ledger.Proof(database_now())
+    lifecycle.start(principal=who, deployment=chat)
+    lifecycle.stop(principal=who, deployment=chat)
+    assert Reservation.objects.filter(kind="take").count() == 1  # the hold stood all the time
+    with pytest.raises(ledger.ProofError, match="older than the last start or stop"):
+        ledger.release(deployment=chat, lease=make.lease(chat), proof=early)
+    assert ledger.held_by(chat) == 2
+
+
+@pytest.mark.parametrize("lost", ["taken over", "run out", "another row's"])
+def test_a_worker_without_the_lease_gives_nothing_back(chat, alice, team, lost):
     ledger.reserve(deployment=chat, revision=chat.latest, gpus=2)
     stop(chat)
-    with pytest.raises(ledger.ProofError):
-        ledger.release(deployment=chat, proof=ledger.Proof(listed_at=early))
+    lease, proof = make.lease(chat), ledger.Proof(database_now())
+    if lost == "taken over":
+        make.lease(chat)
+    elif lost == "run out":
+        Deployment.objects.filter(pk=chat.pk).update(lease_until=Now() - timedelta(seconds=1))
+    else:
+        lease = make.lease(make.make_deployment(team, alice, name="other"))
+    with pytest.raises(LeaseLostError):
+        ledger.release(deployment=chat, lease=lease, proof=proof)
+    assert ledger.held_by(chat) == 2
 
 
 def test_a_deployment_that_was_started_again_keeps_its_gpus(chat):
     ledger.reserve(deployment=chat, revision=chat.latest, gpus=2)
-    assert ledger.release(deployment=chat, proof=proof()) == []
+    assert make.release(chat) == []
     assert ledger.held_by(chat) == 2
 
 
 def test_giving_back_twice_gives_back_once(chat, team):
     ledger.reserve(deployment=chat, revision=chat.latest, gpus=2)
     stop(chat)
-    assert [row.delta for row in ledger.release(deployment=chat, proof=proof())] == [-2]
-    assert ledger.release(deployment=chat, proof=proof()) == []
+    assert [row.delta for row in make.release(chat)] == [-2]
+    assert make.release(chat) == []
     assert ledger.usage(team)[0].reserved == 0
 
 
@@ -131,11 +159,11 @@ def test_the_surge_comes_back_after_the_rollout_and_not_before(chat, alice):
     make.approve(wider)
     ledger.reserve(deployment=chat, revision=wider, gpus=ledger.charge(old=chat.revisions.last(), new=wider))
     assert ledger.held_by(chat) == 3
-    assert ledger.release(deployment=chat, proof=proof(2), down_to=2) == []
+    assert make.release(chat, gpus=2, down_to=2) == []
     Deployment.objects.filter(pk=chat.pk).update(applied=wider)
     with pytest.raises(ledger.ProofError):
-        ledger.release(deployment=chat, proof=proof(2, of_others=1), down_to=2)
-    ledger.release(deployment=chat, proof=proof(2), down_to=2)
+        make.release(chat, gpus=2, of_others=1, down_to=2)
+    make.release(chat, gpus=2, down_to=2)
     assert ledger.held_by(chat) == 2
 
 
@@ -148,7 +176,7 @@ def test_a_change_of_flavor_is_paid_twice_until_the_old_pods_are_gone(chat, alic
     ledger.reserve(deployment=chat, revision=moved, gpus=ledger.charge(old=chat.revisions.last(), new=moved))
     assert (ledger.held_by(chat, h100), ledger.held_by(chat, l4)) == (2, 4)
     Deployment.objects.filter(pk=chat.pk).update(applied=moved)
-    ledger.release(deployment=chat, proof=proof(4), down_to=4)
+    make.release(chat, gpus=4, down_to=4)
     assert (ledger.held_by(chat, h100), ledger.held_by(chat, l4)) == (0, 4)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import psycopg
 import pytest
 from django.db import connection, connections
-from django.utils import timezone
 
 from deployments.models import Deployment, QuotaAccount, QuotaHold, Reservation, Team, Wanted
 from deployments.services import ledger
+from deployments.services.convergence import database_now
 from deployments.services.errors import QuotaExceededError
 from tests.deployments import factories as make
 
@@ -166,9 +166,9 @@ def test_many_releases_at_once_give_back_once(account, team):
     (chat,) = deployments(team, 1)
     ledger.reserve(deployment=chat, revision=chat.latest, gpus=4)
     Deployment.objects.filter(pk=chat.pk).update(wanted=Wanted.STOPPED)
-    proof = ledger.Proof(listed_at=timezone.now())
+    proof, lease = ledger.Proof(database_now()), make.lease(chat)
 
-    released = together(lambda number: len(ledger.release(deployment=chat, proof=proof)))
+    released = together(lambda number: len(ledger.release(deployment=chat, lease=lease, proof=proof)))
     assert sum(released) == 1
     assert_books_agree(account)
     assert account.reserved == 0
@@ -185,7 +185,7 @@ def test_taking_and_giving_back_of_two_flavors_never_deadlocks(account, team):
     def work(number: int) -> None:
         row = rows[number]
         for _ in range(4):
-            ledger.release(deployment=row, proof=ledger.Proof(listed_at=timezone.now()))
+            make.release(row)
             for revision in row.revisions.order_by("number" if number % 2 else "-number"):
                 try:
                     ledger.reserve(deployment=row, revision=revision, gpus=1)

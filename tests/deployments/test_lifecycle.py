@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from django.utils import timezone
 
 from deployments.models import Deployment, Event, Wanted
 from deployments.services import ledger, lifecycle
@@ -27,7 +26,7 @@ def chat(team, ann, h100):
 
 
 def free(deployment) -> None:
-    ledger.release(deployment=deployment, proof=ledger.Proof(listed_at=timezone.now()))
+    make.release(deployment)
 
 
 def test_stop_is_recorded_and_a_worker_is_told(chat, ann, no_broker, django_capture_on_commit_callbacks):

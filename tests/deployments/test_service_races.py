@@ -101,7 +101,7 @@ def test_approvals_and_starts_for_the_last_gpus_never_overshoot(ann, carol, team
     stopped = ask(ann, team, "stopped", gpus=3)
     decide(carol, stopped)
     lifecycle.stop(principal=make.principal(ann), deployment=stopped)
-    ledger.release(deployment=stopped, proof=ledger.Proof(listed_at=database_now()))
+    make.release(stopped)
     works: list[Callable[[], Any]] = [lambda row=row: decide(carol, row) for row in asked]
     works.append(lambda: lifecycle.start(principal=make.principal(ann), deployment=stopped))
     together(works)
@@ -118,17 +118,10 @@ def test_many_wakers_of_one_line_admit_each_once(ann, carol, team):
     lifecycle.stop(principal=make.principal(ann), deployment=blocker)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(waiting, "wake", lambda account_pk: 0)
-        ledger.release(deployment=blocker, proof=ledger.Proof(listed_at=database_now()))
+        make.release(blocker)
     assert sum(together([waiting.wake_all] * AT_ONCE)) == 4
     assert [ledger.held_by(row) for row in rows] == [1, 1, 1, 1]
     assert Reservation.objects.filter(kind="take").count() == 5
-
-
-def database_now() -> Any:
-    """The database's clock, which the proofs of workers on other machines are close to."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        return cursor.fetchone()[0]
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])
