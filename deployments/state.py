@@ -13,6 +13,8 @@ from deployments.kube.reasons import Code, Reason, Weight
 # One lost probe is no outage, and an old one says nothing about now.
 PROBE_FAILURES = 2
 PROBE_AGE = timedelta(minutes=3)
+# Fewer replicas than wanted are no trouble while a revision comes up; past this they are.
+ROLLOUT = timedelta(minutes=5)
 
 
 class StateName(StrEnum):
@@ -160,6 +162,12 @@ def _running(wanted: Wanted, outcome: Outcome, seen: Observed, probe: Probe | No
     if len(ready) >= wanted.replicas and trouble is None:
         coming = f"Revision {wanted.revision} is coming up while revision {serving} serves."
         return State(StateName.RUNNING, _first(reasons), coming, serving, None, len(ready))
+    if ready and trouble is None and _comes_up(wanted, outcome, seen, now):
+        coming = f"Revision {wanted.revision} is coming up"
+        coming += (
+            f" while revision {serving} serves." if not mine else f": {len(mine)} of {wanted.replicas} replicas serve."
+        )
+        return State(StateName.RUNNING, _first(reasons), coming, serving, None, len(ready))
     if ready:
         failing = wanted.revision if trouble and len(mine) < len(ready) else None
         missing = f"{len(mine)} of {wanted.replicas} replicas of the newest revision serve."
@@ -180,6 +188,18 @@ def _on_its_way(reasons: list[Reason], seen: Observed) -> State:
     if first is None:
         return State(StateName.APPLYING, detail="" if seen.pods else "The cluster has made no pods yet.")
     return State(_PROGRESS.get(first.code, StateName.STARTING), first, first.title)
+
+
+def _comes_up(wanted: Wanted, outcome: Outcome, seen: Observed, now: datetime) -> bool:
+    """True while the newest revision is on its way, which is not yet a replica that was lost."""
+    if outcome.revision != wanted.revision:
+        return True
+    mine = [pod for pod in seen.live_pods if _is_of(pod, wanted.revision)]
+    # From its first serving pod on, or from its first pod: later ones may come and go by themselves.
+    served = [pod.ready_since for pod in mine if pod.ready and pod.ready_since is not None]
+    made = [pod.created for pod in mine if pod.created is not None]
+    began = min(served or made, default=None)
+    return not mine or (began is not None and now - began <= ROLLOUT)
 
 
 def _first(reasons: list[Reason]) -> Reason | None:

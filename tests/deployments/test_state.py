@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -124,6 +125,54 @@ def test_a_rollout_on_its_way_keeps_running_and_says_so():
     result = state(pod("a", **READY), pod("b", init=RUNNING, revision=2), revision=2, outcome=new)
     assert (result.state, result.serving_revision, result.failing_revision) == (StateName.RUNNING, 1, None)
     assert result.detail == "Revision 2 is coming up while revision 1 serves."
+
+
+@pytest.mark.parametrize(
+    ("minutes", "expected"), [(1, StateName.RUNNING), (4, StateName.RUNNING), (6, StateName.DEGRADED)]
+)
+def test_more_replicas_are_a_rollout_for_five_minutes_and_then_a_lack(minutes: int, expected: StateName):
+    new = Outcome(OutcomeKind.APPLIED, revision=2)
+    made = NOW - timedelta(minutes=minutes)
+    result = state(replicas=2, revision=2, outcome=new, observed=_aged(made, first_revision=1))
+    assert result.state is expected
+    coming = "Revision 2 is coming up while revision 1 serves."
+    assert (result.detail == coming) is (expected is StateName.RUNNING)
+
+
+def test_a_revision_that_was_not_applied_yet_takes_nothing_from_the_old_one():
+    result = state(pod("a", **READY), replicas=2, revision=2)
+    assert (result.state, result.failing_revision) == (StateName.RUNNING, None)
+    assert result.detail == "Revision 2 is coming up while revision 1 serves."
+
+
+def test_the_second_of_two_replicas_may_take_its_time():
+    result = state(replicas=2, observed=_aged(NOW - timedelta(minutes=2), first_revision=2), revision=2)
+    assert result.state is StateName.RUNNING
+    new = Outcome(OutcomeKind.APPLIED, revision=2)
+    observed = _aged(NOW - timedelta(minutes=2), first_revision=2)
+    assert state(replicas=2, observed=observed, revision=2, outcome=new).detail == (
+        "Revision 2 is coming up: 1 of 2 replicas serve."
+    )
+
+
+def test_a_replica_lost_long_after_the_start_is_degraded_at_once():
+    new = Outcome(OutcomeKind.APPLIED, revision=2)
+    observed = _aged(NOW - timedelta(minutes=90), first_revision=2)
+    assert state(replicas=2, observed=observed, revision=2, outcome=new).state is StateName.DEGRADED
+
+
+def test_a_failing_pod_ends_a_rollout_at_once():
+    new = Outcome(OutcomeKind.APPLIED, revision=2)
+    result = state(pod("a", **READY), pod("b", **CRASHING, revision=2), replicas=2, revision=2, outcome=new)
+    assert (result.state, result.failing_revision) == (StateName.DEGRADED, 2)
+
+
+def _aged(made: datetime, *, first_revision: int) -> Observed:
+    """One pod that serves and one of revision 2 on its way, both made at that time."""
+    both = seen(pod("a", **READY, revision=first_revision), pod("b", init=RUNNING, revision=2))
+    serving, coming = both.pods
+    pods = (replace(serving, created=made, ready_since=made), replace(coming, created=made))
+    return replace(both, pods=pods)
 
 
 def test_a_refused_new_revision_leaves_the_old_one_serving():
