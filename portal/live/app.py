@@ -13,7 +13,7 @@ from portal.live import prompt
 from portal.live.authorize import authorize
 from portal.live.callers import caller_of
 from portal.live.database import in_database
-from portal.live.http import Gone, Receive, Refused, Scope, Send, body_of, query_of, send_json, send_stream
+from portal.live.http import Gone, Receive, Refused, Scope, Send, body_of, event, query_of, send_json, send_stream
 from portal.live.hub import PREFIX, Hub
 from portal.live.logs import LogReader
 from portal.live.permission import hearers
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 DATABASE_AWAY = (DatabaseError, InterfaceError, PoolTimeout)
 PROMPTS_PER_USER = 4
+NOT_YOURS = "Your session has ended, or you may not see this deployment any more."
 PROMPT = re.compile(r"/live/prompt/(\d{1,12})/")
 LOGS = re.compile(r"/live/logs/(\d{1,12})/(follow/)?")
 API_LOGS = re.compile(r"/api/v1/deployments/(\d{1,12})/logs/")
@@ -97,8 +98,10 @@ class LiveApp:
         caller = await in_database(caller_of, scope, csrf=True)
         wish = prompt.wish_of(await body_of(receive, most=prompt.MOST_BODY))
         url, model, token = await in_database(prompt.target_of, caller, int(found.group(1)))
-        with self.prompts.one(caller.user_id):
-            await send_stream(receive, send, prompt.answer(url, model, token, wish))
+        pk = int(found.group(1))
+        with self.prompts.one(caller.user_id), self.hub.watching(caller, pk) as watch:
+            last = event("error", {"message": NOT_YOURS})
+            await send_stream(receive, send, prompt.answer(url, model, token, wish), over=watch.over, last=last)
 
     async def _logs(self, scope: Scope, receive: Receive, send: Send) -> None:
         by_api = API_LOGS.fullmatch(scope["path"])
@@ -107,8 +110,14 @@ class LiveApp:
         assert found is not None
         caller = await in_database(caller_of, scope, token_allowed=by_api is not None)
         follow = bool(by_page and by_page.group(2))
+        pk = int(found.group(1))
         with self.pages.one(caller.user_id):
-            await self.reader.serve(scope, receive, send, caller, int(found.group(1)), follow=follow)
+            if not follow:
+                await self.reader.serve(scope, receive, send, caller, pk)
+                return
+            with self.hub.watching(caller, pk) as watch:
+                last = event("end", f"— {NOT_YOURS} —")
+                await self.reader.follow(scope, receive, send, caller, pk, over=watch.over, last=last)
 
 
 def _seconds(milliseconds: str) -> float:

@@ -86,18 +86,32 @@ def event(name: str, data: Any) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
 
 
-async def send_stream(receive: Receive, send: Send, parts: AsyncIterator[bytes]) -> None:
-    """Server-sent events until they end or the page is closed; a comment now and then keeps proxies awake."""
+async def send_stream(
+    receive: Receive,
+    send: Send,
+    parts: AsyncIterator[bytes],
+    *,
+    over: asyncio.Event | None = None,
+    last: bytes = b"",
+) -> None:
+    """Server-sent events until they end or the page is closed; a comment now and then keeps proxies awake.
+
+    Once `over` is set nothing more of `parts` is sent: `last` is the end.
+    """
     headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *SAFE_HEADERS]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     async with until_gone(receive) as gone:
         upcoming = asyncio.ensure_future(anext(parts, None))
+        called_off = asyncio.ensure_future((over or asyncio.Event()).wait())
         try:
             while True:
-                waited: set[asyncio.Future[Any]] = {upcoming, gone}
+                waited: set[asyncio.Future[Any]] = {upcoming, gone, called_off}
                 await asyncio.wait(waited, timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 if gone.done():
                     return
+                if called_off.done():
+                    await send({"type": "http.response.body", "body": last, "more_body": True})
+                    break
                 if not upcoming.done():
                     await send({"type": "http.response.body", "body": b": \n\n", "more_body": True})
                     continue
@@ -108,7 +122,8 @@ async def send_stream(receive: Receive, send: Send, parts: AsyncIterator[bytes])
                 upcoming = asyncio.ensure_future(anext(parts, None))
         finally:
             upcoming.cancel()
-            await asyncio.gather(upcoming, return_exceptions=True)
+            called_off.cancel()
+            await asyncio.gather(upcoming, called_off, return_exceptions=True)
             close = getattr(parts, "aclose", None)
             if close is not None:
                 await close()

@@ -9,7 +9,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -20,7 +21,7 @@ from deployments.services.states import CHANNEL
 from portal.live.callers import Caller
 from portal.live.database import in_database
 from portal.live.http import event
-from portal.live.permission import ended, hearers
+from portal.live.permission import ended, hearers, lost
 
 logger = logging.getLogger(__name__)
 
@@ -86,11 +87,21 @@ class Stream:
                 yield event("cluster", {**freshness, "now": now_ms()})
 
 
+class Watch:
+    """One open stream about one deployment: a log that is followed, or a prompt. `over` when its caller must go."""
+
+    def __init__(self, caller: Caller, deployment: int) -> None:
+        self.caller = caller
+        self.deployment = deployment
+        self.over = asyncio.Event()
+
+
 class Hub:
     """The open streams of this process and the tasks that feed them; started by the first stream."""
 
     def __init__(self) -> None:
         self.streams: set[Stream] = set()
+        self.watches: set[Watch] = set()
         self._pending: set[int] = set()
         # What was heard lately, so that a page hears what changed between its making and its stream.
         self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
@@ -104,9 +115,7 @@ class Hub:
 
         Returns it with the deployments that may have changed since, not yet filtered by permission.
         """
-        if not self._tasks:
-            loops = (self._listen(), self._deliver(), self._recheck(), self._tell_cluster())
-            self._tasks = [asyncio.ensure_future(loop) for loop in loops]
+        self._start()
         since = made_at - MARGIN_SECONDS
         forgotten = len(self._recent) == RECENT and self._recent[0][0] > since
         lost = self._listening_since is None or self._listening_since > since or forgotten
@@ -117,6 +126,22 @@ class Hub:
     def close(self, stream: Stream) -> None:
         """Forget a stream."""
         self.streams.discard(stream)
+
+    @contextmanager
+    def watching(self, caller: Caller, deployment: int) -> Iterator[Watch]:
+        """Keep a stream about one deployment among those whose session and permission are looked at again."""
+        self._start()
+        watch = Watch(caller, deployment)
+        self.watches.add(watch)
+        try:
+            yield watch
+        finally:
+            self.watches.discard(watch)
+
+    def _start(self) -> None:
+        if not self._tasks:
+            loops = (self._listen(), self._deliver(), self._recheck(), self._tell_cluster())
+            self._tasks = [asyncio.ensure_future(loop) for loop in loops]
 
     async def stop(self) -> None:
         """End the tasks; open pages connect again elsewhere."""
@@ -175,15 +200,21 @@ class Hub:
             await self.recheck()
 
     async def recheck(self) -> None:
-        """End the streams of sessions that are over."""
+        """End the streams of sessions that are over, and those about what their caller may not see any more."""
+        callers = {stream.caller for stream in self.streams} | {watch.caller for watch in self.watches}
+        if not callers:
+            return
         try:
-            gone = await in_database(ended, {stream.caller for stream in self.streams})
+            gone, barred = await in_database(_over, callers, {(each.caller, each.deployment) for each in self.watches})
         except Exception as error:  # noqa: BLE001 - asked again in half a minute; deliveries check for themselves
             logger.warning("sessions of open pages not checked: %s", error)
             return
         for stream in self.streams:
             if stream.caller in gone:
                 stream.end()
+        for watch in self.watches:
+            if watch.caller in gone or (watch.caller, watch.deployment) in barred:
+                watch.over.set()
 
     async def _tell_cluster(self) -> None:
         while True:
@@ -201,6 +232,10 @@ class Hub:
 def now_ms() -> int:
     """This machine's clock, for pages whose own is wrong."""
     return int(time.time() * 1000)
+
+
+def _over(callers: set[Caller], claims: set[tuple[Caller, int]]) -> tuple[set[Caller], set[tuple[Caller, int]]]:
+    return ended(callers), lost(claims)
 
 
 def _freshness() -> dict[str, Any]:

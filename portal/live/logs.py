@@ -67,14 +67,27 @@ class LogReader:
     def __init__(self, source: Source | None = None) -> None:
         self._source = source
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send, caller: Caller, pk: int, *, follow: bool) -> None:
-        """Answer one request; a caller who may not see the deployment gets 404."""
+    async def follow(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        caller: Caller,
+        pk: int,
+        *,
+        over: asyncio.Event,
+        last: bytes,
+    ) -> None:
+        """Send lines as they are written, until the log ends or the caller's right to read it (`over`)."""
+        query = query_of(scope)
+        place = await in_database(place_of, caller, pk, query.get("pod", ""), query.get("container", ""))
+        await send_stream(receive, send, self._following(place), over=over, last=last)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, caller: Caller, pk: int) -> None:
+        """Send the end of a log; a caller who may not see the deployment gets 404."""
         query = query_of(scope)
         place = await in_database(place_of, caller, pk, query.get("pod", ""), query.get("container", ""))
         previous = query.get("previous") == "1"
-        if follow:
-            await send_stream(receive, send, self._following(place))
-            return
         lines = _lines(query.get("tail", ""))
         try:
             text = await self.source.tail(place.namespace, place.pod, place.container, previous=previous, lines=lines)

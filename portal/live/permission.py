@@ -52,6 +52,13 @@ def ended(callers: Iterable[Caller]) -> set[Caller]:
     return {caller for caller in known if not _good(caller, users, sessions, live_tokens)}
 
 
+def lost(claims: Iterable[tuple[Caller, int]]) -> set[tuple[Caller, int]]:
+    """Of callers with the deployment that each looks at, those who may not see it any more. Two queries at most."""
+    known = set(claims)
+    heard = hearers({pk for _, pk in known}, {caller.user_id for caller, _ in known})
+    return {(caller, pk) for caller, pk in known if pk not in heard.get(caller.user_id, set())}
+
+
 def _good(caller: Caller, users: dict[int, User], sessions: dict[str, Session], live_tokens: set[int]) -> bool:
     user = users.get(caller.user_id)
     if user is None:

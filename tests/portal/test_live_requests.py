@@ -9,11 +9,12 @@ from typing import Any
 
 import orjson
 import pytest
+from django.db import connection
 from django.test import Client
 
 from deployments.kube.errors import ClusterError, ErrorClass
 from deployments.kube.observe import ContainerView
-from deployments.models import Deployment, Team, User
+from deployments.models import Deployment, Membership, Team, User
 from deployments.services import invoke, tokens
 from portal.live.app import LiveApp
 from portal.live.logs import LogReader
@@ -356,6 +357,66 @@ def test_a_log_is_followed_to_its_end(chat: Deployment, people: dict[str, User])
 
     headers = cookies_of(browser(people["alice"]))
     assert asyncio.run(run()) == [("lines", "line 0\nline 1\nline 2"), ("end", "— the log ended —")]
+
+
+class Endless(Written):
+    """A log that is never finished."""
+
+    async def follow(self, namespace: str, pod: str, container: str, *, lines: int) -> AsyncIterator[str]:
+        for number in range(10**9):
+            yield f"line {number}"
+            await asyncio.sleep(0.02)
+
+
+def in_thread(change: Any) -> Any:
+    def run() -> None:
+        try:
+            change()
+        finally:
+            connection.close()
+
+    return asyncio.to_thread(run)
+
+
+@pytest.mark.parametrize("what", ["logs", "prompt"])
+@pytest.mark.parametrize("ending", ["removed", "logout"])
+def test_a_stream_ends_with_the_right_to_it(
+    chat: Deployment, people: dict[str, User], settings: Any, what: str, ending: str
+) -> None:
+    async def run() -> list[tuple[str, Any]]:
+        app = reading(Endless())
+        async with Gateway("200 OK", sse(CHUNKS[1:2] * 2000), pause=0.02) as url:
+            settings.GATEWAY_URL = url
+            if what == "logs":
+                stream = call(app, f"/live/logs/{chat.pk}/follow/", headers=headers)
+            else:
+                stream = call(app, f"/live/prompt/{chat.pk}/", method="POST", headers=headers, body=orjson.dumps(WISH))
+            assert (await stream.start())[0] == 200
+            await stream.event()
+            await app.hub.recheck()
+            assert len(app.hub.watches) == 1
+            assert not any(watch.over.is_set() for watch in app.hub.watches)
+            await in_thread(end)
+            await app.hub.recheck()
+            found = []
+            while (event := await stream.event())[0]:
+                found.append(event)
+            await asyncio.wait_for(stream.task, 5)
+            await app.hub.stop()
+        assert not app.hub.watches
+        return found
+
+    def end() -> None:
+        if ending == "removed":
+            Membership.objects.filter(user=people["alice"]).delete()
+        else:
+            client.logout()
+
+    client = browser(people["alice"])
+    headers = with_csrf(client)
+    name, said = asyncio.run(run())[-1]
+    assert name == ("end" if what == "logs" else "error")
+    assert "may not see this deployment any more" in str(said)
 
 
 def test_programs_read_logs_with_a_token_below_api_alone(chat: Deployment, people: dict[str, User]) -> None:

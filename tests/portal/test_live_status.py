@@ -17,7 +17,7 @@ from portal.live.app import LiveApp
 from portal.live.callers import Caller
 from portal.live.http import Refused
 from portal.live.hub import now_ms
-from portal.live.permission import ended, hearers
+from portal.live.permission import ended, hearers, lost
 from portal.live.places import Places
 from tests.deployments import factories as make
 from tests.portal.asgi import call, cookies_of
@@ -188,6 +188,16 @@ def test_all_sessions_are_checked_with_as_many_queries_as_one(people: dict[str, 
     with CaptureQueriesContext(connection) as queries:
         assert ended(callers) == set()
     assert len(queries) <= 3
+
+
+def test_who_has_lost_a_deployment_is_asked_for_all_together(chat: Deployment, people: dict[str, User]) -> None:
+    callers = {name: Caller(make.principal(user)) for name, user in people.items()}
+
+    with CaptureQueriesContext(connection) as queries:
+        found = lost((caller, chat.pk) for caller in callers.values())
+
+    assert len(queries) == 2
+    assert found == {(callers["bob"], chat.pk)}
 
 
 def test_a_person_has_so_many_live_pages_and_gets_places_back() -> None:
