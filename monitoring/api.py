@@ -14,7 +14,7 @@ from deployments.services.principals import principal_of
 
 from . import pages
 from .panels import BY_ID, PANELS, Scope
-from .prometheus import Range, prometheus
+from .prometheus import prometheus
 from .readings import read_health, read_panel
 
 
@@ -33,7 +33,7 @@ class DeploymentMetrics(APIView):
         deployment = get_object_or_404(visible, pk=pk)
         named = set(request.query_params.getlist("panel"))
         wanted = [panel for panel in PANELS if not named or panel.id in named]
-        over = Range.last(pages.RANGES[pages.chosen_range(request.query_params.get("range"))][1])
+        over = pages.span(pages.chosen_range(request.query_params.get("range")))
         scope = Scope.deployment(deployment.pk, deployment.team.namespace)
         state = read_health(prometheus(), scope)
         readings = [read_panel(prometheus(), panel, scope, over, state) for panel in wanted]

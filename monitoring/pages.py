@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from .charts import COLOURS, digits, figure, line_name, scale_for, show
+from .charts import COLOURS, Mark, digits, figure, line_name, scale_for, show
 from .panels import PANELS, Panel, Scope
 from .prometheus import Prometheus, Range
 from .readings import Display, Reading, read_health, read_panel
@@ -17,6 +18,7 @@ RANGES: dict[str, tuple[str, int]] = {
     "1h": ("1 hour", 3600),
     "6h": ("6 hours", 6 * 3600),
     "24h": ("24 hours", 24 * 3600),
+    "7d": ("7 days", 7 * 24 * 3600),
 }
 DEFAULT_RANGE = "15m"
 
@@ -37,27 +39,38 @@ class Card:
     def drawn(self) -> bool:
         return self.reading.display is Display.DRAWN
 
+    @property
+    def line(self) -> str:
+        """The name of the line whose value stands in the title, where the title does not say it already."""
+        return "" if self.panel.headline == self.panel.title.lower() else self.panel.headline
+
+
+def span(range_name: str) -> Range:
+    """The steps of a named range that ends now."""
+    return Range.last(RANGES[range_name][1])
+
 
 def chosen_range(value: str | None) -> str:
     """The range a URL names; anything else is the default."""
     return value if value in RANGES else DEFAULT_RANGE
 
 
-def cards(door: Prometheus, scope: Scope, range_name: str, panels: tuple[Panel, ...] = PANELS) -> list[Card]:
+def cards(
+    door: Prometheus, scope: Scope, over: Range, panels: tuple[Panel, ...] = PANELS, marks: Sequence[Mark] = ()
+) -> list[Card]:
     """Read `panels`, one query each and one for the targets' health."""
-    over = Range.last(RANGES[range_name][1])
     state = read_health(door, scope)
-    return [card(read_panel(door, panel, scope, over, state)) for panel in panels]
+    return [card(read_panel(door, panel, scope, over, state), marks) for panel in panels]
 
 
-def card(reading: Reading) -> Card:
+def card(reading: Reading, marks: Sequence[Mark] = ()) -> Card:
     value, unit = show(reading.headline, reading.panel.unit)
     return Card(
         panel=reading.panel,
         reading=reading,
         value=value,
         unit=unit,
-        figure=orjson.dumps(figure(reading)).decode() if reading.display is Display.DRAWN else "",
+        figure=orjson.dumps(figure(reading, marks)).decode() if reading.display is Display.DRAWN else "",
         legend=[(line_name(line), COLOURS[i % len(COLOURS)]) for i, line in enumerate(reading.series)],
         table=[_row(line, reading.panel.unit) for line in reading.series],
     )

@@ -30,7 +30,7 @@ SENTENCES = {
     Display.NO_TRAFFIC: "No traffic in this time.",
     Display.NOT_SCRAPED: "Not scraped: Prometheus knows no target of this deployment. It appears a few seconds after "
     "the first pod has an address.",
-    Display.DOWN: "Prometheus reaches none of the pods, so there is nothing to draw.",
+    Display.DOWN: "No figures: none of its pods answers Prometheus.",
     Display.COLLECTING: "Collecting: first values in about {seconds} s.",
     Display.UNKNOWN_METRIC: "This vLLM does not export this figure.",
     Display.NO_GPU_METRICS: "The DCGM exporter says nothing about the GPUs of these pods.",

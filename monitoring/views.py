@@ -16,11 +16,12 @@ from portal.lib.broker import away_since
 from portal.lib.htmx import PortalRequest, signed_in
 
 from . import pages
-from .charts import show, sparkline
+from .charts import Mark, show, sparkline
 from .panels import BY_ID, DEPLOYMENT_LABEL, OVERVIEW_IDS, PANELS, Scope, columns
 from .prometheus import PrometheusUnreachableError, QueryRefusedError, Range, prometheus
 from .readings import read_health, read_panel
 
+MOST_MARKS = 10  # revisions marked in one chart
 MOST_COLUMNS = 100  # deployments whose figures one request may ask for
 
 
@@ -30,6 +31,13 @@ def _deployment(request: PortalRequest, pk: int) -> Deployment:
 
 def _scope(deployment: Deployment) -> Scope:
     return Scope.deployment(deployment.pk, deployment.team.namespace)
+
+
+def _applied(deployment: Deployment, over: Range) -> list[Mark]:
+    """When which revision went to the cluster, within a range: what a change of the figures may come from."""
+    since, until = datetime.fromtimestamp(over.start, UTC), datetime.fromtimestamp(over.end, UTC)
+    events = deployment.events.filter(kind="applied", created_at__range=(since, until)).order_by("-pk")[:MOST_MARKS]
+    return [Mark(int(event.created_at.timestamp()), f"rev {event.data.get('revision', '?')}") for event in events]
 
 
 def _fleet_scope(request: PortalRequest) -> Scope:
@@ -57,7 +65,8 @@ def deployment_charts(request: PortalRequest, pk: int) -> HttpResponse:
     chosen = pages.chosen_range(request.GET.get("range"))
     every = request.GET.get("set") == "all"
     panels = PANELS if every else tuple(BY_ID[panel] for panel in OVERVIEW_IDS)
-    found = pages.cards(prometheus(), _scope(deployment), chosen, panels)
+    over = pages.span(chosen)
+    found = pages.cards(prometheus(), _scope(deployment), over, panels, _applied(deployment, over))
     context = {
         "cards": found,
         "range": chosen,
@@ -75,7 +84,7 @@ def panel_csv(request: PortalRequest, pk: int, panel: str) -> HttpResponse:
     if panel not in BY_ID:
         raise Http404
     deployment = _deployment(request, pk)
-    over = Range.last(pages.RANGES[pages.chosen_range(request.GET.get("range"))][1])
+    over = pages.span(pages.chosen_range(request.GET.get("range")))
     scope = _scope(deployment)
     reading = read_panel(prometheus(), BY_ID[panel], scope, over, read_health(prometheus(), scope))
     response = HttpResponse(content_type="text/csv; charset=utf-8")
@@ -105,7 +114,7 @@ def fleet_charts(request: PortalRequest) -> HttpResponse:
     few = request.GET.get("set") == "overview"
     panels = (BY_ID["throughput"], BY_ID["failures"]) if few else PANELS
     context = {
-        "cards": pages.cards(prometheus(), _fleet_scope(request), chosen, panels),
+        "cards": pages.cards(prometheus(), _fleet_scope(request), pages.span(chosen), panels),
         "range": chosen,
         "every": not few,
     }
@@ -132,7 +141,8 @@ def _columns(scope: Scope, rows: dict[str, dict[str, object]]) -> list[dict[str,
             for line in door.instant(queries[name], ttl=10):
                 if row := rows.get(line.labels.get(DEPLOYMENT_LABEL, "")):
                     row[name], row[f"{name}_unit"] = show(line.last, unit)
-                    row[f"{name}_value"] = line.last
+                    if name == "kv":  # a little of the bar shows as soon as anything is in the cache
+                        row["kv_bar"] = f"{max(line.last or 0, 0.03 if line.last else 0):.3f}"
         for line in door.range(queries["ttft"], over):
             if row := rows.get(line.labels.get(DEPLOYMENT_LABEL, "")):
                 row["spark"] = sparkline(line, over.start, over.end, over.step)

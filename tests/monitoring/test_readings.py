@@ -9,7 +9,7 @@ import pytest
 from plotly import graph_objects
 from plotly.offline import get_plotlyjs_version
 
-from monitoring.charts import digits, figure, show, sparkline
+from monitoring.charts import Mark, digits, figure, show, sparkline
 from monitoring.panels import BY_ID, Scope
 from monitoring.prometheus import PrometheusUnreachableError, Range, Series
 from monitoring.readings import Display, Health, Reading, read_health, read_panel
@@ -154,3 +154,30 @@ def test_the_vendored_script_is_the_version_that_plotly_for_python_carries() -> 
     script = Path(__file__).parent.parent.parent / "static" / "vendor" / "plotly" / "plotly-basic.min.js"
 
     assert f"plotly.js (basic - minified) v{get_plotlyjs_version()}" in script.read_text()[:300]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.0, "0"), (0.04, "<0.1"), (0.66, "0.7"), (9.94, "9.9"), (37.6, "38"), (1267.4, "1,267")]
+)
+def test_shares_and_rates_are_told_coarsely(value: float, shown: str) -> None:
+    assert show(value, "tok/s")[0] == shown
+
+
+def test_a_revision_is_marked_where_it_was_applied() -> None:
+    drawn = figure(read("ttft", [line([0.1] * 61)]), [Mark(1200, "rev 2")])
+
+    assert [shape["x0"] for shape in drawn["layout"]["shapes"]] == [1_200_000]
+    assert drawn["layout"]["annotations"][0]["text"] == "rev 2"
+
+
+def test_a_quiet_chart_shows_its_limit_rather_than_an_invented_scale() -> None:
+    drawn = figure(read("failures", [line([0.0] * 61, name="5xx")]))
+
+    assert drawn["layout"]["yaxis"]["range"] == pytest.approx([0, 6])
+
+
+def test_one_spike_does_not_flatten_a_sparkline() -> None:
+    points = sparkline(line([100.0] + [1.0] * 20), 1000, 1600, 10)
+
+    lowest = {float(pair.split(",")[1]) for pair in points.split()[1:]}
+    assert max(lowest) < 19  # of 24: a quarter of the height at least
