@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 from django.views import defaults
@@ -31,14 +34,36 @@ def alive(request: HttpRequest) -> HttpResponse:
 @require_safe
 @never_cache
 def ready(request: HttpRequest) -> HttpResponse:
-    """The process can do its work: the database answers. Others (Redis, Prometheus, the cluster) may be away."""
+    """The process can do its work: the database answers and has the tables that this code wants.
+
+    Others (Redis, Prometheus, the cluster) may be away.
+    """
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
+        current = _is_migrated()
     except (DatabaseError, InterfaceError, PoolTimeout) as error:
         logger.warning("not ready: %s", error)
         return JsonResponse({"status": "unavailable", "database": "unreachable"}, status=503)
+    if not current:
+        logger.warning("not ready: the database waits for manage.py migrate")
+        return JsonResponse({"status": "unavailable", "database": "not migrated"}, status=503)
     return JsonResponse({"status": "ok", "database": "ok"})
+
+
+PROBES: dict[str, Callable[[HttpRequest], HttpResponse]] = {"/healthz": alive, "/readyz": ready}
+
+_migrated = threading.Event()
+
+
+def _is_migrated() -> bool:
+    """Tell whether every migration of this code is applied. Once they are they stay so: then nobody asks again."""
+    if not _migrated.is_set():
+        executor = MigrationExecutor(connection)
+        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+            return False
+        _migrated.set()
+    return True
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -6,16 +6,18 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import sync_and_async_middleware
 
+from portal import health
+
 HEADER = "X-Request-Id"
 
 
-class RequestIdMiddleware:
-    """Give every request an id that answers, events and log lines carry."""
+class Middleware:
+    """What middleware for both kinds of server shares."""
 
     sync_capable = True
     async_capable = True
@@ -25,6 +27,20 @@ class RequestIdMiddleware:
         self.is_async = iscoroutinefunction(get_response)
         if self.is_async:
             markcoroutinefunction(cast(Any, self))
+
+
+class PlainAddressMiddleware(Middleware):
+    """Refuse NUL in addresses: no page means one, and PostgreSQL takes none in any filter."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponse | Awaitable[HttpResponse]:
+        if "\0" in request.path or "%00" in request.META.get("QUERY_STRING", ""):
+            raise BadRequest("The address holds a NUL character.")
+        answer: HttpResponse | Awaitable[HttpResponse] = self.get_response(request)
+        return answer
+
+
+class RequestIdMiddleware(Middleware):
+    """Give every request an id that answers, events and log lines carry."""
 
     def __call__(self, request: HttpRequest) -> HttpResponse | Awaitable[HttpResponse]:
         # Our own value, never the caller's: it ends in the audit log.
@@ -64,3 +80,23 @@ def no_nul_middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[H
         return response
 
     return answer_async if iscoroutinefunction(get_response) else answer
+
+
+class HealthMiddleware:
+    """Answer probes before anybody looks at the host: they come by a pod's address, which no host name is."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(cast(Any, self))
+
+    def __call__(self, request: HttpRequest) -> HttpResponse | Awaitable[HttpResponse]:
+        view = health.PROBES.get(request.path)
+        if self.is_async:
+            return self.get_response(request) if view is None else sync_to_async(view)(request)
+        response: HttpResponse = (view or self.get_response)(request)
+        return response

@@ -16,11 +16,11 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 
 def env(name: str, default: str = "") -> str:
-    """Return a setting, or the content of the file that NAME_FILE names (for mounted secrets)."""
+    """Return a setting, or the content of the file that NAME_FILE names (for mounted secrets). Empty means not set."""
     file = os.environ.get(f"{name}_FILE")
     if file:
-        return Path(file).read_text(encoding="utf-8").strip()
-    return os.environ.get(name, default)
+        return Path(file).read_text(encoding="utf-8").strip() or default
+    return os.environ.get(name) or default
 
 
 def env_bool(name: str, default: bool = False) -> bool:
@@ -36,8 +36,17 @@ DEBUG = env_bool("SLIPWAY_DEBUG")
 SECRET_KEY = env("SLIPWAY_SECRET_KEY") or os.urandom(32).hex()
 ALLOWED_HOSTS = env_list("SLIPWAY_ALLOWED_HOSTS", "127.0.0.1,localhost")
 SLIPWAY_URL = env("SLIPWAY_URL", "http://127.0.0.1:8000")
-CSRF_TRUSTED_ORIGINS = env_list("SLIPWAY_CSRF_TRUSTED_ORIGINS")
+# Behind a proxy that ends TLS a page's origin is not the one that Django sees: the address people use counts.
+CSRF_TRUSTED_ORIGINS = [
+    "{0.scheme}://{0.netloc}".format(urlsplit(SLIPWAY_URL)),
+    *env_list("SLIPWAY_CSRF_TRUSTED_ORIGINS"),
+]
 SECURE_COOKIES = SLIPWAY_URL.startswith("https://")
+# Only where every request comes through a proxy that overwrites these headers: else callers could write them.
+TRUST_PROXY = env_bool("SLIPWAY_TRUST_PROXY")
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUST_PROXY else None
+# The address that limits of failed logins count: what the proxy appended to X-Forwarded-For.
+ALLAUTH_TRUSTED_PROXY_COUNT = 1 if TRUST_PROXY else 0
 
 # What Slipway talks to.
 PROMETHEUS_URL = env("PROMETHEUS_URL", "http://127.0.0.1:9090")
@@ -52,6 +61,12 @@ SLIPWAY_INSTALL_ID = env("SLIPWAY_INSTALL_ID", "slipway")
 # Pages say that the cluster is played by this machine.
 SLIPWAY_SANDBOX = env_bool("SLIPWAY_SANDBOX")
 PROMETHEUS_SCRAPE_INTERVAL = int(env("PROMETHEUS_SCRAPE_INTERVAL", "15"))
+
+# Where Slipway's neighbours stand on the cluster: deployments.services.platform puts these into what it builds.
+GATEWAY_REF = env("GATEWAY_REF", "kserve/kserve-ingress-gateway")
+MONITORING_NAMESPACE = env("MONITORING_NAMESPACE", "monitoring")
+SLIPWAY_NAMESPACE = env("SLIPWAY_NAMESPACE", "slipway-system")
+CLUSTER_CIDRS = env_list("CLUSTER_CIDRS", "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16")
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -82,6 +97,9 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
     "portal.middleware.RequestIdMiddleware",
+    # Before anything that looks at the host or the session: probes name neither.
+    "portal.middleware.HealthMiddleware",
+    "portal.middleware.PlainAddressMiddleware",
     "portal.middleware.no_nul_middleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -286,5 +304,11 @@ LOGGING = {
     },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env("SLIPWAY_LOG_LEVEL", "INFO")},
-    "loggers": {"django.request": {"level": "ERROR"}, "httpx": {"level": "WARNING"}},
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        "httpx": {"level": "WARNING"},
+        # Two lines per message, mostly of sweeps, would bury what workers have to say.
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.app.trace": {"level": "WARNING"},
+    },
 }

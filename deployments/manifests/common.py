@@ -57,7 +57,7 @@ class Platform:
     cluster_cidrs: tuple[str, ...] = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
     storage_container: str = "slipway-hf"
     initializer_image: str = ""
-    scrape_interval_seconds: int = 5
+    scrape_interval_seconds: int = 15
 
 
 @dataclass(frozen=True)

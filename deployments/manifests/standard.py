@@ -334,7 +334,8 @@ def _http_route(wish: Wish) -> Object:
 
 def _network_policy(wish: Wish) -> Object:
     platform = wish.platform
-    sources = (platform.gateway_namespace, platform.monitoring_namespace, platform.portal_namespace)
+    # Prompts and probes of Slipway itself come through the gateway too.
+    sources = (platform.gateway_namespace, platform.monitoring_namespace)
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

@@ -24,6 +24,7 @@ from deployments.manifests import Wish as Rendered
 from deployments.models import Approval, Deployment, QuotaHold, Revision, Team, Wanted
 from deployments.reconciler.plan import Block, Desired, Wish
 from deployments.services import holds
+from deployments.services.platform import platform
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def signed_objects(row: Deployment, revision: Revision) -> list[dict[str, Any]]:
         revision=revision.number,
         spec=specs.DeploymentSpec.model_validate(revision.spec),
         resolution=Resolution.from_json(revision.resolution),
+        platform=platform(),
     )
     return [build_service_account(rendered), *revision.objects_json]
 
@@ -82,7 +84,11 @@ def signed_objects(row: Deployment, revision: Revision) -> list[dict[str, Any]]:
 def desired_of_team(team: Team) -> Desired:
     """A team's namespace, its guards, and a ResourceQuota that follows its grants."""
     wish = TeamWish(
-        install_id=settings.SLIPWAY_INSTALL_ID, team=team.slug, namespace=team.namespace, gpus=_gpus_by_resource(team)
+        install_id=settings.SLIPWAY_INSTALL_ID,
+        team=team.slug,
+        namespace=team.namespace,
+        gpus=_gpus_by_resource(team),
+        platform=platform(),
     )
     # The worker may do nothing in the namespace before it has bound its role there.
     first = {"Namespace": 0, "RoleBinding": 1}

@@ -23,6 +23,7 @@ from deployments.preflight import Facts
 from deployments.services import approvals, events, facts, holds, model_checks, states
 from deployments.services.errors import ConflictError, MissingError, NotAllowedError, RefusedError, StaleError
 from deployments.services.holds import Usage
+from deployments.services.platform import platform
 from deployments.services.teams import SLUG
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
@@ -225,6 +226,7 @@ def _add_revision(
         revision=number,
         spec=spec,
         resolution=resolution,
+        platform=platform(),
     )
     objects = standard.build(wish)
     revision = Revision.objects.create(

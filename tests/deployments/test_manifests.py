@@ -249,7 +249,7 @@ def test_pods_are_reached_by_gateway_and_scrapers_only_and_reach_no_cluster_rang
         source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
         for source in policy["ingress"][0]["from"]
     ]
-    assert names == ["kserve", "monitoring", "slipway-system"]
+    assert names == ["kserve", "monitoring"]
     closed = policy["egress"][0]["to"][0]["ipBlock"]["except"]
     assert {"169.254.0.0/16", "10.0.0.0/8"} <= set(closed)
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
-from django.test import Client
+from django.db.migrations.recorder import MigrationRecorder
+from django.test import AsyncClient, Client
 
+from deployments import migrations
 from deployments.models import User
+from portal import health
 from portal.asgi import application
 from tests.deployments import factories as make
+
+LAST_MIGRATION = sorted(path.stem for path in (Path(migrations.__file__).parent).glob("0*.py"))[-1]
 
 
 @pytest.fixture
@@ -39,6 +46,42 @@ def test_not_ready_when_it_does_not(db: None, monkeypatch: pytest.MonkeyPatch) -
         answer = Client().get("/readyz")
 
     assert answer.status_code == 503
+
+
+def test_not_ready_before_the_database_is_migrated(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_migrated", threading.Event())
+    recorder = MigrationRecorder(connection)
+    recorder.record_unapplied("deployments", LAST_MIGRATION)
+
+    before = Client().get("/readyz")
+    recorder.record_applied("deployments", LAST_MIGRATION)
+    after = Client().get("/readyz")
+
+    assert (before.status_code, before.json()["database"]) == (503, "not migrated")
+    assert after.status_code == 200
+
+
+def test_migrations_are_looked_at_only_until_they_are_applied(db: None, django_assert_num_queries: Any) -> None:
+    Client().get("/readyz")
+
+    with django_assert_num_queries(1):
+        assert Client().get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_probes_need_no_host_name(db: None, settings: Any, path: str) -> None:
+    settings.ALLOWED_HOSTS = ["slipway.example.com"]
+
+    assert Client().get(path, headers={"host": "10.1.2.3:8000"}).status_code == 200
+    assert Client().get("/accounts/login/", headers={"host": "10.1.2.3:8000"}).status_code == 400
+
+
+def test_probes_need_no_host_name_in_an_event_loop_either(settings: Any) -> None:
+    settings.ALLOWED_HOSTS = ["slipway.example.com"]
+
+    answer = asyncio.run(AsyncClient().get("/healthz", headers={"host": "10.1.2.3:8000"}))
+
+    assert (answer.status_code, answer.content) == (200, b"ok\n")
 
 
 @pytest.mark.parametrize(

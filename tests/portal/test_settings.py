@@ -38,3 +38,38 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
 
     assert done.stdout.strip() == "from-a-file", done.stderr
+
+
+def settings_with(expression: str, **environment: str) -> str:
+    """What an expression over the settings `s` gives with these variables alone."""
+    code = f"import portal.settings as s; print(({expression}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_an_empty_value_is_none() -> None:
+    given = {"GATEWAY_URL": "http://gateway", "GATEWAY_PUBLIC_URL": "", "SLIPWAY_DEBUG": ""}
+
+    assert settings_with("s.GATEWAY_PUBLIC_URL, s.DEBUG", **given) == "('http://gateway', False)"
+
+
+def test_forms_of_the_address_people_use_are_trusted() -> None:
+    given = {"SLIPWAY_URL": "https://slipway.example.com/", "SLIPWAY_CSRF_TRUSTED_ORIGINS": "https://other.example.com"}
+
+    assert settings_with("s.CSRF_TRUSTED_ORIGINS", **given) == str(
+        ["https://slipway.example.com", "https://other.example.com"]
+    )
+
+
+def test_a_proxys_headers_are_believed_only_where_that_is_set() -> None:
+    asked = "s.SECURE_PROXY_SSL_HEADER, s.ALLAUTH_TRUSTED_PROXY_COUNT"
+
+    assert settings_with(asked) == "(None, 0)"
+    assert settings_with(asked, SLIPWAY_TRUST_PROXY="1") == "(('HTTP_X_FORWARDED_PROTO', 'https'), 1)"
