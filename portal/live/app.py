@@ -10,11 +10,12 @@ from django.db import DatabaseError, InterfaceError
 from psycopg_pool import PoolTimeout
 
 from portal.live import prompt
-from portal.live.authorize import authorize
+from portal.live.authorize import PREFIX, authorize, authorize_request
 from portal.live.callers import caller_of
 from portal.live.database import in_database
 from portal.live.http import Gone, Receive, Refused, Scope, Send, body_of, event, query_of, send_json, send_stream
-from portal.live.hub import PREFIX, Hub
+from portal.live.hub import PREFIX as DEPLOYMENT
+from portal.live.hub import Hub
 from portal.live.logs import LogReader
 from portal.live.permission import hearers
 from portal.live.places import Places
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 DATABASE_AWAY = (DatabaseError, InterfaceError, PoolTimeout)
 PROMPTS_PER_USER = 4
+QUESTIONS = 500
 NOT_YOURS = "Your session has ended, or you may not see this deployment any more."
 PROMPT = re.compile(r"/live/prompt/(\d{1,12})/")
 LOGS = re.compile(r"/live/logs/(\d{1,12})/(follow/)?")
@@ -38,6 +40,7 @@ class LiveApp:
         self.hub = Hub()
         self.pages = Places()
         self.prompts = Places(per_user=PROMPTS_PER_USER, per_process=200)
+        self.questions = Places(per_user=QUESTIONS, per_process=QUESTIONS)
         self.reader = LogReader()
 
     @staticmethod
@@ -72,13 +75,25 @@ class LiveApp:
         path, method = scope["path"], scope["method"]
         if path == "/live/status/":
             return _only(method, {"GET"}, self._status)
-        if path == "/live/authorize/":
-            return _only(method, {"POST"}, authorize)
+        if path == PREFIX and method == "POST":
+            return self._held(authorize)
+        if path.startswith(PREFIX):
+            # Any method: it is the caller's.
+            return self._held(authorize_request)
         if PROMPT.fullmatch(path):
             return _only(method, {"POST"}, self._prompt)
         if LOGS.fullmatch(path) or API_LOGS.fullmatch(path):
             return _only(method, {"GET"}, self._logs)
         raise Refused(404, "not_found", "There is nothing here.")
+
+    def _held(self, handler: Handler) -> Handler:
+        """Nobody has signed in yet here: so many questions at a time, whoever asks."""
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            with self.questions.one(0):
+                await handler(scope, receive, send)
+
+        return answer
 
     async def _status(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = await in_database(caller_of, scope)
@@ -87,7 +102,7 @@ class LiveApp:
             try:
                 if missed:
                     heard = await in_database(hearers, missed, {caller.user_id})
-                    stream.offer(f"{PREFIX}{pk}" for pk in heard.get(caller.user_id, set()))
+                    stream.offer(f"{DEPLOYMENT}{pk}" for pk in heard.get(caller.user_id, set()))
                 await send_stream(receive, send, stream.events())
             finally:
                 self.hub.close(stream)

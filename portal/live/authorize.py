@@ -1,21 +1,30 @@
-"""The gateway's question: may the bearer of this header call that deployment?"""
+"""The gateway's question: may the bearer of this header call that deployment?
+
+It comes in two forms. Slipway's own sandbox posts JSON. Envoy's external authorization over HTTP, and others that
+forward the caller's request without its body, append the caller's path to ours; nginx names it in X-Original-URI.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
 from deployments.services import invoke
-from deployments.services.invoke import Admission
+from deployments.services.invoke import Admission, Refusal
 from portal.live.database import in_database
 from portal.live.http import Receive, Refused, Scope, Send, body_of, header_of, send_json
 
 MOST_BODY = 8 * 1024
+PREFIX = "/live/authorize/"
+# Literal names of one segment each: a path in which they could mean something else to the gateway's router is refused.
+ENDPOINT = re.compile(r"/([a-z0-9-]{1,63})/([a-z0-9-]{1,63})(/[^?#]*)?")
 
 
 async def authorize(scope: Scope, receive: Receive, send: Send) -> None:
-    """200 admits and names the caller; 401 and 403 refuse."""
+    """200 admits and names the caller; 401 and 403 refuse. A question in JSON."""
     try:
         question: Any = orjson.loads(await body_of(receive, most=MOST_BODY))
     except orjson.JSONDecodeError:
@@ -27,5 +36,51 @@ async def authorize(scope: Scope, receive: Receive, send: Send) -> None:
     if isinstance(verdict, Admission):
         await send_json(send, 200, {"subject": verdict.subject, "deployment": verdict.deployment_id})
         return
-    extra = [(b"www-authenticate", b'Bearer realm="slipway"')] if verdict.status == 401 else []
-    await send_json(send, verdict.status, {"code": verdict.code, "message": verdict.message}, extra)
+    await send_json(send, verdict.status, {"code": verdict.code, "message": verdict.message}, _challenge(verdict))
+
+
+async def authorize_request(scope: Scope, receive: Receive, send: Send) -> None:
+    """The same answer to a request of any method that carries the caller's path; a body is not read.
+
+    What is refused goes back to the caller as it is: an error as OpenAI's clients know it.
+    """
+    endpoint = endpoint_of(_asked_path(scope))
+    if endpoint is None:
+        verdict: Admission | Refusal = Refusal(403, "not_allowed", "There is no such endpoint for this token.")
+    else:
+        verdict = await in_database(invoke.admit, header_of(scope, b"authorization"), *endpoint)
+    if isinstance(verdict, Admission):
+        extra = [(b"x-slipway-subject", verdict.subject.encode("ascii", "replace"))]
+        await send_json(send, 200, {"subject": verdict.subject, "deployment": verdict.deployment_id}, extra)
+        return
+    kind = "authentication_error" if verdict.status == 401 else "permission_error"
+    error = {"message": verdict.message, "type": kind, "code": verdict.code, "param": None}
+    await send_json(send, verdict.status, {"error": error}, _challenge(verdict))
+
+
+def endpoint_of(path: str) -> tuple[str, str] | None:
+    """Namespace and name of the deployment that a path of the gateway leads to, None when it leads to none.
+
+    Dot segments and doubled or hidden slashes lead to none: a router that resolves them may go where we do not look.
+    """
+    found = ENDPOINT.fullmatch(path.partition("?")[0])
+    if found is None:
+        return None
+    rest = unquote(found.group(3) or "")
+    segments = re.split(r"[/\\]", rest)[1:]
+    if any(segment in {".", ".."} for segment in segments) or "" in segments[:-1]:
+        return None
+    return found.group(1), found.group(2)
+
+
+def _asked_path(scope: Scope) -> str:
+    """The caller's own path as it was sent: after ours, or where ours is all there is, in X-Original-URI."""
+    raw = bytes(scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+    asked = raw.removeprefix(PREFIX.rstrip("/"))
+    if not raw.startswith(PREFIX) or asked == "/":
+        return header_of(scope, b"x-original-uri")
+    return asked
+
+
+def _challenge(refusal: Refusal) -> list[tuple[bytes, bytes]]:
+    return [(b"www-authenticate", b'Bearer realm="slipway"')] if refusal.status == 401 else []

@@ -24,6 +24,7 @@ SAFE_HEADERS = (
     (b"x-accel-buffering", b"no"),
 )
 KEEP_ALIVE_SECONDS = 15.0
+BODY_SECONDS = 5.0
 
 
 class Refused(Exception):
@@ -50,8 +51,16 @@ def header_of(scope: Scope, name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
 
 
-async def body_of(receive: Receive, *, most: int) -> bytes:
-    """The whole body; Refused with 413 when it is larger than `most` bytes."""
+async def body_of(receive: Receive, *, most: int, seconds: float = BODY_SECONDS) -> bytes:
+    """The whole body; Refused with 413 when it is larger than `most` bytes, with 408 when it takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await _whole_body(receive, most)
+    except TimeoutError:
+        raise Refused(408, "too_slow", f"The request did not arrive within {seconds:g} s.") from None
+
+
+async def _whole_body(receive: Receive, most: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
+from deployments.kube.kinds import kind_of
+from deployments.manifests import Resolution, TeamWish, Wish, build, build_service_account, build_team
 from deployments.manifests.cluster import build_cluster_objects
 from deployments.manifests.team import LIVE_ROLE, WORKER_ROLE
+from deployments.spec import DeploymentSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "k8s" / "portal"
+SCHEMAS = ROOT / "tests" / "data" / "schemas"
 KUBECTL = ROOT / ".venv" / "bin" / "kubectl"
+PREFIX = "/live/authorize/"
 CORE = "v1", "apps/v1", "policy/v1"
 SECRET_READS = {"get", "list", "watch", "update", "patch", "deletecollection", "*"}
 NEVER = {"*", "escalate", "impersonate", "deletecollection"}
@@ -102,6 +109,35 @@ def test_the_worker_cannot_change_a_namespace() -> None:
     assert verbs == {"get", "create"}
 
 
+def test_the_worker_may_touch_only_what_is_built_or_counted() -> None:
+    wish = Wish(
+        install_id="slipway",
+        deployment_id="1",
+        name="chat",
+        namespace="search-x",
+        team="search",
+        revision=1,
+        spec=DeploymentSpec.from_json(
+            {
+                "source": {"uri": "hf://a/b"},
+                "strategy": "standard",
+                "flavor": "h100-80gb",
+                "replicas": {"min": 1, "max": 1},
+                "engine": {"profile": "vllm-0.32.0", "args": {}},
+            }
+        ),
+        resolution=Resolution(commit="0" * 40, image="vllm@sha256:0", product="NVIDIA-L4"),
+    )
+    team = TeamWish(install_id="slipway", team="search", namespace="search-x")
+    built = {obj["kind"]: obj["apiVersion"] for obj in [*build(wish), build_service_account(wish), *build_team(team)]}
+    plurals = {kind_of(version, kind).plural for kind, version in built.items()}
+    granted = {
+        resource for role in ("slipway-worker", WORKER_ROLE) for rule in rules(role) for resource in rule["resources"]
+    }
+    # To bind roles, and to see that no pod is left nor anything that would make one.
+    assert granted == plurals | {"clusterroles", "pods", "deployments", "replicasets"}
+
+
 def test_the_watcher_and_live_only_read() -> None:
     for role in ("slipway-watcher", LIVE_ROLE):
         assert {verb for rule in rules(role) for verb in rule["verbs"]} <= {"get", "list", "watch"}
@@ -129,6 +165,43 @@ def test_the_policy_holds_the_worker_to_namespaces_of_teams() -> None:
 
 def test_the_storage_container_is_the_one_that_builders_name() -> None:
     assert list(of_kind("ClusterStorageContainer").values()) == build_cluster_objects("slipway")
+
+
+@pytest.mark.parametrize("kind", ["SecurityPolicy", "ReferenceGrant"])
+def test_what_closes_endpoints_keeps_to_the_gateways_schema(kind: str) -> None:
+    schema = json.loads((SCHEMAS / f"{kind.lower()}.json").read_text())
+    for obj in of_kind(kind).values():
+        jsonschema.validate(obj, schema)
+
+
+def test_the_gateway_asks_live_before_each_call_and_is_let_in() -> None:
+    policy = of_kind("SecurityPolicy")["slipway-endpoints"]
+    question = policy["spec"]["extAuth"]
+    (parent,) = of_kind("HTTPRoute")["slipway"]["spec"]["parentRefs"]
+    assert [(ref["name"], policy["metadata"]["namespace"]) for ref in policy["spec"]["targetRefs"]] == [
+        (parent["name"], parent["namespace"])
+    ]
+    assert question["failOpen"] is False
+    assert question["http"]["path"] + "/" == PREFIX
+    (backend,) = question["http"]["backendRefs"]
+    service = of_kind("Service")[backend["name"]]
+    assert (backend["namespace"], backend["port"]) == (
+        service["metadata"]["namespace"],
+        service["spec"]["ports"][0]["port"],
+    )
+    (grant,) = of_kind("ReferenceGrant").values()
+    assert grant["metadata"]["namespace"] == backend["namespace"]
+    assert grant["spec"]["from"][0]["namespace"] == policy["metadata"]["namespace"]
+    assert grant["spec"]["to"][0]["name"] == backend["name"]
+    (way_in,) = of_kind("NetworkPolicy")["from-the-gateway"]["spec"]["ingress"]
+    (source,) = way_in["from"]
+    assert source["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": parent["namespace"]}
+
+
+def test_pages_are_not_behind_the_question() -> None:
+    policy = of_kind("SecurityPolicy")["slipway"]
+    assert [ref["name"] for ref in policy["spec"]["targetRefs"]] == list(of_kind("HTTPRoute"))
+    assert "extAuth" not in policy["spec"]
 
 
 def test_services_and_policies_select_pods_that_exist() -> None:

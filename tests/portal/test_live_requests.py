@@ -16,8 +16,10 @@ from deployments.kube.errors import ClusterError, ErrorClass
 from deployments.kube.observe import ContainerView
 from deployments.models import Deployment, Membership, Team, User
 from deployments.services import invoke, tokens
+from portal.live import http
 from portal.live.app import LiveApp
 from portal.live.logs import LogReader
+from portal.live.places import Places
 from tests.deployments import factories as make
 from tests.deployments.viewing import observe, pod
 from tests.portal.asgi import Answer, call, cookies_of, with_csrf
@@ -263,6 +265,80 @@ def test_the_gateway_hears_who_may_not(chat: Deployment, people: dict[str, User]
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"namespace": 1, "name": "x"}', b'"x"'])
 def test_a_question_that_makes_no_sense_is_refused(db: None, body: bytes) -> None:
     assert answered("/live/authorize/", method="POST", body=body).status == 400
+
+
+def test_a_question_that_dribbles_in_is_given_up(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> tuple[list[Any], float]:
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.sleep(0.05)
+            return {"type": "http.request", "body": b" ", "more_body": True}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        began = asyncio.get_running_loop().time()
+        scope = {"type": "http", "method": "POST", "path": "/live/authorize/", "headers": []}
+        await asyncio.wait_for(LiveApp()(scope, receive, send), 10)
+        return sent, asyncio.get_running_loop().time() - began
+
+    assert http.BODY_SECONDS <= 5
+    monkeypatch.setitem(http.body_of.__kwdefaults__, "seconds", 0.3)
+    sent, took = asyncio.run(run())
+    assert (sent[0]["status"], took < 3) == (408, True)
+
+
+def test_questions_at_a_time_are_counted(db: None) -> None:
+    app = LiveApp()
+    app.questions = Places(per_user=0, per_process=0)
+
+    assert answered("/live/authorize/a/b/v1/models", app=app).status == 503
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_envoy_asks_with_the_callers_own_path(chat: Deployment, people: dict[str, User], method: str) -> None:
+    token = invoke.token_for(principal=make.principal(people["alice"]), deployment=chat)
+    headers = {"authorization": f"Bearer {token}", "host": "models.example.com"}
+
+    answer = answered("/live/authorize/search-x7k2p/chat/v1/models?a=1", method=method, headers=headers)
+    by_header = answered("/live/authorize/", headers={**headers, "x-original-uri": "/search-x7k2p/chat/v1/models?a=1"})
+
+    assert (answer.status, answer.headers["x-slipway-subject"]) == (200, "user:alice")
+    assert by_header.status == 200
+
+
+def test_envoy_hands_the_caller_an_error_as_openai_writes_it(chat: Deployment, people: dict[str, User]) -> None:
+    _, text = tokens.create(principal=make.principal(people["bob"]), name="t", scopes=["invoke"])
+    path = "/live/authorize/search-x7k2p/chat/v1/chat/completions"
+
+    nobody = answered(path, method="POST")
+    stranger = answered(path, method="POST", headers={"authorization": f"Bearer {text}"})
+
+    assert (nobody.status, nobody.json()["error"]["type"]) == (401, "authentication_error")
+    assert nobody.headers["www-authenticate"].startswith("Bearer")
+    assert (stranger.status, stranger.json()["error"]["code"]) == (403, "not_allowed")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/search-x7k2p/chat/../../labs-abcde/other/v1/models",
+        "/search-x7k2p/chat/%2e%2e/other/v1/models",
+        "/search-x7k2p/chat/..%2fother/v1",
+        "/search-x7k2p/chat//v1/models",
+        "//search-x7k2p/chat/v1/models",
+        "/search-x7k2p%2fchat/v1",
+        "/search-x7k2p",
+        "/",
+    ],
+)
+def test_a_path_that_could_lead_elsewhere_is_not_admitted(chat: Deployment, people: dict[str, User], path: str) -> None:
+    token = invoke.token_for(principal=make.principal(people["alice"]), deployment=chat)
+    headers = {"authorization": f"Bearer {token}"}
+
+    assert answered(f"/live/authorize{path}", headers=headers).status == 403
+    assert answered("/live/authorize/", headers={**headers, "x-original-uri": path}).status == 403
 
 
 # Logs
