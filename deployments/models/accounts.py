@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from django.contrib.auth.models import AbstractUser
 from django.db import models
@@ -23,6 +24,7 @@ class Principal:
     user: User
     scopes: frozenset[str] = frozenset({"read", "write", "approve", "invoke"})
     team_ids: frozenset[int] | None = field(default=None)  # None: every team of the user
+    expires_at: datetime | None = None  # None: does not end by itself
 
     @property
     def is_admin(self) -> bool:
@@ -51,6 +53,12 @@ class TeamQuerySet(models.QuerySet["Team"]):
             return self.none()
         teams = self.active().filter(memberships__user=principal.user)
         return teams if principal.team_ids is None else teams.filter(pk__in=principal.team_ids)
+
+    def governed_by(self, principal: Principal, scope: str = "approve") -> TeamQuerySet:
+        """Teams whose quota, policy and people the principal rules as an admin: all that its token reaches."""
+        if not (principal.is_admin and principal.may(scope)):
+            return self.none()
+        return self if principal.team_ids is None else self.filter(pk__in=principal.team_ids)
 
     def callable_by(self, principal: Principal) -> TeamQuerySet:
         """Teams whose endpoints the principal may send prompts to: the own ones, for an admin all."""
@@ -123,6 +131,14 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
     def live(self) -> ApiTokenQuerySet:
         """Tokens that still open a door: not revoked, not expired, of an active user."""
         return self.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now()), revoked_at=None, user__is_active=True)
+
+    def revocable_by(self, principal: Principal) -> ApiTokenQuerySet:
+        """Tokens that the principal may end: the own ones, for an admin all; a token ends none that may do more."""
+        rows = self if principal.is_admin else self.filter(user=principal.user)
+        rows = rows.filter(scopes__contained_by=sorted(principal.scopes))
+        if principal.team_ids is None:
+            return rows
+        return rows.filter(team_ids__contained_by=sorted(principal.team_ids))
 
 
 class ApiToken(models.Model):

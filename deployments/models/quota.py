@@ -22,6 +22,10 @@ class GrantQuerySet(models.QuerySet["QuotaGrant"]):
     def visible_to(self, principal: Principal) -> GrantQuerySet:
         return self.filter(team__in=Team.objects.visible_to(principal))
 
+    def writable_by(self, principal: Principal) -> GrantQuerySet:
+        """Grants that the principal may change: an admin's, of the teams that their token reaches."""
+        return self.filter(team__in=Team.objects.governed_by(principal))
+
 
 class ReservationQuerySet(models.QuerySet["Reservation"]):
     """The door to the ledger."""

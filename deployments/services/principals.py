@@ -24,7 +24,7 @@ def principal_of(request: HttpRequest | Any) -> Principal:
 
 
 def principal_of_token(token: ApiToken) -> Principal:
-    """What a token may do: its scopes, in its teams, never more than its user."""
+    """What a token may do: its scopes, in its teams, while it lives, never more than its user."""
     scopes = frozenset(scope for scope in token.scopes if scope in ALL_SCOPES)
     teams = None if token.team_ids is None else frozenset(int(pk) for pk in token.team_ids)
-    return Principal(user=token.user, scopes=scopes, team_ids=teams)
+    return Principal(user=token.user, scopes=scopes, team_ids=teams, expires_at=token.expires_at)

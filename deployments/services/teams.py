@@ -27,6 +27,8 @@ MOST_GPUS = 10_000
 def create(*, principal: Principal, slug: str, name: str, policy: str = Team.Policy.ASK) -> Team:
     """Make a team with a namespace of its own, whose random suffix nobody has had before."""
     _needs_admin(principal, "make teams")
+    if principal.team_ids is not None:
+        raise NotAllowedError("A token that is bound to teams makes no new ones.")
     if not isinstance(slug, str) or not SLUG.fullmatch(slug):
         raise InvalidError(
             "Use 1 to 20 lower-case letters, digits and “-”, beginning with a letter.", field="slug", pointer="/slug"
@@ -57,7 +59,7 @@ def create(*, principal: Principal, slug: str, name: str, policy: str = Team.Pol
 def set_policy(*, principal: Principal, team: Team, policy: str) -> Team:
     """Say who approves the team's requests."""
     _needs_admin(principal, "change who approves")
-    row = Team.objects.select_for_update(no_key=True).get(pk=team.pk)
+    row = _governed(principal, team.pk)
     before, row.policy = row.policy, _policy(policy)
     if before != row.policy:
         row.save(update_fields=["policy"])
@@ -123,7 +125,7 @@ def grant(
     if until is not None and until <= timezone.now():
         raise InvalidError("Must lie in the future.", field="until", pointer="/until")
     # The team before the account that the trigger locks, as `requests.submit` does: no deadlocks.
-    Team.objects.select_for_update(no_key=True).get(pk=team.pk)
+    _governed(principal, team.pk)
     made = QuotaGrant.objects.create(
         team=team,
         flavor=flavor,
@@ -142,10 +144,10 @@ def change_grant(
 ) -> QuotaGrant:
     """Cut, raise or end a grant. What is held stays held: growth alone is refused from then on."""
     _needs_admin(principal, "grant quota")
-    row = QuotaGrant.objects.select_related("team", "flavor").filter(pk=grant_id).first()
+    row = QuotaGrant.objects.writable_by(principal).select_related("team", "flavor").filter(pk=grant_id).first()
     if row is None:
         raise MissingError("There is no such grant.")
-    Team.objects.select_for_update(no_key=True).get(pk=row.team_id)
+    _governed(principal, row.team_id)
     row.refresh_from_db(fields=["gpus", "valid_until"])
     before = {"gpus": row.gpus, "until": row.valid_until.isoformat() if row.valid_until else None}
     if gpus is not None:
@@ -190,8 +192,16 @@ def _needs_admin(principal: Principal, what: str) -> None:
         raise NotAllowedError(f"Only an admin may {what}.")
 
 
+def _governed(principal: Principal, team_id: int) -> Team:
+    """The team, locked; to a token that does not reach it there is none."""
+    row = Team.objects.governed_by(principal).select_for_update(no_key=True, of=("self",)).filter(pk=team_id).first()
+    if row is None:
+        raise MissingError("There is no such team.")
+    return row
+
+
 def _needs_lead(principal: Principal, team: Team) -> None:
-    if principal.is_admin and principal.may("write"):
+    if Team.objects.governed_by(principal, "write").filter(pk=team.pk).exists():
         return
     if not principal.may("write") or not Team.objects.led_by(principal).filter(pk=team.pk).exists():
         raise NotAllowedError("Only a lead of the team or an admin may change who belongs to it.")

@@ -38,8 +38,9 @@ def create(
 ) -> tuple[ApiToken, str]:
     """Make a token and return it with its text, which is never shown again. `days` is its life, at most 365.
 
-    Scopes and teams are at most those of the principal; only an admin makes tokens for another user. `text` is for
-    an installation that derives it from its own secret key: as long and as random as ours.
+    Scopes, teams and life are at most those of the principal: a token made by a token ends with it. Only an admin makes
+    tokens for another user. `text` is for an installation that derives it from its own secret key: as long and as
+    random as ours.
     """
     owner = user or principal.user
     if owner.pk != principal.user.pk and not principal.is_admin:
@@ -57,6 +58,9 @@ def create(
     team_ids = sorted(team.pk for team in teams) if teams is not None else None
     if principal.team_ids is not None:
         team_ids = sorted(principal.team_ids if team_ids is None else principal.team_ids & set(team_ids))
+    expires_at = timezone.now() + timedelta(days=days)
+    if principal.expires_at is not None:
+        expires_at = min(expires_at, principal.expires_at)
     token = ApiToken.objects.create(
         user=owner,
         name=label,
@@ -64,13 +68,19 @@ def create(
         digest=digest_of(text),
         scopes=wanted,
         team_ids=team_ids,
-        expires_at=timezone.now() + timedelta(days=days),
+        expires_at=expires_at,
     )
     events.record(
         kind="token_created",
         message=f"Token “{token.name}” made for {owner.username}",
         actor=principal.user,
-        data={"token": token.pk, "prefix": token.prefix, "scopes": wanted, "owner": owner.pk, "days": days},
+        data={
+            "token": token.pk,
+            "prefix": token.prefix,
+            "scopes": wanted,
+            "owner": owner.pk,
+            "until": expires_at.isoformat(),
+        },
     )
     return token, text
 
@@ -91,11 +101,9 @@ def authenticate(text: str) -> ApiToken | None:
 
 @in_transaction
 def revoke(*, principal: Principal, token_id: int) -> ApiToken:
-    """End a token at once. Its owner may, and an admin; to others it does not exist."""
-    tokens = ApiToken.objects.select_for_update(no_key=True, of=("self",)).select_related("user")
-    if not principal.is_admin:
-        tokens = tokens.filter(user=principal.user)
-    token = tokens.filter(pk=token_id).first()
+    """End a token at once. Its owner may, and an admin; to others, and to narrower tokens, it does not exist."""
+    tokens = ApiToken.objects.revocable_by(principal).select_for_update(no_key=True, of=("self",))
+    token = tokens.select_related("user").filter(pk=token_id).first()
     if token is None:
         raise MissingError("There is no such token.")
     if not principal.may("write"):

@@ -9,8 +9,14 @@ from django.contrib.auth.models import AnonymousUser
 
 from deployments.models import Deployment, Event, Team
 from deployments.services import events, teams, tokens
-from deployments.services.errors import ConflictError, InvalidError, NotAllowedError, NotAuthenticatedError
-from deployments.services.principals import principal_of
+from deployments.services.errors import (
+    ConflictError,
+    InvalidError,
+    MissingError,
+    NotAllowedError,
+    NotAuthenticatedError,
+)
+from deployments.services.principals import principal_of, principal_of_token
 from tests.deployments import factories as make
 
 pytestmark = pytest.mark.django_db
@@ -105,3 +111,29 @@ def test_a_cut_grant_leaves_what_is_held(carol, ann, team, h100):
     row = ledger.usage(team)[0]
     assert (row.limit, row.reserved, row.free) == (1, 4, 0)
     assert Event.objects.get(kind="quota_granted").data["before"] == {"gpus": 4}
+
+
+def test_an_admins_token_for_one_team_rules_no_other(alice, carol, team, h100):
+    labs = make.make_team("labs")
+    theirs = make.make_grant(labs, h100, 2)
+    token, _ = tokens.create(principal=make.principal(carol), name="ci", scopes=["write", "approve"], teams=[team])
+    bound = principal_of_token(token)
+    with pytest.raises(MissingError):
+        teams.change_grant(principal=bound, grant_id=theirs.pk, gpus=64)
+    with pytest.raises(MissingError):
+        teams.grant(principal=bound, team=labs, flavor=h100, gpus=64)
+    with pytest.raises(MissingError):
+        teams.set_policy(principal=bound, team=labs, policy=Team.Policy.AUTO)
+    with pytest.raises(NotAllowedError):
+        teams.add_member(principal=bound, team=labs, user=alice)
+    with pytest.raises(NotAllowedError):
+        teams.remove_member(principal=bound, team=labs, user=alice)
+    with pytest.raises(NotAllowedError):
+        teams.create(principal=bound, slug="mine", name="Mine")
+    theirs.refresh_from_db()
+    assert theirs.gpus == 2
+
+    own = teams.grant(principal=bound, team=team, flavor=h100, gpus=1)
+    assert teams.change_grant(principal=bound, grant_id=own.pk, gpus=3).gpus == 3
+    assert teams.set_policy(principal=bound, team=team, policy=Team.Policy.AUTO).policy == Team.Policy.AUTO
+    assert teams.add_member(principal=bound, team=team, user=carol).team == team

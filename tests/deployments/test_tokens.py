@@ -98,3 +98,21 @@ def test_use_is_noted_to_the_minute(ann, django_assert_num_queries):
     with django_assert_num_queries(1):
         tokens.authenticate(text)
     assert ApiToken.objects.get().last_used_at is not None
+
+
+def test_a_token_made_by_a_token_ends_with_it(ann):
+    first, _ = new(ann, "read", "write", days=2)
+    second, _ = tokens.create(principal=principal_of_token(first), name="longer", scopes=["read"], days=365)
+    assert second.expires_at == first.expires_at
+    third, _ = tokens.create(principal=principal_of_token(first), name="shorter", scopes=["read"], days=1)
+    assert third.expires_at < first.expires_at
+
+
+def test_a_token_revokes_none_that_may_do_more(ann, team, carol):
+    narrow = principal_of_token(new(ann, "read", "write", teams=[team])[0])
+    wider = [new(ann, "read", "write")[0], new(ann, "approve", teams=[team])[0], new(carol, "read")[0]]
+    for token in wider:
+        with pytest.raises(MissingError):
+            tokens.revoke(principal=narrow, token_id=token.pk)
+    own, _ = tokens.create(principal=narrow, name="own", scopes=["read"])
+    assert tokens.revoke(principal=narrow, token_id=own.pk).revoked_at is not None
