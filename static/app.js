@@ -88,6 +88,20 @@
   // A person reads forms again with their mistakes marked: swap those answers too.
   on("htmx:beforeSwap", (event) => { if (event.detail.xhr.status === 422) { event.detail.shouldSwap = true; event.detail.isError = false; } });
 
+  // ---- a field is marked wrong while its message box says so
+  const markInvalid = () => $$("[id^='msg-']").forEach((box) => {
+    const field = $(`#id_${box.id.slice(4)}`);
+    if (!field) return;
+    if ($(".t-red", box)) field.setAttribute("aria-invalid", "true");
+    else field.removeAttribute("aria-invalid");
+  });
+  on("htmx:afterSettle", markInvalid);
+  const showFirstMistake = () => {
+    const field = $("form[data-refused] [aria-invalid='true']");
+    field?.closest("details")?.setAttribute("open", "");
+    field?.focus();
+  };
+
   // ---- one-click fixes: put a value into its field, or into the expert flags
   const setField = (form, name, value) => {
     const field = form.elements[name];
@@ -101,9 +115,7 @@
       flags.closest("details")?.setAttribute("open", "");
     }
     const target = field instanceof RadioNodeList ? form : field || form.elements.args;
-    target.dispatchEvent(new Event("change", { bubbles: true }));
-    target.focus?.({ preventScroll: true });
-    say(`Set to ${value}`);
+    return target;
   };
 
   on("click", (event) => {
@@ -112,14 +124,23 @@
     if ((node = hit("[data-theme-choice]"))) applyTheme(node.dataset.themeChoice);
     if ((node = hit("[data-close]"))) { const box = node.closest("dialog"); if (box) { event.preventDefault(); box.close(); } else node.closest("[data-dismiss]")?.remove(); }
     if ((node = hit("[data-dialog]"))) { event.preventDefault(); $(`#${node.dataset.dialog}`).showModal(); }
-    if ((node = hit("[data-set-field]")) && node.form) { event.preventDefault(); setField(node.form, node.dataset.setField, node.dataset.setValue); }
+    if ((node = hit("[data-set-field]")) && node.form) {
+      event.preventDefault();
+      const field = setField(node.form, node.dataset.setField, node.dataset.setValue);
+      field.focus?.({ preventScroll: true });
+      field.dispatchEvent(new Event("change", { bubbles: true }));
+      say(`Set to ${node.dataset.setValue}`);
+    }
     if ((node = hit("[data-copy]"))) {
       const source = $(node.dataset.copy);
       navigator.clipboard?.writeText(source.value ?? source.textContent).then(() => toast("Copied.", "green"), () => toast("The browser did not allow copying.", "yellow"));
     }
     if ((node = hit("[data-set-many]")) && node.form) {
       event.preventDefault();
+      // The focus stays on the row: the fields may be in a part that is folded away.
       new URLSearchParams(node.dataset.setMany).forEach((value, name) => setField(node.form, name, value));
+      node.form.dispatchEvent(new Event("change", { bubbles: true }));
+      say(`Set to ${node.textContent}`);
     }
     if (event.target.nodeName === "DIALOG") event.target.close();
     $$("details.menu[open]").forEach((menu) => { if (!menu.contains(event.target)) menu.open = false; });
@@ -193,6 +214,7 @@
     markTheme();
     tick();
     listen();
+    showFirstMistake();
     $$("#toasts [data-dismiss]").forEach((node) => { if (!node.classList.contains("t-red")) setTimeout(() => node.remove(), 8000); });
   });
 })();

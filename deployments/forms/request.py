@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 from django import forms
 
-from deployments.findings import Finding
+from deployments.findings import ARGS_POINTER, Finding
+from deployments.forms.findings import tidied
 from deployments.forms.flags import FlagTextError, format_flags, parse_flags
 from deployments.models import EngineProfile, Flavor, Principal, Team
 from deployments.spec import DeploymentSpec
-from deployments.spec_errors import parse_spec
+from deployments.spec_errors import FieldError, parse_spec
 
 # Engine flags that have a field of their own; every other flag is written into the text box.
 ARG_FIELDS: dict[str, type[int] | type[float] | type[bool] | type[str]] = {
@@ -36,14 +38,25 @@ STRATEGIES = [
     ("oci-volume", "OCI volume", "Weights come as an image: a fast start.", "Comes with a later release of Slipway."),
 ]
 TEXT_LIMIT = 600
+THOUSANDS = re.compile(r"[+-]?\d{1,3}([, _]\d{3})+")
+# Refused for what the team or the GPU has, not for what was typed.
+NO_MISTAKE = frozenset({"memory", "quota_none", "quota_exceeded", "source_gated"})
+REQUIRED = frozenset({"name_required", "required"})
 
 
 class DeploymentForm(forms.Form):
     """What a team wants to run. Limits are the spec's and preflight's; here text only becomes values."""
 
     team = forms.ModelChoiceField(Team.objects.none(), to_field_name="slug", empty_label=None, label="Team")
-    name = forms.CharField(max_length=200, label="Name", strip=True)
-    source_uri = forms.CharField(max_length=TEXT_LIMIT, label="Model", strip=True)
+    name = forms.CharField(
+        max_length=200, label="Name", strip=True, error_messages={"required": "Give it a name, for example “chat”."}
+    )
+    source_uri = forms.CharField(
+        max_length=TEXT_LIMIT,
+        label="Model",
+        strip=True,
+        error_messages={"required": "Name the model, for example hf://Qwen/Qwen2.5-7B-Instruct."},
+    )
     source_revision = forms.CharField(max_length=200, label="Version of the model", required=False, strip=True)
     strategy = forms.CharField(max_length=40, initial="standard")
     flavor = forms.ModelChoiceField(Flavor.objects.none(), to_field_name="slug", empty_label=None, label="GPU")
@@ -64,6 +77,7 @@ class DeploymentForm(forms.Form):
     def __init__(self, *args: Any, principal: Principal, deployment: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.findings: list[Finding] = []
+        self.sent = False  # True once somebody pressed the button: then what stops a request is called an error.
         self.deployment = deployment
         self._written: set[str] = set()
         teams = (
@@ -95,6 +109,25 @@ class DeploymentForm(forms.Form):
                 flag = "" if field == error.field or not error.field else f"--{error.field.replace('_', '-')}: "
                 self.add_error(field, flag + error.message)
         return spec if not errors else None
+
+    @cached_property
+    def usable(self) -> DeploymentSpec | None:
+        """The spec without what is wrong in it, for advice only; None while not even that makes one."""
+        if self.spec is not None:
+            return self.spec
+        data = {
+            **self.spec_data,
+            "engine": {**self.spec_data["engine"], "args": dict(self.spec_data["engine"]["args"])},
+        }
+        for error in parse_spec(data)[1]:
+            _leave_out(data, error)
+        return parse_spec(data)[0]
+
+    @property
+    def wrong(self) -> set[str]:
+        """Fields whose values are mistakes, so that figures made of them mean nothing."""
+        mistakes = (finding for finding in self.findings if finding.is_error and finding.code not in NO_MISTAKE)
+        return {*self.errors, *map(self.field_of, mistakes)}
 
     @cached_property
     def spec_data(self) -> dict[str, Any]:
@@ -157,13 +190,15 @@ class DeploymentForm(forms.Form):
 
     def add_findings(self, findings: Iterable[Finding]) -> None:
         """Keep what preflight said, and put errors where the form looks for them."""
-        self.findings = list(findings)
+        self.findings = tidied(findings, sent=self.sent)
 
     def messages_of(self, name: str) -> list[dict[str, Any]]:
         """Everything to say beside one field: form errors, then findings with their one-click fix."""
         said = [{"severity": "error", "message": text, "set": None} for text in self.errors.get(name, [])]
         texts = {entry["message"] for entry in said}
         for finding in self.findings:
+            if said and finding.code in REQUIRED:
+                continue  # The form's own words say so already.
             if self.field_of(finding) == name and finding.message not in texts:
                 said.append(
                     {
@@ -230,10 +265,26 @@ def _as(kind: type, text: str) -> Any:
         return {"true": True, "false": False}.get(text.lower())
     if len(text) > 20:
         return None
+    if THOUSANDS.fullmatch(text) and kind is int:
+        text = re.sub("[, _]", "", text)
+    elif kind is float:
+        text = text.replace(",", ".")  # “0,9” is how half of the world writes it.
     try:
-        return kind(text.replace(",", "").replace(" ", "").replace("_", ""))
+        return kind(text)
     except ValueError:
         return None
+
+
+def _leave_out(data: dict[str, Any], error: FieldError) -> None:
+    """Take what this error is about out of a wish, or put the usual value in its place."""
+    if error.pointer.startswith("/spec/replicas"):
+        data["replicas"] = {"min": 1, "max": 1}
+    elif error.pointer.startswith(ARGS_POINTER):
+        data["engine"]["args"].pop(error.pointer.removeprefix(ARGS_POINTER), None)
+    elif error.pointer == "/spec/source/revision":
+        data["source"] = {**data["source"], "revision": None}
+    elif error.pointer == "/spec/strategy":
+        data["strategy"] = "standard"
 
 
 def _not_a(kind: type) -> str:

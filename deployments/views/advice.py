@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.engine.facts import ModelFacts
-from deployments.engine.options import splits
+from deployments.engine.options import splits, splits_by
 from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit
 from deployments.engine.weights import weights_bytes
 from deployments.models import Flavor
@@ -16,7 +17,10 @@ from deployments.services.holds import Usage
 from deployments.services.requests import PreflightResult
 from deployments.spec import DeploymentSpec
 
-IMPOSSIBLE = frozenset({"heads_not_divisible", "stages_over_layers"})
+IMPOSSIBLE = frozenset({"heads_not_divisible", "stages_over_layers", "gpus_per_node"})
+SET_BY_WAYS = frozenset({"flavor", "tensor_parallel_size", "kv_cache_dtype"})
+REPLICAS = frozenset({"replicas_min", "replicas_max"})
+FIT_FIELDS = SET_BY_WAYS | {"max_model_len", "gpu_memory_utilization", "max_num_seqs", "enable_prefix_caching", "args"}
 HOURS_A_MONTH = 730
 FP8_CAPABILITY = 8.9
 WORDS = {
@@ -36,7 +40,7 @@ class Way:
     shape: str
     at_once: int
     free: int | None
-    month: float
+    month: float | None
     sets: str = ""
     current: bool = False
 
@@ -59,6 +63,9 @@ class Advice:
     needed: int = 0
     approval: str = ""
     impossible: bool = False
+    unclear: bool = False
+    gated: bool = False
+    replicas_wrong: bool = False
 
     @property
     def known(self) -> bool:
@@ -71,12 +78,17 @@ class Advice:
         return "GPU memory: " + ", ".join(f"{part['name']} {part['value']:.3g} GiB" for part in self.parts)
 
 
-def advice_of(result: PreflightResult, spec: DeploymentSpec | None) -> Advice:
-    """The side panel for one answer of preflight. Two queries for the flavors, when the model is known."""
+def advice_of(result: PreflightResult, spec: DeploymentSpec | None, *, wrong: Collection[str] = ()) -> Advice:
+    """The side panel for one answer of preflight; `wrong` names the form's fields that hold mistakes.
+
+    Two queries for the flavors, when the model is known.
+    """
     estimate, model = result.fit, result.model_facts
     impossible = any(finding.code in IMPOSSIBLE for finding in result.findings)
-    if impossible:
-        estimate = None  # A split that cannot be made has no memory to speak of.
+    unclear = FIT_FIELDS.intersection(wrong)
+    replicas_wrong = not REPLICAS.isdisjoint(wrong)
+    if impossible or unclear:
+        estimate = None  # A split that cannot be made, or a share of 90, has no memory to speak of.
     word, tone, shape = WORDS[estimate.state] if estimate else ("", "grey", "ring")
     rows = fact_rows.flavors(fact_rows.main_cluster()) if model and spec else {}
     chosen = rows.get(spec.flavor) if spec else None
@@ -90,11 +102,16 @@ def advice_of(result: PreflightResult, spec: DeploymentSpec | None) -> Advice:
         gpus=spec.gpus_per_replica if spec else 0,
         flavor=chosen.label if chosen else "",
         parts=bar_parts(estimate) if estimate else [],
-        ways=other_ways(model, spec, rows) if model and spec else [],
+        ways=other_ways(model, spec, rows, priced=not replicas_wrong)
+        if model and spec and not unclear - SET_BY_WAYS
+        else [],
         quota=result.quota,
         needed=result.gpus,
         approval=result.approval,
         impossible=impossible,
+        unclear=bool(unclear),
+        gated=any(finding.code == "source_gated" for finding in result.findings),
+        replicas_wrong=replicas_wrong,
     )
 
 
@@ -114,21 +131,29 @@ def bar_parts(estimate: Fit) -> list[dict[str, Any]]:
     ]
 
 
-def other_ways(model: ModelFacts, spec: DeploymentSpec, rows: dict[str, FlavorFacts]) -> list[Way]:
-    """The same model on every flavor, by the fewest GPUs that hold it; and with a smaller KV cache."""
+def other_ways(
+    model: ModelFacts, spec: DeploymentSpec, rows: dict[str, FlavorFacts], *, priced: bool = True
+) -> list[Way]:
+    """The same model on every flavor, by the fewest GPUs that hold it; and with a smaller KV cache.
+
+    `priced` is False while the number of replicas is not known. A split that cannot be made is no way.
+    """
     prices = dict(Flavor.objects.values_list("slug", "price_per_hour"))
     ways: list[Way] = []
     for slug, row in rows.items():
         if not row.enabled:
             continue
-        size = spec.tensor_parallel if slug == spec.flavor else _fewest(model, spec, row)
+        asked = spec.tensor_parallel
+        possible = slug == spec.flavor and splits_by(model, asked) and spec.gpus_per_replica <= row.gpus_per_node
+        size = asked if possible else _fewest(model, spec, row)
         for cache in ("", "fp8") if row.compute_capability >= FP8_CAPABILITY else ("",):
             if cache and (spec.engine.args.get("kv-cache-dtype") or slug != spec.flavor):
                 continue
-            way = _way(model, spec, row, size, cache, float(prices.get(slug, 0)))
+            price = float(prices.get(slug, 0)) if priced else None
+            way = _way(model, spec, row, size, cache, price)
             if way:
                 ways.append(way)
-    return sorted(ways, key=lambda way: (not way.current, way.word == "does not fit", way.month))[:7]
+    return sorted(ways, key=lambda way: (not way.current, way.word == "does not fit", way.month or 0))[:7]
 
 
 def _fewest(model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts) -> int:
@@ -143,13 +168,17 @@ def _fewest(model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts) -> int:
     return sizes[-1]
 
 
-def _way(model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts, size: int, cache: str, price: float) -> Way | None:
+def _way(
+    model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts, size: int, cache: str, price: float | None
+) -> Way | None:
     args = {**spec.engine.args, "tensor-parallel-size": size, **({"kv-cache-dtype": cache} if cache else {})}
     try:
         estimate = fit(model, row.gpu, args)
     except UnknownShapeError:
         return None
-    current = row.slug == spec.flavor and not cache
+    if estimate.gpus > max(1, row.gpus_per_node):
+        return None
+    current = row.slug == spec.flavor and size == spec.tensor_parallel and not cache
     sets = {"flavor": row.slug, "tensor_parallel_size": str(size), **({"kv_cache_dtype": cache} if cache else {})}
     word, tone, shape = WORDS[estimate.state]
     return Way(
@@ -159,7 +188,7 @@ def _way(model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts, size: int, c
         shape=shape,
         at_once=int(estimate.concurrency) if estimate.state is not FitState.NO else 0,
         free=row.free,
-        month=price * size * spec.replicas.max * HOURS_A_MONTH,
+        month=None if price is None else price * estimate.gpus * spec.replicas.max * HOURS_A_MONTH,
         sets="" if current else "&".join(f"{name}={value}" for name, value in sets.items()),
         current=current,
     )

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from deployments.findings import Finding
 from deployments.forms.request import STRATEGIES, DeploymentForm, initial_of, with_value
 from deployments.models import CatalogEntry, Deployment, Flavor, Principal, Team
+from deployments.preflight.request import proposed_name
 from deployments.services import requests
 from deployments.services.errors import DomainError, RefusedError, StaleError
 from deployments.services.principals import principal_of
@@ -119,7 +120,8 @@ def preflight(request: PortalRequest, pk: int | None = None) -> HttpResponse:
 
 def _look(form: DeploymentForm, principal: Principal, *, strict: bool) -> Advice:
     """Ask preflight about the form; before somebody has sent it, empty fields are not called mistakes."""
-    spec = form.spec
+    spec = form.usable
+    form.sent = strict
     if not strict:
         for name in ("name", "source_uri", "team"):
             if not str(form.data.get(name, "") or form.initial.get(name, "")).strip():
@@ -145,7 +147,7 @@ def _look(form: DeploymentForm, principal: Principal, *, strict: bool) -> Advice
     form.add_findings(
         [*form.findings, *(f for f in result.findings if f.field not in untouched and f not in form.findings)]
     )
-    return advice_of(result, spec)
+    return advice_of(result, spec, wrong=form.wrong)
 
 
 def _show(form: DeploymentForm, error: DomainError) -> None:
@@ -156,11 +158,14 @@ def _show(form: DeploymentForm, error: DomainError) -> None:
 
 
 def _page(request: PortalRequest, form: DeploymentForm, advice: Advice, *, status: int) -> HttpResponse:
-    return render(request, "pages/ask.html", _context(form, advice), status=status)
+    return render(request, "pages/ask.html", _context(form, advice) | {"refused": status == 422}, status=status)
 
 
 def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
-    fields = {name: {"messages": form.messages_of(name)} for name in form.fields}
+    # A change has no boxes for team and name: both are fixed.
+    fields = {
+        name: {"messages": form.messages_of(name), "shown": not field.disabled} for name, field in form.fields.items()
+    }
     general: list[Finding] = [finding for finding in form.findings if not form.field_of(finding)]
     latest = form.deployment.latest if form.deployment else None
     return {
@@ -191,7 +196,7 @@ def _first_values(request: PortalRequest, principal: Principal) -> dict[str, str
         flavor = {"flavor": entry.flavor} if entry.flavor else {}
         suggested = initial_of({"source": {"uri": entry.uri}, "engine": {"args": entry.args}, **flavor})
         values |= {key: value for key, value in suggested.items() if value}
-        values["name"] = entry.slug[:40]
+        values["name"] = proposed_name(entry.slug)
     uri = request.GET.get("uri", "")
     return values | ({"source_uri": uri[:600]} if uri else {})
 
