@@ -247,14 +247,17 @@ def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_value(data: Mapping[str, Any], name: str, value: str) -> dict[str, str]:
-    """The posted form with one value set, as the one-click fix does it: a field, or a line of flags."""
+    """The posted form with one value set, as the one-click fix does it: a field, or a line of flags.
+
+    An empty value empties the field, or takes the line away.
+    """
     changed = {key: str(data[key]) for key in data}
     if name in DeploymentForm.base_fields:
         changed[name] = value
         return changed
     flag = f"--{name.replace('_', '-')}"
     lines = [line for line in changed.get("args", "").splitlines() if line.strip().partition("=")[0] != flag]
-    changed["args"] = "\n".join([*lines, f"{flag}={value}"]).strip()
+    changed["args"] = "\n".join([*lines, *([f"{flag}={value}"] if value else [])]).strip()
     return changed
 
 

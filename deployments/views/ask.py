@@ -72,11 +72,13 @@ def edit(request: PortalRequest, pk: int) -> HttpResponse:
     latest = deployment.latest
     assert latest is not None  # Every deployment is written with its first revision.
     if request.method != "POST":
-        values = {**initial_of(latest.spec), "team": deployment.team.slug, "name": deployment.name}
-        fix = request.GET.get("set", "")
-        name, _, value = fix.partition("=")
+        # `?from=2` begins with an older revision; `?set=dtype=half` sets a value, `?set=dtype=` leaves it out.
+        older = deployment.revisions.filter(number=_number(request.GET.get("from"))).first()
+        spec_of = older.spec if older else latest.spec
+        values = {**initial_of(spec_of), "team": deployment.team.slug, "name": deployment.name}
+        name, equals, value = request.GET.get("set", "").partition("=")
         form = DeploymentForm(
-            with_value(values, name, value) if value else values, principal=principal, deployment=deployment
+            with_value(values, name, value) if name and equals else values, principal=principal, deployment=deployment
         )
         return _page(request, form, _look(form, principal, strict=False), status=200)
     form = DeploymentForm(_fixed(request.POST), principal=principal, deployment=deployment)
