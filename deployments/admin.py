@@ -1,16 +1,29 @@
-"""Django's admin shows rows and changes none: every change goes through a service, with its checks and its audit."""
+"""Django's admin shows rows and changes none: what its buttons do goes through services, with checks and audit."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
-from django.db.models import Model
+from allauth.account.models import EmailAddress
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.auth.models import Group
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.template.response import TemplateResponse
 
 from deployments import models
+from deployments.services import ledger
+from deployments.services.errors import DomainError
+from deployments.services.principals import principal_of
 
-SECRET = {"password", "digest"}
+# What nobody may read, nor needs to.
+SECRET: dict[type[Model], set[str]] = {
+    models.User: {"password"},
+    models.ApiToken: {"digest"},
+    SocialAccount: {"extra_data"},
+}
 
 
 class ReadOnly(admin.ModelAdmin[Any]):
@@ -18,7 +31,7 @@ class ReadOnly(admin.ModelAdmin[Any]):
 
     list_per_page = 50
     show_full_result_count = False
-    actions = None
+    actions: Any = None
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         """The short columns of the model."""
@@ -53,13 +66,44 @@ class ReadOnly(admin.ModelAdmin[Any]):
         return False
 
     def _names(self) -> list[str]:
-        hidden = SECRET if self.model in {models.User, models.ApiToken} else set()
+        hidden = SECRET.get(self.model, set())
         return [field.name for field in self.model._meta.fields if field.name not in hidden]
 
     @staticmethod
     def _may(request: HttpRequest) -> bool:
         user = request.user
         return isinstance(user, models.User) and user.is_active and user.is_platform_admin
+
+
+class DeploymentAdmin(ReadOnly):
+    """Deployments, and the last resort when the pods of one cannot be proven to be gone."""
+
+    actions = ("force_release",)
+
+    @admin.action(description="Give GPUs back without proof that the pods are gone", permissions=["view"])
+    def force_release(self, request: HttpRequest, queryset: QuerySet[models.Deployment]) -> TemplateResponse | None:
+        """Ask for a reason, then do it through the service, which writes it into the audit."""
+        rows = queryset.select_related("team").order_by("pk")
+        if "confirmed" not in request.POST:
+            context = {
+                **self.admin_site.each_context(request),
+                "title": "Give GPUs back without proof",
+                "rows": [(row, ledger.held_by(row)) for row in rows],
+                "checkbox": ACTION_CHECKBOX_NAME,
+                "opts": self.opts,
+            }
+            return TemplateResponse(request, "admin/force_release.html", context)
+        principal = principal_of(request)
+        for row in rows:
+            try:
+                entries = ledger.force_release(
+                    principal=principal, deployment=row, reason=request.POST.get("reason", "")
+                )
+            except DomainError as error:
+                self.message_user(request, f"{row}: {error.message}", messages.ERROR)
+            else:
+                self.message_user(request, f"{row}: {-sum(entry.delta for entry in entries)} GPUs given back.")
+        return None
 
 
 _SHORT = {
@@ -89,7 +133,6 @@ for each in (
     models.Cluster,
     models.Node,
     models.Flavor,
-    models.Deployment,
     models.Revision,
     models.Approval,
     models.Event,
@@ -105,3 +148,10 @@ for each in (
     models.ModelCheck,
 ):
     admin.site.register(each, ReadOnly)
+admin.site.register(models.Deployment, DeploymentAdmin)
+
+# Applications beside ours register admins that write. SocialApp and SocialToken hold secrets, groups mean nothing here.
+for other in (Group, EmailAddress, SocialAccount, SocialApp, SocialToken):
+    admin.site.unregister(other)
+admin.site.register(EmailAddress, ReadOnly)
+admin.site.register(SocialAccount, ReadOnly)

@@ -22,8 +22,8 @@ from deployments.api.base import (
     number_of,
     word_of,
 )
-from deployments.models import Deployment, Revision
-from deployments.services import approvals, lifecycle, requests
+from deployments.models import Deployment, Reservation, Revision
+from deployments.services import approvals, ledger, lifecycle, requests
 from deployments.services.errors import InvalidError, MissingError, RefusedError, StaleError
 from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
@@ -42,7 +42,7 @@ WRITES = {**PROBLEMS, 409: schemas.Problem, 412: schemas.Problem, 422: schemas.P
 class DeploymentViewSet(ApiViewSet):
     """What teams want to run."""
 
-    scopes: ClassVar[dict[str, str]] = {"approve": "approve", "reject": "approve"}
+    scopes: ClassVar[dict[str, str]] = {"approve": "approve", "reject": "approve", "release": "approve"}
 
     @extend_schema(
         operation_id="deployments_list",
@@ -118,6 +118,19 @@ class DeploymentViewSet(ApiViewSet):
         """Run the approved revision again."""
         lifecycle.start(principal=self.principal, deployment=self._get(pk))
         return _answer(int(pk), status=202)
+
+    @extend_schema(request=schemas.ForceBody, responses={200: schemas.ReservationAnswer(many=True), **WRITES})
+    @action(detail=True, methods=["post"])
+    def release(self, request: Request, pk: str) -> Response:
+        """Give the GPUs of a stopped or deleted deployment back without proof that its pods are gone (admins).
+
+        Answers with the lines written into the ledger: none when nothing was held.
+        """
+        body = _known(body_of(request), "reason")
+        row = self._get(pk)
+        made = ledger.force_release(principal=self.principal, deployment=row, reason=body.get("reason", ""))
+        rows = shapes.reservations(Reservation.objects.filter(pk__in=[entry.pk for entry in made]).order_by("pk"))
+        return Response([shapes.reservation(entry) for entry in rows])
 
     @extend_schema(
         request=schemas.DecisionBody, parameters=[IF_MATCH], responses={200: schemas.DecisionAnswer, **WRITES}

@@ -126,6 +126,12 @@ class ReasonBody(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=300, required=False, allow_blank=True)
 
 
+class ForceBody(serializers.Serializer[Any]):
+    """Why GPUs are given back although nobody proved that the pods are gone: it stays in the ledger and the audit."""
+
+    reason = serializers.CharField(max_length=300)
+
+
 class PreflightAnswer(serializers.Serializer[Any]):
     """What the request form shows: findings, memory fit in GiB per GPU, other ways, quota and who would approve."""
 

@@ -8,8 +8,9 @@ from datetime import datetime
 from deployments.models import Deployment, Principal, QuotaHold, Reservation, Revision, User, Wanted
 from deployments.services import events, waiting
 from deployments.services.convergence import Lease, LeaseLostError
-from deployments.services.errors import ConflictError, InvalidError, NotAllowedError
+from deployments.services.errors import ConflictError, MissingError, NotAllowedError
 from deployments.services.holds import Usage, account_of, charge, held_by, reserve, usage, usage_in, usage_of
+from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
 
 __all__ = [
@@ -91,17 +92,17 @@ def force_release(*, principal: Principal, deployment: Deployment, reason: str) 
     """Give everything back without proof: an admin's last resort, audited with its reason."""
     if not (principal.is_admin and principal.may("approve")):
         raise NotAllowedError("Only an admin may give GPUs back without proof that the pods are gone.")
-    if not reason.strip():
-        raise InvalidError("Say why the GPUs are given back without proof.", field="reason", pointer="/reason")
-    row = Deployment.objects.locked().get(pk=deployment.pk)
+    why = line_of(reason, field="reason", longest=300)
+    row = Deployment.objects.visible_to(principal).locked().filter(pk=deployment.pk).first()
+    if row is None:
+        raise MissingError("There is no such deployment.")
     if row.wanted == Wanted.RUNNING:
         raise ConflictError("Stop the deployment first: it would go on without a reservation.")
     holds = QuotaHold.objects.filter(deployment=row, gpus__gt=0).select_related("account").order_by("account_id")
     entries = [
-        _give_back(hold, to=0, reason=reason.strip()[:300], kind=Reservation.Kind.FORCE, actor=principal.user)
-        for hold in list(holds)
+        _give_back(hold, to=0, reason=why, kind=Reservation.Kind.FORCE, actor=principal.user) for hold in list(holds)
     ]
-    return _released(row, [entry for entry in entries if entry], actor=principal.user, forced=reason.strip())
+    return _released(row, [entry for entry in entries if entry], actor=principal.user, forced=why)
 
 
 def _needed(deployment: Deployment) -> int:
