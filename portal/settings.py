@@ -286,7 +286,13 @@ CELERY_BEAT_SCHEDULE = {
 
 # One line per outcome; JSON where a collector reads them.
 LOG_RENDERER = (
-    structlog.processors.JSONRenderer() if env_bool("SLIPWAY_LOG_JSON") else structlog.dev.ConsoleRenderer(colors=False)
+    structlog.processors.JSONRenderer()
+    if env_bool("SLIPWAY_LOG_JSON")
+    else structlog.dev.ConsoleRenderer(
+        colors=False,
+        # The default one prints the values of local variables, secrets too, and takes seconds.
+        exception_formatter=structlog.dev.plain_traceback,
+    )
 )
 LOGGING = {
     "version": 1,
