@@ -74,7 +74,7 @@ def test_mounted_files_exist() -> None:
 
 
 def test_nginx_splits_the_origin_as_the_route_does() -> None:
-    nginx = (ROOT / "docker" / "nginx.conf").read_text()
+    nginx = (ROOT / "docker" / "nginx.conf.template").read_text()
     assert nginx.count("{") == nginx.count("}")
     route = next(
         obj for obj in yaml.safe_load_all((ROOT / "k8s/portal/services.yaml").read_text()) if obj["kind"] == "HTTPRoute"
@@ -89,6 +89,22 @@ def test_nginx_splits_the_origin_as_the_route_does() -> None:
     assert "location /live/ {" in nginx
     assert "location ~ ^/api/v1/deployments/[^/]+/logs/?$ {" in nginx
     assert re.search(r"location /live/authorize/ \{ return 404; \}", nginx)
+
+
+def test_nginx_believes_a_proxy_in_front_only_where_that_is_configured() -> None:
+    template = (ROOT / "docker" / "nginx.conf.template").read_text()
+    service = SERVICES["nginx"]
+
+    assert "proxy_set_header X-Forwarded-Proto $outer_scheme;" in template
+    assert "proxy_set_header X-Forwarded-For $outer_callers;" in template
+    assert re.findall(r"map \"\$outer_is_trusted:\$http_x_forwarded_(proto|for)\"", template) == ["proto", "for"]
+    assert template.count("default $scheme;") == template.count("default $remote_addr;") == 1
+    # Whoever reads the template fills in this one name, into a file that nginx then reads.
+    assert set(re.findall(r"\$\{(\w+)\}", template)) == {"SLIPWAY_TRUST_PROXY"}
+    assert service["environment"]["SLIPWAY_TRUST_PROXY"] == "${SLIPWAY_TRUST_PROXY:-}"
+    folder = service["environment"]["NGINX_ENVSUBST_OUTPUT_DIR"]
+    assert service["command"][:3] == ["nginx", "-c", f"{folder}/nginx.conf"]
+    assert folder in service["tmpfs"]
 
 
 def dockerfile() -> list[str]:
