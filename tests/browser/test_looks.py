@@ -58,7 +58,7 @@ def test_every_page_is_whole_and_accessible(people: People, width: int, scheme: 
 
 
 def test_the_keyboard_reaches_everything(people: People) -> None:
-    page = people.open("alice", "/")
+    page = people.open("carol", "/")
 
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
