@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -19,9 +18,12 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 import httpx
 import orjson
 
+from portal.lib.deadline import DeadlineTransport, resolve
+
 MAX_REDIRECTS = 3
 MAX_BYTES = 4 * 1024 * 1024
 SECONDS = 10.0
+STREAM_SECONDS = 600.0
 CONNECT_SECONDS = 3.0
 # A server that is busy with our request still answers others; one that hangs answers nobody.
 SIGN_OF_LIFE_SECONDS = 5.0
@@ -131,9 +133,11 @@ async def stream(
     headers: Mapping[str, str] | None = None,
     json: Any = None,
     idle_seconds: float = SECONDS,
+    seconds: float = STREAM_SECONDS,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[httpx.Response]:
-    """Open a streamed answer of an operator's server; no redirects. `idle_seconds` is the longest silence.
+    """Open a streamed answer of an operator's server; no redirects. `idle_seconds` is the longest silence,
+    `seconds` the longest wait for the answer to begin.
 
     While the answer has not begun, the server is asked now and then for a sign of life: one that hangs is *unreachable*
     within seconds, however long a queue in front of a model may be.
@@ -142,12 +146,13 @@ async def stream(
         raise OutboundError("forbidden", f"{_host(url)} is not the configured server.")
     timeout = httpx.Timeout(idle_seconds, connect=CONNECT_SECONDS)
     content = None if json is None else orjson.dumps(json)
-    carried = {"content-type": "application/json"} if content is not None else {}
+    carried = {"accept-encoding": "identity"} | ({"content-type": "application/json"} if content is not None else {})
     async with httpx.AsyncClient(timeout=timeout, trust_env=False, transport=transport) as client:
         request = client.build_request(method, url, headers={**carried, **(headers or {})}, content=content)
         try:
-            answer = await _begun(client, request)
+            answer = await _begun(client, request, time.monotonic() + seconds)
             try:
+                _uncompressed(answer, url)
                 yield answer
             finally:
                 await answer.aclose()
@@ -157,11 +162,58 @@ async def stream(
             raise OutboundError("unreachable", f"{_host(url)} cannot be reached: {_short(error)}") from None
 
 
-async def _begun(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+async def lines(
+    answer: httpx.Response, *, longest: int, most: int, seconds: float = STREAM_SECONDS
+) -> AsyncIterator[str]:
+    """Lines of a streamed answer as they come, within `seconds` in all.
+
+    OutboundError *too_large* for a line over `longest` bytes or an answer over `most`, *timeout* when time is up.
+    """
+    size, rest = 0, b""
+    async for chunk in _chunks(answer, time.monotonic() + seconds):
+        size += len(chunk)
+        *whole, rest = (rest + chunk).split(b"\n")
+        if size > most or len(rest) > longest or any(len(line) > longest for line in whole):
+            raise OutboundError("too_large", f"{_host(str(answer.url))} answered with more than is read.")
+        for line in whole:
+            yield line.decode(errors="replace").rstrip("\r")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+async def beginning(answer: httpx.Response, *, most: int, seconds: float = SECONDS) -> bytes:
+    """At most the first `most` bytes of a streamed answer: what came within `seconds`."""
+    found = b""
+    try:
+        async for chunk in _chunks(answer, time.monotonic() + seconds):
+            found += chunk
+            if len(found) >= most:
+                break
+    except OutboundError:
+        return found[:most]
+    return found[:most]
+
+
+async def _chunks(answer: httpx.Response, deadline: float) -> AsyncIterator[bytes]:
+    chunks = answer.aiter_bytes()
+    while True:
+        try:
+            # A timeout around each wait: a block around a yield would cancel whichever task comes next.
+            chunk = await asyncio.wait_for(anext(chunks, None), max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            raise OutboundError("timeout", f"{_host(str(answer.url))} did not finish in time.") from None
+        if chunk is None:
+            return
+        yield chunk
+
+
+async def _begun(client: httpx.AsyncClient, request: httpx.Request, deadline: float) -> httpx.Response:
     """Send a request and wait for its status line, for as long as the server lives."""
     sending = asyncio.ensure_future(client.send(request, stream=True))
     try:
         while not (await asyncio.wait({sending}, timeout=SIGN_OF_LIFE_SECONDS))[0]:
+            if time.monotonic() > deadline:
+                raise httpx.ReadTimeout("The answer did not begin in time.")
             probe = client.build_request("GET", request.url.join("/"), timeout=CONNECT_SECONDS)
             try:
                 await (await client.send(probe, stream=True)).aclose()
@@ -198,7 +250,7 @@ def _once(
 ) -> Answer:
     parts = _parsed(url)
     origin = _origin(parts)
-    address = None if origin in trusted else _pinned(parts)
+    address = None if origin in trusted else _pinned(parts, deadline)
     left = deadline - time.monotonic()
     if left <= 0:
         raise OutboundError("timeout", f"{_host(url)} did not answer in time.")
@@ -210,7 +262,8 @@ def _once(
         extra, extensions = {"host": parts.netloc}, {"sni_hostname": origin[1]}
     timeout = httpx.Timeout(left, connect=min(CONNECT_SECONDS, left))
     # No proxy and no credentials of the environment: a proxy would resolve the name again.
-    with httpx.Client(timeout=timeout, trust_env=False, transport=transport) as client:
+    door = transport or DeadlineTransport(deadline)
+    with httpx.Client(timeout=timeout, trust_env=False, transport=door) as client:
         try:
             with client.stream(
                 method, target, headers={**headers, **extra}, content=content, extensions=extensions
@@ -225,6 +278,7 @@ def _once(
 
 
 def _body(answer: httpx.Response, deadline: float, max_bytes: int, url: str) -> bytes:
+    _uncompressed(answer, url)
     parts: list[bytes] = []
     size = 0
     for chunk in answer.iter_bytes():
@@ -237,16 +291,23 @@ def _body(answer: httpx.Response, deadline: float, max_bytes: int, url: str) -> 
     return b"".join(parts)
 
 
-def _pinned(parts: SplitResult) -> str:
+def _uncompressed(answer: httpx.Response, url: str) -> None:
+    """Refuse what was packed though nobody asked for it: a small answer could unpack into a huge one."""
+    if answer.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+        raise OutboundError("bad_answer", f"{_host(url)} answered compressed, which was not asked for.")
+
+
+def _pinned(parts: SplitResult, deadline: float) -> str:
     """Resolve a user's host once; every address must be public, the first is used."""
     scheme, host, port = _origin(parts)
     if scheme != "https" or port != PORTS["https"]:
         raise OutboundError("forbidden", "Only https:// addresses on port 443 may be given.")
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
+        addresses = resolve(host, port, deadline)
+    except TimeoutError:
+        raise OutboundError("timeout", f"{host} was not resolved in time.") from None
+    except OSError:
         raise OutboundError("unreachable", f"{host} has no address.") from None
-    addresses = [str(entry[4][0]) for entry in found]
     if not addresses or not all(is_public(address.split("%", 1)[0]) for address in addresses):
         raise OutboundError("forbidden", f"{host} is not a public address.")
     return addresses[0]

@@ -24,7 +24,12 @@ MOST_TOKENS = 4096
 ROLES = frozenset({"system", "user", "assistant"})
 # A queue of requests before ours is silence too.
 IDLE_SECONDS = 120.0
+# 4096 tokens at a crawl take minutes; an answer that takes longer is no answer.
+TOTAL_SECONDS = 600.0
+ERROR_SECONDS = 5.0
 LONGEST_LINE = 1024 * 1024
+MOST_ANSWER = 16 * 1024 * 1024
+MOST_ERROR = 64 * 1024
 
 
 @dataclass
@@ -103,6 +108,7 @@ async def answer(
             headers={"authorization": f"Bearer {token}"},
             json={"model": model, **wish},
             idle_seconds=IDLE_SECONDS,
+            seconds=TOTAL_SECONDS,
             transport=transport,
         ) as response:
             if response.status_code != 200:
@@ -121,9 +127,9 @@ async def answer(
 
 
 async def _chunks(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    async for line in response.aiter_lines():
+    async for line in outbound.lines(response, longest=LONGEST_LINE, most=MOST_ANSWER, seconds=TOTAL_SECONDS):
         data = line.removeprefix("data:").strip()
-        if not line.startswith("data:") or len(line) > LONGEST_LINE:
+        if not line.startswith("data:"):
             continue
         if data == "[DONE]":
             return
@@ -160,7 +166,7 @@ def _problem(chunk: dict[str, Any]) -> str:
 
 
 async def _why_not(response: httpx.Response) -> str:
-    body = (await response.aread())[:4000]
+    body = await outbound.beginning(response, most=MOST_ERROR, seconds=ERROR_SECONDS)
     try:
         said = _problem(orjson.loads(body))
     except (orjson.JSONDecodeError, AttributeError):
@@ -177,6 +183,8 @@ async def _why_not(response: httpx.Response) -> str:
 def _words(error: outbound.OutboundError) -> str:
     if error.code == "timeout":
         return "The endpoint did not answer in time."
+    if error.code in {"too_large", "bad_answer"}:
+        return "The endpoint answered with something that cannot be read."
     return "The gateway cannot be reached just now."
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
@@ -30,7 +33,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
             raise socket.gaierror(-2, "unknown")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in table[host]]
 
-    monkeypatch.setattr(outbound.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     return table
 
 
@@ -182,6 +185,108 @@ def test_a_server_that_never_answers_costs_the_time_given():
             get_json(url, operator_origins=[url], seconds=0.3)
     assert error.value.code == "timeout"
     assert time.monotonic() - began < 3
+
+
+@contextmanager
+def dripping(*, every: float = 0.05) -> Iterator[str]:
+    """A server whose headers come byte by byte and never end."""
+    stopped = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nx-slow: ")
+            while not stopped.wait(every):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        stopped.set()
+        thread.join(5)
+
+
+def test_headers_that_drip_cost_the_time_given():
+    with dripping() as url:
+        began = time.monotonic()
+        with pytest.raises(OutboundError) as error:
+            get_json(url, operator_origins=[url], seconds=0.5)
+        assert time.monotonic() - began < 2
+    assert error.value.code == "timeout"
+
+
+@pytest.mark.parametrize("url", ["https://slow.example/x", "http://slow.internal:8080/x"])
+def test_a_resolver_that_hangs_costs_the_time_given(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    let_go = threading.Event()
+
+    def resolve(*_: object, **__: object) -> list[object]:
+        let_go.wait(10)
+        raise socket.gaierror(-2, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    began = time.monotonic()
+    with pytest.raises(OutboundError) as error:
+        get_json(url, operator_origins=["http://slow.internal:8080"], seconds=0.3)
+    took = time.monotonic() - began
+    let_go.set()
+    assert (error.value.code, took < 2) == ("timeout", True)
+
+
+def test_a_packed_answer_is_not_unpacked():
+    packed = gzip.compress(b"x" * 10_000_000)
+    transport = serving(lambda _: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Bytes(packed)))
+    with pytest.raises(OutboundError) as error:
+        request("GET", f"{PRIVATE}/x", operator_origins=[PRIVATE], transport=transport)
+    assert error.value.code == "bad_answer"
+
+
+class Bytes(httpx.SyncByteStream):
+    """A body that is read as it comes."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self.content
+
+
+class Endless(httpx.AsyncByteStream):
+    """A body that never ends."""
+
+    def __init__(self, part: bytes, pause: float = 0) -> None:
+        self.part, self.pause = part, pause
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(self.pause)
+            yield self.part
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [(Endless(b"x" * 100), "too_large"), (Endless(b"x\n"), "too_large"), (Endless(b"x\n", 0.05), "timeout")],
+)
+def test_a_stream_without_end_is_left(body: Endless, code: str) -> None:
+    async def read() -> None:
+        transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=body))
+        async with outbound.stream("GET", PRIVATE, operator_origin=PRIVATE, transport=transport) as found:
+            async for _ in outbound.lines(found, longest=1000, most=5000, seconds=0.5):
+                pass
+
+    with pytest.raises(OutboundError) as error:
+        asyncio.run(asyncio.wait_for(read(), 5))
+    assert error.value.code == code
+
+
+def test_only_the_beginning_of_an_endless_error_is_read() -> None:
+    async def read(body: Endless) -> bytes:
+        transport = httpx.MockTransport(lambda _: httpx.Response(500, stream=body))
+        async with outbound.stream("GET", PRIVATE, operator_origin=PRIVATE, transport=transport) as found:
+            return await outbound.beginning(found, most=250, seconds=0.3)
+
+    assert asyncio.run(asyncio.wait_for(read(Endless(b"x" * 100)), 5)) == b"x" * 250
+    assert set(asyncio.run(asyncio.wait_for(read(Endless(b"x", 0.1)), 5))) == {ord("x")}
 
 
 def test_a_closed_port_is_unreachable():
