@@ -66,7 +66,11 @@ document.addEventListener("DOMContentLoaded", () => {
     stream.addEventListener("end", (event) => { add(JSON.parse(event.data)); follow(false); });
     stream.onerror = () => { if (stream && stream.readyState === EventSource.CLOSED) follow(false); };
   };
-  button.addEventListener("click", () => follow(button.getAttribute("aria-pressed") !== "true"));
+  button.addEventListener("click", () => {
+    // Nothing more comes from a container that has ended: what it wrote is shown already.
+    if (box.dataset.ended === "1") { count.textContent = "the container has ended"; return; }
+    follow(button.getAttribute("aria-pressed") !== "true");
+  });
   find.addEventListener("input", soon);
   quiet.addEventListener("change", soon);
   addEventListener("pagehide", () => stream?.close());

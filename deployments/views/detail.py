@@ -15,11 +15,11 @@ from deployments.models import Approval, Deployment, Event, Principal, QuotaHold
 from deployments.services import lifecycle, states
 from deployments.services.principals import principal_of
 from deployments.views import present
-from deployments.views.steps import steps, up_after
+from deployments.views.standing import fix_of, heading, stopped_by, up_after
+from deployments.views.steps import steps
+from deployments.views.timeline import READ, SHOWN_FIRST, said, told
 from portal.lib.htmx import PortalRequest, page_or_partial, signed_in
 from portal.lib.pages import keyset_page
-
-TIMELINE = 30
 
 
 def visible(principal: Principal, pk: int) -> Deployment:
@@ -45,6 +45,7 @@ def header(principal: Principal, row: Deployment, tab: str) -> dict[str, Any]:
         "approval": approval,
         "endpoint": present.endpoint(row),
         "may_edit": member and row.wanted != Wanted.DELETED,
+        "coming_up": row.state == Deployment.State.RUNNING and bool(row.detail.get("text")),
         "may_stop": operable and row.wanted == Wanted.RUNNING and started,
         "may_start": operable and row.wanted == Wanted.STOPPED,
         "may_delete": operable and row.wanted != Wanted.DELETED,
@@ -63,15 +64,20 @@ def detail(request: PortalRequest, pk: int) -> HttpResponse:
     context = header(principal, row, "overview")
     way = steps(row, observed, context["approval"])
     holds = QuotaHold.objects.filter(deployment=row, gpus__gt=0).select_related("account__flavor")
+    lines = told(Event.objects.filter(deployment=row).select_related("actor")[:READ])
     quota = list(holds.annotate(team_reserved=Sum("account__reserved")))
     context |= {
         "steps": way,
-        "up_after": up_after(way),
+        "heading": heading(row),
+        "stopped": stopped_by(row),
+        "up_after": up_after(row, way, context["approval"]) if row.wanted == Wanted.RUNNING else None,
         "replicas": present.replicas(observed),
         "serving": sum(1 for pod in observed.live_pods if pod.ready) if observed else 0,
-        "fix": present.fix_of(row) if context["may_edit"] else None,
+        "fix": fix_of(row),
         "holds": quota,
-        "events": Event.objects.filter(deployment=row).select_related("actor")[:TIMELINE],
+        "events": lines[:SHOWN_FIRST],
+        "older": lines[SHOWN_FIRST:],
+        "older_count": max(0, len(lines) - SHOWN_FIRST),
         "observed_at": present.known_at(row),
     }
     return render(request, page_or_partial(request, "deployments/detail.html#live"), context)
@@ -89,17 +95,16 @@ def logs(request: PortalRequest, pk: int) -> HttpResponse:
     asked = request.GET.get("container", "")
     containers = chosen.containers if chosen else []
     fallback = next((name for name in containers if name == "kserve-container"), containers[0] if containers else "")
-    events = (
-        sorted(observed.events, key=lambda e: e.last_seen.timestamp() if e.last_seen else 0, reverse=True)
-        if observed
-        else []
-    )
+    container = asked if asked in containers else fallback
+    restarts = chosen.restarted.get(container, 0) if chosen else 0
     context = header(principal, row, "logs") | {
         "pods": pods,
         "pod": chosen,
-        "container": asked if asked in containers else fallback,
-        "previous": request.GET.get("previous") == "1",
-        "events": events[:200],
+        "container": container,
+        "restarts": restarts,
+        "ended": bool(chosen and container in chosen.ended),
+        "previous": restarts > 0 and request.GET.get("previous") == "1",
+        "said": said(observed.events[:400] if observed else ()),
         "observed_at": present.known_at(row),
     }
     return render(request, "deployments/logs.html", context)
@@ -154,8 +159,10 @@ def manifests(request: PortalRequest, pk: int) -> HttpResponse:
             for item in objects
         ],
         "inventory": row.inventory.select_related("revision").defer("revision__objects_json").order_by("kind", "name"),
-        "service": observed.service if observed else None,
-        "workloads": observed.workloads if observed else (),
+        "conditions": [
+            (condition, present.tone_of(condition, wanted_running=row.wanted == Wanted.RUNNING))
+            for condition in (observed.service.conditions if observed and observed.service else ())
+        ],
         "observed_at": present.known_at(row),
     }
     return render(request, "deployments/manifests.html", context)

@@ -1,16 +1,17 @@
-"""Turns one deployment's rows into what its page says: replicas, endpoint, fix, differences."""
+"""Turns one deployment's rows into what its page says: replicas, endpoint, conditions, differences."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from django.conf import settings
 
-from deployments.forms.request import shown, text_of
-from deployments.kube.observe import Observed, PodView
+from deployments.kube.observe import ConditionView, Observed, PodView
 from deployments.models import Deployment, Status
+
+BAD_WHEN_TRUE = frozenset({"Stopped", "ReplicaFailure"})
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Replica:
     restarts: int
     gpus: int
     containers: list[str]
+    # Per container: how often it began again, and whether it has ended for good.
+    restarted: dict[str, int] = field(default_factory=dict)
+    ended: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ def _replica(pod: PodView) -> Replica:
         restarts=sum(container.restarts for container in pod.containers),
         gpus=pod.gpus,
         containers=[container.name for container in pod.containers],
+        restarted={container.name: container.restarts for container in pod.containers},
+        ended=frozenset(container.name for container in pod.containers if container.state == "terminated"),
     )
 
 
@@ -113,13 +119,14 @@ def endpoint(row: Deployment) -> Endpoint:
     )
 
 
-def fix_of(row: Deployment) -> dict[str, Any] | None:
-    """The one-click fix of the reason: which field to set to what."""
-    reason = row.reason or {}
-    field, value = reason.get("field"), reason.get("value")
-    if not field or value is None:
-        return None
-    return {"field": field, "label": str(field).replace("_", "-"), "value": text_of(value), "shown": shown(value)}
+def tone_of(condition: ConditionView, *, wanted_running: bool) -> str:
+    """What a condition of KServe means for people: "Stopped: False" is good news, and "Ready: False" of a stop none."""
+    if condition.status not in {"True", "False"} or not wanted_running:
+        return "grey"
+    good = condition.status == ("False" if condition.type in BAD_WHEN_TRUE else "True")
+    if good:
+        return "green" if condition.type not in BAD_WHEN_TRUE else "grey"
+    return "red"
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:

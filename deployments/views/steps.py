@@ -37,14 +37,6 @@ def steps(row: Deployment, observed: Observed | None, approval: Approval | None)
     return _timed(_marked(row, found))
 
 
-def up_after(found: list[Step]) -> timedelta | None:
-    """How long it took from the approval to the first answer; None while it is on its way."""
-    if not found or any(step.mark != "done" for step in found):
-        return None
-    began, ended = found[1].at, found[-1].at
-    return ended - began if began and ended and ended > began else None
-
-
 def _approved(row: Deployment, revision: Revision, approval: Approval | None) -> Step:
     if revision.verdict == Revision.Verdict.APPROVED:
         if row.approved_id != revision.pk:

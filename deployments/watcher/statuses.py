@@ -124,7 +124,9 @@ class Statuses:
 
 def refresh_moving() -> None:
     """Recompute states that change by time alone."""
-    moving = Deployment.objects.alive().filter(state__in=MOVING).order_by("pk")
+    # A revision that comes up beside one that serves is running, and may be late.
+    coming = Q(state=Deployment.State.RUNNING) & ~Q(detail__text="")
+    moving = Deployment.objects.alive().filter(Q(state__in=MOVING) | coming).order_by("pk")
     states.refresh_many(moving.values_list("pk", flat=True)[:BATCH])
 
 
