@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from deployments.kube.cluster import Cluster
 from deployments.models import Deployment, Team
 from deployments.reconciler import passes, teams
-from deployments.services import probes, waiting
+from deployments.services import expiry, probes, waiting
 from portal.lib.hints import PROBE, RECONCILE, RECONCILE_TEAM
 
 logger = logging.getLogger(__name__)
@@ -44,12 +44,17 @@ def reconcile_team(pk: int) -> None:
 @shared_task(name="deployments.sweep")
 def sweep() -> int:
     """Send a message for everything that is due: what makes a lost message cost seconds. Returns how many."""
-    waiting.wake_all()
     due = _due()
     for task, pk in due:
         current_app.send_task(task, args=[pk], expires=WORTH_SECONDS, retry=False, ignore_result=True)
     if len(due) == BATCH:
         logger.warning("at least %d rows are due", BATCH)
+    # After the messages: whatever goes wrong here, rows that are due have theirs.
+    for chore in (waiting.wake_all, expiry.expire_undecided):
+        try:
+            chore()
+        except Exception:
+            logger.exception("the sweep's %s failed", chore.__name__)
     return len(due)
 
 

@@ -61,6 +61,8 @@ SLIPWAY_INSTALL_ID = env("SLIPWAY_INSTALL_ID", "slipway")
 # Pages say that the cluster is played by this machine.
 SLIPWAY_SANDBOX = env_bool("SLIPWAY_SANDBOX")
 PROMETHEUS_SCRAPE_INTERVAL = int(env("PROMETHEUS_SCRAPE_INTERVAL", "15"))
+# Days after which a request that nobody decided about ends.
+REQUEST_EXPIRY_DAYS = int(env("SLIPWAY_REQUEST_EXPIRY_DAYS", "14"))
 
 # Where Slipway's neighbours stand on the cluster: deployments.services.platform puts these into what it builds.
 GATEWAY_REF = env("GATEWAY_REF", "kserve/kserve-ingress-gateway")

@@ -83,11 +83,20 @@ def wake(account_pk: int) -> int:
 
 
 def wake_all() -> int:
-    """Serve every line; the sweep calls this, for lines whose waker died. One query when nobody waits."""
+    """Serve every line; the sweep calls this, for lines whose waker died. One query when nobody waits.
+
+    A line that cannot be served does not hold up the others: it is logged, and served with a later sweep.
+    """
     accounts = Deployment.objects.awaiting_quota().values_list("team_id", F("latest__flavor_id")).distinct()
-    return sum(
-        wake(holds.account_of(team_id=team, flavor_id=flavor).pk) for team, flavor in accounts if flavor is not None
-    )
+    admitted = 0
+    for team, flavor in accounts:
+        if flavor is None:
+            continue
+        try:
+            admitted += wake(holds.account_of(team_id=team, flavor_id=flavor).pk)
+        except Exception:
+            logger.exception("the line of team %s for flavor %s could not be served", team, flavor)
+    return admitted
 
 
 @in_transaction
