@@ -16,13 +16,9 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 
-from deployments.engine.gpus import catalog
-from deployments.engine.profiles import seeded_profiles
 from deployments.models import (
     ApiToken,
-    CatalogEntry,
     Deployment,
-    EngineProfile,
     Flavor,
     Membership,
     Principal,
@@ -32,6 +28,7 @@ from deployments.models import (
 from deployments.services import approvals, model_checks, requests, teams, tokens
 from deployments.sources import SourceCode
 from deployments.spec import DeploymentSpec
+from portal.management import platform
 
 DATA = Path(__file__).with_name("demo.json")
 SCOPES = ("read", "write", "approve", "invoke")
@@ -85,15 +82,11 @@ class Demo:
         return Principal(user=User.objects.get(username=username))
 
     def _platform(self) -> None:
-        for row in self.plan["flavors"]:
-            known = catalog()[row["product"]]
-            values = {**row, "memory_mib": known["nvml_mib"], "compute_capability": known["compute_capability"]}
-            self._note(Flavor.objects.get_or_create(slug=row["slug"], defaults=values), f"flavor {row['name']}")
-        for profile in seeded_profiles().values():
-            values = {"name": profile.title, "version": profile.version, "image": profile.image}
-            self._note(EngineProfile.objects.get_or_create(slug=profile.slug, defaults=values), profile.title)
-        for position, row in enumerate(self.plan["catalog"]):
-            CatalogEntry.objects.get_or_create(slug=row["slug"], defaults={**row, "position": position})
+        self.made += [
+            *platform.make_flavors(self.plan["flavors"]),
+            *platform.make_profiles(),
+            *platform.make_catalog(),
+        ]
 
     def _people(self) -> None:
         for row in self.plan["people"]:
@@ -190,10 +183,6 @@ class Demo:
         """Random per installation, the same at each start: derived from its secret key, stored nowhere."""
         key, message = settings.SECRET_KEY.encode(), f"slipway demo {kind} {name}".encode()
         return urlsafe_b64encode(hmac.new(key, message, hashlib.sha256).digest()).decode().rstrip("=")
-
-    def _note(self, result: tuple[Any, bool], what: str) -> None:
-        if result[1]:
-            self.made.append(what)
 
 
 def check_passwords(demo: Demo) -> bool:

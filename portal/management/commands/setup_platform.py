@@ -1,0 +1,53 @@
+"""`manage.py setup_platform`: what a new installation needs before anybody can ask for a model."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+
+from deployments.models import Flavor
+from portal.management import platform
+
+
+class Command(BaseCommand):
+    """Safe to run again: what is there, and what an operator changed, stays."""
+
+    help = "Make flavors of the GPUs that the nodes have, engine profiles, recommended models and the cluster's row."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """GPUs before the watcher has seen any, and the engine's image."""
+        parser.add_argument(
+            "--gpu", action="append", default=[], metavar="PRODUCT", help="a node's label nvidia.com/gpu.product"
+        )
+        parser.add_argument("--image", default="", metavar="IMAGE@sha256:…", help="the engine as your registry has it")
+
+    def handle(self, *, gpu: list[str], image: str, **options: Any) -> None:
+        """Make what is missing and say so."""
+        rows, strangers = platform.flavors_of_nodes()
+        seen = {row["product"] for row in rows}
+        try:
+            rows += [platform.flavor_row(product) for product in gpu if product not in seen]
+        except KeyError as error:
+            raise CommandError(f"{error} is not a GPU that Slipway knows.") from None
+        with transaction.atomic():
+            made = [*platform.make_cluster(), *platform.make_flavors(rows), *platform.make_profiles()]
+            made += platform.make_catalog()
+            try:
+                made += platform.set_image(image) if image else []
+            except ValueError as error:
+                raise CommandError(str(error)) from None
+            closed = [] if settings.SLIPWAY_SANDBOX else platform.close_placeholders()
+        for line in made:
+            self.stdout.write(f"made {line}")
+        for product in strangers:
+            self.stderr.write(f"No flavor for “{product}”: not a GPU that Slipway knows.")
+        for slug in closed:
+            self.stderr.write(
+                f"Engine {slug} stays closed until --image names its image by the digest of your registry."
+            )
+        if not Flavor.objects.exists():
+            self.stderr.write("No GPU node was seen yet: start the watcher and run this again, or name GPUs by --gpu.")

@@ -1,0 +1,108 @@
+"""What every installation begins with: kinds of GPU, engines, recommended models. A second run adds what is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from django.db.models import Max
+from django.utils.text import slugify
+
+from deployments.engine.gpus import catalog
+from deployments.engine.profiles import DATA, seeded_profiles
+from deployments.models import CatalogEntry, Cluster, EngineProfile, Flavor, Node
+
+MODELS = Path(__file__).with_name("catalog.json")
+DIGEST = re.compile(r"\S+@sha256:[0-9a-f]{64}")
+
+
+def make_flavors(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Make the flavors that are not there, GPUs known by product; returns in words what was made."""
+    made = []
+    for row in rows:
+        known = catalog()[row["product"]]
+        values = {"memory_mib": known["nvml_mib"], "compute_capability": known["compute_capability"], **row}
+        if Flavor.objects.get_or_create(slug=row["slug"], defaults=values)[1]:
+            made.append(f"flavor {row['name']}")
+    return made
+
+
+def make_profiles() -> list[str]:
+    """Make the engine profiles that come with Slipway; returns in words what was made."""
+    made = []
+    for profile in seeded_profiles().values():
+        values = {"name": profile.title, "version": profile.version, "image": profile.image}
+        if EngineProfile.objects.get_or_create(slug=profile.slug, defaults=values)[1]:
+            made.append(profile.title)
+    return made
+
+
+def make_catalog() -> list[str]:
+    """Make the recommended models that are not there; returns in words what was made."""
+    made = []
+    for position, row in enumerate(json.loads(MODELS.read_text(encoding="utf-8"))["models"]):
+        if CatalogEntry.objects.get_or_create(slug=row["slug"], defaults={**row, "position": position})[1]:
+            made.append(f"model {row['name']}")
+    return made
+
+
+def make_cluster() -> list[str]:
+    """Make the row of the one cluster, which the watcher then fills in."""
+    if Cluster.objects.exists():
+        return []
+    Cluster.objects.create(name="main")
+    return ["cluster main"]
+
+
+def flavor_row(product: str) -> dict[str, Any]:
+    """What a flavor of this GPU is called; KeyError for a GPU that Slipway does not know."""
+    for row in _seeded_flavors():
+        if row["product"] == product:
+            return {"slug": row["slug"], "name": row["title"], "product": product}
+    known = catalog()[product]
+    name = f"{known['name']} {round(known['nvml_mib'] / 1024)} GB"
+    return {"slug": slugify(product.removeprefix("NVIDIA-"))[:40], "name": name[:60], "product": product}
+
+
+def flavors_of_nodes() -> tuple[list[dict[str, Any]], list[str]]:
+    """Flavors for the GPUs of the nodes that the watcher has seen, and products that Slipway does not know."""
+    rows, strangers = [], []
+    seen = Node.objects.exclude(product="").values("product", "resource_name")
+    for node in seen.annotate(memory=Max("memory_mib"), most=Max("capacity")).order_by("product"):
+        try:
+            row = flavor_row(node["product"])
+        except KeyError:
+            strangers.append(node["product"])
+            continue
+        row |= {"resource_name": node["resource_name"], "gpus_per_node": max(node["most"], 1)}
+        rows.append(row | ({"memory_mib": node["memory"]} if node["memory"] else {}))
+    return rows, strangers
+
+
+def set_image(image: str) -> list[str]:
+    """Give the newest engine the image of the operator's registry, by digest; ValueError when it names none."""
+    if not DIGEST.fullmatch(image):
+        raise ValueError("Name the image by digest: registry/name:tag@sha256:…")
+    slug = list(seeded_profiles())[-1]
+    changed = EngineProfile.objects.filter(slug=slug).exclude(image=image, active=True)
+    return [f"image of {slug}: {image}"] if changed.update(image=image, active=True) else []
+
+
+def close_placeholders() -> list[str]:
+    """Take engines out of the form whose image stands for the sandbox's; returns their names."""
+    stand_ins = {profile.slug: profile.image for profile in seeded_profiles().values() if profile.sandbox_only}
+    closed = []
+    for slug, image in stand_ins.items():
+        if EngineProfile.objects.filter(slug=slug, image=image).update(active=False):
+            closed.append(slug)
+    return closed
+
+
+@cache
+def _seeded_flavors() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((DATA / "flavors.json").read_text(encoding="utf-8"))["flavors"]
+    return rows
