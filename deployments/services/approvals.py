@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 
 from deployments.models import Approval, Deployment, Principal, Revision, Team, User, Wanted
 from deployments.services import events, holds, states, waiting
-from deployments.services.errors import ConflictError, MissingError, NotAllowedError, StaleError
+from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError, StaleError
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
 
@@ -48,7 +48,7 @@ def decide(*, principal: Principal, revision: Revision, digest: str, approve: bo
     """Approve or reject the newest revision; `digest` is the one that the page showed.
 
     Raises StaleError when that is not what would run any more, NotAllowedError for the author and for those without
-    the role. Approved without quota it waits in line.
+    the role, InvalidError for a rejection without a reason. Approved without quota it waits in line.
     """
     deployment = _locked(principal, revision)
     now = Revision.objects.select_related("flavor").get(pk=revision.pk)
@@ -62,6 +62,9 @@ def decide(*, principal: Principal, revision: Revision, digest: str, approve: bo
     if not (standing.approve if approve else standing.reject):
         raise NotAllowedError(standing.why)
     text = line_of(comment, field="comment", longest=500, required=False)
+    if not approve and not text:
+        why = "Say why it is rejected: the one who asked reads this."
+        raise InvalidError(why, field="comment", pointer="/comment", code="required")
     return _record(deployment, now, kind=standing.kind, approve=approve, actor=principal.user, comment=text)
 
 

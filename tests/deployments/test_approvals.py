@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from deployments.models import Approval, Deployment, Event, Revision, Team, Wanted
 from deployments.services import approvals, ledger, lifecycle, requests, teams, waiting
-from deployments.services.errors import ConflictError, MissingError, NotAllowedError, StaleError
+from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError, StaleError
 from deployments.spec import DeploymentSpec
 from tests.deployments import factories as make
 
@@ -117,7 +117,7 @@ def test_a_lead_approves_within_policy_and_quota(alice, ann, carol, team, value,
     else:
         with pytest.raises(NotAllowedError):
             decide(alice, deployment)
-        assert decide(alice, deployment, approve=False).kind == "lead"
+        assert decide(alice, deployment, approve=False, comment="too much").kind == "lead"
 
 
 def test_members_strangers_and_reading_tokens_decide_nothing(ann, bob, carol, team):
@@ -137,6 +137,14 @@ def test_members_strangers_and_reading_tokens_decide_nothing(ann, bob, carol, te
     carol.is_active = False
     with pytest.raises(MissingError):
         decide(carol, deployment)
+
+
+def test_a_rejection_needs_a_reason(ann, carol, team):
+    deployment = ask(ann, team)
+    with pytest.raises(InvalidError) as refused:
+        decide(carol, deployment, approve=False, comment="  ")
+    assert (refused.value.field, refused.value.code) == ("comment", "required")
+    assert not Approval.objects.exists()
 
 
 def test_a_decision_is_made_once(ann, carol, team):
