@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect, render
-from django.views.decorators.http import require_http_methods, require_POST
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods
 
 from deployments.models import ApiToken, Membership
 from deployments.services import tokens
 from deployments.services.errors import DomainError
 from deployments.services.principals import ALL_SCOPES, principal_of
-from portal.lib.htmx import PortalRequest, signed_in
+from portal.lib.htmx import PortalRequest, page_or_partial, signed_in
 
 SCOPES = {
     "read": "See deployments, quotas and logs",
@@ -20,13 +20,16 @@ SCOPES = {
     "invoke": "Call endpoints",
 }
 
+JUST_MADE = "token_just_made"
+
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
 def account(request: PortalRequest) -> HttpResponse:
-    """The page; a POST makes a token, which is shown this once."""
+    """The page; a POST makes a token, which the page behind it shows this once: loading it again makes no second."""
     principal = principal_of(request)
     context: dict[str, object] = {"scopes": SCOPES, "chosen": {"read"}, "errors": {}, "values": {"days": "90"}}
+    context["most_days"] = tokens.MOST_DAYS
     status = 200
     if request.method == "POST":
         chosen = [scope for scope in request.POST.getlist("scopes") if scope in ALL_SCOPES]
@@ -41,7 +44,10 @@ def account(request: PortalRequest) -> HttpResponse:
             context["errors"] = {error.field or "form": error.message}
             status = 422
         else:
-            context |= {"new_token": token, "new_text": text}
+            request.session[JUST_MADE] = {"name": token.name, "text": text}
+            return redirect("account")
+    elif request.method == "GET":
+        context["made"] = request.session.pop(JUST_MADE, None)
     context["tokens"] = ApiToken.objects.filter(user=principal.user).order_by("-pk")[:100]
     context["memberships"] = (
         Membership.objects.filter(user=principal.user).select_related("team").order_by("team__slug")
@@ -49,10 +55,13 @@ def account(request: PortalRequest) -> HttpResponse:
     return render(request, "pages/account.html", context, status=status)
 
 
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
 def revoke(request: PortalRequest, pk: int) -> HttpResponse:
-    """End a token at once."""
+    """Ask, saying who notices, then end the token at once."""
+    if request.method != "POST":
+        own = get_object_or_404(ApiToken.objects.live(), pk=pk, user=principal_of(request).user)
+        return render(request, page_or_partial(request, "pages/account_revoke.html#box"), {"token": own})
     try:
         token = tokens.revoke(principal=principal_of(request), token_id=pk)
     except DomainError as error:

@@ -295,7 +295,9 @@ def test_decisions_stand_in_the_history(asked: Deployment, carol: User) -> None:
     assert [row.pk for row in answer.context["page"].rows] == [asked.latest.pk]
 
 
-def test_the_sidebar_counts_what_waits_for_me(asked: Deployment, ann: User, alice: User, bob: User) -> None:
+def test_the_sidebar_counts_what_waits_for_me(asked: Deployment, team: Team, ann: User, alice: User, bob: User) -> None:
+    Team.objects.filter(pk=team.pk).update(policy=Team.Policy.LEAD)
+
     counts = [signed_in(who).get(reverse("capacity")).context["site"].frame.waiting for who in (ann, alice, bob)]
 
     assert counts == [0, 1, 0]
@@ -353,13 +355,18 @@ def test_a_grant_that_makes_no_sense_is_not_made(team: Team, h100: Flavor, carol
 def test_a_token_is_shown_once_and_revoked_at_once(alice: User) -> None:
     client = signed_in(alice)
     made = client.post(reverse("account"), {"name": "notebook", "days": "30", "scopes": ["read", "invoke"]})
-    text = made.context["new_text"]
+    assert made.status_code == 302
+    page = client.get(reverse("account"))
+    text = page.context["made"]["text"]
 
-    assert text in made.content.decode()
+    assert text in page.content.decode()
     assert text not in client.get(reverse("account")).content.decode()
     token = ApiToken.objects.get()
     assert token.scopes == ["invoke", "read"]
 
+    asked = client.get(reverse("account-revoke", args=[token.pk]), headers={"HX-Request": "true"})
+    assert "Revoke notebook?" in asked.content.decode()
+    assert ApiToken.objects.live().exists()
     client.post(reverse("account-revoke", args=[token.pk]))
 
     token.refresh_from_db()
