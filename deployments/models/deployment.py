@@ -193,5 +193,12 @@ class Approval(models.Model):
     comment = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind="policy") | Q(actor__isnull=False), name="approval_by_policy_or_somebody"
+            )
+        ]
+
     def __str__(self) -> str:
         return f"{'approved' if self.approved else 'rejected'}: {self.revision}"

@@ -9,7 +9,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from deployments.models import Deployment, Event, QuotaAccount, QuotaHold, Reservation, Wanted
+from deployments.models import Approval, Deployment, Event, QuotaAccount, QuotaHold, Reservation, Wanted
 from deployments.services import ledger, lifecycle
 from deployments.services.convergence import LeaseLostError, database_now
 from deployments.services.errors import ConflictError, InvalidError, NotAllowedError, QuotaExceededError
@@ -312,3 +312,39 @@ def test_holds_and_ledger_agree(account, chat):
     take(account, chat, -1, 3)
     account.refresh_from_db()
     assert account.reserved == QuotaHold.objects.get().gpus == 2
+
+
+@pytest.mark.parametrize("table", ["event", "reservation", "approval", "revision", "quotahold"])
+def test_tables_whose_rows_stay_are_not_emptied(chat, table):
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # else PostgreSQL refuses for other reasons
+        cursor.execute("SET LOCAL slipway.may_truncate = off")  # as on every connection but those of tests
+        with pytest.raises(DatabaseError) as error, transaction.atomic():
+            cursor.execute(f"TRUNCATE deployments_{table} CASCADE")
+    assert code_of(error) == "SQ003"
+
+
+def signed(revision, actor, kind="admin") -> None:
+    """An approval straight into the table, past the service."""
+    with transaction.atomic():
+        Approval.objects.create(revision=revision, digest=revision.digest, kind=kind, actor=actor, approved=True)
+
+
+def test_the_database_knows_every_author_since_the_last_approval(chat, alice, team):
+    ann, carol = make.make_user("ann", team=team), make.make_user("carol", admin=True)
+    make.add_revision(chat, ann)
+    third = make.add_revision(chat, alice)
+    for author in (ann, alice):
+        with pytest.raises(DatabaseError) as error:
+            signed(third, author)
+        assert code_of(error) == "SQ003"
+    signed(third, carol)
+    signed(make.add_revision(chat, carol), ann)  # what ann wrote is approved: she is a second person again
+
+
+def test_only_policy_approves_without_an_actor(chat, alice):
+    revision = make.add_revision(chat, alice)
+    for kind in ("lead", "admin"):
+        with pytest.raises(DatabaseError, match="approval_by_policy_or_somebody"):
+            signed(revision, None, kind)
+    signed(revision, None, "policy")
