@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import orjson
 from django.conf import settings
 
@@ -96,7 +95,7 @@ def target_of(caller: Caller, pk: int) -> tuple[str, str, str]:
 
 
 async def answer(
-    url: str, model: str, token: str, wish: dict[str, Any], *, transport: httpx.AsyncBaseTransport | None = None
+    url: str, model: str, token: str, wish: dict[str, Any], *, transport: outbound.StreamTransport | None = None
 ) -> AsyncIterator[bytes]:
     """Events for the page: delta (text), then done (figures) or error (words)."""
     meter = Meter()
@@ -126,7 +125,7 @@ async def answer(
     yield event("done", meter.figures())
 
 
-async def _chunks(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+async def _chunks(response: outbound.Stream) -> AsyncIterator[dict[str, Any]]:
     async for line in outbound.lines(response, longest=LONGEST_LINE, most=MOST_ANSWER, seconds=TOTAL_SECONDS):
         data = line.removeprefix("data:").strip()
         if not line.startswith("data:"):
@@ -165,7 +164,7 @@ def _problem(chunk: dict[str, Any]) -> str:
     return str(error.get("message") if isinstance(error, dict) else error)[:500] or "The engine reported an error."
 
 
-async def _why_not(response: httpx.Response) -> str:
+async def _why_not(response: outbound.Stream) -> str:
     body = await outbound.beginning(response, most=MOST_ERROR, seconds=ERROR_SECONDS)
     try:
         said = _problem(orjson.loads(body))
