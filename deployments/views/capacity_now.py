@@ -15,7 +15,10 @@ from deployments.models import Deployment, Flavor, Node, Principal, QuotaAccount
 
 @dataclass(frozen=True)
 class FlavorNow:
-    """GPUs of one flavor: `in_use` by pods, `idle` reserved but without a pod, `block` the most free on one node."""
+    """GPUs of one flavor: `in_use` by pods, `idle` reserved but without a pod, `block` the most free on one node.
+
+    Of those in use, `serving` belong to ready pods of Slipway and `foreign` to pods that are not Slipway's.
+    """
 
     slug: str
     name: str
@@ -23,6 +26,8 @@ class FlavorNow:
     price: float
     total: int = 0
     in_use: int = 0
+    serving: int = 0
+    foreign: int = 0
     idle: int = 0
     block: int = 0
     away: int = 0
@@ -34,11 +39,17 @@ class FlavorNow:
         return max(0, self.total - self.away - self.in_use - self.idle)
 
     @property
+    def held(self) -> int:
+        """GPUs that somebody has and that serve nobody: of pods on their way or failing, and reserved ones."""
+        return max(0, self.in_use - self.serving - self.foreign) + self.idle
+
+    @property
     def parts(self) -> list[dict[str, Any]]:
         """The parts of the bar."""
         return [
-            {"kind": "use", "value": self.in_use, "label": f"{self.in_use} in use"},
-            {"kind": "idle", "value": self.idle, "label": f"{self.idle} reserved, idle"},
+            {"kind": "use", "value": self.serving, "label": f"{self.serving} serving"},
+            {"kind": "idle", "value": self.held, "label": f"{self.held} held, not serving"},
+            {"kind": "other", "value": self.foreign, "label": f"{self.foreign} others"},
             {"kind": "free", "value": self.free, "label": f"{self.free} free"},
             {"kind": "other", "value": self.away, "label": f"{self.away} not available"},
         ]
@@ -46,7 +57,8 @@ class FlavorNow:
     @property
     def label(self) -> str:
         """The bar in words."""
-        return f"{self.name}: {self.in_use} in use, {self.idle} reserved and idle, {self.free} free of {self.total}"
+        held = f"{self.serving} serving, {self.held} held and not serving"
+        return f"{self.name}: {held}, {self.free} free of {self.total}"
 
 
 @dataclass(frozen=True)
@@ -69,9 +81,9 @@ class NodeNow:
 
     @property
     def label(self) -> str:
-        used = sum(1 for tile in self.tiles if tile in {"use", "other"})
-        state = "" if self.ready else ", not ready"
-        return f"{self.name}: {used} of {self.allocatable} GPUs in use{', cordoned' if self.cordoned else ''}{state}"
+        used = f"{self.tiles.count('use')} serving, {self.tiles.count('idle')} held and not serving"
+        state = (", cordoned" if self.cordoned else "") + ("" if self.ready else ", not ready")
+        return f"{self.name}: {used}, {self.free} free of {self.allocatable} GPUs{state}"
 
 
 def flavors_now() -> list[FlavorNow]:
@@ -100,7 +112,9 @@ def flavors_now() -> list[FlavorNow]:
 def _flavor(row: Mapping[str, Any]) -> FlavorNow:
     nodes = row["nodes"]
     usable = [node for node in nodes if node["ready"] and not node["cordoned"]]
-    ours = sum(holder.get("gpus", 0) for node in nodes for holder in node["holders"] if holder.get("deployment"))
+    mine = [holder for node in nodes for holder in node["holders"] if holder.get("deployment")]
+    ours = sum(holder.get("gpus", 0) for holder in mine)
+    in_use = sum(node["requested"] for node in nodes)
     total = sum(node["allocatable"] for node in nodes)
     away = sum(max(0, n["allocatable"] - n["requested"]) for n in nodes if not (n["ready"] and not n["cordoned"]))
     return FlavorNow(
@@ -109,13 +123,20 @@ def _flavor(row: Mapping[str, Any]) -> FlavorNow:
         memory_mib=row["memory_mib"],
         price=float(row["price_per_hour"]),
         total=total,
-        in_use=sum(node["requested"] for node in nodes),
+        in_use=in_use,
+        serving=sum(holder.get("gpus", 0) for holder in mine if _serves(holder)),
+        foreign=max(0, in_use - ours),
         # Never more than there is: a ledger ahead of a cluster that lost nodes must not draw past the bar's end.
-        idle=min(max(0, row["reserved"] - ours), max(0, total - sum(node["requested"] for node in nodes) - away)),
+        idle=min(max(0, row["reserved"] - ours), max(0, total - in_use - away)),
         block=max((max(0, node["allocatable"] - node["requested"]) for node in usable), default=0),
         away=away,
         per_node=row["gpus_per_node"],
     )
+
+
+def _serves(holder: Mapping[str, Any]) -> bool:
+    """True when the pod that holds the GPUs is ready; one in a crash loop holds them and serves nobody."""
+    return bool(holder.get("ready", True))
 
 
 def nodes_now(principal: Principal) -> list[NodeNow]:
@@ -125,7 +146,7 @@ def nodes_now(principal: Principal) -> list[NodeNow]:
     known: dict[int, Mapping[str, Any]] = {}
     if ids:
         visible = Deployment.objects.visible_to(principal).filter(pk__in=ids)
-        known = {row["pk"]: row for row in visible.values("pk", "name", "team__slug", "state")}
+        known = {row["pk"]: row for row in visible.values("pk", "name", "team__slug")}
     return [_node(node, known) for node in nodes]
 
 
@@ -135,8 +156,7 @@ def _node(node: Node, known: dict[int, Mapping[str, Any]]) -> NodeNow:
     for holder in node.holders:
         gpus = int(holder.get("gpus", 0))
         row = known.get(holder.get("deployment") or 0)
-        busy = row is None or row["state"] in {"Running", "Degraded"}
-        kind = ("use" if busy else "idle") if holder.get("deployment") else "other"
+        kind = ("use" if _serves(holder) else "idle") if holder.get("deployment") else "other"
         tiles += [kind] * gpus
         holders.append(
             {

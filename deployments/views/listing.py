@@ -100,7 +100,8 @@ def listing(principal: Principal, wish: Wish, *, size: int = 50) -> Listing:
     if wish.sort == "urgent":
         rows = rows.annotate(urgency=_urgency())
     fields = ["pk", "name", "team__slug", "state", "state_since", "reason", "detail", "latest__gpus", "latest__number"]
-    fields += ["latest__flavor__name", "uri", *(["urgency"] if wish.sort == "urgent" else [])]
+    fields += ["latest__flavor__name", "applied_id", "approved__number", "uri"]
+    fields += ["urgency"] if wish.sort == "urgent" else []
     page = keyset_page(rows.values(*fields), order=SORTS[wish.sort], after=wish.after, before=wish.before, size=size)
     tabs = [Tab(key, label, counts[key], key == wish.show) for key, (label, _) in SHOWN.items()]
     return Listing(page=page, tabs=tabs, wish=wish)

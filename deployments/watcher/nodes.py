@@ -62,4 +62,5 @@ def _row(cluster: Cluster, node: NodeSeen, pods: list[PodView]) -> Node:
 
 def _holder(pod: PodView) -> dict[str, Any]:
     deployment = int(pod.deployment) if pod.deployment.isdigit() else None
-    return {"namespace": pod.namespace, "pod": pod.name, "gpus": pod.gpus, "deployment": deployment}
+    held = {"namespace": pod.namespace, "pod": pod.name, "gpus": pod.gpus, "deployment": deployment}
+    return {**held, "ready": pod.ready}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
@@ -183,3 +184,56 @@ def test_without_anything_the_overview_teaches(db: None, carol: User) -> None:
 
     assert "Nothing on the slipway yet" in text
     assert "cluster: not seen yet" in text
+
+
+def test_a_pod_that_is_not_ready_holds_its_gpus_without_serving(team: Team, ann: User, h100: Flavor) -> None:
+    row = make.make_deployment(team, ann, approved=True)
+    held = {"namespace": "x", "gpus": 1, "deployment": row.pk}
+    add_node("gpu-1", holders=[{**held, "pod": "a", "ready": True}, {**held, "pod": "b", "ready": False}])
+
+    now = flavors_now()[0]
+    heat = signed_in(ann).get(reverse("overview-heat")).content.decode()
+    capacity = signed_in(ann).get(reverse("capacity")).content.decode()
+
+    assert (now.serving, now.held, now.free) == (1, 1, 2)
+    assert heat.count('class="g-use"') == heat.count('class="g-idle"') == 1
+    assert "1 held, not serving" in capacity
+
+
+def test_the_crumb_names_the_team(team: Team, ann: User, carol: User) -> None:
+    assert '<p class="crumb">Search</p>' in signed_in(ann).get(reverse("overview")).content.decode()
+    assert '<p class="crumb">All teams</p>' in signed_in(carol).get(reverse("overview")).content.decode()
+    narrowed = signed_in(carol).get(reverse("overview"), {"team": "search"}).content.decode()
+    assert '<p class="crumb">Search</p>' in narrowed
+
+
+def test_a_reason_in_a_list_is_whole(team: Team, ann: User, h100: Flavor) -> None:
+    row = make.make_deployment(team, ann)
+    title = "A sentence that is rather long, as reasons of engines are, and ends with the word that counts."
+    Deployment.objects.filter(pk=row.pk).update(state=State.FAILED, reason={"title": title})
+
+    assert f"{title}</span>" in signed_in(ann).get(reverse("deployment-list")).content.decode()
+
+
+def test_a_page_that_is_not_there_keeps_the_navigation_for_people_who_are_signed_in(ann: User) -> None:
+    inside, outside = signed_in(ann).get("/nowhere/"), Client().get("/nowhere/")
+
+    assert (inside.status_code, outside.status_code) == (404, 404)
+    assert 'aria-label="Main"' in inside.content.decode()
+    assert 'aria-label="Main"' not in outside.content.decode()
+
+
+def test_the_password_page_is_one_of_the_portal(ann: User) -> None:
+    ann.set_password("a-long-old-one")
+    ann.save()
+    browser = signed_in(ann)
+
+    text = browser.get(reverse("account_change_password")).content.decode()
+    sent = {"oldpassword": "a-long-old-one", "password1": "a-long-new-one", "password2": "a-long-new-one"}
+    answer = browser.post(reverse("account_change_password"), sent)
+
+    assert 'aria-label="Main"' in text
+    assert "Back to the account" in text
+    assert answer.status_code == 302
+    ann.refresh_from_db()
+    assert ann.check_password("a-long-new-one")
