@@ -70,7 +70,7 @@
     const use = $("use", node);
     const shape = { red: "cross", green: "dot", yellow: "triangle" }[tone];
     use.setAttribute("href", use.getAttribute("href").replace(/#.*/, `#${shape}`));
-    write(label, lost ? `cluster: not reached for ${short(age)}` : tone === "green" ? `cluster: live, ${short(age)} ago` : `cluster: last seen ${short(age)} ago`);
+    write(label, lost ? `cluster: not reached for ${short(age)}` : tone === "green" ? (age > 15 ? `cluster: live, ${short(age)} ago` : "cluster: live") : `cluster: last seen ${short(age)} ago`);
     document.body.classList.toggle("cluster-stale", tone !== "green");
   });
   const tick = () => { times(); freshness(); };
