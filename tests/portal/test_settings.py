@@ -73,3 +73,20 @@ def test_a_proxys_headers_are_believed_only_where_that_is_set() -> None:
 
     assert settings_with(asked) == "(None, 0)"
     assert settings_with(asked, SLIPWAY_TRUST_PROXY="1") == "(('HTTP_X_FORWARDED_PROTO', 'https'), 1)"
+
+
+def test_the_log_of_workers_is_not_buried_under_sweeps() -> None:
+    code = """
+import logging
+import django
+django.setup()
+from portal.celery import app
+app.log.setup_logging_subsystem(loglevel="INFO")
+names = "celery.worker.strategy", "celery.app.trace", "deployments.tasks"
+print([logging.getLogger(name).getEffectiveLevel() for name in names])
+"""
+    environment = {"PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "portal.settings"}
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    assert done.stdout.strip() == "[30, 30, 20]", done.stderr
