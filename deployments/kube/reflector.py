@@ -7,7 +7,8 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -32,10 +33,11 @@ SLOW_PAUSE = 30.0
 
 @dataclass(frozen=True)
 class Listed(Generic[V]):
-    """Everything there is, as of one moment: what is not in it is gone."""
+    """Everything there is, as of one moment: what is not in it is gone. `begun` is when it was asked for."""
 
     source: str
     items: Mapping[Key, V]
+    begun: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Reflector(Generic[S, V]):
     def _list(self) -> str:
         """Emit a complete list; returns the version to watch from."""
         items: dict[Key, V] = {}
-        version = ""
+        version, begun = "", datetime.now(UTC)
         for raw in self._cluster.pages(self.kind, selector=self._selector):
             try:
                 page = self._page.decode(raw)
@@ -147,7 +149,7 @@ class Reflector(Generic[S, V]):
                 view = self._view(struct)
                 if view is not None:
                     items[struct.metadata.namespace, struct.metadata.name] = view
-        self._emit(Listed(self.kind.kind, items))
+        self._emit(Listed(self.kind.kind, items, begun))
         return version
 
     def _follow(self, version: str) -> None:

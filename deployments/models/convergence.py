@@ -68,7 +68,7 @@ class Status(models.Model):
     deployment = models.OneToOneField(Deployment, on_delete=models.CASCADE, related_name="status")
     observed = models.JSONField(default=dict)
     observed_at = models.DateTimeField(default=timezone.now)
-    # Pods of this deployment in a complete live list, terminating ones included; null: never listed.
+    # Pods of this deployment, terminating ones included, and when they were last listed in full; null: not complete.
     live_pods = models.PositiveIntegerField(null=True, blank=True)
     listed_at = models.DateTimeField(null=True, blank=True)
 

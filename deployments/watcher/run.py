@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
@@ -117,14 +118,14 @@ class Watcher:
         for signal in self._next():
             self._take(signal)
         if (
-            self.synced
+            self.listed_at is not None
             and (self.world.dirty or self._turn("tick", TICK_SECONDS))
             and self._turn("flush", FLUSH_SECONDS)
         ):
             self._flush()
         if self._turn("office", OFFICE_SECONDS):
             self.office.check()
-        if self.synced and self._turn("moving", MOVING_SECONDS):
+        if self.listed_at is not None and self._turn("moving", MOVING_SECONDS):
             statuses.refresh_moving()
             self.world.forget_old_events(timezone.now())
         if self.synced and self._turn("all", self.relist_seconds):
@@ -132,8 +133,15 @@ class Watcher:
 
     @property
     def synced(self) -> bool:
-        """True once everything essential was listed."""
+        """True while everything essential was listed and is followed."""
         return self._essential <= self.world.synced
+
+    @property
+    def listed_at(self) -> datetime | None:
+        """When the oldest of the last full lists was made; None before everything essential was listed once."""
+        lists = [self.world.listed.get(kind) for kind in self._essential]
+        found = [at for at in lists if at is not None]
+        return min(found) if found and len(found) == len(lists) else None
 
     @property
     def blind(self) -> str:
@@ -168,6 +176,7 @@ class Watcher:
                 if signal.source not in self.broken:
                     logger.warning("watching %s: %s", signal.source, signal.error)
                 self.broken[signal.source] = signal.error.message
+                self.world.lose(signal.source)
             case Beat():
                 self._beat(signal)
             case Heard():
@@ -187,7 +196,7 @@ class Watcher:
     def _flush(self) -> None:
         for crash in self.world.crashes(self.world.dirty):
             self._words.ask(crash)
-        self._statuses.flush(self.world, complete=self.synced)
+        self._statuses.flush(self.world, complete=self.synced, listed_at=self.listed_at)
         self._drift.check(self.world)
         if self.world.nodes_changed:
             self.world.nodes_changed = False

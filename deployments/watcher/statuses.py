@@ -76,16 +76,21 @@ class Statuses:
         self._written: dict[int, Observed] = {}
         self._unknown: dict[Place, float] = {}
 
-    def flush(self, world: World, *, complete: bool) -> list[int]:
-        """Store every dirty place; returns the deployments whose status changed."""
+    def flush(self, world: World, *, complete: bool, listed_at: datetime | None) -> list[int]:
+        """Store every dirty place; returns the deployments whose status changed.
+
+        What was stored while part of the cluster could not be read is stored again once it can.
+        """
         new = self.registry.refresh()
         dirty = {*world.dirty, *self._unknown}
         world.dirty.clear()
         pks = {pk for place in dirty if (pk := self._known(place)) is not None} | set(new)
+        if complete:
+            pks |= {pk for pk, seen in self._written.items() if not seen.complete and pk in self.registry.places}
         changed: list[int] = []
         ordered = sorted(pks)
         for start in range(0, len(ordered), BATCH):
-            changed += self._write(world, ordered[start : start + BATCH], complete=complete)
+            changed += self._write(world, ordered[start : start + BATCH], complete=complete, listed_at=listed_at)
         return changed
 
     def _known(self, place: Place) -> int | None:
@@ -97,7 +102,7 @@ class Statuses:
             del self._unknown[place]
         return pk
 
-    def _write(self, world: World, pks: list[int], *, complete: bool) -> list[int]:
+    def _write(self, world: World, pks: list[int], *, complete: bool, listed_at: datetime | None) -> list[int]:
         rows: list[Status] = []
         seen: dict[int, Observed] = {}
         now = timezone.now()
@@ -105,7 +110,7 @@ class Statuses:
             observed = slimmed(world.observed(self.registry.places[pk], str(pk), complete=complete))
             if self._written.get(pk) != observed:
                 seen[pk] = observed
-                rows.append(_row(pk, observed, now))
+                rows.append(_row(pk, observed, now, listed_at))
         if not rows:
             return []
         with transaction.atomic():
@@ -152,11 +157,11 @@ def _make_due(pks: Iterable[int]) -> int:
     return len(found)
 
 
-def _row(pk: int, observed: Observed, now: datetime) -> Status:
+def _row(pk: int, observed: Observed, now: datetime, listed_at: datetime | None) -> Status:
     return Status(
         deployment_id=pk,
         observed=states.write_observed(observed),
         observed_at=now,
         live_pods=sum(1 for pod in observed.pods if pod.holds_gpus),
-        listed_at=now if observed.complete else None,
+        listed_at=listed_at if observed.complete else None,
     )

@@ -45,7 +45,9 @@ class World:
     nodes: dict[Key, NodeSeen] = field(default_factory=dict)
     owned: dict[Ref, OwnedSeen] = field(default_factory=dict)
     tails: dict[Key, tuple[Crash, str]] = field(default_factory=dict)
+    # Kinds that are followed now, and when each was last listed in full.
     synced: set[str] = field(default_factory=set)
+    listed: dict[str, datetime] = field(default_factory=dict)
     dirty: set[Place] = field(default_factory=set)
     suspects: dict[Ref, str] = field(default_factory=dict)
     nodes_changed: bool = False
@@ -63,6 +65,11 @@ class World:
         for key, item in signal.items.items():
             self._put(signal.source, key, item)
         self.synced.add(signal.source)
+        self.listed[signal.source] = signal.begun
+
+    def lose(self, source: str) -> None:
+        """A kind cannot be followed: what is known of it is old until its next full list."""
+        self.synced.discard(source)
 
     def observed(self, place: Place, deployment: str, *, complete: bool) -> Observed:
         """Everything seen of one deployment; pods that another deployment of that name left behind are not its own."""

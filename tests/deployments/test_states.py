@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import psycopg
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from deployments.kube.errors import transport_error
 from deployments.kube.observe import observe
+from deployments.kube.reflector import Broken, Listed
 from deployments.models import Deployment, Event, Revision, Status, Wanted
 from deployments.services import states
+from deployments.watcher.run import Watcher
+from deployments.watcher.statuses import Statuses
 from tests.deployments import factories as make
 
 pytestmark = pytest.mark.django_db
@@ -183,3 +189,28 @@ def test_a_change_is_announced_after_commit(alice, team, h100):
         heard = [notice.payload for notice in listener.notifies(timeout=3, stop_after=1)]
     assert heard == [f"deployment:{row.pk}"]
     assert timezone.now() >= Deployment.objects.get(pk=row.pk).state_since
+
+
+def test_a_status_says_when_everything_was_last_listed_and_when_it_is_not_complete(row, monkeypatch):
+    first, second = timezone.now() - timedelta(minutes=9), timezone.now() - timedelta(minutes=2)
+    watcher = Watcher(None, None)  # type: ignore[arg-type]
+    watcher._essential = {"Pod", "InferenceService"}
+    statuses = Statuses()
+
+    def flush() -> Status:
+        statuses.flush(watcher.world, complete=watcher.synced, listed_at=watcher.listed_at)
+        return Status.objects.get(deployment=row)
+
+    watcher._take(Listed("Pod", {}, second))
+    assert (watcher.synced, watcher.listed_at) == (False, None)
+    watcher._take(Listed("InferenceService", {}, first))
+    assert flush().listed_at == first  # the older list bounds what is known
+
+    watcher._take(Broken("Pod", transport_error("unreachable", "away", mutating=False)))
+    watcher.world.dirty.add((row.team.namespace, row.name))
+    seen = flush()
+    assert (watcher.synced, seen.listed_at, seen.observed["complete"]) == (False, None, False)
+
+    watcher._take(Listed("Pod", {}, second))
+    seen = flush()
+    assert (watcher.synced, seen.listed_at, seen.observed["complete"]) == (True, first, True)
