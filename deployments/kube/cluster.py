@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -31,6 +31,8 @@ WATCH_SILENCE = 70.0
 PAGE = 500
 MAX_ANSWER = 64 * 1024 * 1024
 MAX_LOG = 256 * 1024
+IDENTITY_SECONDS = 3.0
+KUBE_SYSTEM = Ref("v1", "Namespace", "", "kube-system")
 JSON = "application/json"
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"  # the body is JSON, which is YAML without its traps
@@ -58,6 +60,7 @@ class Cluster:
         self.call_seconds = CALL_SECONDS
         self._source = source
         self._lock = threading.Lock()
+        self._identity: tuple[float, str] | None = None
         self._use(api)
 
     @classmethod
@@ -72,6 +75,8 @@ class Cluster:
         self._api = api
         self._host = str(api.configuration.host).rstrip("/")
         self._pool: urllib3.PoolManager = api.rest_client.pool_manager
+        # Another kubeconfig may lead to another cluster.
+        self._identity = None
 
     # Writes
 
@@ -147,11 +152,19 @@ class Cluster:
                 return
 
     def list_all(
-        self, kind: Kind, *, namespace: str = "", selector: str = "", timeout: float = LIST_SECONDS
+        self,
+        kind: Kind,
+        *,
+        namespace: str = "",
+        selector: str = "",
+        timeout: float = LIST_SECONDS,
+        between: Callable[[], None] | None = None,
     ) -> list[Object]:
-        """Return a complete list; an incomplete one raises."""
+        """Return a complete list; an incomplete one raises. `timeout` is for a page, `between` is called after each."""
         items: list[Object] = []
         for raw in self.pages(kind, namespace=namespace, selector=selector, timeout=timeout):
+            if between is not None:
+                between()
             page = _decode(raw, mutating=False)
             found = page.get("items")
             if not isinstance(found, list):
@@ -170,7 +183,9 @@ class Cluster:
             "timeoutSeconds": str(seconds),
             "labelSelector": selector,
         }
-        return WatchStream(self._open("GET", kind.path(namespace), params=params, timeout=WATCH_SILENCE))
+        deadline = time.monotonic() + WATCH_SILENCE
+        path = kind.path(namespace)
+        return WatchStream(self._open("GET", path, params=params, deadline=deadline, silence=WATCH_SILENCE))
 
     def log(
         self,
@@ -192,6 +207,15 @@ class Cluster:
     def version(self, *, timeout: float | None = None) -> str:
         """Return the server's version, as `v1.36.3`."""
         return str(self._json("GET", "/version", timeout=timeout).get("gitVersion", ""))
+
+    def identity(self) -> str:
+        """Return the uid of kube-system, which no two clusters share, at most a few seconds old; "" without one."""
+        known = self._identity
+        if known is None or time.monotonic() - known[0] > IDENTITY_SECONDS:
+            asked = time.monotonic()
+            system = self.read(KUBE_SYSTEM)
+            self._identity = known = (asked, str(system["metadata"]["uid"]) if system else "")
+        return known[1]
 
     def groups(self, *, timeout: float | None = None) -> dict[str, list[str]]:
         """Return the API groups the server serves, with their versions."""
@@ -232,7 +256,7 @@ class Cluster:
     ) -> bytes:
         timeout = self.call_seconds if timeout is None else timeout
         deadline = time.monotonic() + timeout
-        answer = self._open(method, path, params=params, body=body, kind=kind, timeout=timeout)
+        answer = self._open(method, path, params=params, body=body, kind=kind, deadline=deadline)
         return _read(answer, deadline, mutating=method in MUTATING)
 
     def _open(
@@ -240,18 +264,23 @@ class Cluster:
         method: str,
         path: str,
         *,
-        timeout: float,
+        deadline: float,
+        silence: float | None = None,
         params: Mapping[str, str] | None = None,
         body: Any = None,
         kind: str = JSON,
     ) -> urllib3.BaseHTTPResponse:
-        """Send, once more with a fresh token after 401; an answer of 400 or more raises."""
-        answer = self._send(method, path, params=params, body=body, kind=kind, timeout=timeout)
+        """Send, once more with a fresh token after 401; an answer of 400 or more raises.
+
+        All of it ends at `deadline`, or the call could outlive the lease under which it is made; only a stream that was
+        opened stays, until it is silent for `silence` seconds.
+        """
+        answer = self._send(method, path, params=params, body=body, kind=kind, deadline=deadline, silence=silence)
         if answer.status == 401 and self._reload():
             answer.close()
-            answer = self._send(method, path, params=params, body=body, kind=kind, timeout=timeout)
+            answer = self._send(method, path, params=params, body=body, kind=kind, deadline=deadline, silence=silence)
         if answer.status >= 400:
-            raise self._failure(answer, time.monotonic() + CALL_SECONDS, mutating=method in MUTATING)
+            raise self._failure(answer, deadline, mutating=method in MUTATING)
         return answer
 
     def _send(
@@ -259,11 +288,16 @@ class Cluster:
         method: str,
         path: str,
         *,
-        timeout: float,
+        deadline: float,
+        silence: float | None,
         params: Mapping[str, str] | None = None,
         body: Any = None,
         kind: str = JSON,
     ) -> urllib3.BaseHTTPResponse:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            # Nothing was sent.
+            raise transport_error("timeout", "The API server did not answer in time.", mutating=False)
         query = {key: value for key, value in (params or {}).items() if value}
         mutating = method in MUTATING
         try:
@@ -272,7 +306,7 @@ class Cluster:
                 self._host + path + (f"?{urlencode(query)}" if query else ""),
                 headers=self._headers(kind),
                 body=None if body is None else orjson.dumps(body),
-                timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, timeout), read=timeout),
+                timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, left), read=silence or left),
                 preload_content=False,
                 retries=False,
                 redirect=False,

@@ -110,7 +110,7 @@ def needs_pods(desired: Desired, rows: Collection[AppliedObject]) -> bool:
 
 def _list(cluster: Cluster, held: Lease, row: Deployment, kind: Kind) -> list[Mapping[str, Any]]:
     held.keep()
-    items = cluster.list_all(kind, namespace=row.team.namespace, timeout=CALL_SECONDS)
+    items = cluster.list_all(kind, namespace=row.team.namespace, timeout=CALL_SECONDS, between=held.keep)
     return [item for item in items if _belongs(row, item)]
 
 

@@ -17,6 +17,7 @@ from deployments.reconciler import endings
 from deployments.reconciler.act import MOVED, Actor
 from deployments.reconciler.desired import desired_of, marks_of
 from deployments.reconciler.endings import Ending
+from deployments.reconciler.identity import stranger
 from deployments.reconciler.live import Pods, list_pods, needs_pods, observe
 from deployments.reconciler.plan import Block, Wait, plan
 from deployments.reconciler.recover import resolve_intents
@@ -73,7 +74,7 @@ def _converge(held: Lease, cluster: Cluster) -> None:
 
 
 def _pass(held: Lease, cluster: Cluster, row: Deployment) -> Ending:
-    if stop := _not_now(row):
+    if stop := stranger(cluster, row.cluster):
         return endings.blocked(stop, revision=row.applied.number if row.applied else None)
     marks = marks_of(row)
     resolve_intents(cluster, held, marks, row.approved)
@@ -158,17 +159,6 @@ def _running(held: Lease, cluster: Cluster, row: Deployment, pods: Pods | None) 
         proof = ledger.Proof(pods.listed_at, pods.gpus, others)
         ledger.release(deployment=row, lease=held, proof=proof, down_to=revision.gpus, revision=revision)
     return Ending(ending.outcome, ending.again, 0, columns)
-
-
-def _not_now(row: Deployment) -> Block | None:
-    stranger = row.cluster.capabilities.get("stranger")
-    if stranger:
-        return Block(
-            "other_cluster",
-            "Another cluster answers at the configured address, so nothing is written.",
-            "An admin must point Slipway back to its cluster.",
-        )
-    return None
 
 
 def _team_first(row: Deployment) -> Ending:

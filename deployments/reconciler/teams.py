@@ -8,13 +8,14 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from deployments.kube.cluster import Cluster
+from deployments.kube.cluster import Cluster as Door
 from deployments.kube.errors import ClusterError, ErrorClass
-from deployments.models import AppliedObject, Deployment, Team, Wanted
+from deployments.models import AppliedObject, Cluster, Deployment, Team, Wanted
 from deployments.reconciler import endings
 from deployments.reconciler.act import MOVED, Actor
 from deployments.reconciler.desired import desired_of_team, marks_of
 from deployments.reconciler.endings import Ending
+from deployments.reconciler.identity import stranger
 from deployments.reconciler.live import observe
 from deployments.reconciler.plan import Block, Desired, Wait, plan
 from deployments.reconciler.recover import resolve_intents
@@ -28,7 +29,7 @@ ROUNDS = 5
 OPENING = frozenset({"Namespace", "RoleBinding"})
 
 
-def reconcile_team(pk: int, cluster: Cluster) -> bool:
+def reconcile_team(pk: int, cluster: Door) -> bool:
     """Converge one team's namespace; False when it was not due or another worker has it."""
     with convergence.lease(Team, pk) as held:
         if held is None:
@@ -40,7 +41,7 @@ def reconcile_team(pk: int, cluster: Cluster) -> bool:
     return True
 
 
-def _converge(held: Lease, cluster: Cluster) -> None:
+def _converge(held: Lease, cluster: Door) -> None:
     team = Team.objects.get(pk=held.pk)
     actor = Actor(cluster, held, marks_of(team))
     try:
@@ -61,6 +62,8 @@ def _converge(held: Lease, cluster: Cluster) -> None:
 
 
 def _work(actor: Actor, team: Team) -> Wait | Block | None:
+    if elsewhere := stranger(actor.cluster, Cluster.objects.order_by("pk").first()):
+        return elsewhere
     resolve_intents(actor.cluster, actor.held, actor.marks)
     desired, inventory = desired_of_team(team), AppliedObject.objects.filter(team=team)
     # Until the namespace and our roles in it stand, nothing else in it can even be read.

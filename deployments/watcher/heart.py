@@ -10,9 +10,9 @@ from typing import Any
 
 from django.db.models.functions import Now
 
+from deployments.kube.cluster import KUBE_SYSTEM
 from deployments.kube.cluster import Cluster as Door
 from deployments.kube.errors import ClusterError
-from deployments.kube.kinds import Ref
 from deployments.models import Cluster
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 BEAT_SECONDS = 5.0
 LOOK_EVERY = 12  # beats between looks at identity and API groups
 ANSWER_SECONDS = 4.0
-KUBE_SYSTEM = Ref("v1", "Namespace", "", "kube-system")
 
 
 @dataclass(frozen=True)

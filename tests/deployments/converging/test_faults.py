@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from deployments.kube.kinds import Ref, kind_of
-from deployments.models import AppliedObject, Deployment, Event, Intent, Team
+from deployments.models import AppliedObject, Cluster, Deployment, Event, Intent, Team
 from deployments.reconciler import passes
 from deployments.services.convergence import Now
 from sandbox.lite.faults import Fault
@@ -210,3 +210,20 @@ def test_a_binding_taken_away_by_hand_comes_back(stage: Stage):
 
     assert stage.admin.read(binding) is not None
     assert team.blocked_message == ""
+
+
+def test_nothing_is_written_to_another_cluster(stage: Stage, row: Deployment):
+    stage.converge_team()
+    uid = stage.admin.identity()
+    Cluster.objects.filter(pk=row.cluster_id).update(uid="of-another-cluster")
+
+    row = stage.converge(row)
+    team = stage.converge_team()
+
+    assert (row.outcome["phase"], row.outcome["code"]) == ("blocked", "other_cluster")
+    assert uid in row.outcome["message"]
+    assert "Another cluster answers" in team.blocked_message
+    assert services(stage) == 0
+    Cluster.objects.filter(pk=row.cluster_id).update(uid=uid)
+    stage.converge_team()
+    assert stage.converge(row).outcome["phase"] == "applied"
