@@ -85,12 +85,6 @@ def classify(version: str, name: str) -> FlagClass:
     return flag.cls if flag else FlagClass.FORBIDDEN
 
 
-def open_flags(version: str) -> list[Flag]:
-    """The flags a form may offer to everyone, in order of group and name."""
-    chosen = (flag for flag in flags_of(version).values() if flag.cls is FlagClass.OPEN)
-    return sorted(chosen, key=lambda flag: (flag.group, flag.name))
-
-
 def guarded_args(version: str, args: Mapping[str, ArgValue]) -> list[str]:
     """Which of these flags an admin must approve."""
     return [name for name in sorted(args) if classify(version, name) is FlagClass.GUARDED]

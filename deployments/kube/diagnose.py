@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from deployments.kube.cluster_causes import failed_load, from_service, from_workload, rollout_slow
 from deployments.kube.observe import Observed, PodView
 from deployments.kube.pod_causes import from_pod
 from deployments.kube.reasons import Code, Reason, Weight
 
-# Causes that a log may explain better.
-VAGUE = frozenset({Code.ENGINE_CRASH, Code.DOWNLOAD_FAILED, Code.START_TOO_SLOW})
 ORDER = (Weight.FAILED, Weight.BLOCKED, Weight.STALLED, Weight.PROGRESS)
 
 
@@ -29,29 +25,6 @@ def diagnose(observed: Observed, revision: int | None = None) -> list[Reason]:
         if not pods or not all(pod.ready for pod in pods):
             reasons += [reason for reason in slow if reason is not None]
     return sorted(_once(reasons), key=lambda reason: ORDER.index(reason.weight))
-
-
-@dataclass(frozen=True)
-class LogWish:
-    """A log whose end would say more than the pod's own last words do."""
-
-    namespace: str
-    pod: str
-    container: str
-    previous: bool
-
-
-def logs_wanted(observed: Observed) -> list[LogWish]:
-    """Which logs to read for a better answer: an engine's last words are too short to hold the cause of a crash."""
-    wishes = []
-    for pod in observed.live_pods:
-        reason = from_pod(pod, observed.events, observed.log_tails.get(pod.name, ""))
-        container = pod.engine if pod.engine is not None and pod.engine.died else pod.initializer
-        if reason is None or reason.code not in VAGUE or container is None or pod.name in observed.log_tails:
-            continue
-        ended_now = container.state == "terminated"
-        wishes.append(LogWish(pod.namespace, pod.name, container.name, not ended_now))
-    return wishes
 
 
 def _only_kserve_speaks(observed: Observed, pods: list[PodView]) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.kube.cluster_causes import from_service
-from deployments.kube.diagnose import LogWish, diagnose, logs_wanted
+from deployments.kube.diagnose import diagnose
 from deployments.kube.log_causes import from_log
 from deployments.kube.log_patterns import last_error
 from deployments.kube.observe import service_view
@@ -437,22 +437,10 @@ def test_the_weightiest_reason_comes_first_and_equal_ones_once():
     assert [reason.code for reason in reasons] == [Code.ENGINE_CRASH, Code.DOWNLOADING]
 
 
-def test_the_last_words_of_a_crash_are_too_short_so_its_log_is_asked_for():
-    vague = seen(crashed(log("kv-too-small")[-2048:]))
-    assert diagnose(vague)[0].code is Code.ENGINE_CRASH
-    assert logs_wanted(vague) == [LogWish("search-ab3de", "chat-predictor-5b-aaaaa", "kserve-container", previous=True)]
+def test_the_log_of_a_crash_says_more_than_its_last_words():
+    assert diagnose(seen(crashed(log("kv-too-small")[-2048:])))[0].code is Code.ENGINE_CRASH
     told = seen(crashed(), logs={"chat-predictor-5b-aaaaa": log("kv-too-small")})
     assert diagnose(told)[0].code is Code.KV_CACHE_TOO_SMALL
-    assert logs_wanted(told) == []
-
-
-def test_the_log_of_a_failed_download_is_asked_for_where_its_words_say_nothing():
-    ended = pod(init=terminated(1, "Error", "strange"))
-    assert logs_wanted(seen(ended)) == [
-        LogWish("search-ab3de", "chat-predictor-5b-aaaaa", "storage-initializer", previous=False)
-    ]
-    assert logs_wanted(seen(pod(init=terminated(1, "Error", "404 Client Error")))) == []
-    assert logs_wanted(seen(pod(init=RUNNING), pod("b", init=DONE, engine=RUNNING, ready=True))) == []
 
 
 def test_only_the_pods_of_a_revision_are_asked_for_it():
