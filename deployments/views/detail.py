@@ -15,6 +15,7 @@ from deployments.models import Approval, Deployment, Event, Principal, QuotaHold
 from deployments.services import lifecycle, states
 from deployments.services.principals import principal_of
 from deployments.views import present
+from deployments.views.inbox import decider_of
 from deployments.views.standing import fix_of, heading, stopped_by, up_after
 from deployments.views.steps import steps
 from deployments.views.timeline import READ, SHOWN_FIRST, said, told
@@ -74,6 +75,7 @@ def detail(request: PortalRequest, pk: int) -> HttpResponse:
         "replicas": present.replicas(observed),
         "serving": sum(1 for pod in observed.live_pods if pod.ready) if observed else 0,
         "fix": fix_of(row),
+        "decider": decider_of(row.latest),
         "holds": quota,
         "events": lines[:SHOWN_FIRST],
         "older": lines[SHOWN_FIRST:],

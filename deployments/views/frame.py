@@ -27,6 +27,11 @@ class Frame:
     trouble: str = ""
 
     @property
+    def asks(self) -> bool:
+        """False for an admin of no team, who has nobody to ask for a model for; others are told how to join one."""
+        return not self.is_admin or any(team["role"] for team in self.teams)
+
+    @property
     def decides(self) -> bool:
         """True for people whose word requests wait for."""
         return self.is_admin or self.leads

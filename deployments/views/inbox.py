@@ -6,6 +6,7 @@ from django.db.models import Case, Exists, F, IntegerField, OuterRef, Q, QuerySe
 from django.db.models.functions import Coalesce, Greatest
 
 from deployments.models import Principal, QuotaAccount, QuotaGrant, QuotaHold, Revision, Team
+from deployments.services import approvals
 
 
 def undecided(principal: Principal) -> QuerySet[Revision]:
@@ -30,6 +31,17 @@ def decided_for(principal: Principal) -> QuerySet[Revision]:
     """Revisions of those teams about which somebody, or policy, has decided."""
     verdicts = [Revision.Verdict.APPROVED, Revision.Verdict.REJECTED]
     return Revision.objects.filter(_decided_by(principal), verdict__in=verdicts)
+
+
+def decider_of(revision: Revision | None) -> str:
+    """Who may approve a revision, in words; empty where none waits."""
+    if revision is None or revision.verdict != Revision.Verdict.PENDING:
+        return ""
+    team = revision.deployment.team
+    guarded, within = bool(revision.guarded), approvals.cost_of(revision).within
+    if approvals.policy_covers(team, guarded=guarded, within=within):
+        return "A lead of the team or an admin approves."  # It did not cover it when it was asked for.
+    return approvals.who_decides(team, guarded=guarded, within=within)
 
 
 def _decided_by(principal: Principal) -> Q:

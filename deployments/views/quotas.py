@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date
 from django.views.decorators.http import require_POST, require_safe
 
-from deployments.models import Deployment, Flavor, Node, Principal, Reservation, Team
+from deployments.models import Deployment, Flavor, Node, Principal, Reservation, Team, User
 from deployments.services import holds
 from deployments.services import teams as team_services
 from deployments.services.errors import DomainError
@@ -23,6 +23,7 @@ from portal.lib.htmx import PortalRequest, signed_in
 from portal.lib.pages import keyset_page
 
 CSV_ROWS = 10_000
+GRANT_FIELDS = ("team", "flavor", "gpus", "until", "comment")
 
 
 @require_safe
@@ -30,10 +31,15 @@ CSV_ROWS = 10_000
 def quotas(request: PortalRequest) -> HttpResponse:
     """What teams may hold, hold and use; below it the ledger."""
     principal = principal_of(request)
+    if request.GET.get("format") == "csv":
+        return _csv(_ledger(principal, request.GET.get("team", "")))
+    return render(request, "pages/quotas.html", _page(request, principal))
+
+
+def _page(request: PortalRequest, principal: Principal) -> dict[str, Any]:
+    """What the page shows to this person."""
     teams = list(Team.objects.visible_to(principal).active())
     ledger = _ledger(principal, request.GET.get("team", ""))
-    if request.GET.get("format") == "csv":
-        return _csv(ledger)
     in_use = _in_use([team.pk for team in teams])
     usages = holds.usage_of(teams)
     rows: list[dict[str, Any]] = []
@@ -44,14 +50,20 @@ def quotas(request: PortalRequest) -> HttpResponse:
     page = keyset_page(
         ledger, order=("-pk",), after=request.GET.get("after", ""), before=request.GET.get("before", ""), size=30
     )
-    context = {
+    return {
         "rows": rows,
         "page": page,
         "teams": teams,
         "team": request.GET.get("team", ""),
         "flavors": Flavor.objects.filter(active=True),
+        "admins": [] if principal.is_admin else _admins(),
     }
-    return render(request, "pages/quotas.html", context)
+
+
+def _admins() -> list[str]:
+    """Whom to ask for more: the platform's admins, the first few by name."""
+    rows = User.objects.filter(is_platform_admin=True, is_active=True).order_by("first_name", "username")
+    return [person.get_full_name() or person.username for person in rows[:5]]
 
 
 @require_POST
@@ -61,31 +73,39 @@ def grant(request: PortalRequest) -> HttpResponse:
     principal = principal_of(request)
     if not principal.is_admin:
         raise Http404
-    team = _called(Team.objects.active(), request.POST.get("team", ""))
-    flavor = _called(Flavor.objects.all(), request.POST.get("flavor", ""))
-    text = request.POST.get("gpus", "").strip()
-    if team is None or flavor is None or not (text.isascii() and text.isdigit() and len(text) < 6):
-        messages.error(request, "Choose a team, a GPU and a whole number of GPUs.")
-        return redirect("quotas")
-    ends = request.POST.get("until", "").strip()
-    until = parse_date_or_none(ends)
-    if ends and until is None:
-        messages.error(request, "There is no such day to end on.")
-        return redirect("quotas")
-    try:
-        team_services.grant(
-            principal=principal,
-            team=team,
-            flavor=flavor,
-            gpus=int(text),
-            until=until,
-            comment=request.POST.get("comment", ""),
-        )
-    except DomainError as error:
-        messages.error(request, error.message)
-    else:
-        messages.success(request, f"{team.name} may hold {int(text)} more GPUs of {flavor.name}.")
-    return redirect("quotas")
+    values = {name: request.POST.get(name, "").strip()[:600] for name in GRANT_FIELDS}
+    team = _called(Team.objects.active(), values["team"])
+    flavor = _called(Flavor.objects.filter(active=True), values["flavor"])
+    until = parse_date_or_none(values["until"])
+    errors = _grant_errors(values, team, flavor, until)
+    if not errors:
+        gpus = int(values["gpus"])
+        try:
+            team_services.grant(
+                principal=principal, team=team, flavor=flavor, gpus=gpus, until=until, comment=values["comment"]
+            )
+        except DomainError as error:
+            errors = {error.field if error.field in GRANT_FIELDS else "form": error.message}
+        else:
+            messages.success(request, f"{team.name} may hold {gpus} more GPU{'s'[: gpus != 1]} of {flavor.name}.")
+            return redirect("quotas")
+    context = _page(request, principal) | {"grant": values, "errors": errors}
+    return render(request, "pages/quotas.html", context, status=422)
+
+
+def _grant_errors(values: dict[str, str], team: Any, flavor: Any, until: datetime | None) -> dict[str, str]:
+    """What is wrong with the form of a grant, by field."""
+    errors = {}
+    if team is None:
+        errors["team"] = "Choose a team."
+    if flavor is None:
+        errors["flavor"] = "Choose a GPU."
+    text = values["gpus"]
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text)):
+        errors["gpus"] = "How many GPUs? A whole number from 1."
+    if values["until"] and until is None:
+        errors["until"] = "There is no such day to end on."
+    return errors
 
 
 def _called(rows: Any, slug: str) -> Any:
