@@ -38,14 +38,25 @@ def is_split(live: Mapping[str, Any]) -> bool:
 
 
 def last_editor(live: Mapping[str, Any]) -> str:
-    """Name the manager that wrote last beside us, status left out; empty when there is none."""
+    """Name the manager that wrote last beside us, status left out; empty when there is none.
+
+    Times have whole seconds only. A controller that keeps nothing but its finalizer there is no editor, or it would be
+    named for what a person did within the same second.
+    """
     others = [
         entry
         for entry in _entries(live)
-        if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource") and entry.get("manager")
+        if entry.get("manager") not in (None, "", FIELD_MANAGER) and not entry.get("subresource") and _edits(entry)
     ]
     newest = max(others, key=lambda entry: str(entry.get("time") or ""), default=None)
     return str(newest["manager"]) if newest else ""
+
+
+def _edits(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry holds more than bookkeeping of controllers."""
+    fields = entry.get("fieldsV1") or {}
+    metadata = fields.get("f:metadata") or {}
+    return bool(fields.keys() - {"f:metadata"} or metadata.keys() - {"f:finalizers", "f:ownerReferences"})
 
 
 def ownership_patch(live: Mapping[str, Any]) -> list[Object]:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.kube.kinds import Ref
+from deployments.kube.ownership import last_editor
 from deployments.reconciler.plan import (
     Apply,
     Block,
@@ -173,3 +174,14 @@ def test_no_plan_ever_touches_what_is_not_provably_ours(shapes: list[str], pods:
                 shape = shapes[refs.index(step.wish.ref)]
                 assert shape in {"never", "gone"}
                 assert not (shape == "gone" and step.wish.ref == SERVICE and pods)
+
+
+def test_a_controller_that_keeps_only_its_finalizer_is_not_named_as_the_editor():
+    when = "2026-11-25T12:00:00Z"  # the same second
+    entries = [
+        {"manager": "kubectl-edit", "time": when, "fieldsV1": {"f:spec": {"f:predictor": {"f:maxReplicas": {}}}}},
+        {"manager": "manager", "time": when, "fieldsV1": {"f:metadata": {"f:finalizers": {".": {}}}}},
+    ]
+
+    for order in (entries, entries[::-1]):
+        assert last_editor({"metadata": {"managedFields": order}}) == "kubectl-edit"
