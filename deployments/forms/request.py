@@ -222,11 +222,6 @@ class DeploymentForm(forms.Form):
         # A flag that was written into the text box is put right there, even where it has a field of its own.
         return field if field in self.fields and field not in self._written else "args"
 
-    @property
-    def is_refused(self) -> bool:
-        """True while something would stop the request."""
-        return bool(self.errors) or any(finding.is_error for finding in self.findings)
-
 
 def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The form's values for a stored spec."""

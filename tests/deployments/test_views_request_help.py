@@ -83,7 +83,8 @@ def test_a_split_that_cannot_be_made_is_no_way_and_has_one_fix(
     assert fixes == [fix]
     fixed = live(alice, tensor_parallel_size=fix, replicas_max="1").context
     assert fixed["advice"].word == "fits"
-    assert not fixed["form"].is_refused
+    assert not fixed["form"].errors
+    assert not any(finding.is_error for finding in fixed["form"].findings)
 
 
 def test_an_edit_sends_no_boxes_for_fields_it_does_not_have(hub: list[str], alice: User) -> None:
