@@ -15,6 +15,7 @@ OPEN_TO_ALL += ["capacity", "account"]
 OF_A_TEAM = ["detail", "logs", "revisions", "manifests", "prompt", "stop", "delete"]
 MEMBERS_ONLY = ["edit"]
 ADMINS_ONLY = ["cluster"]
+POSTS = ["deployment-preflight", "deployment-edit-preflight", "approvals-decide", "quotas-grant", "account-revoke"]
 POSTS += ["deployment-start"]
 
 
