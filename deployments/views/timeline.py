@@ -90,15 +90,22 @@ def said(events: Iterable[EventView]) -> list[Said]:
 
 
 def _text(event: Event) -> str:
-    return ONE_GPU.sub("1 GPU", event.message)
+    text = ONE_GPU.sub("1 GPU", event.message)
+    name = _name(event)
+    # Older lines say the user name where a page says the name of the person.
+    if event.actor is None:
+        return text
+    return re.sub(rf"\bby {re.escape(event.actor.username)}(?=[:.,]|$)", lambda _: f"by {name}", text)
 
 
 def _who(event: Event) -> str:
     """The actor, unless the message already names them."""
-    if event.actor is None:
-        return ""
-    name = event.actor.get_full_name() or event.actor.username
-    return "" if name in event.message else name
+    name = _name(event)
+    return "" if name in _text(event) else name
+
+
+def _name(event: Event) -> str:
+    return (event.actor.get_full_name() or event.actor.username) if event.actor else ""
 
 
 def _moment(value: datetime | None) -> float:

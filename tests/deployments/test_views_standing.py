@@ -170,10 +170,12 @@ def test_a_name_that_the_message_says_is_not_said_twice() -> None:
         [
             Event(kind="approved", message="Revision 1 approved by Carol Admin", actor=carol, created_at=NOW),
             Event(kind="stopped", message="Stop asked for", actor=carol, created_at=NOW),
+            Event(kind="asked", message="Revision 1 asked for by carol: for search", actor=carol, created_at=NOW),
         ]
     )
 
-    assert [line.who for line in lines] == ["", "Carol Admin"]
+    assert [line.who for line in lines] == ["", "Carol Admin", ""]
+    assert lines[2].text == "Revision 1 asked for by Carol Admin: for search"
 
 
 def test_a_long_timeline_folds_after_twelve(chat: Deployment, alice: User) -> None:
