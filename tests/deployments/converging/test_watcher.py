@@ -123,6 +123,7 @@ def test_nodes_and_who_holds_their_gpus(driven: Driven, stage: Stage):
         "pod": "chat-predictor-abc-2",
         "gpus": 2,
         "deployment": row.pk,
+        "ready": False,
     }
     assert Node.objects.get(name=f"gpu-{row.pk}").requested >= 2
 
