@@ -23,6 +23,7 @@ from deployments.reconciler.plan import Block, Wait, plan
 from deployments.reconciler.recover import resolve_intents
 from deployments.services import convergence, events, ledger, states
 from deployments.services.convergence import Lease, LeaseLostError, Outcome
+from deployments.services.text import gpus_in_words
 from portal.lib.hints import RECONCILE_TEAM, hint
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ def _running(held: Lease, cluster: Cluster, row: Deployment, pods: Pods | None) 
         pods = list_pods(cluster, held, row)
         others = pods.gpus_of_others(revision.number)
         if others or pods.gpus > revision.gpus:
-            wait = Wait(f"Pods of the revision before still hold {others or pods.gpus} GPUs.")
+            wait = Wait(f"Pods of the revision before still hold {gpus_in_words(others or pods.gpus)}.")
             return endings.waiting(wait, revision=revision.number, before=row.outcome, now=timezone.now())
         proof = ledger.Proof(pods.listed_at, pods.gpus, others)
         ledger.release(deployment=row, lease=held, proof=proof, down_to=revision.gpus, revision=revision)

@@ -10,7 +10,7 @@ from deployments.services import events, waiting
 from deployments.services.convergence import Lease, LeaseLostError
 from deployments.services.errors import ConflictError, MissingError, NotAllowedError
 from deployments.services.holds import Usage, account_of, charge, held_by, reserve, usage, usage_in, usage_of
-from deployments.services.text import line_of
+from deployments.services.text import gpus_in_words, line_of
 from deployments.services.transactions import in_transaction
 
 __all__ = [
@@ -116,7 +116,7 @@ def _needed(deployment: Deployment) -> int:
 
 def _check_proof(deployment: Deployment, proof: Proof, down_to: int) -> None:
     if proof.gpus > down_to or proof.of_others:
-        raise ProofError(f"Pods of “{deployment.name}” still hold {proof.gpus} GPUs.")
+        raise ProofError(f"Pods of “{deployment.name}” still hold {gpus_in_words(proof.gpus)}.")
     if proof.listed_at < deployment.wanted_at:
         raise ProofError("The list of pods is older than the last start or stop.")
     last = Reservation.objects.filter(deployment=deployment, kind=Reservation.Kind.TAKE).order_by("-pk").first()
@@ -151,7 +151,7 @@ def _released(
     for entry in entries:
         events.record(
             kind="gpus_forced" if forced else "gpus_released",
-            message=f"{-entry.delta} GPUs given back" + (f" without proof: {forced}" if forced else ""),
+            message=f"{gpus_in_words(-entry.delta)} given back" + (f" without proof: {forced}" if forced else ""),
             deployment=deployment,
             actor=actor,
             level="warning" if forced else "info",

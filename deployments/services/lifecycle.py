@@ -15,7 +15,7 @@ from deployments.services.errors import (
     NotAllowedError,
     QuotaExceededError,
 )
-from deployments.services.text import line_of
+from deployments.services.text import gpus_in_words, line_of
 from deployments.services.transactions import in_transaction
 from portal.lib.hints import RECONCILE, hint
 
@@ -108,7 +108,7 @@ def _reserve_again(principal: Principal, row: Deployment, revision: Revision) ->
     if taken is not None:
         events.record(
             kind="gpus_reserved",
-            message=f"{taken.delta} GPUs reserved for revision {revision.number}",
+            message=f"{gpus_in_words(taken.delta)} reserved for revision {revision.number}",
             deployment=row,
             actor=principal.user,
             data={"gpus": taken.delta, "account": account.pk, "revision": revision.number},

@@ -20,3 +20,8 @@ def line_of(value: object, *, field: str, longest: int, required: bool = True) -
     if required and not text:
         raise InvalidError("This field is required.", field=field, pointer=pointer, code="required")
     return text
+
+
+def gpus_in_words(count: int) -> str:
+    """The words for a number of GPUs: "1 GPU", "2 GPUs"."""
+    return f"{count} GPU" if count == 1 else f"{count} GPUs"

@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 from deployments.models import Deployment, QuotaAccount, Revision, User, Wanted
 from deployments.services import events, holds, states
 from deployments.services.errors import QuotaExceededError
+from deployments.services.text import gpus_in_words
 from deployments.services.transactions import in_transaction
 from portal.lib.hints import RECONCILE, hint
 
@@ -129,7 +130,7 @@ def _take(deployment: Deployment, revision: Revision, actor: User | None) -> Non
     if taken is not None:
         events.record(
             kind="gpus_reserved",
-            message=f"{taken.delta} GPUs reserved for revision {revision.number}",
+            message=f"{gpus_in_words(taken.delta)} reserved for revision {revision.number}",
             deployment=deployment,
             actor=actor,
             data={"gpus": taken.delta, "account": taken.account_id, "revision": revision.number},
