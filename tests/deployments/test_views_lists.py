@@ -97,9 +97,7 @@ def test_what_needs_attention_comes_first_on_the_overview(fleet: list[Deployment
     assert [row["name"] for row in answer.context["listing"].page.rows][:2] == ["model-2", "model-3"]
 
 
-@pytest.mark.parametrize(
-    ("text", "found"), [("model-1", 1), ("QWEN2.5", 5), ("search", 5), ("nothing", 0), ("%", 0), ("\x00", 5)]
-)
+@pytest.mark.parametrize(("text", "found"), [("model-1", 1), ("QWEN2.5", 5), ("search", 5), ("nothing", 0), ("%", 0)])
 def test_search_looks_at_name_model_and_team(fleet: list[Deployment], ann: User, text: str, found: int) -> None:
     answer = signed_in(ann).get(reverse("deployment-list"), {"q": text})
 
@@ -128,11 +126,14 @@ def test_paging_shows_every_row_once_and_back_again(team: Team, ann: User, h100:
     assert [row["name"] for row in back.rows] == pages[1]
 
 
-@pytest.mark.parametrize(
-    "query", ["after=zzz", "after=W10", "before=bnVsbA", "sort=evil", "show=evil", "team=evil", "after=WyJ4Iiwi%00"]
-)
+@pytest.mark.parametrize("query", ["after=zzz", "after=W10", "before=bnVsbA", "sort=evil", "show=evil", "team=evil"])
 def test_addresses_nobody_was_given_do_no_harm(fleet: list[Deployment], ann: User, query: str) -> None:
     assert signed_in(ann).get(f"{reverse('deployment-list')}?{query}").status_code == 200
+
+
+def test_an_address_with_a_nul_is_refused_and_breaks_nothing(fleet: list[Deployment], ann: User) -> None:
+    for query in ("q=%00", "after=WyJ4Iiwi%00"):
+        assert signed_in(ann).get(f"{reverse('deployment-list')}?{query}").status_code == 400
 
 
 def test_htmx_gets_the_list_alone(fleet: list[Deployment], ann: User) -> None:
