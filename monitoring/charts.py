@@ -73,7 +73,8 @@ class Mark:
 def figure(reading: Reading, marks: Sequence[Mark] = ()) -> dict[str, Any]:
     """A figure for Plotly: epoch milliseconds on x (shown in the viewer's zone), null where nothing is known."""
     largest = max((abs(v) for line in reading.series for _, v in line.points if v is not None), default=0.0)
-    factor, unit = scale_for(reading.panel.unit, largest)
+    # The axis speaks the unit of the number in the title.
+    factor, unit = scale_for(reading.panel.unit, abs(reading.headline or largest))
     over = reading.over
     traces = [
         {

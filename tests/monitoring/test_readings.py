@@ -181,3 +181,11 @@ def test_one_spike_does_not_flatten_a_sparkline() -> None:
 
     lowest = {float(pair.split(",")[1]) for pair in points.split()[1:]}
     assert max(lowest) < 19  # of 24: a quarter of the height at least
+
+
+def test_the_axis_has_the_unit_of_the_number_in_the_title() -> None:
+    reading = read("ttft", [line([2.5] + [0.2] * 60)])
+
+    assert show(reading.headline, "s") == ("200", "ms")
+    assert figure(reading)["unit"] == "ms"
+    assert max(figure(reading)["data"][0]["y"]) == 2500
