@@ -10,8 +10,16 @@
     Object.assign(Idiomorph.defaults, { ignoreActiveValue: true });
     // Figures that another request fills in stay until it brings newer ones.
     Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) => !(node.dataset && "keep" in node.dataset);
-    Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) =>
-      !(name === "open" && (node.tagName === "DETAILS" || node.tagName === "DIALOG"));
+    // htmx goes on listening at an element that has lost its address: such a one is put in anew after the swap.
+    const lost = new Set();
+    Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node, change) => {
+      if (change === "remove" && (name === "hx-get" || name === "hx-post")) lost.add(node);
+      return !(name === "open" && (node.tagName === "DETAILS" || node.tagName === "DIALOG"));
+    };
+    on("htmx:afterSwap", () => {
+      lost.forEach((node) => { const fresh = node.cloneNode(true); node.replaceWith(fresh); htmx.process(fresh); });
+      lost.clear();
+    });
   }
 
   // ---- theme
@@ -185,29 +193,60 @@
     setTimeout(() => { const again = due.get(node); due.delete(node); if (again && node.isConnected) refresh(node); }, 350);
   };
   const changed = (names) => new Set(names.flatMap(watched)).forEach(refresh);
-  const listen = () => {
-    if (!document.body.dataset.live || !window.EventSource) return;
-    const stream = new EventSource(document.body.dataset.live);
-    stream.addEventListener("hello", (event) => {
-      const { now: at, lost } = JSON.parse(event.data);
+  const heard = {
+    hello: ({ now: at, lost }) => {
       skew = at - Date.now();
       // Changes may have been missed: before the first word of this stream, or while it was away.
       if (lost) $$("[data-watch]").forEach(refresh);
-    });
-    stream.addEventListener("changed", (event) => changed(JSON.parse(event.data)));
-    stream.addEventListener("cluster", (event) => {
-      const { seen, trouble, now: at } = JSON.parse(event.data);
+    },
+    changed,
+    cluster: ({ seen, trouble, now: at }) => {
       skew = at - Date.now();
       $$("[data-seen]").forEach((node) => { node.dataset.seen = seen; node.dataset.trouble = trouble ? "1" : ""; });
       freshness();
-    });
-    stream.addEventListener("bye", () => { stream.close(); $$("[data-watch]").forEach(refresh); });
+    },
+  };
+
+  // One tab holds the stream and tells the others: a browser opens six connections to a site at most (HTTP/1.1), and with one
+  // stream in each of six tabs the seventh would wait for ever. Where tabs cannot agree, those in the background let go.
+  const relay = window.BroadcastChannel && navigator.locks ? new BroadcastChannel("slipway-live") : null;
+  const recent = []; // [time at the server, names] of the last minute, for pages made before they could hear
+  const tell = (kind, data) => {
+    if (kind === "changed") recent.push([Date.now() + skew, data]);
+    while (recent.length && recent[0][0] < Date.now() + skew - 60000) recent.shift();
+    if (relay) relay.postMessage({ kind, data });
+    heard[kind](data);
+  };
+  const stream = (ended) => {
+    const source = new EventSource(document.body.dataset.live);
+    for (const kind of Object.keys(heard)) source.addEventListener(kind, (event) => tell(kind, JSON.parse(event.data)));
+    source.addEventListener("bye", () => { source.close(); ended(); $$("[data-watch]").forEach(refresh); });
     // The browser connects again by itself, except after an answer that is no stream: then parts are asked for now and then.
-    stream.onerror = () => {
-      if (stream.readyState !== EventSource.CLOSED) return;
-      setTimeout(() => { $$("[data-watch]").forEach(refresh); listen(); }, 15000 + Math.random() * 5000);
+    source.onerror = () => {
+      if (source.readyState !== EventSource.CLOSED) return;
+      setTimeout(() => { $$("[data-watch]").forEach(refresh); stream(ended); }, 15000 + Math.random() * 5000);
     };
-    addEventListener("pagehide", () => stream.close());
+    addEventListener("pagehide", () => source.close());
+    return source;
+  };
+  const share = () => {
+    const made = Number(new URL(document.body.dataset.live, location.href).searchParams.get("made")) || Date.now();
+    let leads = false;
+    relay.onmessage = ({ data: { kind, data } }) => {
+      if (kind !== "joined") heard[kind](data);
+      else if (leads) recent.filter(([at]) => at >= data).forEach(([, names]) => relay.postMessage({ kind: "changed", data: names }));
+    };
+    relay.postMessage({ kind: "joined", data: made });
+    navigator.locks.request("slipway-live", () => new Promise((done) => { leads = true; stream(() => { leads = false; done(); }); }));
+  };
+  const listen = () => {
+    if (!document.body.dataset.live || !window.EventSource) return;
+    if (relay) { share(); return; }
+    let source = stream(() => {});
+    on("visibilitychange", () => {
+      source.close();
+      if (!document.hidden) { $$("[data-watch]").forEach(refresh); source = stream(() => {}); }
+    });
   };
 
   on("DOMContentLoaded", () => {
