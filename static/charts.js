@@ -7,7 +7,10 @@
   const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
   const resized = new ResizeObserver((entries) => {
-    for (const { target } of entries) if (drawn.has(target)) window.Plotly.Plots.resize(target);
+    for (const { target } of entries) {
+      // A plot that a swap takes away shrinks to nothing first, which Plotly calls an error.
+      if (drawn.has(target) && target.isConnected && target.clientWidth) window.Plotly.Plots.resize(target);
+    }
   });
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) {
