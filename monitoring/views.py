@@ -19,8 +19,16 @@ from . import pages
 from .charts import Mark, show, sparkline
 from .panels import BY_ID, DEPLOYMENT_LABEL, OVERVIEW_IDS, PANELS, Scope, columns
 from .prometheus import PrometheusUnreachableError, QueryRefusedError, Range, prometheus
-from .readings import read_health, read_panel
+from .readings import Display, read_health, read_panel
 
+# While a deployment comes up there is nothing to scrape, and nothing wrong with that.
+COMING_UP = {
+    Deployment.State.QUEUED,
+    Deployment.State.APPLYING,
+    Deployment.State.DOWNLOADING,
+    Deployment.State.STARTING,
+}
+TROUBLE = {Display.UNREACHABLE, Display.REFUSED}
 MOST_MARKS = 10  # revisions marked in one chart
 MOST_COLUMNS = 100  # deployments whose figures one request may ask for
 
@@ -67,6 +75,8 @@ def deployment_charts(request: PortalRequest, pk: int) -> HttpResponse:
     panels = PANELS if every else tuple(BY_ID[panel] for panel in OVERVIEW_IDS)
     over = pages.span(chosen)
     found = pages.cards(prometheus(), _scope(deployment), over, panels, _applied(deployment, over))
+    if deployment.state in COMING_UP and not any(card.drawn or card.reading.display in TROUBLE for card in found):
+        return render(request, "monitoring/_soon.html")
     context = {
         "cards": found,
         "range": chosen,

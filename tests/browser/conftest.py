@@ -104,7 +104,7 @@ def people(chromium: Browser, stack: dict[str, Any], request: pytest.FixtureRequ
     if report is not None and report.failed:
         ARTIFACTS.mkdir(exist_ok=True)
         name = re.sub(r"[^a-zA-Z0-9]+", "-", request.node.name).strip("-")
-        for number, page in enumerate(opened.pages):
+        for number, page in enumerate(page for page in opened.pages if not page.is_closed()):
             page.screenshot(path=ARTIFACTS / f"{name}-{number}.png", full_page=True)
     opened.close()
     assert opened.complaints == []

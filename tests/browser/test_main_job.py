@@ -56,7 +56,7 @@ def approve(page: Page) -> None:
     card = page.locator("article", has_text=NAME)
     expect(card).to_contain_text("browser test")
     card.get_by_role("button", name="Approve").click()
-    expect(page.locator("#toasts")).to_contain_text("is approved")
+    expect(page.locator("article[role=status]", has_text=NAME)).to_contain_text("approved")
     page.close()
 
 
