@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from deployments.models import Deployment, Event, Team, User
+from deployments.services import states
 
 MESSAGE_LENGTH = 500
 
@@ -24,10 +25,15 @@ def record(
     level: str = Event.Level.INFO,
     data: Mapping[str, Any] | None = None,
 ) -> Event:
-    """Append one line; the deployment's team is taken where none is named, text longer than 500 characters is cut."""
+    """Append one line; the deployment's team is taken where none is named, text longer than 500 characters is cut.
+
+    Pages that show the deployment are told: what happened to it is on them, also where its state stays the same.
+    """
     clean = message.replace("\x00", "")
     if len(clean) > MESSAGE_LENGTH:
         clean = clean[: MESSAGE_LENGTH - 1] + "…"
+    if deployment is not None:
+        states.notify([f"deployment:{deployment.pk}"])
     return Event.objects.create(
         kind=kind,
         level=level,

@@ -14,7 +14,7 @@ from deployments.kube.errors import transport_error
 from deployments.kube.observe import observe
 from deployments.kube.reflector import Broken, Listed
 from deployments.models import Deployment, Event, Revision, Status, Wanted
-from deployments.services import states
+from deployments.services import events, states
 from deployments.watcher.run import Watcher
 from deployments.watcher.statuses import Statuses
 from tests.deployments import factories as make
@@ -174,7 +174,8 @@ def test_a_status_of_another_version_counts_as_never_seen(row):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_change_is_announced_after_commit(alice, team, h100):
+@pytest.mark.parametrize("what", ["a state", "an event alone"])
+def test_a_change_is_announced_after_commit(alice, team, h100, what):
     row = make.make_deployment(team, alice, approved=True)
     applied(row)
     see(row, pod())
@@ -185,10 +186,12 @@ def test_a_change_is_announced_after_commit(alice, team, h100):
     }
     with psycopg.connect(**parameters, autocommit=True) as listener:
         listener.execute("LISTEN slipway")
-        states.refresh(row.pk)
+        if what == "a state":
+            states.refresh(row.pk)
+        else:
+            events.record(kind="gpus_released", message="2 GPUs given back", deployment=row)
         heard = [notice.payload for notice in listener.notifies(timeout=3, stop_after=1)]
     assert heard == [f"deployment:{row.pk}"]
-    assert timezone.now() >= Deployment.objects.get(pk=row.pk).state_since
 
 
 def test_a_status_says_when_everything_was_last_listed_and_when_it_is_not_complete(row, monkeypatch):
