@@ -21,7 +21,9 @@ class Visitor:
     def __init__(self, demo: dict[str, Any], username: str = "", *, seconds: float = PATIENCE) -> None:
         self.url: str = demo["url"]
         self.http = httpx.Client(base_url=self.url, timeout=seconds, trust_env=False)
-        self.token = ""
+        found = TOKEN.search(self.http.get("/accounts/login/").text)
+        assert found, "no CSRF token on the page to sign in"
+        self.token = found.group(1)
         if username:
             account = next(row for row in demo["accounts"] if row["username"] == username)
             self._sign_in(username, account["password"])
@@ -47,10 +49,6 @@ class Visitor:
         return self.http.request(method, path, headers=headers, **given)
 
     def _sign_in(self, username: str, password: str) -> None:
-        page = self.http.get("/accounts/login/")
-        found = TOKEN.search(page.text)
-        assert found, page.text[:300]
-        self.token = found.group(1)
         answer = self.post("/accounts/login/", {"login": username, "password": password, "next": "/"})
         assert answer.status_code == 302, answer.text[:2000]
         self.token = self.http.cookies["csrftoken"]
