@@ -281,8 +281,8 @@ CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "deployments.sweep", "schedule": timedelta(seconds=3), "options": {"expires": 3}},
     "sweep-probes": {
         "task": "deployments.sweep_probes",
-        "schedule": timedelta(seconds=10),
-        "options": {"expires": 10},
+        "schedule": timedelta(seconds=5),
+        "options": {"expires": 5},
     },
 }
 

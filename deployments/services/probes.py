@@ -23,6 +23,8 @@ SECONDS = 20.0
 # How long an answer is believed: an endpoint that answers is left alone, one that does not is asked again.
 BELIEVED = timedelta(seconds=60)
 AGAIN = timedelta(seconds=10)
+# The gateway may see a ready pod a moment after we do: the first questions that fail are asked again at once.
+AT_ONCE, HASTY = timedelta(seconds=3), 3
 # States in which something may answer.
 ASKED = (
     Deployment.State.STARTING,
@@ -37,7 +39,12 @@ PROMPT = "Say OK."
 
 def due() -> list[int]:
     """Deployments whose endpoint was not asked lately, those that did not answer more often; in one query."""
-    wait = Case(When(probe__ok=True, then=Value(BELIEVED)), default=Value(AGAIN), output_field=DurationField())
+    wait = Case(
+        When(probe__ok=True, then=Value(BELIEVED)),
+        When(probe__failures__lt=HASTY, then=Value(AT_ONCE)),
+        default=Value(AGAIN),
+        output_field=DurationField(),
+    )
     believed_until = ExpressionWrapper(F("probed_at") + wait, output_field=Deployment._meta.get_field("probed_at"))
     rows = (
         Deployment.objects.alive()

@@ -27,7 +27,7 @@ def test_from_a_wish_to_a_served_model_and_back(people: People) -> None:
 
     # The member's page follows by itself: nobody reloads.
     expect(member.locator(".titleline .state").first).to_have_text("Running", timeout=COMING_UP_MS)
-    expect(member.locator(".way li.done")).to_have_count(9, timeout=20_000)
+    expect(member.locator(".way li.done")).to_have_count(9, timeout=40_000)
     expect(member.get_by_role("table").locator("tbody tr")).to_contain_text("Serving")
 
     prompt(member)

@@ -131,6 +131,14 @@ def test_due_are_those_not_asked_lately(row):
     assert probes.due() == [row.pk]
 
 
+def test_the_first_failures_are_asked_again_within_seconds(row):
+    Deployment.objects.update(probed_at=Now() - timedelta(seconds=4), probe={"ok": False, "failures": 1})
+    assert probes.due() == [row.pk]
+
+    Deployment.objects.update(probed_at=Now() - timedelta(seconds=4), probe={"ok": False, "failures": 9})
+    assert probes.due() == []
+
+
 def test_without_a_ready_pod_nobody_is_asked(row):
     Status.objects.update(observed={"pods": [{"name": "p", "namespace": "ns", "ready": False}]})
     assert probes.due() == []
