@@ -2,10 +2,21 @@
 
 import os
 
-from celery import Celery
+from celery import Celery, signals
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
 app = Celery("slipway")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["deployments"])
+
+
+@signals.task_prerun.connect
+def drop_broken_connections(**_: object) -> None:
+    """A worker keeps its database connection from task to task; one that PostgreSQL has closed is given up here.
+
+    Celery itself does so only every CELERY_DB_REUSE_MAX tasks, and all tasks until then would fail.
+    """
+    from django.db import close_old_connections
+
+    close_old_connections()

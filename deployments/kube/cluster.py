@@ -388,7 +388,8 @@ def _read(answer: urllib3.BaseHTTPResponse, deadline: float, *, mutating: bool) 
     parts: list[bytes] = []
     size = 0
     try:
-        for chunk in answer.stream(256 * 1024):
+        # What has come, however little: waiting for a full block would let a dripping answer go on for ever.
+        while chunk := answer.read1(256 * 1024):
             parts.append(chunk)
             size += len(chunk)
             if time.monotonic() > deadline or size > MAX_ANSWER:
