@@ -58,10 +58,16 @@ class PodWorker:
         self._work.add_done_callback(self._look_at_end)
 
     def update(self, pod: dict[str, Any]) -> None:
-        """The object changed; a deletion timestamp begins the end."""
+        """The object changed; a deletion timestamp begins the end.
+
+        Whoever gave this node up while the API server was silent called the pod not ready: this agent knows better.
+        """
         self.object = pod
         if pod["metadata"].get("deletionTimestamp"):
             self.terminate()
+        elif self._written and _ready(pod.get("status") or {}) != _ready(self._written):
+            self._written = {}
+            self.changed()
 
     def terminate(self) -> None:
         """End the pod within its grace period and remove the object."""
@@ -277,6 +283,10 @@ class PodWorker:
             return False
         self._written = body
         return True
+
+
+def _ready(found: Mapping[str, Any]) -> str:
+    return next((str(item["status"]) for item in found.get("conditions") or [] if item["type"] == "Ready"), "")
 
 
 def _volume_at(spec: Mapping[str, Any], path: str) -> str | None:

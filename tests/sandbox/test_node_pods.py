@@ -113,6 +113,24 @@ def test_a_pod_downloads_starts_serves_and_ends(kubeconfig):
     play(kubeconfig, scene)
 
 
+def test_a_pod_that_somebody_called_not_ready_is_called_ready_again(kubeconfig):
+    """A node controller does that to the pods of a node that it has not heard from."""
+
+    async def scene(run):
+        name = await run.make(engine_pod("given-up"))
+        pod = await run.wait(name, is_ready)
+        given_up = [
+            item | {"status": "False"} if item["type"] == "Ready" else item for item in pod["status"]["conditions"]
+        ]
+        path = resource_path("v1", "pods", NAMESPACE, name)
+        answer = await run.client.patch_status(path, {"status": {"conditions": given_up}})
+        assert not is_ready(answer)
+
+        await run.wait(name, is_ready)
+
+    play(kubeconfig, scene)
+
+
 def test_phases_pass_one_after_the_other(kubeconfig):
     slower = Pace(speed=100.0, backoff_first=0.3, restart=0.02, retry=0.1)
 
