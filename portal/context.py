@@ -8,7 +8,6 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 
@@ -64,27 +63,6 @@ class Site:
         """The team that the page is narrowed to, if it is one that the person may see."""
         slug = self.request.GET.get("team", "")
         return slug if any(team["slug"] == slug for team in self.frame.teams) else ""
-
-    @property
-    def fleet_url(self) -> str:
-        """The address of the fleet's charts; empty on an installation without them."""
-        return optional_url("fleet-metrics")
-
-    @property
-    def prometheus_badge_url(self) -> str:
-        return optional_url("prometheus-badge")
-
-    @property
-    def api_docs_url(self) -> str:
-        return optional_url("api-docs")
-
-
-def optional_url(name: str, *args: Any) -> str:
-    """The address of a page that may not be installed; empty when it is not."""
-    try:
-        return reverse(name, args=args)
-    except NoReverseMatch:
-        return ""
 
 
 def site(request: HttpRequest) -> dict[str, Any]:

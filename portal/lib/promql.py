@@ -100,12 +100,6 @@ class Query:
     def __mul__(self, factor: int) -> Query:
         return Query(f"({self}) * {factor}")
 
-    def __add__(self, other: Query) -> Query:
-        return Query(f"({self}) + ({other})")
-
-    def above(self, value: int) -> Query:
-        return Query(f"({self}) > {value}")
-
     def __str__(self) -> str:
         return self.expr
 
