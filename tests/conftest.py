@@ -84,6 +84,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("integration")
         if "demo" in fixtures:
             item.add_marker("stack")
+    items.sort(key=turn)
+
+
+def turn(item: pytest.Item) -> int:
+    """Place of a test in the run: cheap ones tell early what is broken, and nothing runs beside an idle stack.
+
+    The browser comes before the tests that kill parts of the stack both share.
+    """
+    if item.get_closest_marker("browser"):
+        return 2
+    if item.get_closest_marker("stack"):
+        return 3
+    return 1 if item.get_closest_marker("integration") else 0
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,8 @@ class People:
             self.complaints.append(f"{response.status} {response.url}")
 
 
-@pytest.fixture(scope="session")
+# Playwright's event loop runs in this thread until it is closed: no test outside this package could start one.
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
