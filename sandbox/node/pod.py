@@ -48,6 +48,7 @@ class PodWorker:
         self._publisher: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._written: dict[str, Any] = {}
+        self._contradicted = False  # somebody else has written this status since
         self._restored = False
 
     def start(self) -> None:
@@ -65,8 +66,9 @@ class PodWorker:
         self.object = pod
         if pod["metadata"].get("deletionTimestamp"):
             self.terminate()
-        elif self._written and _ready(pod.get("status") or {}) != _ready(self._written):
-            self._written = {}
+        elif self._written and _ready(pod.get("status") or {}) != _ready(self._body(ending=False)):
+            # Only noted: a write may be under way, and its answer would count as the last word.
+            self._contradicted = True
             self.changed()
 
     def terminate(self) -> None:
@@ -241,6 +243,8 @@ class PodWorker:
             await self._dirty.wait()
             await asyncio.sleep(PATCH_PAUSE)
             self._dirty.clear()
+            if self._contradicted:
+                self._contradicted, self._written = False, {}
             if not await self._patch(self._body(ending=False)):
                 await asyncio.sleep(self.node.pace.restart)
                 self._dirty.set()

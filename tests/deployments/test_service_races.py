@@ -50,7 +50,13 @@ def ask(user, team, name="chat", gpus=1) -> Deployment:
 
 def decide(user, deployment, approve=True) -> Approval:
     revision = deployment.latest
-    return approvals.decide(principal=make.principal(user), revision=revision, digest=revision.digest, approve=approve)
+    return approvals.decide(
+        principal=make.principal(user),
+        revision=revision,
+        digest=revision.digest,
+        approve=approve,
+        comment="" if approve else "Too large.",
+    )
 
 
 def test_a_name_asked_for_at_once_is_given_once(ann, team):

@@ -119,16 +119,48 @@ def test_a_pod_that_somebody_called_not_ready_is_called_ready_again(kubeconfig):
     async def scene(run):
         name = await run.make(engine_pod("given-up"))
         pod = await run.wait(name, is_ready)
-        given_up = [
-            item | {"status": "False"} if item["type"] == "Ready" else item for item in pod["status"]["conditions"]
-        ]
-        path = resource_path("v1", "pods", NAMESPACE, name)
-        answer = await run.client.patch_status(path, {"status": {"conditions": given_up}})
-        assert not is_ready(answer)
+        assert not is_ready(await give_up(run, pod))
 
         await run.wait(name, is_ready)
 
     play(kubeconfig, scene)
+
+
+def test_calling_it_not_ready_counts_also_before_the_agent_hears_that_its_own_word_arrived(kubeconfig):
+    async def scene(run):
+        contradicted = asyncio.Event()
+        write = run.client.patch_status
+
+        async def write_with_a_late_answer(path, body):
+            answer = await write(path, body)
+            if path.endswith("/late-answer") and is_ready(body):
+                await asyncio.wait_for(contradicted.wait(), 20)
+            return answer
+
+        run.client.patch_status = write_with_a_late_answer
+        name = await run.make(engine_pod("late-answer"))
+        pod = await run.wait(name, is_ready)
+        run.client.patch_status = write
+        given_up = (await give_up(run, pod))["metadata"]["resourceVersion"]
+
+        async def heard():
+            return run.agent.pod(NAMESPACE, name).object["metadata"]["resourceVersion"] == given_up
+
+        await until(heard, "the contradiction")
+        contradicted.set()
+
+        await run.wait(name, is_ready)
+
+    play(kubeconfig, scene)
+
+
+async def give_up(run, pod):
+    """Call a pod not ready, as the node controller does."""
+    conditions = [
+        item | {"status": "False"} if item["type"] == "Ready" else item for item in pod["status"]["conditions"]
+    ]
+    path = resource_path("v1", "pods", NAMESPACE, pod["metadata"]["name"])
+    return await run.client.patch_status(path, {"status": {"conditions": conditions}})
 
 
 def test_phases_pass_one_after_the_other(kubeconfig):
