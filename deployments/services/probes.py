@@ -65,10 +65,14 @@ def probe(pk: int) -> None:
     claimed = Deployment.objects.filter(Q(probed_at=None) | Q(probed_at__lt=Now() - timedelta(seconds=2)), pk=pk)
     if not claimed.update(probed_at=Now()):
         return
-    result = ask(row)
-    failures = 0 if result["ok"] else int((row.probe or {}).get("failures", 0)) + 1
+    result, before = ask(row), row.probe or {}
+    failures = 0 if result["ok"] else int(before.get("failures", 0)) + 1
     Deployment.objects.filter(pk=pk).update(probe={**result, "failures": failures}, probed_at=Now())
     states.refresh(pk)
+    # The state often stays as it is, but the deployment's page says what came of the question. A further answer like
+    # the one before is no news: at thousands of deployments lists would be fetched without end.
+    if any(result[key] != before.get(key) for key in ("ok", "detail")):
+        states.notify([f"deployment:{pk}"])
 
 
 def ask(row: Deployment) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
+from django.utils.dateparse import parse_datetime
 
 from deployments.kube.observe import ConditionView, Observed, PodView
 from deployments.models import Deployment, Status
@@ -35,13 +36,14 @@ class Replica:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the deployment answers."""
+    """Where the deployment answers, and what came of Slipway's own last question (None and "" before the first)."""
 
     url: str
     model: str
     ok: bool
     at: datetime | None
     seconds: float | None
+    answer: str
     detail: str
 
 
@@ -108,13 +110,14 @@ def _pod_word(pod: PodView) -> tuple[str, str, str]:
 def endpoint(row: Deployment) -> Endpoint:
     """The public address, and what the last question of Slipway itself came back with."""
     probe = row.probe or {}
-    seconds = probe.get("seconds")
+    latency, at = probe.get("latency_ms"), probe.get("at")
     return Endpoint(
         url=f"{settings.GATEWAY_PUBLIC_URL.rstrip('/')}/{row.team.namespace}/{row.name}/v1",
         model=row.name,
         ok=bool(probe.get("ok")),
-        at=row.probed_at,
-        seconds=float(seconds) if isinstance(seconds, int | float) else None,
+        at=parse_datetime(at) if isinstance(at, str) else None,
+        seconds=latency / 1000 if isinstance(latency, int | float) else None,
+        answer=str(probe.get("answer", "")),
         detail=str(probe.get("detail", "")),
     )
 

@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from deployments.models import Deployment, Status, Wanted
-from deployments.services import invoke, probes
+from deployments.services import invoke, probes, states
 from portal.lib.outbound import Answer, OutboundError
 from tests.deployments import factories as make
 
@@ -106,6 +106,23 @@ def test_failures_are_counted_until_an_answer(row, gateway):
     Deployment.objects.update(probed_at=None)
     probes.probe(row.pk)
     assert Deployment.objects.get().probe["failures"] == 0
+
+
+def test_open_pages_hear_of_an_answer_though_the_state_stays(row, gateway, monkeypatch):
+    states.refresh(row.pk)
+    heard: list[str] = []
+    monkeypatch.setattr(states, "notify", heard.extend)
+
+    def told(error: OutboundError | None) -> list[str]:
+        gateway.error = error
+        Deployment.objects.update(probed_at=None)
+        heard.clear()
+        probes.probe(row.pk)
+        return heard[-1:]
+
+    assert told(None) == [f"deployment:{row.pk}"]
+    assert told(None) == []  # a further answer is no news
+    assert told(OutboundError("unreachable", "No route.")) == [f"deployment:{row.pk}"]
 
 
 def test_a_doubled_message_asks_once(row, gateway):

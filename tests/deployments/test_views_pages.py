@@ -39,7 +39,8 @@ def marks(answer: Any) -> dict[str, str]:
 
 
 def test_a_serving_deployment_has_every_step_done(chat: Deployment, alice: User) -> None:
-    Deployment.objects.filter(pk=chat.pk).update(probe={"ok": True, "seconds": 0.41}, probed_at=timezone.now())
+    answered = {"ok": True, "latency_ms": 412, "answer": "<b>OK", "at": timezone.now().isoformat()}
+    Deployment.objects.filter(pk=chat.pk).update(probe=answered, probed_at=timezone.now())
     observe(chat, pods=(pod(),))
 
     answer = page(alice, "detail", chat)
@@ -56,7 +57,17 @@ def test_a_serving_deployment_has_every_step_done(chat: Deployment, alice: User)
         "Ready",
         "Answering",
     ]
-    assert "in 0.410 s" in answer.content.decode()
+    assert "“&lt;b&gt;OK”</span> came within 0.412 s" in answer.content.decode()
+
+
+def test_an_endpoint_that_is_just_being_asked_is_not_said_to_be_silent(chat: Deployment, alice: User) -> None:
+    Deployment.objects.filter(pk=chat.pk).update(probe={}, probed_at=timezone.now())
+    observe(chat, pods=(pod(),))
+
+    text = page(alice, "detail", chat).content.decode()
+
+    assert "no answer" not in text
+    assert "Not asked yet" in text
 
 
 def test_the_step_that_fails_is_marked_and_nothing_behind_it(chat: Deployment, alice: User) -> None:
