@@ -114,7 +114,7 @@ class Stack:
         apiserver = self._sandbox(
             "apiserver",
             ("--data", str(self.layout / "cluster"), "--port", str(self.ports["apiserver"]), *accounts),
-            tuple(manifests),
+            (*manifests, "--prometheus-url", self.url("prometheus")),
             ready=answers(f"{self.url('apiserver')}/readyz", anything=True),
             finish=self._copy_kubeconfig,
         )

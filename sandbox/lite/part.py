@@ -20,6 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--manifests", type=Path, action="append", default=[], metavar="PATH", help="YAML to keep applied at start"
     )
+    parser.add_argument("--prometheus-url", default="", metavar="URL", help="what autoscalers read metrics from")
+    parser.add_argument(
+        "--scaling-speed",
+        type=float,
+        default=1.0,
+        metavar="N",
+        help="let autoscalers wait N times as short",
+    )
     parser.add_argument("--no-controllers", action="store_true", help="serve the API alone")
 
 
@@ -33,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
         accounts=tuple(args.account),
         manifests=tuple(args.manifests),
         controllers=not args.no_controllers,
+        prometheus_url=args.prometheus_url,
+        scaling_speed=args.scaling_speed,
     )
     _loop(settings, [listen(args.port)])
     return 0

@@ -36,6 +36,8 @@ class Settings:
     accounts: tuple[str, ...] = ()
     manifests: tuple[Path, ...] = ()
     controllers: bool = True
+    prometheus_url: str = ""
+    scaling_speed: float = 1.0
     tls: bool = True
     faults: Faults = field(default_factory=Faults)
     signals: bool = True
@@ -122,7 +124,8 @@ async def _start_controllers(
         await asyncio.sleep(0.01)
     if settings.controllers:
         controllers = importlib.import_module("sandbox.lite.controllers")
-        tasks += await controllers.start(client, authority=authority.decode())
+        scaling = controllers.Scaling(settings.prometheus_url, settings.scaling_speed)
+        tasks += await controllers.start(client, authority=authority.decode(), scaling=scaling)
     if settings.on_ready is not None:
         settings.on_ready(url, cluster, server.stop)
 

@@ -83,6 +83,8 @@ def running_cluster(
     accounts: Sequence[str] = (),
     manifests: Sequence[Path] = (),
     controllers: bool = True,
+    prometheus_url: str = "",
+    scaling_speed: float = 1.0,
 ) -> Iterator[RunningCluster]:
     """Run a cluster on a free port of 127.0.0.1 until the block ends.
 
@@ -96,6 +98,8 @@ def running_cluster(
             accounts=tuple(accounts),
             manifests=tuple(manifests),
             controllers=controllers,
+            prometheus_url=prometheus_url,
+            scaling_speed=scaling_speed,
             tls=tls,
             signals=False,
         )

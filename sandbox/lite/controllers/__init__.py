@@ -38,6 +38,7 @@ from sandbox.lite.controllers.nodes import NodeController
 from sandbox.lite.controllers.quota import QuotaController
 from sandbox.lite.controllers.replicaset import ReplicaSetController
 from sandbox.lite.controllers.runtime import Manager
+from sandbox.lite.controllers.scaling import REAL_TIME, Scaling
 from sandbox.lite.controllers.scheduler import Scheduler
 
 Admission = tuple[Callable[[Obj], Obj], Callable[[Obj, Obj | None], list[str]]]
@@ -48,7 +49,7 @@ ADMISSION: dict[tuple[str, str], Admission] = {
 }
 
 
-async def start(client: Client, *, authority: str = "") -> list[asyncio.Task[None]]:
+async def start(client: Client, *, authority: str = "", scaling: Scaling = REAL_TIME) -> list[asyncio.Task[None]]:
     """Start all controllers; cancel the tasks to stop them. `authority` is the CA pods are given, as PEM."""
     manager = Manager(client)
     DeploymentController(manager)
