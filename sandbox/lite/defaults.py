@@ -187,6 +187,13 @@ def _ingress(obj: Obj, old: Obj | None) -> None:
     obj.setdefault("status", {"loadBalancer": {}})
 
 
+def _autoscaler(obj: Obj, old: Obj | None) -> None:
+    from sandbox.lite.controllers import hpa_admission
+
+    hpa_admission.default(obj.setdefault("spec", {}))
+    obj.setdefault("status", {"currentReplicas": 0, "desiredReplicas": 0})
+
+
 def _namespace(obj: Obj, old: Obj | None) -> None:
     meta = obj["metadata"]
     labels = meta.get("labels") or {}
@@ -266,6 +273,7 @@ _FILLERS: dict[str, Callable[[Obj, Obj | None], None]] = {
     "apps/deployments": _deployment,
     "apps/replicasets": _replica_set,
     "apps/statefulsets": _stateful_set,
+    "autoscaling/horizontalpodautoscalers": _autoscaler,
     "networking.k8s.io/ingresses": _ingress,
     "networking.k8s.io/networkpolicies": _network_policy,
     f"{_RBAC}/rolebindings": _binding,

@@ -30,6 +30,10 @@ def validate(resource: Resource, obj: Obj) -> list[Cause]:
         causes += _amounts((obj.get("spec") or {}).get("hard") or {}, "spec.hard")
     elif resource.storage_key == "/services":
         causes += _service(obj["spec"])
+    elif resource.storage_key == "autoscaling/horizontalpodautoscalers":
+        from sandbox.lite.controllers import hpa_admission
+
+        causes += hpa_admission.problems(obj.get("spec") or {})
     return causes
 
 

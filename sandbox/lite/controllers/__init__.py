@@ -9,6 +9,8 @@ Where a rule lives (pure modules decide, the loops beside them act):
 | ReplicaSet → Pod | `replicaset` (functions) | `replicaset` |
 | where a pod runs, and why it does not | `scheduling` | `scheduler` |
 | silent nodes, taints, evictions, orphaned pods | `node_health` | `nodes` |
+| HorizontalPodAutoscaler: what a metric asks for | `hpa_replicas` | `hpa_reading`, `hpa_metrics` |
+| HorizontalPodAutoscaler: what is done and told | `hpa_limits`, `hpa_status`, `hpa_admission` | `hpa` |
 | what nobody owns any more | `garbage` | `garbage` |
 | birth and death of namespaces | | `namespaces` |
 | ResourceQuota status | `quota_usage` | `quota` |
@@ -32,6 +34,8 @@ from sandbox.lite.controllers import kserve_admission
 from sandbox.lite.controllers.deployment import DeploymentController
 from sandbox.lite.controllers.disruption import DisruptionController
 from sandbox.lite.controllers.garbage import GarbageCollector
+from sandbox.lite.controllers.hpa import HorizontalPodAutoscalerController
+from sandbox.lite.controllers.hpa_metrics import Metrics
 from sandbox.lite.controllers.kserve import InferenceServiceController, pod_hook
 from sandbox.lite.controllers.namespaces import NamespaceController
 from sandbox.lite.controllers.nodes import NodeController
@@ -39,6 +43,7 @@ from sandbox.lite.controllers.quota import QuotaController
 from sandbox.lite.controllers.replicaset import ReplicaSetController
 from sandbox.lite.controllers.runtime import Manager
 from sandbox.lite.controllers.scaling import REAL_TIME, Scaling
+from sandbox.lite.controllers.scaling_prometheus import Prometheus
 from sandbox.lite.controllers.scheduler import Scheduler
 
 Admission = tuple[Callable[[Obj], Obj], Callable[[Obj, Obj | None], list[str]]]
@@ -61,4 +66,7 @@ async def start(client: Client, *, authority: str = "", scaling: Scaling = REAL_
     QuotaController(manager)
     DisruptionController(manager)
     InferenceServiceController(manager)
+    prometheus = Prometheus(scaling.prometheus_url)
+    metrics = Metrics(prometheus)
+    HorizontalPodAutoscalerController(manager, scaling, metrics)
     return manager.start()
