@@ -1,14 +1,16 @@
 # Slipway: `make demo` brings it up on this machine, `make test` checks it. `make help` lists the rest.
 PY := .venv/bin/python
+# What plays the Kubernetes cluster: `lite`, our own small one, or `real`, a control plane built with Go.
+CLUSTER ?= lite
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-status demo-reset setup lint types contracts migrations test test-fast test-unit \
+.PHONY: help demo control-plane demo-status demo-reset setup lint types contracts migrations test test-fast test-unit \
 	test-integration test-browser lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: setup ## PostgreSQL, Redis, Prometheus, the sandbox and the site; Ctrl-C stops everything
-	@exec $(PY) -m portal.demo up
+demo: setup ## PostgreSQL, Redis, Prometheus, the sandbox and the site; Ctrl-C stops everything; CLUSTER=real for more
+	@exec $(PY) -m portal.demo up --cluster $(CLUSTER)
 
 demo-status: setup ## what of the demo runs
 	@$(PY) -m portal.demo status || true
@@ -18,6 +20,9 @@ demo-reset: setup ## clear the demo's data
 
 setup: ## make .venv from the lock file (nothing to do: nothing done)
 	@scripts/bootstrap
+
+control-plane: setup ## build the programs of CLUSTER=real with Go, once, into a cache outside the tree
+	@$(PY) -m sandbox.real.build
 
 lint: setup ## ruff
 	@echo "== lint (ruff)"

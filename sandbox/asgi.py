@@ -7,6 +7,7 @@ uvicorn's HTTP protocol is used directly on asyncio servers.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -176,7 +177,9 @@ class Listener:
             task.cancel()
 
 
-async def listen(app: App, host: str, port: int, *, server_header: str = "uvicorn") -> Listener:
+async def listen(
+    app: App, host: str, port: int, *, server_header: str = "uvicorn", tls: ssl.SSLContext | None = None
+) -> Listener:
     """Serve `app` on host and port (0 = any free one); OSError when the address cannot be bound."""
     config = Config(
         app,
@@ -196,5 +199,5 @@ async def listen(app: App, host: str, port: int, *, server_header: str = "uvicor
     def protocol() -> HttpToolsProtocol:
         return HttpToolsProtocol(config=config, server_state=state, app_state={}, _loop=loop)
 
-    server = await loop.create_server(protocol, host, port, backlog=512)
+    server = await loop.create_server(protocol, host, port, backlog=512, ssl=tls)
     return Listener(server, state)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 PARTS: dict[str, tuple[str, str]] = {
     "apiserver": ("sandbox.lite.part", "API server and controllers of the lite cluster"),
+    "install": ("sandbox.real.install", "first objects of the real control plane"),
     "node": ("sandbox.node", "node agent, engines and GPU exporter of one node"),
     "model": ("sandbox.model", "the one small language model that answers people"),
     "hub": ("sandbox.hub", "look-alike of a model hub"),

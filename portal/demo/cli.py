@@ -12,8 +12,9 @@ from portal.demo import guard, install, proc
 from portal.demo.layout import REPOSITORY, Layout, write_private
 from portal.demo.logs import LogFolder
 from portal.demo.report import Terminal, table
-from portal.demo.stack import Stack, reset
+from portal.demo.stack import GROUNDS, Stack, reset
 from portal.demo.supervisor import StartFailed, Supervisor, with_needs
+from sandbox.real import build
 
 SERVERS = "postgres", "redis", "prometheus"
 
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", parents=[where], help="start everything and keep it running")
     up.add_argument("--only", type=lambda text: text.split(","), help="these programs and what they need")
     up.add_argument("--ready-file", type=Path, help="written, with the addresses, when everything is up")
+    up.add_argument("--cluster", choices=GROUNDS, default="lite", help="what plays the cluster")
     up.add_argument("--quick", action="store_true", help="a database for tests: fast, unsafe in a power cut")
     commands.add_parser("status", parents=[where], help="what runs")
     commands.add_parser("reset", parents=[where], help="remove all data")
@@ -54,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
 def _up(args: argparse.Namespace, terminal: Terminal) -> int:
     if not install.ensure((args.only and set(args.only) & set(SERVERS)) or SERVERS, terminal.say):
         return 1
+    if args.cluster == "real":
+        try:
+            build.ensure(terminal.say)
+        except build.BuildError as error:
+            terminal.say(str(error))
+            return 1
     layout = Layout(args.data.resolve())
     with layout.alone() as alone:
         if not alone:
@@ -66,12 +74,12 @@ def _up(args: argparse.Namespace, terminal: Terminal) -> int:
 
 async def _serve(args: argparse.Namespace, terminal: Terminal, stop: asyncio.Event) -> int:
     try:
-        stack = Stack(args.data, quick=args.quick)
+        stack = Stack(args.data, quick=args.quick, ground=args.cluster)
         programs = with_needs(stack.programs, args.only) if args.only else stack.programs
     except KeyError as error:
         terminal.say(f"No program is called {error}.")
         return 1
-    except OSError as error:
+    except (OSError, ValueError) as error:
         terminal.say(f"Cannot start: {error}")
         return 1
     stack.layout.write_environment(stack.environment)

@@ -48,6 +48,17 @@ class Layout:
                 return
             yield True
 
+    def ground(self, wanted: str) -> str:
+        """Keep to the ground that this folder's cluster was begun on; ValueError when that was another."""
+        path = self.data / "ground"
+        known = path.read_text().strip() if path.exists() else ""
+        if known and known != wanted:
+            raise ValueError(
+                f"This data belongs to a demo with CLUSTER={known}: start it so, or clear it with make demo-reset."
+            )
+        path.write_text(wanted)
+        return wanted
+
     def secrets(self) -> dict[str, str]:
         """Return the passwords and keys of this folder, made at the first call."""
         path = self.data / "secrets.json"

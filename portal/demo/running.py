@@ -16,7 +16,7 @@ from portal.demo.layout import REPOSITORY, Layout
 
 @contextmanager
 def running(
-    data: Path, *, only: Sequence[str] = (), quick: bool = False, seconds: float = 180.0
+    data: Path, *, only: Sequence[str] = (), quick: bool = False, ground: str = "lite", seconds: float = 180.0
 ) -> Iterator[dict[str, str]]:
     """Yield the environment of a running stack on `data`; RuntimeError with its output when it does not come up."""
     data.mkdir(parents=True, exist_ok=True)
@@ -25,6 +25,7 @@ def running(
     command = [sys.executable, "-m", "portal.demo", "up", "--data", str(data), "--ready-file", str(ready)]
     command += ["--only", ",".join(only)] if only else []
     command += ["--quick"] if quick else []
+    command += ["--cluster", ground]
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         try:

@@ -14,11 +14,13 @@ from portal.demo import services
 from portal.demo.layout import REPOSITORY, Layout, write_private
 from portal.demo.ports import PortBook
 from portal.demo.program import Program, answers, listens
+from sandbox.real import programs
 
 PREFERRED_PORTS = {"web": 8000, "gateway": 8081}
 PORTS = ["postgres", "redis", "prometheus", "apiserver", "hub", "model", "metrics", "gateway", "web"]
 NODES = "gpu-h100-1", "gpu-l40s-1", "gpu-l4-1", "gpu-l4-2"
 ACCOUNTS = "worker", "watcher", "live", "node", "gateway", "metrics"
+GROUNDS = "lite", "real"
 SCRAPE_SECONDS = 5
 # What an administrator installs for Slipway on any cluster.
 INSTALLED = "rbac.yaml", "storage-container.yaml"
@@ -27,14 +29,18 @@ PASSED_ON = "PATH", "HOME", "LANG", "LC_ALL", "TERM", "TMPDIR", "SSL_CERT_FILE",
 
 
 class Stack:
-    """The demo in one data folder: its ports, addresses, environment and programs."""
+    """The demo in one data folder: its ports, addresses, environment and programs.
 
-    def __init__(self, data: Path, *, quick: bool = False) -> None:
+    `ground` is what plays the cluster, `lite` or `real`; a folder keeps the one it began with. ValueError otherwise.
+    """
+
+    def __init__(self, data: Path, *, quick: bool = False, ground: str = "lite") -> None:
         self.layout = Layout(data.resolve())
         self.quick = quick
+        self.ground = self.layout.ground(ground)
         self.secrets = self.layout.secrets()
         book = PortBook(self.layout / "ports.json", preferred=PREFERRED_PORTS)
-        self.ports = book.choose(PORTS)
+        self.ports = book.choose([*PORTS, *(programs.PORTS if ground == "real" else ())])
         self.prefix = book.choose_prefix()
         book.save()
         self.kubeconfig = self.layout / "kubeconfig"
@@ -106,30 +112,60 @@ class Stack:
             ),
         ]
 
-    def _cluster(self) -> list[Program]:
+    @property
+    def _cluster_up(self) -> str:
+        """The program after which the cluster can be used."""
+        return "apiserver" if self.ground == "lite" else "install-webhooks"
+
+    def _lite(self) -> list[Program]:
         accounts = [word for name in ACCOUNTS for word in ("--account", name)]
-        manifests = [word for name in INSTALLED for word in ("--manifests", str(REPOSITORY / "k8s" / "portal" / name))]
+        manifests = [word for path in self._manifests() for word in ("--manifests", str(path))]
+        return [
+            self._sandbox(
+                "apiserver",
+                ("--data", str(self.layout / "cluster"), "--port", str(self.ports["apiserver"]), *accounts),
+                ("--prometheus-url", self.url("prometheus"), *manifests),
+                ready=answers(f"{self.url('apiserver')}/readyz", anything=True),
+                finish=self._copy_kubeconfig,
+            )
+        ]
+
+    def _real(self) -> list[Program]:
+        plane = programs.ControlPlane(
+            self.layout / "cluster", self.ports["apiserver"], self.ports, ACCOUNTS, tuple(self._manifests())
+        )
+        return [
+            Program(
+                part.name,
+                part.argv,
+                env={**_base_environment(), **part.env},
+                after=part.after,
+                once=part.once,
+                ready=answers(part.ready_url) if part.ready_url else None,
+                ready_seconds=120.0,
+                finish=self._copy_kubeconfig if part.name == "install-first" else None,
+            )
+            for part in plane.parts()
+        ]
+
+    def _manifests(self) -> list[Path]:
+        return [REPOSITORY / "k8s" / "portal" / name for name in INSTALLED]
+
+    def _cluster(self) -> list[Program]:
         prometheus = self.layout / "prometheus"
         hub, model = self.url("hub"), self.url("model")
-        apiserver = self._sandbox(
-            "apiserver",
-            ("--data", str(self.layout / "cluster"), "--port", str(self.ports["apiserver"]), *accounts),
-            (*manifests, "--prometheus-url", self.url("prometheus")),
-            ready=answers(f"{self.url('apiserver')}/readyz", anything=True),
-            finish=self._copy_kubeconfig,
-        )
         nodes = [
             self._sandbox(
                 "node",
                 ("--name", name, "--pod-prefix", f"127.{self.prefix}", "--hub-url", hub, "--model-url", model),
                 name=f"node-{name}",
                 account="node",
-                after=("apiserver", "hub"),
+                after=(self._cluster_up, "hub"),
             )
             for name in NODES
         ]
         return [
-            apiserver,
+            *(self._lite() if self.ground == "lite" else self._real()),
             self._sandbox("hub", ("--port", str(self.ports["hub"])), ready=listens(self.ports["hub"])),
             self._sandbox("model", ("--port", str(self.ports["model"])), ready=listens(self.ports["model"])),
             *nodes,
@@ -137,7 +173,7 @@ class Stack:
                 "gateway",
                 ("--port", str(self.ports["gateway"]), "--auth-url", f"{self.url('web')}/live/authorize/"),
                 account="gateway",
-                after=("apiserver",),
+                after=(self._cluster_up,),
                 ready=answers(f"{self.url('gateway')}/healthz"),
             ),
             self._sandbox(
@@ -145,7 +181,7 @@ class Stack:
                 ("--port", str(self.ports["metrics"]), "--targets-dir", str(prometheus / "targets")),
                 ("--rules-dir", str(prometheus / "rules"), "--prometheus-url", self.url("prometheus")),
                 account="metrics",
-                after=("apiserver", "prometheus"),
+                after=(self._cluster_up, "prometheus"),
                 ready=answers(f"{self.url('metrics')}/healthz"),
             ),
         ]
@@ -179,7 +215,7 @@ class Stack:
                 (*celery, "worker", "--concurrency", "2", "--pool", "prefork", "--hostname", "slipway@demo"),
                 ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"),
                 account="worker",
-                after=("seed", "redis", "apiserver"),
+                after=("seed", "redis", self._cluster_up),
             ),
             self._python(
                 "beat",
@@ -187,7 +223,7 @@ class Stack:
                 ("--loglevel", "WARNING"),
                 after=("seed", "redis"),
             ),
-            self._python("watcher", ("manage.py", "watcher"), account="watcher", after=("seed", "apiserver")),
+            self._python("watcher", ("manage.py", "watcher"), account="watcher", after=("seed", self._cluster_up)),
             self._sandbox(
                 "traffic",
                 ("--gateway-url", self.url("gateway"), "--plan", str(self.layout / "traffic.json")),

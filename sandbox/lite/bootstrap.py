@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import orjson
 import yaml
 
+from sandbox.kubeconfigs import kubeconfig, write_kubeconfig
 from sandbox.lite import errors
 from sandbox.lite.auth import MASTERS
 from sandbox.lite.cluster import CRDS, Cluster
@@ -39,7 +39,7 @@ def bring_up(cluster: Cluster, accounts: Iterable[str], manifests: Iterable[Path
         _ensure(cluster, _account(name))
     roles = orjson.loads((HERE / "data" / "roles.json").read_bytes())
     for name, rules in roles.items():
-        for obj in _role(name, rules):
+        for obj in role(name, rules):
             _ensure(cluster, obj, replace=True)
     for obj in sorted(read_manifests(manifests), key=lambda item: item["kind"] not in _FIRST):
         if cluster.registry.by_kind(obj["apiVersion"], obj["kind"]) is None:
@@ -62,13 +62,14 @@ def write_kubeconfigs(
     cluster: Cluster, folder: Path, url: str, authority: bytes | None, accounts: Iterable[str]
 ) -> None:
     """Write `admin.kubeconfig` and one file per account, readable by their owner alone."""
-    _write(folder / "admin.kubeconfig", _kubeconfig(url, authority, "kubernetes-admin", cluster.tokens.admin()))
+    admin = kubeconfig(url, authority, "kubernetes-admin", cluster.tokens.admin())
+    write_kubeconfig(folder / "admin.kubeconfig", admin)
     for name in accounts:
         account = cluster.read("/serviceaccounts", SYSTEM, name)
         if account is None:
             raise LookupError(f"no service account {SYSTEM}/{name}")
         token = cluster.tokens.for_account(account, YEAR)
-        _write(folder / f"{name}.kubeconfig", _kubeconfig(url, authority, name, token))
+        write_kubeconfig(folder / f"{name}.kubeconfig", kubeconfig(url, authority, name, token))
 
 
 def ensure_default_account(cluster: Cluster, namespace: str, authority: bytes | None) -> None:
@@ -96,7 +97,8 @@ def _account(name: str) -> Obj:
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _named(name, SYSTEM)}
 
 
-def _role(name: str, rules: list[Obj]) -> Iterator[Obj]:
+def role(name: str, rules: list[Obj]) -> Iterator[Obj]:
+    """The ClusterRole of a part of the sandbox, and its binding to the account of the same name."""
     rbac = "rbac.authorization.k8s.io"
     meta = {"name": f"sandbox-{name}"}
     yield {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": dict(meta), "rules": rules}
@@ -139,26 +141,3 @@ def _ensure(cluster: Cluster, obj: Obj, *, replace: bool = False) -> None:
                 raise
             cluster.storage.remove(resource.storage_key, stored.obj)  # an immutable field changed
             create_object(cluster, resource, request, obj)
-
-
-def _kubeconfig(url: str, authority: bytes | None, user: str, token: str) -> Obj:
-    cluster: Obj = {"server": url}
-    if authority:
-        cluster["certificate-authority-data"] = base64.b64encode(authority).decode()
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "sandbox", "cluster": cluster}],
-        "users": [{"name": user, "user": {"token": token}}],
-        "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": user}}],
-        "current-context": "sandbox",
-    }
-
-
-def _write(path: Path, config: Obj) -> None:
-    """Replace a file in one step, so that no reader ever sees half of it."""
-    fresh = path.with_suffix(".new")
-    fresh.touch(mode=0o600)
-    fresh.chmod(0o600)
-    fresh.write_text(yaml.safe_dump(config, sort_keys=False))
-    fresh.replace(path)

@@ -13,6 +13,7 @@ import os
 import signal
 
 from sandbox.asgi import Listener, listen
+from sandbox.certificates import own_context
 from sandbox.client import Client
 from sandbox.dcgm import DcgmExporter, Holder
 from sandbox.engine.process import GpuUse
@@ -89,6 +90,7 @@ async def open_ports(agent: Agent, dcgm_port: int) -> list[Listener]:
         meta = worker.object["metadata"]
         return use, Holder(meta["namespace"], meta["name"], container)
 
-    kubelet = await listen(Kubelet(agent), agent.ip, 0)
+    tls = own_context(agent.shape.name, agent.ip)
+    kubelet = await listen(Kubelet(agent), agent.ip, 0, tls=tls)
     agent.kubelet_port = kubelet.address[1]
     return [kubelet, await listen(DcgmExporter(agent.shape, read), agent.ip, dcgm_port)]

@@ -95,7 +95,7 @@ class Ground:
 
     async def logs(self, name: str, container: str, **query: str) -> httpx.Response:
         """Read a log from the node's own port."""
-        url = f"http://{self.agent.ip}:{self.agent.kubelet_port}/containerLogs/{NAMESPACE}/{name}/{container}"
+        url = f"https://{self.agent.ip}:{self.agent.kubelet_port}/containerLogs/{NAMESPACE}/{name}/{container}"
         async with httpx.AsyncClient(trust_env=False, verify=False) as http:
             return await http.get(url, params=query)
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from sandbox.certificates import own_context
 from sandbox.lite.testing import RunningCluster
 from tests.sandbox.conftest import KUBECTL, Api, Obj, config_map, kubectl, named, pod
 
@@ -61,6 +62,7 @@ def team(api: Api) -> str:
 def talker(api: Api, team: str) -> Iterator[str]:
     """A pod on a node whose kubelet is the fake one."""
     kubelet = ThreadingHTTPServer(("127.0.0.1", 0), FakeKubelet)
+    kubelet.socket = own_context("fake", "127.0.0.1").wrap_socket(kubelet.socket, server_side=True)
     threading.Thread(target=kubelet.serve_forever, daemon=True).start()
     status: Obj = {
         "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],

@@ -1,0 +1,153 @@
+"""`python -m sandbox install`: puts into a new control plane what its controllers need, and then their webhooks.
+
+Repeatable: what was put there unchanged before is left alone (a file beside the data of etcd says so).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+
+from sandbox.client import ApiError, Client, Obj, resource_path
+from sandbox.kubeconfigs import kubeconfig, write_kubeconfig
+from sandbox.lite import bootstrap
+from sandbox.real import objects
+from sandbox.real.programs import CONTROLLERS
+
+log = logging.getLogger(__name__)
+
+MANAGER = "sandbox-install"
+PATIENCE = 90.0  # seconds: a new CRD is served a moment after it was made, a webhook when its controller listens
+AT_ONCE = 6
+YEAR = 365 * 24 * 3600
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--stage", choices=("first", "webhooks"), required=True)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the certificates and kubeconfigs")
+    parser.add_argument("--url", required=True, help="the API server")
+    parser.add_argument("--webhook", action="append", default=[], metavar="NAME=PORT", help="where webhooks listen")
+    parser.add_argument("--account", action="append", default=[], metavar="NAME", help="write NAME.kubeconfig too")
+    parser.add_argument("--manifests", type=Path, action="append", default=[], metavar="PATH", help="YAML to apply")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Apply one stage; returns 0 when everything is there."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    asyncio.run(_run(args))
+    return 0
+
+
+async def _run(args: argparse.Namespace) -> None:
+    client = Client.from_kubeconfig(args.data / "admin.kubeconfig")
+    authority = (args.data / "ca.crt").read_bytes()
+    ports = {name: int(port) for name, _, port in (word.partition("=") for word in args.webhook)}
+    installer = Installer(client, args.data / f"installed-{args.stage}.json")
+    try:
+        if args.stage == "webhooks":
+            await installer.apply(objects.webhooks(ports, authority))
+            await installer.apply(objects.served(), patient=True)
+            return
+        await installer.apply(objects.namespaces())
+        await installer.apply(objects.definitions(ports, authority))
+        own = [*objects.foundation(), *objects.accounts(args.account), *bootstrap.read_manifests(args.manifests)]
+        await installer.apply(sorted(own, key=lambda item: item["kind"] != "Namespace"), patient=True)
+        for name, (namespace, account) in CONTROLLERS.items():
+            await _write_kubeconfig(client, args, authority, name, namespace, account)
+        for name in args.account:
+            await _write_kubeconfig(client, args, authority, name, objects.SYSTEM, name)
+    finally:
+        await client.close()
+
+
+async def _write_kubeconfig(
+    client: Client, args: argparse.Namespace, authority: bytes, name: str, namespace: str, account: str
+) -> None:
+    """Ask for a token of a ServiceAccount and write the kubeconfig that carries it."""
+    path = resource_path("v1", "serviceaccounts", namespace, account)
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": YEAR}}
+    answer = await client.create(f"{path}/token", body)
+    write_kubeconfig(args.data / f"{name}.kubeconfig", kubeconfig(args.url, authority, name, answer["status"]["token"]))
+
+
+class Installer:
+    """Applies objects; `record` remembers what was applied, by a hash of each object."""
+
+    def __init__(self, client: Client, record: Path) -> None:
+        self._client = client
+        self._record = record
+        self._known: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
+        self._plurals: dict[str, Mapping[str, tuple[str, bool]]] = {}
+
+    async def apply(self, wanted: Iterable[Obj], *, patient: bool = False) -> None:
+        """Apply what is new or has changed, some at a time; with `patient` one after the other, in order."""
+        todo = [item for item in wanted if self._known.get(_key(item)) != _hash(item)]
+        if patient:
+            for item in todo:
+                await self._one(item)
+        else:
+            gate = asyncio.Semaphore(AT_ONCE)
+
+            async def guarded(item: Obj) -> None:
+                async with gate:
+                    await self._one(item)
+
+            await asyncio.gather(*(guarded(item) for item in todo))
+        log.info("%d objects applied", len(todo))
+
+    async def _one(self, item: Obj) -> None:
+        """Apply one object, again while its kind is not served yet or a webhook does not answer yet."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                path = await self._path(item)
+                await self._client.apply(path, item, manager=MANAGER)
+                break
+            except (ApiError, LookupError, httpx.TransportError) as error:
+                passing = not isinstance(error, ApiError) or error.status in (404, 409, 429, 500, 503)
+                if not passing or time.monotonic() > deadline:
+                    raise RuntimeError(f"{_key(item)}: {error}") from error
+                await asyncio.sleep(0.25)
+        self._known[_key(item)] = _hash(item)
+        self._record.write_text(json.dumps(self._known))
+
+    async def _path(self, item: Obj) -> str:
+        version = item["apiVersion"]
+        if item["kind"] not in self._plurals.get(version, {}):
+            root = f"/api/{version}" if "/" not in version else f"/apis/{version}"
+            listing = await self._client.get(root)
+            self._plurals[version] = {
+                entry["kind"]: (entry["name"], entry["namespaced"])
+                for entry in listing["resources"]
+                if "/" not in entry["name"]
+            }
+        found = self._plurals[version].get(item["kind"])
+        if found is None:
+            raise LookupError(f"{item['kind']} of {version} is not served")
+        plural, namespaced = found
+        meta = item["metadata"]
+        return resource_path(version, plural, meta.get("namespace", "default") if namespaced else None, meta["name"])
+
+
+def _key(item: Obj) -> str:
+    meta = item["metadata"]
+    return f"{item['apiVersion']} {item['kind']} {meta.get('namespace', '')}/{meta['name']}"
+
+
+def _hash(item: Obj) -> str:
+    return hashlib.sha256(orjson.dumps(item, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+__all__: Sequence[Any] = ["add_arguments", "run"]
