@@ -32,6 +32,9 @@ def now() -> str:
 def track_update(resource: Resource, live: Obj | None, new: Obj, manager: str, subresource: str) -> None:
     """Write into `new` who owns what after a create, update or patch by `manager`."""
     managers = _base_managers(live, new, subresource)
+    if live is not None and not managers:  # what nobody owns stays so until the first apply
+        new["metadata"].pop("managedFields", None)
+        return
     before = _bare(live) if live else _empty(new)
     found = compare(before, _bare(new), resource.schema)
     changed = strip(found.added | found.modified, subresource, resource.has_status)

@@ -1,14 +1,11 @@
-"""The three patches that are not server-side apply: JSON merge patch, JSON patch, strategic merge patch."""
+"""JSON merge patch and strategic merge patch."""
 
 from __future__ import annotations
 
 import copy
 from typing import Any
 
-import jsonpatch
-import jsonpointer
-
-from sandbox.lite.errors import StatusError, bad_request
+from sandbox.lite.errors import bad_request
 from sandbox.lite.schema import Schema
 
 Obj = dict[str, Any]
@@ -24,22 +21,6 @@ def merge_patch(target: Any, patch: Any) -> Any:
             result.pop(name, None)
         else:
             result[name] = merge_patch(result.get(name), value)
-    return result
-
-
-def json_patch(target: Obj, operations: Any) -> Obj:
-    """Apply RFC 6902. Raises 422 when an operation fails, a `test` among them, and 400 for a malformed patch."""
-    if not isinstance(operations, list):
-        raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
-    try:
-        result: Obj = jsonpatch.JsonPatch(operations).apply(target)
-    except jsonpatch.InvalidJsonPatch as error:
-        raise bad_request(f"error decoding patch: {error}") from None
-    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
-        details = {"causes": [{"reason": "UnexpectedServerResponse", "message": str(error)}]}
-        raise StatusError(
-            422, "Invalid", "the server rejected our request due to an error in our request", details=details
-        ) from None
     return result
 
 

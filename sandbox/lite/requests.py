@@ -96,8 +96,8 @@ class Request:
                 raise errors.bad_request(f"unable to decode the protobuf body: {error}") from None
         if kind.endswith("json"):
             try:
-                return orjson.loads(self.body)
-            except orjson.JSONDecodeError as error:
+                return decode_json(self.body)
+            except ValueError as error:
                 raise errors.bad_request(f"couldn't get version/kind; json parse error: {error}") from None
         raise errors.unsupported_media_type("application/json, application/yaml")
 
@@ -106,6 +106,17 @@ class Request:
             return yaml.safe_load(self.body)
         except yaml.YAMLError as error:
             raise errors.bad_request(f"error decoding YAML: {error}") from None
+
+
+def decode_json(body: bytes) -> Any:
+    """Decode JSON. Raises ValueError in the words of Go's decoder."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if error.pos >= len(body) or not body.strip() or "end of data" in error.msg or "EOF" in error.msg:
+            raise ValueError("unexpected end of JSON input") from None
+        letter = body.decode(errors="replace")[error.pos : error.pos + 1]
+        raise ValueError(f"invalid character '{letter}' looking for beginning of value") from None
 
 
 def parse(method: str, path: str, query: str, headers: dict[str, str]) -> Request:

@@ -31,9 +31,10 @@ class Schema:
     ANY: ClassVar[Schema]
     META: ClassVar[Schema]
 
-    def __init__(self, raw: Raw, *, builtin: bool = False) -> None:
+    def __init__(self, raw: Raw, *, builtin: bool = False, name: str = "") -> None:
         self.raw = raw
         self.builtin = builtin
+        self.name = name  # of a built-in type, `core.v1.Container`
         self._fields: dict[str, Schema | None] = {}
 
     @classmethod
@@ -57,6 +58,19 @@ class Schema:
                 return "map"
             return "any" if self.builtin or self.preserves else "object"
         return "scalar" if word else "any"
+
+    @cached_property
+    def go_type(self) -> str:
+        """The type as Go names it in complaints: `v1.Container`, `map[string]string`, `int32`."""
+        if self.kind == "list":
+            return f"[]{self.items.go_type}"
+        if self.kind == "map":
+            extra = self.raw.get("additionalProperties")
+            return f"map[string]{self._child(extra).go_type}" if isinstance(extra, dict) else "map[string]interface {}"
+        if self.kind == "object":
+            return ".".join(self.name.split(".")[-2:])
+        word = str(self.raw.get("type"))
+        return {"boolean": "bool", "integer": str(self.raw.get("format", "int64")), "number": "float64"}.get(word, word)
 
     @cached_property
     def preserves(self) -> bool:
@@ -137,7 +151,7 @@ class Schema:
 
 @cache
 def _builtin(name: str) -> Schema:
-    return Schema(definitions()[name], builtin=True)
+    return Schema(definitions()[name], builtin=True, name=name)
 
 
 Schema.ANY = Schema({})

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema_rs
 
 from sandbox.lite.errors import Cause, invalid_value, required, unsupported
-from sandbox.lite.fields import Path, TypedError, check_type
+from sandbox.lite.fields import TypedError, check_type
 from sandbox.lite.resources import Resource
 from sandbox.lite.schema import Raw, Schema
 
@@ -42,7 +42,9 @@ def drop_nulls(value: Any, schema: Schema) -> None:
         for name in list(value):
             below = schema.field(name) or Schema.ANY
             if value[name] is None:
-                if not (below.raw.get("nullable") and "default" not in below.raw) and below.kind != "any":
+                if schema.builtin and schema.kind == "map" and below.raw.get("type") == "string":
+                    value[name] = ""  # what null is in a Go map of strings
+                elif not (below.raw.get("nullable") and "default" not in below.raw) and below.kind != "any":
                     del value[name]
             else:
                 drop_nulls(value[name], below)
@@ -67,25 +69,30 @@ def fill_defaults(value: Any, schema: Schema) -> None:
             fill_defaults(item, schema.items)
 
 
-def type_error(value: Any, schema: Schema, path: Path = ()) -> str | None:
-    """Return what a Go decoder would say of the first value of a wrong type in a built-in object."""
+def type_error(value: Any, schema: Schema, path: str = "", struct: str = "") -> str | None:
+    """Return what a Go decoder would say of the first value of a wrong type in a built-in object.
+
+    `struct` is the type that holds the field at `path`; entries of maps and lists have no step of their own.
+    """
     if value is None:
         return None
     try:
-        check_type(value, schema, path)
+        check_type(value, schema, ())
     except TypedError:
-        where = ".".join(step[2:] for step in path if step.startswith("f:"))
-        wanted = {"object": "struct", "map": "map", "list": "slice"}.get(schema.kind, str(schema.raw.get("type")))
         got = {dict: "object", list: "array", str: "string", bool: "bool"}.get(type(value), "number")
-        return f"json: cannot unmarshal {got} into Go struct field {where} of type {wanted}"
+        place = f"Go struct field {struct}.{path}" if struct else "Go value"
+        return f"json: cannot unmarshal {got} into {place} of type {schema.go_type}"
     if isinstance(value, dict):
+        fixed = schema.kind == "object"
+        owner = schema.name.rpartition(".")[2] if fixed else struct
         for name, child in value.items():
             below = schema.field(name)
-            if below and (found := type_error(child, below, (*path, f"f:{name}"))):
+            step = (f"{path}.{name}" if path else name) if fixed else path
+            if below and (found := type_error(child, below, step, owner)):
                 return found
     elif isinstance(value, list):
         for item in value:
-            if found := type_error(item, schema.items, path):
+            if found := type_error(item, schema.items, path, struct):
                 return found
     return None
 
@@ -179,7 +186,8 @@ def _causes(error: Any, obj: Obj) -> Iterator[Cause]:
         words = error.kind.types if hasattr(error.kind, "types") else []
         wanted = ",".join(word for word in words if word != "null")
         got = _type_word(value)
-        yield invalid_value(path, got, f'{path} in body must be of type {wanted}: "{got}"')
+        text = f'Invalid value: "{got}": {path} in body must be of type {wanted}: "{got}"'
+        yield Cause(path, "FieldValueTypeInvalid", text)
     elif kind in ("minimum", "maximum"):
         relation = "greater than or equal to" if kind == "minimum" else "less than or equal to"
         yield invalid_value(path, value, f"{path} in body should be {relation} {limit}")

@@ -8,17 +8,19 @@ from typing import Any
 
 import orjson
 
-from sandbox.lite import errors, patch
+from sandbox.lite import decoding, errors, patching
 from sandbox.lite.apply import now
 from sandbox.lite.cluster import Cluster
 from sandbox.lite.removing import delete_object
 from sandbox.lite.replies import Reply
-from sandbox.lite.requests import JSON_PATCH, Request
+from sandbox.lite.requests import APPLY, Request
 from sandbox.lite.resources import Resource
 from sandbox.lite.selectors import lookup, match_labels
-from sandbox.lite.writing import replace_object
+from sandbox.lite.writing import applied_object, replace_object, reply, require_manager
 
 Obj = dict[str, Any]
+
+_SCALE = Resource("autoscaling", "v1", "scales", "Scale", schema_name="autoscaling.v1.Scale")
 
 
 def scale(cluster: Cluster, resource: Resource, request: Request) -> Reply:
@@ -27,21 +29,43 @@ def scale(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     current = _scale_of(resource, live)
     if request.method == "GET":
         return Reply.json(current)
-    sent = request.parsed()
-    if request.method == "PATCH":
-        sent = (
-            patch.json_patch(current, sent) if request.content_type == JSON_PATCH else patch.merge_patch(current, sent)
-        )
-    version = (sent.get("metadata") or {}).get("resourceVersion")
+    if request.method != "PATCH":
+        sent = decoding.read(_SCALE, request)
+    elif request.content_type == APPLY:
+        return _apply_scale(cluster, resource, request, live)
+    else:
+        patching.check_type(_SCALE, request)
+        sent = patching.patched(_SCALE, request, current)
+    _check_replicas(request, sent)
+    version = sent["metadata"].get("resourceVersion")
     if version not in (None, "", live["metadata"]["resourceVersion"]):
         raise errors.conflict(resource.group, resource.plural, request.name, errors.MODIFIED)
+    obj = orjson.loads(orjson.dumps(live))
+    _set(obj, _paths(resource)["specReplicasPath"], (sent.get("spec") or {}).get("replicas", 0))
+    return reply(_SCALE, request, _scale_of(resource, replace_object(cluster, resource, request, live, obj)), 200)
+
+
+def _apply_scale(cluster: Cluster, resource: Resource, request: Request, live: Obj) -> Reply:
+    """Apply a Scale: its manager comes to own the replicas of the scaled object, through this door."""
+    require_manager(request)
+    sent = decoding.read(_SCALE, request)
+    _check_replicas(request, sent)
+    config: Obj = {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": {"name": request.name, "namespace": request.namespace},
+    }
+    if "replicas" in (sent.get("spec") or {}):
+        _set(config, _paths(resource)["specReplicasPath"], sent["spec"]["replicas"])
+    obj = applied_object(cluster, resource, request, live, config)
+    return reply(_SCALE, request, _scale_of(resource, obj), 200)
+
+
+def _check_replicas(request: Request, sent: Obj) -> None:
     replicas = (sent.get("spec") or {}).get("replicas", 0)
-    if not isinstance(replicas, int) or replicas < 0:
+    if replicas < 0:
         wrong = errors.invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
         raise errors.invalid("autoscaling", "Scale", request.name, [wrong])
-    obj = orjson.loads(orjson.dumps(live))
-    _set(obj, _paths(resource)["specReplicasPath"], replicas)
-    return Reply.json(_scale_of(resource, replace_object(cluster, resource, request, live, obj)))
 
 
 def bind(cluster: Cluster, resource: Resource, request: Request) -> Reply:

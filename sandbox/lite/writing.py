@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 import orjson
 
-from sandbox.lite import errors, names, patch
+from sandbox.lite import decoding, errors, names, patching
 from sandbox.lite.admission import Change, admit, mutate
 from sandbox.lite.apply import apply, now, track_update
 from sandbox.lite.cluster import Cluster, versioned
 from sandbox.lite.defaults import fill_builtin
 from sandbox.lite.replies import Reply
-from sandbox.lite.requests import APPLY, JSON_PATCH, MERGE, STRATEGIC, Request
+from sandbox.lite.requests import APPLY, Request
 from sandbox.lite.resources import Resource
-from sandbox.lite.structural import drop_nulls, fill_defaults, missing, prune, type_error, validator
+from sandbox.lite.structural import fill_defaults, missing, validator
 from sandbox.lite.validation import updated, validate
 
 Obj = dict[str, Any]
@@ -26,10 +25,10 @@ _LOOSE = ("", "core.v1.Event", "events.v1.Event")  # kinds whose required fields
 
 def create(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     """POST: make a new object."""
-    obj = _object(resource, request, request.parsed())
+    obj = decoding.read(resource, request)
     if obj["metadata"].get("resourceVersion"):
         raise errors.bad_request("resourceVersion should not be set on objects to be created")
-    return _reply(resource, request, create_object(cluster, resource, request, obj), 201)
+    return reply(resource, request, create_object(cluster, resource, request, obj), 201)
 
 
 def create_object(cluster: Cluster, resource: Resource, request: Request, obj: Obj, *, applied: bool = False) -> Obj:
@@ -63,7 +62,7 @@ def create_object(cluster: Cluster, resource: Resource, request: Request, obj: O
 
 def update(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     """PUT: replace an object, or its status."""
-    sent = _object(resource, request, request.parsed())
+    sent = decoding.read(resource, request)
     live = cluster.require(resource, request.namespace, request.name).obj
     meta = sent["metadata"]
     if meta.get("uid") not in (None, "", live["metadata"]["uid"]):
@@ -75,25 +74,18 @@ def update(cluster: Cluster, resource: Resource, request: Request) -> Reply:
         wanted = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
         raise errors.invalid(resource.group, resource.kind, request.name, [wanted])
     stored = replace_object(cluster, resource, request, live, sent)
-    return _reply(resource, request, stored, 200)
+    return reply(resource, request, stored, 200)
 
 
 def patch_object(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     """PATCH in any of its four forms."""
-    kind = request.content_type
-    if kind == APPLY:
+    patching.check_type(resource, request)
+    if request.content_type == APPLY:
         return _apply(cluster, resource, request)
     live = cluster.require(resource, request.namespace, request.name).obj
-    change = _patcher(resource, kind)
-    sent = request.parsed()
-    if kind != JSON_PATCH and not isinstance(sent, dict):
-        raise errors.bad_request("the patch is not an object")
-    current = live | {"apiVersion": resource.api_version}
-    patched = orjson.loads(orjson.dumps(change(current, sent)))
-    obj = _object(resource, request, patched)
-    obj["metadata"].setdefault("namespace", live["metadata"].get("namespace", ""))
+    obj = patching.patched(resource, request, live | {"apiVersion": resource.api_version})
     stored = replace_object(cluster, resource, request, live, obj)
-    return _reply(resource, request, stored, 200)
+    return reply(resource, request, stored, 200)
 
 
 def replace_object(
@@ -133,117 +125,59 @@ def finished(obj: Obj) -> bool:
 
 def _apply(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     """Server-side apply: create or join."""
-    if not request.query.get("fieldManager"):
-        wanted = errors.required("fieldManager", "is required for apply patch")
-        raise errors.invalid("meta.k8s.io", "PatchOptions", "", [wanted])
+    require_manager(request)
     sent = request.parsed()
     if not isinstance(sent, dict):
         raise errors.bad_request("error decoding YAML: the body is not an object")
-    _check_kind(resource, sent)
-    config = _with_meta(resource, request, sent)
+    config = _named(resource, request, sent)
     if config["metadata"].get("managedFields"):
         raise errors.bad_request("metadata.managedFields must be nil")
     stored = cluster.find(resource, request.namespace, request.name)
     live = stored.obj | {"apiVersion": resource.api_version} if stored else None
-    manager, force = request.query["fieldManager"], request.flag("force")
     if live is None:
         if request.subresource:
             raise errors.not_found(resource.group, resource.plural, request.name)
-        return _apply_new(cluster, resource, request, config, manager, force)
+        return _apply_new(cluster, resource, request, config)
+    return reply(resource, request, applied_object(cluster, resource, request, live, config), 200)
+
+
+def require_manager(request: Request) -> None:
+    """422 for an apply by nobody."""
+    if not request.query.get("fieldManager"):
+        wanted = errors.required("fieldManager", "is required for apply patch")
+        raise errors.invalid("meta.k8s.io", "PatchOptions", "", [wanted])
+
+
+def applied_object(cluster: Cluster, resource: Resource, request: Request, live: Obj, config: Obj) -> Obj:
+    """Apply a configuration to an object and return its new state; the old one when nothing changed."""
     version = config["metadata"].get("resourceVersion")
     if version and version != live["metadata"]["resourceVersion"]:
         raise errors.conflict(resource.group, resource.plural, request.name, errors.MODIFIED)
+    manager, force = request.query.get("fieldManager", ""), request.flag("force")
     result = apply(resource, live, config, manager, force=force, subresource=request.subresource)
     if result is live:
-        return _reply(resource, request, live, 200)
+        return live
     result = orjson.loads(orjson.dumps(result))
-    return _reply(resource, request, replace_object(cluster, resource, request, live, result, applied=True), 200)
+    return replace_object(cluster, resource, request, live, result, applied=True)
 
 
-def _apply_new(cluster: Cluster, resource: Resource, request: Request, config: Obj, manager: str, force: bool) -> Reply:
+def _named(resource: Resource, request: Request, sent: Obj) -> Obj:
+    try:
+        decoding.check_kind(resource, sent)
+        return decoding.with_meta(resource, request, sent)
+    except decoding.Undecodable as error:
+        raise errors.bad_request(str(error)) from None
+
+
+def _apply_new(cluster: Cluster, resource: Resource, request: Request, config: Obj) -> Reply:
     uid = config["metadata"].get("uid")
     if uid:
         why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
         raise errors.conflict(resource.group, resource.plural, request.name, why)
     config["metadata"].pop("resourceVersion", None)
+    manager, force = request.query["fieldManager"], request.flag("force")
     obj = orjson.loads(orjson.dumps(apply(resource, None, config, manager, force=force)))
-    return _reply(resource, request, create_object(cluster, resource, request, obj, applied=True), 201)
-
-
-def _patcher(resource: Resource, kind: str) -> Callable[[Obj, Any], Any]:
-    if kind == MERGE:
-        return patch.merge_patch
-    if kind == JSON_PATCH:
-        return patch.json_patch
-    if kind == STRATEGIC and resource.crd is None:
-        return lambda target, sent: patch.strategic_merge(target, sent, resource.schema)
-    allowed = [JSON_PATCH, MERGE, APPLY] if resource.crd else [JSON_PATCH, MERGE, STRATEGIC, APPLY]
-    raise errors.unsupported_media_type(", ".join(allowed))
-
-
-def _object(resource: Resource, request: Request, sent: Any) -> Obj:
-    """Check that what was sent is an object of the right kind, and drop what its schema does not know."""
-    if not isinstance(sent, dict):
-        raise errors.bad_request("the body of the request is not an object")
-    if "kind" not in sent or "apiVersion" not in sent:
-        if resource.crd is not None:
-            raise errors.bad_request(f"Object 'Kind' is missing in '{orjson.dumps(sent).decode()}'")
-        sent = sent | {"apiVersion": resource.api_version, "kind": resource.kind}
-    _check_kind(resource, sent)
-    obj = _with_meta(resource, request, sent)
-    if resource.crd is None and (wrong := type_error(obj, resource.schema)):
-        raise errors.bad_request(
-            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {wrong}'
-        )
-    unknown = prune(obj, resource.schema)
-    drop_nulls(obj, resource.schema)
-    if unknown:
-        _report_unknown(resource, request, unknown)
-    return obj
-
-
-def _report_unknown(resource: Resource, request: Request, unknown: list[str]) -> None:
-    mode = request.query.get("fieldValidation", "Warn")
-    words = [f'unknown field "{path}"' for path in sorted(unknown)]
-    if mode == "Strict":
-        raise errors.bad_request(
-            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-            f"strict decoding error: {', '.join(words)}"
-        )
-    if mode == "Warn":
-        request.warnings += words
-
-
-def _check_kind(resource: Resource, sent: Obj) -> None:
-    given = sent.get("apiVersion"), sent.get("kind")
-    if given != (resource.api_version, resource.kind):
-        raise errors.bad_request(
-            f"the API version in the data ({given[0]}, Kind={given[1]}) does not match the expected API version "
-            f"({resource.api_version}, Kind={resource.kind})"
-        )
-
-
-def _with_meta(resource: Resource, request: Request, sent: Obj) -> Obj:
-    meta = sent.get("metadata")
-    if not isinstance(meta, dict):
-        meta = {}
-    obj = sent | {"metadata": dict(meta)}
-    meta = obj["metadata"]
-    if resource.namespaced:
-        if meta.get("namespace", request.namespace) not in ("", request.namespace):
-            raise errors.bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )
-        meta["namespace"] = request.namespace
-    else:
-        meta.pop("namespace", None)
-    if request.name and meta.get("name", request.name) != request.name:
-        raise errors.bad_request(
-            f"the name of the object ({meta['name']}) does not match the name on the URL ({request.name})"
-        )
-    if request.name:
-        meta["name"] = request.name
-    return obj
+    return reply(resource, request, create_object(cluster, resource, request, obj, applied=True), 201)
 
 
 def _settle(change: Change, *, tracked: bool) -> None:
@@ -324,11 +258,12 @@ def _timeless(obj: Obj) -> Obj:
     return obj | {"apiVersion": "", "metadata": meta | {"managedFields": entries}}
 
 
-def _reply(resource: Resource, request: Request, obj: Obj, status: int) -> Reply:
-    reply = Reply(status, versioned(resource, obj, orjson.dumps(obj)))
+def reply(resource: Resource, request: Request, obj: Obj, status: int) -> Reply:
+    """Answer with an object, and with the warnings that its decoding left."""
+    answer = Reply(status, versioned(resource, obj, orjson.dumps(obj)))
     if request.warnings:
-        reply.headers["Warning"] = ", ".join(f'299 - "{_quoted(text)}"' for text in request.warnings)
-    return reply
+        answer.headers["Warning"] = ", ".join(f'299 - "{_quoted(text)}"' for text in request.warnings)
+    return answer
 
 
 def _quoted(text: str) -> str:

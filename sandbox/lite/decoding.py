@@ -1,0 +1,151 @@
+"""From what was sent to an object of the right kind: types checked, unknown fields dropped and told of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from sandbox.lite import errors
+from sandbox.lite.requests import Request, decode_json
+from sandbox.lite.resources import Resource
+from sandbox.lite.schema import Schema
+from sandbox.lite.structural import drop_nulls, prune, type_error
+
+Obj = dict[str, Any]
+
+_SUMMARY = 30  # bytes of a body that a refusal shows
+_SCHEME = "pkg/runtime/scheme.go:111"
+
+
+class Undecodable(ValueError):
+    """A decoder's complaint; who sent what decides how it is told."""
+
+
+def read(resource: Resource, request: Request) -> Obj:
+    """Decode the body of a create or an update. 400 when it is no object of this kind."""
+    try:
+        sent = request.parsed()
+    except errors.StatusError as error:
+        if error.code != 400:
+            raise
+        raise _unrecognised(resource, request.body, error.message) from None
+    if not isinstance(sent, dict):
+        raise errors.bad_request("the body of the request is not an object")
+    if resource.crd is not None and not (sent.get("kind") and sent.get("apiVersion")):
+        lacking = "Kind" if not sent.get("kind") else "apiVersion"
+        text = f"Object '{lacking}' is missing in '{request.body.decode(errors='replace')}'"
+        raise _unrecognised(resource, request.body, text)
+    try:
+        return decode(resource, request, sent)
+    except Undecodable as error:
+        kind = sent.get("kind") or resource.kind
+        raise errors.bad_request(
+            f'{kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {error}'
+        ) from None
+
+
+def read_patch(request: Request, *, prefix: str = "error decoding patch: ") -> Any:
+    """Decode the body of a patch. 400 when it is not JSON."""
+    try:
+        return decode_json(request.body)
+    except ValueError as error:
+        raise errors.bad_request(f"{prefix}{error}") from None
+
+
+def decode(resource: Resource, request: Request, sent: Obj, unknown: list[str] | None = None) -> Obj:
+    """Return `sent` as an object of its kind, without the fields its schema does not know.
+
+    `unknown` holds complaints found before. Raises Undecodable for wrong types, with `fieldValidation=Strict` for
+    unknown fields too, and StatusError when the name or the namespace is not that of the URL.
+    """
+    check_kind(resource, sent)
+    obj = with_meta(resource, request, {"apiVersion": resource.api_version, "kind": resource.kind} | sent)
+    custom = resource.crd is not None  # the rest of a custom resource is its validator's business
+    wrong = type_error(obj["metadata"], Schema.META) if custom else type_error(obj, resource.schema)
+    if wrong:
+        raise Undecodable(wrong)
+    dropped = prune(obj, resource.schema)
+    drop_nulls(obj, resource.schema)
+    words = list(unknown or ())
+    words += [f'unknown field "{path}"' for path in (sorted(dropped) if custom else dropped)]
+    if words:
+        mode = request.query.get("fieldValidation", "Warn")
+        if mode == "Strict":
+            raise Undecodable(f"strict decoding error: {', '.join(words)}")
+        if mode == "Warn":
+            request.warnings += words
+    return obj
+
+
+def check_kind(resource: Resource, sent: Obj) -> None:
+    """Refuse an object of another kind: 422 for a custom resource, Undecodable for a built-in one."""
+    version, kind = sent.get("apiVersion") or resource.api_version, sent.get("kind") or resource.kind
+    if (version, kind) == (resource.api_version, resource.kind):
+        return
+    if version != resource.api_version and resource.crd is not None:
+        raise errors.bad_request(
+            f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
+        )
+    if resource.crd is not None:
+        wrong = errors.invalid_value("kind", kind, f"must be {resource.kind}")
+        name = str((sent.get("metadata") or {}).get("name", ""))
+        raise errors.invalid(resource.group, kind, name, [wrong])
+    if version != resource.api_version:
+        raise Undecodable(f'no kind "{kind}" is registered for version "{version}" in scheme "{_SCHEME}"')
+    internal = resource.group.split(".")[0] or "core"
+    raise Undecodable(f"converting ({resource.version}.{kind}) to ({internal}.{resource.kind}): unknown conversion")
+
+
+def with_meta(resource: Resource, request: Request, sent: Obj) -> Obj:
+    """Return a copy with a metadata of its own, whose name and namespace are those of the URL. 400 when they differ."""
+    meta = sent.get("metadata")
+    if meta is not None and not isinstance(meta, dict):
+        got = {list: "array", str: "string", bool: "bool"}.get(type(meta), "number")
+        raise Undecodable(f"json: cannot unmarshal {got} into Go value of type v1.ObjectMeta")
+    obj = sent | {"metadata": dict(meta or {})}
+    meta = obj["metadata"]
+    if resource.namespaced:
+        if meta.get("namespace", request.namespace) not in ("", None, request.namespace):
+            raise errors.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+        meta["namespace"] = request.namespace
+    else:
+        meta.pop("namespace", None)
+    if not request.name:
+        return obj
+    if not meta.get("name") and request.verb in ("update", "patch"):
+        raise errors.bad_request(
+            f"the name of the object ({request.name} based on URL) was undeterminable: name must be provided"
+        )
+    if meta.setdefault("name", request.name) != request.name:
+        raise errors.bad_request(
+            f"the name of the object ({meta['name']}) does not match the name on the URL ({request.name})"
+        )
+    return obj
+
+
+def shown(patched: Any, *, custom: bool) -> str:
+    """Write a patched object as a refusal shows it."""
+    ordered = patched if custom else {name: patched[name] for name in sorted(patched)}
+    return orjson.dumps(ordered, option=orjson.OPT_SORT_KEYS if custom else 0).decode()
+
+
+def go_map(value: Any) -> str:
+    """Write a JSON value as Go prints a map."""
+    if isinstance(value, dict):
+        return f"map[{' '.join(f'{name}:{go_map(value[name])}' for name in sorted(value))}]"
+    if isinstance(value, list):
+        return f"[{' '.join(go_map(item) for item in value)}]"
+    if value is None:
+        return "<nil>"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _unrecognised(resource: Resource, body: bytes, why: str) -> errors.StatusError:
+    start = body[:_SUMMARY].decode(errors="replace") if body.startswith(b"{") else body[:_SUMMARY].hex()
+    summary = start + (" ..." if len(body) > _SUMMARY else "") if body else "<empty>"
+    return errors.bad_request(
+        f"the object provided is unrecognized (must be of type {resource.kind}): {why} ({summary})"
+    )
