@@ -81,7 +81,7 @@ def complete(pod: Obj, around: Surroundings) -> Obj:
     if uri.startswith("pvc://"):
         _mount_claim(spec, uri, read_only)
     elif uri.startswith("oci://") and around.config.modelcar:
-        _add_modelcar(spec, uri.removeprefix("oci://"), around.config)
+        add_modelcar(spec, _server(spec), uri.removeprefix("oci://"), around.config)
     elif uri.startswith("oci+native://"):
         _mount_image(spec, uri.removeprefix("oci+native://"))
     else:
@@ -97,31 +97,33 @@ def _server(spec: Obj) -> Obj:
     raise SpecError("Invalid configuration: cannot find container")
 
 
-def _add_volume(spec: Obj, volume: Obj) -> None:
+def add_volume(spec: Obj, volume: Obj) -> None:
+    """Add a volume to a pod spec unless one of its name is there."""
     volumes = spec.setdefault("volumes", [])
     if not any(item["name"] == volume["name"] for item in volumes):
         volumes.append(volume)
 
 
-def _mount(container: Obj, name: str, path: str, *, read_only: bool = False, sub_path: str = "") -> None:
-    mount: Obj = {"name": name, "mountPath": path}
+def mount(container: Obj, name: str, path: str, *, read_only: bool = False, sub_path: str = "") -> None:
+    """Mount a volume into a container."""
+    made: Obj = {"name": name, "mountPath": path}
     if read_only:
-        mount["readOnly"] = True
+        made["readOnly"] = True
     if sub_path:
-        mount["subPath"] = sub_path
-    container.setdefault("volumeMounts", []).append(mount)
+        made["subPath"] = sub_path
+    container.setdefault("volumeMounts", []).append(made)
 
 
 def _mount_claim(spec: Obj, uri: str, read_only: bool) -> None:
     claim, _, path = uri.removeprefix("pvc://").partition("/")
-    _add_volume(spec, {"name": CLAIM_VOLUME, "persistentVolumeClaim": {"claimName": claim}})
-    _mount(_server(spec), CLAIM_VOLUME, MODELS, read_only=read_only, sub_path=path)
+    add_volume(spec, {"name": CLAIM_VOLUME, "persistentVolumeClaim": {"claimName": claim}})
+    mount(_server(spec), CLAIM_VOLUME, MODELS, read_only=read_only, sub_path=path)
 
 
 def _mount_image(spec: Obj, reference: str) -> None:
     name = "kserve-oci-native"
-    _add_volume(spec, {"name": name, "image": {"reference": reference, "pullPolicy": "IfNotPresent"}})
-    _mount(_server(spec), name, MODELS, read_only=True, sub_path="models")
+    add_volume(spec, {"name": name, "image": {"reference": reference, "pullPolicy": "IfNotPresent"}})
+    mount(_server(spec), name, MODELS, read_only=True, sub_path="models")
 
 
 def _add_initializer(pod: Obj, uri: str, around: Surroundings, read_only: bool) -> None:
@@ -136,7 +138,7 @@ def _add_initializer(pod: Obj, uri: str, around: Surroundings, read_only: bool) 
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [],
     }
-    _mount(container, VOLUME, MODELS)
+    mount(container, VOLUME, MODELS)
     container["volumeMounts"].extend(granted.mounts)
     chosen = _chosen(pod, uri, around.storage_containers)
     if chosen is None:
@@ -148,8 +150,8 @@ def _add_initializer(pod: Obj, uri: str, around: Surroundings, read_only: bool) 
         container["env"] = [*container["env"], *copy.deepcopy(env)]
     spec.setdefault("initContainers", []).append(container)
     for volume in ({"name": VOLUME, "emptyDir": {}}, *granted.volumes):
-        _add_volume(spec, volume)
-    _mount(_server(spec), VOLUME, MODELS, read_only=read_only)
+        add_volume(spec, volume)
+    mount(_server(spec), VOLUME, MODELS, read_only=read_only)
 
 
 def _chosen(pod: Obj, uri: str, containers: list[Obj]) -> Obj | None:
@@ -164,8 +166,8 @@ def _chosen(pod: Obj, uri: str, containers: list[Obj]) -> Obj | None:
     return min(fitting, key=lambda item: str(item["metadata"]["name"]), default=None)
 
 
-def _add_modelcar(spec: Obj, image: str, config: KServeConfig) -> None:
-    server = _server(spec)
+def add_modelcar(spec: Obj, server: Obj, image: str, config: KServeConfig) -> None:
+    """Add an image that carries the model as a sidecar of `server`, and an init container that fetches it first."""
     amounts = {"cpu": config.modelcar_cpu, "memory": config.modelcar_memory}
     check = (
         f"echo 'Pre-fetching modelcar {image}: ' && [ -d /models ] && [ \"$$(ls -A /models)\" ] && "
@@ -188,9 +190,9 @@ def _add_modelcar(spec: Obj, image: str, config: KServeConfig) -> None:
         user = {"runAsUser": config.modelcar_uid}
         car["securityContext"] = dict(user)
         server["securityContext"] = {**(server.get("securityContext") or {}), **user}
-    _add_volume(spec, {"name": VOLUME, "emptyDir": {}})
-    _mount(car, VOLUME, "/mnt")
-    _mount(server, VOLUME, "/mnt", read_only=False)
+    add_volume(spec, {"name": VOLUME, "emptyDir": {}})
+    mount(car, VOLUME, "/mnt")
+    mount(server, VOLUME, "/mnt", read_only=False)
     server.setdefault("env", []).append({"name": "MODEL_INIT_MODE", "value": "async"})
     spec["containers"].append(car)
     first = {**copy.deepcopy(common), "name": "modelcar-init", "args": ["sh", "-c", check]}
