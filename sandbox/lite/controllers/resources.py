@@ -58,3 +58,17 @@ CLUSTER_STORAGE_CONTAINERS = Resource(
 )
 GATEWAYS = Resource("gateway.networking.k8s.io/v1", "gateways", "Gateway")
 HTTP_ROUTES = Resource("gateway.networking.k8s.io/v1", "httproutes", "HTTPRoute")
+INFERENCE_POOLS = Resource("inference.networking.k8s.io/v1", "inferencepools", "InferencePool")
+OLD_INFERENCE_POOLS = Resource("inference.networking.x-k8s.io/v1alpha2", "inferencepools", "InferencePool")
+LLM_INFERENCE_SERVICES = Resource("serving.kserve.io/v1alpha2", "llminferenceservices", "LLMInferenceService")
+LLM_INFERENCE_SERVICE_CONFIGS = Resource(
+    "serving.kserve.io/v1alpha2", "llminferenceserviceconfigs", "LLMInferenceServiceConfig"
+)
+LEADER_WORKER_SETS = Resource("leaderworkerset.x-k8s.io/v1", "leaderworkersets", "LeaderWorkerSet")
+STATEFUL_SETS = Resource("apps/v1", "statefulsets", "StatefulSet")
+CONTROLLER_REVISIONS = Resource("apps/v1", "controllerrevisions", "ControllerRevision")
+ROLES = Resource("rbac.authorization.k8s.io/v1", "roles", "Role")
+ROLE_BINDINGS = Resource("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding")
+CLUSTER_ROLE_BINDINGS = Resource(
+    "rbac.authorization.k8s.io/v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
+)
