@@ -11,7 +11,9 @@ from sandbox.lite import errors
 from sandbox.lite.auth import Authorizer, Tokens
 from sandbox.lite.requests import Request
 from sandbox.lite.resources import Registry, Resource
+from sandbox.lite.schema import of_crd
 from sandbox.lite.storage import Change, Storage, Stored
+from sandbox.lite.structural import fill_defaults
 from sandbox.lite.watch import Hub
 
 Obj = dict[str, Any]
@@ -29,7 +31,7 @@ class Cluster:
         self.tokens = Tokens(self.storage)
         self.authorizer = Authorizer(self.storage)
         for stored in self.storage.all(CRDS):
-            self.registry.put_crd(stored.obj)
+            self._serve(stored.obj)
         self.storage.listen(self._follow_crds)
 
     def resource(self, request: Request) -> Resource:
@@ -75,7 +77,17 @@ class Cluster:
             spec = change.obj["spec"]
             self.hub.close(f"{spec['group']}/{spec['names']['plural']}")
         elif change.previous is None or change.previous["spec"] != change.obj["spec"]:
-            self.registry.put_crd(change.obj)
+            self._serve(change.obj)
+
+    def _serve(self, crd: Obj) -> None:
+        """Serve what a CustomResourceDefinition describes; objects stored before are read with its defaults."""
+        self.registry.put_crd(crd)
+        spec = crd["spec"]
+        stored = next(version for version in spec["versions"] if version["storage"])
+        schema = of_crd(stored.get("schema", {}).get("openAPIV3Schema", {}))
+        if schema.has_defaults:
+            kind = f"{spec['group']}/{spec['names']['plural']}"
+            self.storage.reread(kind, lambda obj: fill_defaults(obj, schema))
 
 
 def versioned(resource: Resource, obj: Obj, body: bytes) -> bytes:

@@ -81,6 +81,8 @@ def list_(cluster: Cluster, resource: Resource, request: Request) -> Reply:
         items = [orjson.dumps(partial(stored.obj)) for stored in page]
     else:
         items = [versioned(resource, stored.obj, stored.body) for stored in page]
+    if resource.crd is not None and not form.name:
+        meta.setdefault("continue", "")  # so kube-apiserver writes lists of custom resources
     head = orjson.dumps({"kind": kind, "apiVersion": version, "metadata": meta})
     return Reply(200, head[:-1] + b',"items":[' + b",".join(items) + b"]}")
 

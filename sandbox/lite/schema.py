@@ -78,6 +78,11 @@ class Schema:
         return bool(self.raw.get("x-kubernetes-preserve-unknown-fields")) or self.raw == {}
 
     @cached_property
+    def has_defaults(self) -> bool:
+        """Whether a custom resource's schema has a default here or below."""
+        return not self.builtin and _mentions(self.raw, "default")
+
+    @cached_property
     def embedded(self) -> bool:
         """Whether this is a whole object inside another (it then has apiVersion, kind and metadata)."""
         return bool(self.raw.get("x-kubernetes-embedded-resource"))
@@ -147,6 +152,14 @@ class Schema:
         if "$ref" in raw:
             return _builtin(raw["$ref"])
         return Schema(raw, builtin=self.builtin)
+
+
+def _mentions(raw: Any, keyword: str) -> bool:
+    """Whether a schema or one below it has a keyword."""
+    if not isinstance(raw, dict):
+        return False
+    below = [raw.get("items"), raw.get("additionalProperties"), *raw.get("properties", {}).values()]
+    return keyword in raw or any(_mentions(child, keyword) for child in below)
 
 
 @cache

@@ -37,14 +37,14 @@ def prune(value: Any, schema: Schema, path: str = "") -> list[str]:
 
 
 def drop_nulls(value: Any, schema: Schema) -> None:
-    """Drop, in place, nulls that mean "not set" (a nullable field without default keeps its null)."""
+    """Drop, in place, nulls that mean "not set": those of nullable fields stay, and those a default will replace."""
     if isinstance(value, dict):
         for name in list(value):
             below = schema.field(name) or Schema.ANY
             if value[name] is None:
                 if schema.builtin and schema.kind == "map" and below.raw.get("type") == "string":
                     value[name] = ""  # what null is in a Go map of strings
-                elif not (below.raw.get("nullable") and "default" not in below.raw) and below.kind != "any":
+                elif below.kind != "any" and not below.raw.get("nullable") and "default" not in below.raw:
                     del value[name]
             else:
                 drop_nulls(value[name], below)
@@ -54,19 +54,29 @@ def drop_nulls(value: Any, schema: Schema) -> None:
 
 
 def fill_defaults(value: Any, schema: Schema) -> None:
-    """Fill, in place, the defaults of a custom resource's schema."""
+    """Fill, in place, the defaults of a custom resource's schema; a null that may not be counts as left out."""
+    if not schema.has_defaults:
+        return
     if isinstance(value, dict):
         for name, raw in schema.declared.items():
-            if name not in value and "default" in raw:
+            if "default" in raw and (name not in value or _unset(value[name], raw)):
                 value[name] = copy.deepcopy(raw["default"])
         for name, child in value.items():
-            if isinstance(child, dict | list):
-                below = schema.field(name)
-                if below is not None:
-                    fill_defaults(child, below)
+            below = schema.field(name)
+            if below is None:
+                continue
+            if _unset(child, below.raw) and "default" in below.raw:
+                value[name] = copy.deepcopy(below.raw["default"])
+            fill_defaults(value[name], below)
     elif isinstance(value, list) and schema.kind == "list":
-        for item in value:
-            fill_defaults(item, schema.items)
+        for index, item in enumerate(value):
+            if _unset(item, schema.items.raw) and "default" in schema.items.raw:
+                value[index] = copy.deepcopy(schema.items.raw["default"])
+            fill_defaults(value[index], schema.items)
+
+
+def _unset(value: Any, raw: Raw) -> bool:
+    return value is None and not raw.get("nullable")
 
 
 def type_error(value: Any, schema: Schema, path: str = "", struct: str = "") -> str | None:
