@@ -11,9 +11,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import httpx
 import orjson
@@ -61,7 +60,9 @@ async def _run(args: argparse.Namespace) -> None:
             await installer.apply(objects.served(), patient=True)
             return
         await installer.apply(objects.namespaces())
-        await installer.apply(objects.definitions(ports, authority))
+        definitions = objects.definitions(ports, authority)
+        await installer.apply(definitions)
+        await installer.wait_served(definitions)
         own = [*objects.foundation(), *objects.accounts(args.account), *bootstrap.read_manifests(args.manifests)]
         await installer.apply(sorted(own, key=lambda item: item["kind"] != "Namespace"), patient=True)
         for name, (namespace, account) in CONTROLLERS.items():
@@ -107,6 +108,26 @@ class Installer:
             await asyncio.gather(*(guarded(item) for item in todo))
         log.info("%d objects applied", len(todo))
 
+    async def wait_served(self, definitions: Iterable[Obj]) -> None:
+        """Wait until every version of these CRDs can be used: a controller that comes earlier ends at once."""
+        deadline = time.monotonic() + PATIENCE
+        for item in definitions:
+            spec = item["spec"]
+            for version in [entry["name"] for entry in spec["versions"] if entry["served"]]:
+                while not await self._serves(f"{spec['group']}/{version}", spec["names"]["plural"]):
+                    if time.monotonic() > deadline:
+                        raise RuntimeError(f"{item['metadata']['name']} {version} is not served after {PATIENCE:.0f} s")
+                    await asyncio.sleep(0.1)
+
+    async def _serves(self, version: str, plural: str) -> bool:
+        try:
+            listing = await self._client.get(f"/apis/{version}")
+        except ApiError as error:
+            if error.status not in (404, 503):
+                raise
+            return False
+        return any(entry["name"] == plural for entry in listing["resources"])
+
     async def _one(self, item: Obj) -> None:
         """Apply one object, again while its kind is not served yet or a webhook does not answer yet."""
         deadline = time.monotonic() + PATIENCE
@@ -148,6 +169,3 @@ def _key(item: Obj) -> str:
 
 def _hash(item: Obj) -> str:
     return hashlib.sha256(orjson.dumps(item, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-__all__: Sequence[Any] = ["add_arguments", "run"]

@@ -30,6 +30,7 @@ PORTS = (
     "lws-health",
 )
 HOST = "127.0.0.1"
+SERVING_CERTIFICATES = "k8s-webhook-server/serving-certs"  # where controller-runtime looks below its TMPDIR
 SERVICE_RANGE = "10.96.0.0/16"
 # A cluster's own users, by file name; each has a token in the API server's token file.
 USERS = {
@@ -98,7 +99,7 @@ class ControlPlane:
             *self._own_controllers(),
             self._install("first", ("kube-apiserver",)),
             *self._project_controllers(),
-            self._install("webhooks", tuple(CONTROLLERS)),
+            self._install("webhooks", (*CONTROLLERS, "kube-controller-manager", "kube-scheduler")),
         ]
 
     def _write_users(self, authority: Authority) -> None:
@@ -222,7 +223,10 @@ class ControlPlane:
             parts.append(self._controller(name, program, options, f"http://{health}/readyz"))
         health = f"{HOST}:{self.ports['lws-health']}"
         config = self.folder / "lws-config.yaml"
-        config.write_text(LWS_CONFIG.format(health=health, port=self.ports["lws-webhook"]))
+        text = LWS_CONFIG.format(
+            health=health, port=self.ports["lws-webhook"], certificates=self.folder / "lws" / SERVING_CERTIFICATES
+        )
+        config.write_text(text)
         options = {"kubeconfig": self.kubeconfig_of("lws"), "config": config}
         parts.append(self._controller("lws", "lws-manager", options, f"http://{health}/readyz"))
         return parts
@@ -268,7 +272,7 @@ leaderElection: {{leaderElect: false}}
 internalCertManagement: {{enable: false}}
 health: {{healthProbeBindAddress: "{health}"}}
 metrics: {{bindAddress: "0"}}
-webhook: {{port: {port}}}
+webhook: {{host: 127.0.0.1, port: {port}, certDir: "{certificates}"}}
 """
 
 
@@ -277,7 +281,7 @@ def _flags(options: Mapping[str, object], dashes: str = "--") -> Sequence[str]:
 
 
 def _copy_serving_certificate(folder: Path, pair: Pair) -> None:
-    place = folder / "k8s-webhook-server" / "serving-certs"
+    place = folder / SERVING_CERTIFICATES
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
     (place / "tls.crt").write_bytes(pair.certificate.read_bytes())
     key = place / "tls.key"

@@ -126,7 +126,7 @@ def test_every_process_listens_on_loopback_alone_and_knows_what_must_be_up_befor
     parts = {part.name: part for part in plane.parts()}
 
     assert parts["kserve"].after == ("install-first",)
-    assert set(parts["install-webhooks"].after) == set(CONTROLLERS)
+    assert set(CONTROLLERS) < set(parts["install-webhooks"].after)
     for part in parts.values():
         for word in part.argv:
             assert "0.0.0.0" not in word
