@@ -5,6 +5,7 @@ from __future__ import annotations
 from sandbox.lite.admission import (
     accounts,
     escalation,
+    keda,
     kserve,
     limits,
     namespaces,
@@ -28,6 +29,7 @@ _VALIDATING = (
     limits.check,
     podsecurity.check,
     kserve.check,
+    keda.check,
     escalation.check,
     quota.check,
 )

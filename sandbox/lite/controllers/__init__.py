@@ -11,6 +11,9 @@ Where a rule lives (pure modules decide, the loops beside them act):
 | silent nodes, taints, evictions, orphaned pods | `node_health` | `nodes` |
 | HorizontalPodAutoscaler: what a metric asks for | `hpa_replicas` | `hpa_reading`, `hpa_metrics` |
 | HorizontalPodAutoscaler: what is done and told | `hpa_limits`, `hpa_status`, `hpa_admission` | `hpa` |
+| ScaledObject: webhook | `keda_admission` | the API server |
+| ScaledObject: its autoscaler | `keda_objects`, `keda_triggers` | `keda` |
+| ScaledObject: polls, zero, fallback | `keda_decision`, `keda_fallback` | `keda_poll`, `keda_scalers`, `keda_status` |
 | what nobody owns any more | `garbage` | `garbage` |
 | birth and death of namespaces | | `namespaces` |
 | ResourceQuota status | `quota_usage` | `quota` |
@@ -36,7 +39,9 @@ from sandbox.lite.controllers.disruption import DisruptionController
 from sandbox.lite.controllers.garbage import GarbageCollector
 from sandbox.lite.controllers.hpa import HorizontalPodAutoscalerController
 from sandbox.lite.controllers.hpa_metrics import Metrics
+from sandbox.lite.controllers.keda import ScaledObjectController
 from sandbox.lite.controllers.kserve import InferenceServiceController, pod_hook
+from sandbox.lite.controllers.llm import LLMInferenceServiceController
 from sandbox.lite.controllers.namespaces import NamespaceController
 from sandbox.lite.controllers.nodes import NodeController
 from sandbox.lite.controllers.quota import QuotaController
@@ -66,7 +71,9 @@ async def start(client: Client, *, authority: str = "", scaling: Scaling = REAL_
     QuotaController(manager)
     DisruptionController(manager)
     InferenceServiceController(manager)
+    LLMInferenceServiceController(manager)
     prometheus = Prometheus(scaling.prometheus_url)
     metrics = Metrics(prometheus)
     HorizontalPodAutoscalerController(manager, scaling, metrics)
+    metrics.source = ScaledObjectController(manager, scaling, prometheus).scalers.external
     return manager.start()
