@@ -33,8 +33,9 @@ def bring_up(cluster: Cluster, accounts: Iterable[str], manifests: Iterable[Path
     for path in sorted((HERE / "crds").glob("*.json")):
         if cluster.read(CRDS, "", path.stem) is None:
             _ensure(cluster, orjson.loads(path.read_bytes()))
-    for obj in orjson.loads((HERE / "data" / "first.json").read_bytes()):
-        _ensure(cluster, obj)
+    for name in ("first", "presets"):
+        for obj in orjson.loads((HERE / "data" / f"{name}.json").read_bytes()):
+            _ensure(cluster, obj)
     for name in accounts:
         _ensure(cluster, _account(name))
     roles = orjson.loads((HERE / "data" / "roles.json").read_bytes())

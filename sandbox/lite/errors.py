@@ -127,9 +127,10 @@ def forbidden(group: str, plural: str, name: str, why: str) -> StatusError:
     )
 
 
-def denied(webhook: str, why: str) -> StatusError:
-    """403 as an admission webhook gives it."""
-    return StatusError(403, "Forbidden", f'admission webhook "{webhook}" denied the request: {why}')
+def denied(webhook: str, why: str, code: int = 403) -> StatusError:
+    """403 as an admission webhook gives it, or 422 from one that answers with a list of wrong fields."""
+    reason = "Invalid" if code == 422 else "Forbidden"
+    return StatusError(code, reason, f'admission webhook "{webhook}" denied the request: {why}')
 
 
 def unauthorized() -> StatusError:

@@ -46,7 +46,13 @@ def shared(*, controllers: bool = True) -> Iterator[Ground]:
 
 async def sweep(client: Client) -> None:
     """Leave nothing that runs, as if a kubelet had stopped every pod at once."""
-    for api, plural in (("serving.kserve.io/v1beta1", "inferenceservices"), ("apps/v1", "deployments")):
+    for api, plural in (
+        ("serving.kserve.io/v1beta1", "inferenceservices"),
+        ("serving.kserve.io/v1alpha2", "llminferenceservices"),
+        ("leaderworkerset.x-k8s.io/v1", "leaderworkersets"),
+        ("apps/v1", "statefulsets"),
+        ("apps/v1", "deployments"),
+    ):
         for item in await items(client, plural, api=api):
             meta = item["metadata"]
             with contextlib.suppress(ApiError):

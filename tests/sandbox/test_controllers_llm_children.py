@@ -351,7 +351,7 @@ def test_templates_are_filled_in_as_go_does(text: str, filled: str) -> None:
 
 @pytest.mark.parametrize("text", ["{{ .Spec.Prefill.Template }}", "{{ unknown 1 }}", "{{ if .Spec }}", "{{ end }}"])
 def test_a_template_that_cannot_be_filled_in_says_so(text: str) -> None:
-    with pytest.raises(TemplateError, match="^failed to "):
+    with pytest.raises(TemplateError, match=r"^failed to "):
         fill_in({"text": text}, {"Spec": {}}, {})
 
 

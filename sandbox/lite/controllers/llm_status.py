@@ -30,6 +30,7 @@ class Draft:
     """A status being written, from what was known before."""
 
     def __init__(self, service: Obj, moment: datetime) -> None:
+        self.moment = moment
         self.status: Obj = copy.deepcopy(service.get("status") or {})
         self.conditions = Conditions(self.status.get("conditions") or [], moment, DEPENDENTS)
         self.conditions.initialize()
