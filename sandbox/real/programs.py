@@ -32,6 +32,7 @@ PORTS = (
 HOST = "127.0.0.1"
 SERVING_CERTIFICATES = "k8s-webhook-server/serving-certs"  # where controller-runtime looks below its TMPDIR
 SERVICE_RANGE = "10.96.0.0/16"
+LEFT_OUT = "endpoints", "endpointslice", "endpointslice-mirroring"
 # A cluster's own users, by file name; each has a token in the API server's token file.
 USERS = {
     "admin": ("kubernetes-admin", "system:masters"),
@@ -186,7 +187,8 @@ class ControlPlane:
                     "service-account-private-key-file": private,
                     "root-ca-file": self.folder / "ca.crt",
                     "use-service-account-credentials": "true",
-                    "node-monitor-grace-period": "40s",
+                    # Pods have loopback addresses here, which no Endpoints object may hold: the gateway asks for pods.
+                    "controllers": ",".join(("*", *(f"-{name}-controller" for name in LEFT_OUT))),
                 },
             ),
             ("scheduler", {}),
