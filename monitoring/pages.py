@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -40,6 +41,11 @@ class Card:
         return self.reading.display is Display.DRAWN
 
     @property
+    def soon(self) -> bool:
+        """True while its first values are seconds away."""
+        return self.reading.display in {Display.COLLECTING, Display.STARTING}
+
+    @property
     def line(self) -> str:
         """The name of the line whose value stands in the title, where the title does not say it already."""
         return "" if self.panel.headline == self.panel.title.lower() else self.panel.headline
@@ -56,10 +62,15 @@ def chosen_range(value: str | None) -> str:
 
 
 def cards(
-    door: Prometheus, scope: Scope, over: Range, panels: tuple[Panel, ...] = PANELS, marks: Sequence[Mark] = ()
+    door: Prometheus,
+    scope: Scope,
+    over: Range,
+    panels: tuple[Panel, ...] = PANELS,
+    marks: Sequence[Mark] = (),
+    serving_since: datetime | None = None,
 ) -> list[Card]:
     """Read `panels`, one query each and one for the targets' health."""
-    state = read_health(door, scope)
+    state = read_health(door, scope, over, serving_since)
     return [card(read_panel(door, panel, scope, over, state), marks) for panel in panels]
 
 

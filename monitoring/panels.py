@@ -330,11 +330,21 @@ BY_ID = {panel.id: panel for panel in PANELS}
 OVERVIEW_IDS = ("ttft", "tpot", "kv", "gpu")
 
 
-def health(scope: Scope, window: int) -> Query:
-    """Targets known, targets up, and samples of the oldest target within `window` seconds; nothing: not scraped."""
+EVER_SECONDS = 3600  # a target that never answered for that long has not begun
+
+
+def health(scope: Scope, seconds: int) -> Query:
+    """Targets known and up; of the one that has answered longest: answers within `seconds`, whether it answered
+    `seconds` ago ("before") and within the last hour ("ever"). Nothing at all: not scraped."""
     up = Query.metric("up", scope.engines)
-    known, alive = up.count_by().named("known"), Query(f"count ({up} == 1)").named("up")
-    return known | alive | up.count_over(window).max_by().named("samples")
+    lines = (
+        up.count_by().named("known"),
+        Query(f"count ({up} == 1)").named("up"),
+        up.sum_over(seconds).max_by().named("answers"),
+        up.before(seconds).max_by().named("before"),
+        up.max_over(EVER_SECONDS).max_by().named("ever"),
+    )
+    return any_of(lines)
 
 
 def columns(scope: Scope, window: int) -> dict[str, Query]:

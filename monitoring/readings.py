@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from django.conf import settings
+from django.utils import timezone
 
 from .panels import GPU, Panel, Scope, health
 from .prometheus import Prometheus, PrometheusUnreachableError, QueryRefusedError, Range, Series
@@ -20,6 +22,7 @@ class Display(StrEnum):
     NOT_SCRAPED = "not-scraped"
     DOWN = "down"
     COLLECTING = "collecting"
+    STARTING = "starting"
     UNKNOWN_METRIC = "unknown-metric"
     NO_GPU_METRICS = "no-gpu-metrics"
     UNREACHABLE = "unreachable"
@@ -32,6 +35,7 @@ SENTENCES = {
     "the first pod has an address.",
     Display.DOWN: "No figures: none of its pods answers Prometheus.",
     Display.COLLECTING: "Collecting: first values in about {seconds} s.",
+    Display.STARTING: "Collecting: the engine does not answer Prometheus yet.",
     Display.UNKNOWN_METRIC: "This vLLM does not export this figure.",
     Display.NO_GPU_METRICS: "The DCGM exporter says nothing about the GPUs of these pods.",
     Display.UNREACHABLE: "Prometheus cannot be reached. Nothing is known of this time.",
@@ -45,7 +49,8 @@ class Health:
 
     known: int = 0
     up: int = 0
-    wait_seconds: int = 0  # until the oldest target is one rate window old
+    wait_seconds: int = 0  # until the oldest target has answered for long enough to compute rates
+    starting: bool = False  # no target ever answered, and none had to: an engine that loads is not one that is down
     reachable: bool = True
 
 
@@ -73,18 +78,26 @@ class Reading:
         return None
 
 
-def read_health(door: Prometheus, scope: Scope) -> Health:
-    """Ask once which targets are known, up, and old enough to compute rates from."""
-    window = Range.last(900).window
+def read_health(
+    door: Prometheus, scope: Scope, over: Range | None = None, serving_since: datetime | None = None
+) -> Health:
+    """Ask once which targets are known, up, and old enough to compute the rates of `over` from.
+
+    `serving_since`, where known, is when the pods became ready: from then on they have one rate window to answer.
+    """
+    over = over or Range.last(900)
+    needed = over.window + over.step  # the first point with a full window behind it
     try:
-        answer = {series.name: series.last for series in door.instant(health(scope, window))}
+        answer = {series.name: series.last or 0 for series in door.instant(health(scope, needed))}
     except (PrometheusUnreachableError, QueryRefusedError):
         return Health(reachable=False)
-    samples = answer.get("samples") or 0
-    scrape = settings.PROMETHEUS_SCRAPE_INTERVAL
-    # One sample less than the window holds is as old as it gets, since scrapes do not start on the dot.
-    missing = max(0, window // scrape - 1 - int(samples))
-    return Health(int(answer.get("known") or 0), int(answer.get("up") or 0), missing * scrape)
+    wait = 0
+    if not answer.get("before"):
+        scrape = settings.PROMETHEUS_SCRAPE_INTERVAL
+        wait = max(0, needed - scrape * int(answer.get("answers", 0)))
+    patient = serving_since is None or timezone.now() - serving_since < timedelta(seconds=needed)
+    starting = patient and not answer.get("ever")
+    return Health(int(answer.get("known", 0)), int(answer.get("up", 0)), wait, starting)
 
 
 def read_panel(door: Prometheus, panel: Panel, scope: Scope, over: Range, state: Health) -> Reading:
@@ -108,9 +121,11 @@ def read_panel(door: Prometheus, panel: Panel, scope: Scope, over: Range, state:
 def _empty(panel: Panel, over: Range, state: Health, known: bool) -> Reading:
     if not state.known:
         return Reading(panel, over, Display.NOT_SCRAPED)
-    if not state.up:
+    if state.starting:
+        return Reading(panel, over, Display.STARTING)
+    if not state.up and panel.group != GPU:
         return Reading(panel, over, Display.DOWN)
-    if state.wait_seconds and panel.group != GPU:
+    if state.wait_seconds:
         return Reading(panel, over, Display.COLLECTING, wait_seconds=state.wait_seconds)
     if known or panel.needs_traffic:
         return Reading(panel, over, Display.NO_TRAFFIC)

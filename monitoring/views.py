@@ -28,6 +28,7 @@ COMING_UP = {
     Deployment.State.DOWNLOADING,
     Deployment.State.STARTING,
 }
+SERVING = {Deployment.State.RUNNING, Deployment.State.DEGRADED}
 TROUBLE = {Display.UNREACHABLE, Display.REFUSED}
 MOST_MARKS = 10  # revisions marked in one chart
 MOST_COLUMNS = 100  # deployments whose figures one request may ask for
@@ -74,7 +75,10 @@ def deployment_charts(request: PortalRequest, pk: int) -> HttpResponse:
     every = request.GET.get("set") == "all"
     panels = PANELS if every else tuple(BY_ID[panel] for panel in OVERVIEW_IDS)
     over = pages.span(chosen)
-    found = pages.cards(prometheus(), _scope(deployment), over, panels, _applied(deployment, over))
+    serving_since = deployment.state_since if deployment.state in SERVING else None
+    found = pages.cards(
+        prometheus(), _scope(deployment), over, panels, _applied(deployment, over), serving_since=serving_since
+    )
     if deployment.state in COMING_UP and not any(card.drawn or card.reading.display in TROUBLE for card in found):
         return render(request, "monitoring/_soon.html")
     context = {
@@ -83,6 +87,7 @@ def deployment_charts(request: PortalRequest, pk: int) -> HttpResponse:
         "every": every,
         "deployment": deployment,
         "away_since": prometheus().away_since,
+        "soon": any(card.soon for card in found),
     }
     return render(request, "monitoring/_charts.html", context)
 
@@ -96,7 +101,7 @@ def panel_csv(request: PortalRequest, pk: int, panel: str) -> HttpResponse:
     deployment = _deployment(request, pk)
     over = pages.span(pages.chosen_range(request.GET.get("range")))
     scope = _scope(deployment)
-    reading = read_panel(prometheus(), BY_ID[panel], scope, over, read_health(prometheus(), scope))
+    reading = read_panel(prometheus(), BY_ID[panel], scope, over, read_health(prometheus(), scope, over))
     response = HttpResponse(content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="{deployment.name}-{panel}.csv"'
     writer = csv.writer(response)
@@ -123,12 +128,14 @@ def fleet_charts(request: PortalRequest) -> HttpResponse:
     chosen = pages.chosen_range(request.GET.get("range"))
     few = request.GET.get("set") == "overview"
     panels = (BY_ID["throughput"], BY_ID["failures"]) if few else PANELS
+    found = pages.cards(prometheus(), _fleet_scope(request), pages.span(chosen), panels)
     context = {
-        "cards": pages.cards(prometheus(), _fleet_scope(request), pages.span(chosen), panels),
+        "cards": found,
         "range": chosen,
         "every": not few,
+        "away_since": prometheus().away_since,
+        "soon": any(card.soon for card in found),
     }
-    context["away_since"] = prometheus().away_since
     return render(request, "monitoring/_charts.html", context)
 
 

@@ -57,8 +57,19 @@ class Query:
         """Per-second increase over `window` seconds."""
         return Query(f"rate({self}[{window}s])")
 
-    def count_over(self, window: int) -> Query:
-        return Query(f"count_over_time({self}[{window}s])")
+    def sum_over(self, window: int) -> Query:
+        return Query(f"sum_over_time({self}[{window}s])")
+
+    def max_over(self, window: int) -> Query:
+        return Query(f"max_over_time({self}[{window}s])")
+
+    def last_over(self, window: int) -> Query:
+        """The last value within `window` seconds; a bare selector would repeat one for five minutes."""
+        return Query(f"last_over_time({self}[{window}s])")
+
+    def before(self, seconds: int) -> Query:
+        """What it was that many seconds ago."""
+        return Query(f"{self} offset {seconds}s")
 
     def sum_by(self, *labels: str) -> Query:
         return self._aggregate("sum", labels)

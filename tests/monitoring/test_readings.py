@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.utils import timezone
 from plotly import graph_objects
 from plotly.offline import get_plotlyjs_version
 
@@ -65,6 +68,50 @@ def test_a_young_target_is_collecting_and_says_how_long() -> None:
 
     assert reading.display is Display.COLLECTING
     assert "45 s" in reading.sentence
+
+
+def health_of(over: Range = OVER, serving_since: datetime | None = None, **answer: float) -> Health:
+    """What is made of Prometheus's answer about the targets."""
+    lines = [Series({"series": name}, [(1600, value)]) for name, value in answer.items()]
+    return read_health(Door(lambda: lines), SCOPE, over, serving_since)  # type: ignore[arg-type]
+
+
+def test_an_engine_that_loads_is_collecting_and_not_down() -> None:
+    loading = {"known": 1, "answers": 0, "before": 0, "ever": 0}
+
+    assert read("ttft", [], health_of(**loading)).display is Display.STARTING
+    just_ready = timezone.now() - timedelta(seconds=8)
+    assert read("kv", [], health_of(serving_since=just_ready, **loading)).display is Display.STARTING
+
+
+def test_one_that_never_answered_though_its_pods_serve_for_long_is_down() -> None:
+    long_ready = timezone.now() - timedelta(minutes=5)
+
+    state = health_of(serving_since=long_ready, known=1, answers=0, before=0, ever=0)
+
+    assert read("kv", [], state).display is Display.DOWN
+
+
+def test_one_that_answered_and_stopped_is_down() -> None:
+    assert read("kv", [], health_of(known=1, answers=2, before=1, ever=1)).display is Display.DOWN
+
+
+@pytest.mark.parametrize(("over", "wait"), [(Range(1000, 1600, 5), 15), (Range(0, 3600, 20), 35)])
+def test_only_answers_count_towards_the_age_of_a_target(over: Range, wait: int, settings: Any) -> None:
+    settings.PROMETHEUS_SCRAPE_INTERVAL = 5
+
+    # Scraped for long, but it answers only since two scrapes.
+    state = health_of(over, known=1, up=1, answers=2, before=0, ever=1)
+
+    assert state.wait_seconds == wait
+    assert read("ttft", [], state).display is Display.COLLECTING
+    assert read("throughput", [], state).display is Display.COLLECTING
+
+
+def test_a_missed_scrape_does_not_make_an_old_target_young() -> None:
+    state = health_of(known=1, up=1, answers=1, before=1, ever=1)
+
+    assert read("ttft", [], state).display is Display.NO_TRAFFIC
 
 
 def test_a_gauge_that_is_missing_is_unknown_to_this_vllm() -> None:
