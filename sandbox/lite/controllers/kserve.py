@@ -15,6 +15,8 @@ from sandbox.client import ApiError, Obj
 from sandbox.lite.controllers import kserve_children as children
 from sandbox.lite.controllers import kserve_pods as pods
 from sandbox.lite.controllers import kserve_status as described
+from sandbox.lite.controllers.hpa import AUTOSCALERS
+from sandbox.lite.controllers.keda_status import SCALED_OBJECTS
 from sandbox.lite.controllers.kserve_admission import STANDARD, mode_of
 from sandbox.lite.controllers.kserve_config import NAME, NAMESPACE, KServeConfig, read_config
 from sandbox.lite.controllers.kserve_credentials import secret_names
@@ -56,7 +58,8 @@ NO_ISTIO = (
     "Istio VirtualService CRD not present; VirtualService reconciliation skipped. "
     "If you do not use Istio, set ingress.disableIstioVirtualHost=true."
 )
-_CHILDREN = (DEPLOYMENTS, SERVICES, INGRESSES, HTTP_ROUTES)
+_AUTOSCALERS = {item.kind: item for item in (AUTOSCALERS, SCALED_OBJECTS)}
+_CHILDREN = (DEPLOYMENTS, SERVICES, INGRESSES, HTTP_ROUTES, AUTOSCALERS, SCALED_OBJECTS)
 
 
 class InferenceServiceController:
@@ -75,7 +78,7 @@ class InferenceServiceController:
         self._pods = manager.informer(PODS)
         self._pods.index("app", lambda pod: [f"{pod['metadata']['namespace']}/{labels_of(pod).get('app', '')}"])
         self._children = {resource: manager.informer(resource) for resource in _CHILDREN}
-        self._sent: dict[tuple[str, str, str], tuple[str, int]] = {}
+        self._sent: dict[tuple[str, str, str], tuple[str, str]] = {}
         self._loop = manager.controller("inferenceservice", self.reconcile)
         self._services.on_change(lambda kind, item, old: self._loop.queue.add(key_of(item)))
         for informer in self._children.values():
@@ -158,6 +161,7 @@ class InferenceServiceController:
             hosts = children.addresses(isvc, config)
             deployment = await self._put(DEPLOYMENTS, children.deployment(isvc, runtime, spec))
             await self._put(SERVICES, children.service(isvc, runtime, spec))
+            await self._scale(isvc, children.autoscaler(isvc, runtime, config))
         except SpecError as error:
             return await self._fail(isvc, status, str(error))
         except ApiError as error:
@@ -225,6 +229,15 @@ class InferenceServiceController:
         body = {**isvc, "metadata": {**isvc["metadata"], "finalizers": left}}
         await self._client.update(INFERENCE_SERVICES.of(isvc), body)
 
+    async def _scale(self, isvc: Obj, wanted: Obj | None) -> None:
+        """Keep the autoscaler of the class. An HPA goes with the classes that want none; a ScaledObject stays."""
+        if wanted is not None:
+            await self._put(_AUTOSCALERS[wanted["kind"]], wanted)
+            return
+        there = self._children[AUTOSCALERS].get(isvc["metadata"]["namespace"], children.predictor_name(isvc))
+        if there is not None and controller_uid(there) == uid_of(isvc) and not deleting(there):
+            await self._remove(AUTOSCALERS, there)
+
     # Children -----------------------------------------------------------------------------------------------
 
     async def _put(self, resource: Resource, wanted: Obj) -> Obj:
@@ -235,12 +248,12 @@ class InferenceServiceController:
         digest = json.dumps(wanted, sort_keys=True)
         if there is None:
             made = await self._client.create(resource.path(key[0]), wanted)
-        elif self._sent.get(mark) == (digest, _generation(there)):
+        elif self._sent.get(mark) == (digest, _edition(there)):
             return there
         else:
             made = await self._client.update(resource.of(wanted), _replacing(there, wanted))
         informer.remember(made)
-        self._sent[mark] = (digest, _generation(made))
+        self._sent[mark] = (digest, _edition(made))
         return made
 
     # Status -------------------------------------------------------------------------------------------------
@@ -302,8 +315,9 @@ def _replacing(there: Obj, wanted: Obj) -> Obj:
     return {**there, "metadata": meta, "spec": spec}
 
 
-def _generation(obj: Obj) -> int:
-    return int(obj["metadata"].get("generation") or 0)
+def _edition(obj: Obj) -> str:
+    """Return what changes with the spec: its generation or, where none is counted, the spec itself."""
+    return str(obj["metadata"].get("generation") or json.dumps(obj["spec"], sort_keys=True))
 
 
 def _is_true(status: Obj, kind: str) -> bool:

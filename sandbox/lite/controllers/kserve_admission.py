@@ -10,6 +10,7 @@ import copy
 import re
 
 from sandbox.client import Obj
+from sandbox.lite.controllers import scaling_children
 from sandbox.lite.controllers.kserve_config import KServeConfig
 from sandbox.lite.controllers.meta import annotations_of
 
@@ -68,6 +69,7 @@ def validate(isvc: Obj, old: Obj | None) -> list[str]:
         _replica_problem(predictor),
         _storage_problem(predictor),
         _strategy_problem(isvc, predictor),
+        _scaling_problem(isvc, predictor),
         _mode_problem(isvc, old),
     )
     return [problem for problem in checks if problem]
@@ -123,6 +125,13 @@ def _strategy_problem(isvc: Obj, predictor: Obj) -> str | None:
     if predictor.get("deploymentStrategy") and mode_of(isvc) != STANDARD:
         return "customizing deploymentStrategy is only supported for raw deployment mode"
     return None
+
+
+def _scaling_problem(isvc: Obj, predictor: Obj) -> str | None:
+    """Without the annotation nothing is checked, though an HPA is made."""
+    if annotations_of(isvc).get(MODE) != STANDARD:
+        return None
+    return scaling_children.problem(predictor, annotations_of(isvc).get(AUTOSCALER, ""))
 
 
 def _mode_problem(isvc: Obj, old: Obj | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The objects an InferenceService becomes in Standard mode: Deployment, Service, and Ingress or HTTPRoutes. Pure."""
+"""What an InferenceService becomes in Standard mode: Deployment, Service, autoscaler, Ingress or HTTPRoutes. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sandbox.lite.controllers.kserve_config import KServeConfig
 from sandbox.lite.controllers.kserve_runtimes import CONTAINER
 from sandbox.lite.controllers.kserve_status import Addresses, SpecError
 from sandbox.lite.controllers.meta import annotations_of, labels_of, owner_ref
+from sandbox.lite.controllers.scaling_children import HPA, KEDA, hpa, scaled_object
 
 SOURCE_URI = "internal.serving.kserve.io/storage-initializer-sourceuri"
 STORAGE_CONTAINER = "serving.kserve.io/storage-container-name"
@@ -90,6 +91,15 @@ def deployment(isvc: Obj, runtime: Obj, spec: Obj) -> Obj:
 def scaled_by(isvc: Obj) -> str:
     """Return the autoscaler class; with `none` the controller itself keeps minReplicas."""
     return annotations_of(isvc).get("serving.kserve.io/autoscalerClass", "hpa")
+
+
+def autoscaler(isvc: Obj, runtime: Obj, config: KServeConfig) -> Obj | None:
+    """Return what changes the Deployment's size: an HPA, a ScaledObject, or None where that is somebody else's."""
+    metadata = _metadata(isvc, predictor_name(isvc), _labels(isvc, runtime), _annotations(isvc, runtime))
+    chosen, predictor = scaled_by(isvc), isvc["spec"]["predictor"]
+    if chosen == HPA:
+        return hpa(predictor, metadata)
+    return scaled_object(predictor, metadata, config) if chosen == KEDA else None
 
 
 def service(isvc: Obj, runtime: Obj, spec: Obj) -> Obj:

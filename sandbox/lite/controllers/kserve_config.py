@@ -38,6 +38,8 @@ class KServeConfig:
     modelcar_uid: int | None = 1010
     modelcar_cpu: str = "10m"
     modelcar_memory: str = "15Mi"
+    scale_up_window: int = 0
+    scale_down_window: int = 300
     default_cpu: str = "1"
     default_memory: str = "2Gi"
 
@@ -49,7 +51,9 @@ class KServeConfig:
 def read_config(config_map: Obj | None) -> KServeConfig:
     """Read the ConfigMap; a section that is missing or not JSON counts as shipped."""
     data: dict[str, str] = (config_map or {}).get("data") or {}
-    ingress, storage, deploy = (_section(data, name) for name in ("ingress", "storageInitializer", "deploy"))
+    ingress, storage, deploy, scaling = (
+        _section(data, name) for name in ("ingress", "storageInitializer", "deploy", "autoscaler")
+    )
     shipped = KServeConfig()
     uid = storage.get("uidModelcar", shipped.modelcar_uid)
     return KServeConfig(
@@ -60,6 +64,8 @@ def read_config(config_map: Obj | None) -> KServeConfig:
         gateway=ingress.get("kserveIngressGateway", shipped.gateway),
         create_ingress=not ingress.get("disableIngressCreation", False),
         default_mode=deploy.get("defaultDeploymentMode", shipped.default_mode),
+        scale_up_window=int(scaling.get("scaleUpStabilizationWindowSeconds") or shipped.scale_up_window),
+        scale_down_window=int(scaling.get("scaleDownStabilizationWindowSeconds") or shipped.scale_down_window),
         initializer_image=storage.get("image", shipped.initializer_image),
         initializer_resources={
             "requests": {
