@@ -26,6 +26,7 @@ from sandbox.real.programs import CONTROLLERS
 log = logging.getLogger(__name__)
 
 MANAGER = "sandbox-install"
+DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 PATIENCE = 90.0  # seconds: a new CRD is served a moment after it was made, a webhook when its controller listens
 AT_ONCE = 6
 YEAR = 365 * 24 * 3600
@@ -84,7 +85,7 @@ async def _write_kubeconfig(
 
 
 class Installer:
-    """Applies objects; `record` remembers what was applied, by a hash of each object."""
+    """Puts objects into a cluster; `record` remembers which, by a hash of each."""
 
     def __init__(self, client: Client, record: Path) -> None:
         self._client = client
@@ -106,35 +107,39 @@ class Installer:
                     await self._one(item)
 
             await asyncio.gather(*(guarded(item) for item in todo))
-        log.info("%d objects applied", len(todo))
+        log.info("%d objects put", len(todo))
 
     async def wait_served(self, definitions: Iterable[Obj]) -> None:
         """Wait until every version of these CRDs can be used: a controller that comes earlier ends at once."""
+        wanted = {
+            (f"{item['spec']['group']}/{version['name']}", item["spec"]["names"]["plural"])
+            for item in definitions
+            for version in item["spec"]["versions"]
+            if version["served"]
+        }
         deadline = time.monotonic() + PATIENCE
-        for item in definitions:
-            spec = item["spec"]
-            for version in [entry["name"] for entry in spec["versions"] if entry["served"]]:
-                while not await self._serves(f"{spec['group']}/{version}", spec["names"]["plural"]):
-                    if time.monotonic() > deadline:
-                        raise RuntimeError(f"{item['metadata']['name']} {version} is not served after {PATIENCE:.0f} s")
-                    await asyncio.sleep(0.1)
+        while missing := wanted - await self._served():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"not served after {PATIENCE:.0f} s: {sorted(missing)}")
+            await asyncio.sleep(0.2)
 
-    async def _serves(self, version: str, plural: str) -> bool:
-        try:
-            listing = await self._client.get(f"/apis/{version}")
-        except ApiError as error:
-            if error.status not in (404, 503):
-                raise
-            return False
-        return any(entry["name"] == plural for entry in listing["resources"])
+    async def _served(self) -> set[tuple[str, str]]:
+        """Every (group/version, plural) of the groups, in one request."""
+        answer = await self._client.http.get("/apis", headers={"Accept": DISCOVERY})
+        answer.raise_for_status()
+        return {
+            (f"{group['metadata']['name']}/{version['version']}", resource["resource"])
+            for group in answer.json()["items"]
+            for version in group["versions"]
+            for resource in version.get("resources", ())
+        }
 
     async def _one(self, item: Obj) -> None:
         """Apply one object, again while its kind is not served yet or a webhook does not answer yet."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                path = await self._path(item)
-                await self._client.apply(path, item, manager=MANAGER)
+                await self._put(await self._collection(item), item)
                 break
             except (ApiError, LookupError, httpx.TransportError) as error:
                 passing = not isinstance(error, ApiError) or error.status in (404, 409, 429, 500, 503)
@@ -144,7 +149,19 @@ class Installer:
         self._known[_key(item)] = _hash(item)
         self._record.write_text(json.dumps(self._known))
 
-    async def _path(self, item: Obj) -> str:
+    async def _put(self, collection: str, item: Obj) -> None:
+        """Create or replace: a server-side apply of KServe's largest kinds takes the server several times as long."""
+        try:
+            await self._client.create(collection, item, fieldManager=MANAGER)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+            path = f"{collection}/{item['metadata']['name']}"
+            version = (await self._client.get(path))["metadata"]["resourceVersion"]
+            fresh = item | {"metadata": item["metadata"] | {"resourceVersion": version}}
+            await self._client.update(path, fresh, fieldManager=MANAGER)
+
+    async def _collection(self, item: Obj) -> str:
         version = item["apiVersion"]
         if item["kind"] not in self._plurals.get(version, {}):
             root = f"/api/{version}" if "/" not in version else f"/apis/{version}"
@@ -159,7 +176,7 @@ class Installer:
             raise LookupError(f"{item['kind']} of {version} is not served")
         plural, namespaced = found
         meta = item["metadata"]
-        return resource_path(version, plural, meta.get("namespace", "default") if namespaced else None, meta["name"])
+        return resource_path(version, plural, meta.get("namespace", "default") if namespaced else None)
 
 
 def _key(item: Obj) -> str:
