@@ -149,6 +149,26 @@ def quota(obj: Obj, *, limits: bool) -> str:
     return ", ".join(f"{name}: {used.get(name, '0')}/{hard[name]}" for name in names)
 
 
+def scaling_targets(obj: Obj) -> str:
+    """What an autoscaler measures and aims at, of two metrics at most: `12/5 (avg), cpu: <unknown>/80%`."""
+    shown = _status(obj).get("currentMetrics") or []
+    specs = obj["spec"].get("metrics") or []
+    parts = [_scaling_target(spec, shown[i] if i < len(shown) else {}) for i, spec in enumerate(specs)]
+    more = f" + {len(parts) - 2} more..." if len(parts) > 2 else ""
+    return ", ".join(parts[:2]) + more if parts else "<none>"
+
+
+def _scaling_target(spec: Obj, status: Obj) -> str:
+    kind = spec["type"][:1].lower() + spec["type"][1:]
+    source, current = spec[kind], (status.get(kind) or {}).get("current") or {}
+    name = next((name for name in ("averageValue", "averageUtilization", "value") if name in source["target"]), "value")
+    unit = "%" if name == "averageUtilization" else ""
+    measured = f"{current[name]}{unit}" if name in current else "<unknown>"
+    prefix = f"{source['name']}: " if "esource" in kind else ""
+    average = " (avg)" if name == "averageValue" and kind in ("external", "object") else ""
+    return f"{prefix}{measured}/{source['target'].get(name)}{unit}{average}"
+
+
 def involved(obj: Obj) -> str:
     """What an event is about, as `pod/name`."""
     about = obj.get("involvedObject") or {}

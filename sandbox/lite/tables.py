@@ -212,6 +212,13 @@ _COLUMNS: dict[str, list[Column]] = {
         ("Selector", lambda obj: cells.pairs((obj["spec"].get("selector") or {}).get("matchLabels")), True),
     ],
     "apps/statefulsets": [("Ready", lambda obj: cells.ratio(obj, "readyReplicas"), False)],
+    "autoscaling/horizontalpodautoscalers": [
+        ("Reference", lambda obj: "{kind}/{name}".format(**obj["spec"]["scaleTargetRef"]), False),
+        ("Targets", cells.scaling_targets, False),
+        ("MinPods", lambda obj: obj["spec"].get("minReplicas", "<unset>"), False),
+        ("MaxPods", lambda obj: obj["spec"]["maxReplicas"], False),
+        ("Replicas", lambda obj: (obj.get("status") or {}).get("currentReplicas", 0), False),
+    ],
     "policy/poddisruptionbudgets": [
         ("Min Available", lambda obj: obj["spec"].get("minAvailable", "N/A"), False),
         ("Max Unavailable", lambda obj: obj["spec"].get("maxUnavailable", "N/A"), False),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sandbox.lite import cells
 from sandbox.lite.controllers import hpa_admission, hpa_status
 from sandbox.lite.controllers import hpa_replicas as propose
 from sandbox.lite.controllers.hpa_limits import DOWN_WINDOW, Decision, History, decide
@@ -172,6 +173,20 @@ def test_growth_may_wait_too() -> None:
     waiting = clock.at(15, 4)
     assert (waiting.replicas, waiting.able[0]) == (1, "ScaleUpStabilized")
     assert clock.at(76, 4).replicas == 4
+
+
+# What kubectl shows -----------------------------------------------------------------------------------------
+
+
+def test_kubectl_shows_what_is_measured_and_aimed_at() -> None:
+    external = {"metric": {"name": "s0-prometheus"}, "target": {"type": "AverageValue", "averageValue": "5"}}
+    shown = {"type": "External", "external": {"metric": {"name": "s0-prometheus"}, "current": {"averageValue": "12"}}}
+    both = spec()
+    both["metrics"].insert(0, {"type": "External", "external": external})
+    assert cells.scaling_targets({"spec": both, "status": {"currentMetrics": [shown, {"type": ""}]}}) == (
+        "12/5 (avg), cpu: <unknown>/80%"
+    )
+    assert cells.scaling_targets({"spec": {"metrics": both["metrics"] * 2}}).endswith("/80% + 2 more...")
 
 
 # Defaults and refusals --------------------------------------------------------------------------------------
