@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, cast
 
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
@@ -12,7 +13,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 pages = get_asgi_application()
 
 from portal.live.app import LiveApp  # noqa: E402 - its modules read settings that the line above has loaded
-from portal.live.http import Receive, Scope, Send  # noqa: E402
+from portal.live.http import Message, Receive, Scope, Send  # noqa: E402
 
 live = LiveApp()
 
@@ -28,4 +29,26 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     elif scope["type"] == "http" and live.serves(scope["path"]):
         await live(scope, receive, send)
     else:
-        await pages(dict(scope), receive, cast(Any, send))
+        await pages(dict(scope), bounded(receive), cast(Any, send))
+
+
+def bounded(receive: Receive) -> Receive:
+    """A request whose body ends just above what is read: Django writes all of it to disk before it looks at its size.
+
+    One byte more than is allowed passes, so that what was cut is refused (portal.middleware.BodyMiddleware).
+    """
+    left = settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1
+
+    async def upto() -> Message:
+        nonlocal left
+        message = await receive()
+        while message["type"] == "http.request" and left <= 0:
+            # Whoever asks on waits for the end of the connection.
+            message = await receive()
+        if message["type"] != "http.request":
+            return message
+        body = message.get("body", b"")[:left]
+        left -= len(body)
+        return {**message, "body": body, "more_body": left > 0 and message.get("more_body", False)}
+
+    return upto

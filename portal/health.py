@@ -6,7 +6,6 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
@@ -17,6 +16,8 @@ from django.views import defaults
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from psycopg_pool import PoolTimeout
+
+from portal.lib.problems import MEDIA_TYPE, problem
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     """The answer when a page raised: 503 while the database is away, 500 for a mistake of ours."""
     away = isinstance(sys.exc_info()[1], DATABASE_AWAY)
     status = 503 if away else 500
-    response = _problem(status) if request.path.startswith("/api/") else _page(status)
+    response = _problem(request, status) if is_api(request.path) else _page(status)
     if away:
         response["Retry-After"] = str(RETRY_AFTER)
     return response
@@ -78,28 +79,35 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """The answer where there is nothing: a problem in the API, a page elsewhere."""
-    return _problem(404) if request.path.startswith("/api/") else defaults.page_not_found(request, exception)
+    return _problem(request, 404) if is_api(request.path) else defaults.page_not_found(request, exception)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """The answer to a request that cannot be read, or is larger than anything people type."""
     status = 413 if isinstance(exception, RequestDataTooBig | TooManyFieldsSent) else 400
-    return _problem(status) if request.path.startswith("/api/") else _page(status)
+    return _problem(request, status) if is_api(request.path) else _page(status)
+
+
+def is_api(path: str) -> bool:
+    """True where programs ask: there every error is a problem document."""
+    return path.startswith("/api/")
 
 
 PROBLEMS = {
-    400: ("Not a request that can be read", "bad_request"),
-    404: ("Not found", "not_found"),
-    413: ("More than is read", "too_large"),
-    500: ("Internal error", "internal"),
-    503: ("Database not reachable", "unavailable"),
+    400: ("bad_request", "This is not a request that can be read."),
+    404: ("not_found", "There is nothing at this address."),
+    413: ("too_large", "This is more than is read of one request."),
+    500: ("internal", "Something broke in Slipway. The request_id finds it in the log."),
+    503: ("unavailable", "Slipway cannot reach its database just now."),
 }
 
 
-def _problem(status: int) -> HttpResponse:
-    title, code = PROBLEMS[status]
-    body: dict[str, Any] = {"type": f"urn:slipway:problem:{code}", "title": title, "status": status, "code": code}
-    return JsonResponse(body, status=status, content_type="application/problem+json")
+def _problem(request: HttpRequest, status: int) -> HttpResponse:
+    code, detail = PROBLEMS[status]
+    body = problem(
+        status, code, detail, instance=request.path, request_id=str(request.META.get("SLIPWAY_REQUEST_ID", ""))
+    )
+    return JsonResponse(body, status=status, content_type=MEDIA_TYPE)
 
 
 def _page(status: int) -> HttpResponse:

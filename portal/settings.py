@@ -103,6 +103,7 @@ MIDDLEWARE = [
     "portal.middleware.HealthMiddleware",
     "portal.middleware.PlainAddressMiddleware",
     "portal.middleware.no_nul_middleware",
+    "portal.middleware.BodyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

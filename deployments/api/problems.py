@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from http import HTTPStatus
 from typing import Any
 
+import orjson
 from django.core.exceptions import PermissionDenied
-from django.http import Http404
+from django.http import Http404, HttpResponse
 from rest_framework import exceptions
-from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from deployments.findings import Finding, field_of
 from deployments.services.errors import DomainError
+from portal.lib.problems import MEDIA_TYPE, entry, problem
 
-MEDIA_TYPE = "application/problem+json"
 
-
-def problem_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
+def problem_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse | None:
     """The problem for an error of a view; None for a bug, which stays a 500."""
     if isinstance(error, Http404):
         error = exceptions.NotFound()
@@ -32,43 +30,42 @@ def problem_handler(error: Exception, context: Mapping[str, Any]) -> Response | 
     elif isinstance(error, exceptions.APIException):
         code = error.get_codes()
         answer = _answer(error.status_code, code if isinstance(code, str) else "error", str(error.detail), [], context)
-        if header := getattr(error, "auth_header", None):
-            answer["WWW-Authenticate"] = header
+        for name, header in _headers_of(error):
+            answer[name] = header
     else:
         return None
     set_rollback()
     return answer
 
 
-def _answer(status: int, code: str, detail: str, errors: list[dict[str, Any]], context: Mapping[str, Any]) -> Response:
-    request = context.get("request")
-    problem: dict[str, Any] = {
-        "type": f"urn:slipway:problem:{code}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "code": code,
-        "detail": detail,
-    }
-    if request is not None:
-        problem["instance"] = request.path
-        problem["request_id"] = request.META.get("SLIPWAY_REQUEST_ID", "")
-    if errors:
-        problem["errors"] = errors
-    return Response(problem, status=status, content_type=MEDIA_TYPE)
+def _answer(
+    status: int, code: str, detail: str, errors: list[dict[str, Any]], context: Mapping[str, Any]
+) -> HttpResponse:
+    # Not the framework's response: that would be rendered as the view renders its answers, the schema as YAML.
+    request = context["request"]
+    document = problem(
+        status,
+        code,
+        detail,
+        instance=request.path,
+        request_id=request.META.get("SLIPWAY_REQUEST_ID", ""),
+        errors=errors,
+    )
+    return HttpResponse(orjson.dumps(document), status=status, content_type=MEDIA_TYPE)
+
+
+def _headers_of(error: exceptions.APIException) -> Iterator[tuple[str, str]]:
+    if header := getattr(error, "auth_header", None):
+        yield "WWW-Authenticate", header
+    if wait := getattr(error, "wait", None):
+        yield "Retry-After", f"{wait:.0f}"
 
 
 def _errors_of(error: DomainError) -> Iterator[dict[str, Any]]:
     if error.findings:
         yield from (_entry(finding) for finding in error.findings if finding.is_error)
     elif error.pointer or error.field:
-        yield {
-            "pointer": error.pointer,
-            "field": error.field,
-            "detail": error.message,
-            "code": error.code,
-            "remedy": "",
-            "value": None,
-        }
+        yield entry(error.pointer, error.field, error.message, error.code)
 
 
 def _entry(finding: Finding) -> dict[str, Any]:
@@ -92,11 +89,5 @@ def _flat(detail: Any, pointer: str) -> Iterator[dict[str, Any]]:
         for index, inner in enumerate(detail):
             yield from _flat(inner, f"{pointer}/{index}" if isinstance(inner, Mapping | list) else pointer)
     else:
-        yield {
-            "pointer": pointer,
-            "field": field_of(pointer) or pointer.rsplit("/", 1)[-1],
-            "detail": str(detail),
-            "code": getattr(detail, "code", "invalid"),
-            "remedy": "",
-            "value": None,
-        }
+        field = field_of(pointer) or pointer.rsplit("/", 1)[-1]
+        yield entry(pointer, field, str(detail), getattr(detail, "code", "invalid"))

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import logging
 import re
+import uuid
 from collections.abc import Awaitable, Callable
 
+import orjson
 from django.db import DatabaseError, InterfaceError
 from psycopg_pool import PoolTimeout
 
+from portal.lib.problems import MEDIA_TYPE, entry, problem
 from portal.live import prompt
 from portal.live.authorize import PREFIX, authorize, authorize_request
 from portal.live.callers import caller_of
 from portal.live.database import in_database
-from portal.live.http import Gone, Receive, Refused, Scope, Send, body_of, event, query_of, send_json, send_stream
+from portal.live.http import (
+    Gone,
+    Message,
+    Receive,
+    Refused,
+    Scope,
+    Send,
+    body_of,
+    event,
+    query_of,
+    send_bytes,
+    send_json,
+    send_stream,
+)
 from portal.live.hub import PREFIX as DEPLOYMENT
 from portal.live.hub import Hub
 from portal.live.logs import LogReader
@@ -23,12 +39,13 @@ from portal.live.places import Places
 logger = logging.getLogger(__name__)
 
 DATABASE_AWAY = (DatabaseError, InterfaceError, PoolTimeout)
+RETRY = [(b"retry-after", b"5")]
 PROMPTS_PER_USER = 4
 QUESTIONS = 500
 NOT_YOURS = "Your session has ended, or you may not see this deployment any more."
-PROMPT = re.compile(r"/live/prompt/(\d{1,12})/")
-LOGS = re.compile(r"/live/logs/(\d{1,12})/(follow/)?")
-API_LOGS = re.compile(r"/api/v1/deployments/(\d{1,12})/logs/")
+PROMPT = re.compile(r"/live/prompt/([0-9]{1,12})/")
+LOGS = re.compile(r"/live/logs/([0-9]{1,12})/(follow/)?")
+API_LOGS = re.compile(r"/api/v1/deployments/([0-9]{1,12})/logs/")
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -49,16 +66,28 @@ class LiveApp:
         return path.startswith("/live/") or API_LOGS.fullmatch(path) is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = begun or message["type"] == "http.response.start"
+            await send(message)
+
         try:
-            await self._route(scope)(scope, receive, send)
+            await self._route(scope)(scope, receive, noted)
         except Refused as refused:
-            await send_json(send, refused.status, {"code": refused.code, "message": refused.message})
+            await _refuse(scope, send, refused)
         except Gone:
             return
         except DATABASE_AWAY as error:
             logger.warning("live: database away: %s", error)
-            message = "Slipway cannot reach its database just now."
-            await send_json(send, 503, {"code": "unavailable", "message": message}, [(b"retry-after", b"5")])
+            away = Refused(503, "unavailable", "Slipway cannot reach its database just now.", headers=RETRY)
+            await _refuse(scope, send, away)
+        except Exception:
+            if begun:
+                raise
+            logger.exception("live: %s failed", scope["path"])
+            await _refuse(scope, send, Refused(500, "internal", "Something broke in Slipway."))
 
     async def lifespan(self, receive: Receive, send: Send) -> None:
         """Answer the server's start and stop; on stop the tasks end first."""
@@ -97,8 +126,9 @@ class LiveApp:
 
     async def _status(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = await in_database(caller_of, scope)
+        made = query_of(scope, "made").get("made", "")
         with self.pages.one(caller.user_id):
-            stream, missed = self.hub.open(caller, made_at=_seconds(query_of(scope).get("made", "")))
+            stream, missed = self.hub.open(caller, made_at=_seconds(made))
             try:
                 if missed:
                     heard = await in_database(hearers, missed, {caller.user_id})
@@ -111,6 +141,7 @@ class LiveApp:
         found = PROMPT.fullmatch(scope["path"])
         assert found is not None
         caller = await in_database(caller_of, scope, csrf=True)
+        query_of(scope)
         wish = prompt.wish_of(await body_of(receive, most=prompt.MOST_BODY))
         url, model, token = await in_database(prompt.target_of, caller, int(found.group(1)))
         pk = int(found.group(1))
@@ -135,6 +166,28 @@ class LiveApp:
                 await self.reader.follow(scope, receive, send, caller, pk, over=watch.over, last=last)
 
 
+async def _refuse(scope: Scope, send: Send, refused: Refused) -> None:
+    """A problem document for programs, below /api/; what the scripts of our pages show elsewhere."""
+    if not API_LOGS.fullmatch(scope["path"]):
+        answer = {"code": refused.code, "message": refused.message, "field": refused.field}
+        await send_json(send, refused.status, answer, refused.headers)
+        return
+    request_id = uuid.uuid4().hex
+    errors = [entry(refused.pointer, refused.field, refused.message, refused.code)] if refused.pointer else []
+    document = problem(
+        refused.status,
+        refused.code,
+        refused.message,
+        instance=scope["path"],
+        request_id=request_id,
+        errors=errors,
+    )
+    if refused.status >= 500:
+        logger.warning("live: %s answered %d %s, request %s", scope["path"], refused.status, refused.code, request_id)
+    extra = [*refused.headers, (b"x-request-id", request_id.encode())]
+    await send_bytes(send, refused.status, orjson.dumps(document), MEDIA_TYPE.encode(), extra)
+
+
 def _seconds(milliseconds: str) -> float:
     """A page's moment, from its address; 0 (long ago) when it says none."""
     return (
@@ -146,5 +199,6 @@ def _seconds(milliseconds: str) -> float:
 
 def _only(method: str, allowed: set[str], handler: Handler) -> Handler:
     if method not in allowed:
-        raise Refused(405, "method_not_allowed", f"Only {', '.join(sorted(allowed))} here.")
+        methods = ", ".join(sorted(allowed))
+        raise Refused(405, "method_not_allowed", f"Only {methods} here.", headers=[(b"allow", methods.encode())])
     return handler

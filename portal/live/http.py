@@ -25,25 +25,60 @@ SAFE_HEADERS = (
 )
 KEEP_ALIVE_SECONDS = 15.0
 BODY_SECONDS = 5.0
+MOST_PARAMETERS = 20
 
 
 class Refused(Exception):
-    """An answer other than the one asked for: a status, a code for programs and a sentence for people."""
+    """An answer other than the one asked for: a status, a code for programs and a sentence for people.
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    `pointer` names what is wrong of the request, where one thing is: `/max_tokens` in the body, `?tail` in the address.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        pointer: str = "",
+        headers: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
+        self.pointer = pointer
+        self.headers = tuple(headers)
+
+    @property
+    def field(self) -> str:
+        """The bare name of what is wrong; empty where it is no single thing."""
+        return self.pointer.lstrip("?/").partition("/")[0]
 
 
 class Gone(Exception):
     """The person on the other side has closed the page."""
 
 
-def query_of(scope: Scope) -> dict[str, str]:
-    """The query string; of a name given twice the last one counts."""
-    return dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), max_num_fields=20))
+def query_of(scope: Scope, *names: str) -> dict[str, str]:
+    """The query string, in which only these names may stand, each once; Refused with 422 otherwise."""
+    try:
+        pairs = parse_qsl(
+            scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True, max_num_fields=MOST_PARAMETERS
+        )
+    except ValueError:
+        raise Refused(422, "invalid", f"At most {MOST_PARAMETERS} parameters.") from None
+    query: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in names:
+            known = f"Known here: {', '.join(names)}." if names else "None are known here."
+            raise Refused(
+                422, "unknown_parameter", f"“{name[:60]}” is not a parameter. {known}", pointer=f"?{name[:60]}"
+            )
+        if name in query:
+            raise Refused(422, "invalid", f"“{name}” is given twice.", pointer=f"?{name}")
+        query[name] = value
+    return query
 
 
 def header_of(scope: Scope, name: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ FOLLOW_FROM = 200
 GATHER_SECONDS = 0.1
 LONGEST_LINE = 8_000
 ENGINE = "kserve-container"
+SWITCH = {"1": True, "true": True, "0": False, "false": False}
 
 
 class Source(Protocol):
@@ -79,16 +81,16 @@ class LogReader:
         last: bytes,
     ) -> None:
         """Send lines as they are written, until the log ends or the caller's right to read it (`over`)."""
-        query = query_of(scope)
+        query = query_of(scope, "pod", "container")
         place = await in_database(place_of, caller, pk, query.get("pod", ""), query.get("container", ""))
         await send_stream(receive, send, self._following(place), over=over, last=last)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, caller: Caller, pk: int) -> None:
         """Send the end of a log; a caller who may not see the deployment gets 404."""
-        query = query_of(scope)
+        query = query_of(scope, "pod", "container", "previous", "tail", "download")
+        previous, download = _switch(query, "previous"), _switch(query, "download")
+        lines = _lines(query)
         place = await in_database(place_of, caller, pk, query.get("pod", ""), query.get("container", ""))
-        previous = query.get("previous") == "1"
-        lines = _lines(query.get("tail", ""))
         try:
             text = await self.source.tail(place.namespace, place.pod, place.container, previous=previous, lines=lines)
         except ClusterError as error:
@@ -98,7 +100,7 @@ class LogReader:
             await send_json(send, 200, answer)
             return
         extra = []
-        if query.get("download") == "1":
+        if download:
             extra = [(b"content-disposition", f'attachment; filename="{place.pod}-{place.container}.log"'.encode())]
         await send_bytes(send, 200, text.encode(), b"text/plain; charset=utf-8", extra)
 
@@ -157,16 +159,29 @@ def place_of(caller: Caller, pk: int, pod: str, container: str) -> Place:
     pods = observed.pods if observed else ()
     chosen = next((item for item in pods if item.name == pod), None) if pod else (pods[-1] if pods else None)
     if chosen is None:
-        raise Refused(404, "no_such_pod", "This pod is not there any more." if pod else "There is no pod yet.")
+        words = "This pod is not there any more." if pod else "There is no pod yet."
+        raise Refused(404, "no_such_pod", words, pointer="?pod" if pod else "")
     names = [item.name for item in chosen.containers] or [ENGINE]
     if container and container not in names:
-        raise Refused(404, "no_such_container", "The pod has no such container.")
+        raise Refused(404, "no_such_container", "The pod has no such container.", pointer="?container")
     return Place(row.team.namespace, chosen.name, container or (ENGINE if ENGINE in names else names[-1]), row.name)
 
 
-def _lines(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 8 else DEFAULT_LINES
-    return min(max(number, 1), MOST_LINES)
+def _lines(query: dict[str, str]) -> int:
+    """How many lines from the end are wanted."""
+    text = query.get("tail")
+    if text is None:
+        return DEFAULT_LINES
+    if not re.fullmatch("[0-9]{1,8}", text) or not 1 <= int(text) <= MOST_LINES:
+        raise Refused(422, "invalid", f"“tail” must be a whole number from 1 to {MOST_LINES:,}.", pointer="?tail")
+    return int(text)
+
+
+def _switch(query: dict[str, str], name: str) -> bool:
+    text = query.get(name, "0")
+    if text not in SWITCH:
+        raise Refused(422, "invalid", f"“{name}” takes one of: {', '.join(SWITCH)}.", pointer=f"?{name}")
+    return SWITCH[text]
 
 
 def _refusal(error: ClusterError) -> tuple[int, str, str]:

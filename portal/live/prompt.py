@@ -20,6 +20,7 @@ from portal.live.http import Refused, event
 MOST_BODY = 256 * 1024
 MOST_MESSAGES = 100
 MOST_TOKENS = 4096
+FIELDS = ("messages", "max_tokens", "temperature")
 ROLES = frozenset({"system", "user", "assistant"})
 # A queue of requests before ours is silence too.
 IDLE_SECONDS = 120.0
@@ -68,14 +69,23 @@ def wish_of(body: bytes) -> dict[str, Any]:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise Refused(422, "invalid", "This is not JSON.") from None
-    messages = data.get("messages") if isinstance(data, dict) else None
+    if not isinstance(data, dict):
+        raise Refused(422, "not_an_object", "The body must be a JSON object.")
+    for name in data:
+        if name not in FIELDS:
+            words = f"“{name[:60]}” is not known here. Known: {', '.join(FIELDS)}."
+            raise Refused(422, "unknown_field", words, pointer=f"/{name[:60]}")
+    messages = data.get("messages")
     if not isinstance(messages, list) or not 1 <= len(messages) <= MOST_MESSAGES:
-        raise Refused(422, "invalid", f"Send 1 to {MOST_MESSAGES} messages.")
-    clean = [_message(message) for message in messages]
+        raise Refused(422, "invalid", f"Send 1 to {MOST_MESSAGES} messages.", pointer="/messages")
+    clean = [_message(message, index) for index, message in enumerate(messages)]
+    most, temperature = data.get("max_tokens", 256), data.get("temperature", 0.7)
+    if isinstance(most, float):
+        raise Refused(422, "invalid", "Most tokens must be a whole number.", pointer="/max_tokens")
     return {
         "messages": clean,
-        "max_tokens": int(_number(data.get("max_tokens", 256), 1, MOST_TOKENS, "Most tokens")),
-        "temperature": _number(data.get("temperature", 0.7), 0, 2, "Temperature"),
+        "max_tokens": _number(most, 1, MOST_TOKENS, "Most tokens", "/max_tokens"),
+        "temperature": _number(temperature, 0, 2, "Temperature", "/temperature"),
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -187,15 +197,17 @@ def _words(error: outbound.OutboundError) -> str:
     return "The gateway cannot be reached just now."
 
 
-def _message(message: Any) -> dict[str, str]:
+def _message(message: Any, index: int) -> dict[str, str]:
     role = message.get("role") if isinstance(message, dict) else None
     content = message.get("content") if isinstance(message, dict) else None
-    if role not in ROLES or not isinstance(content, str):
-        raise Refused(422, "invalid", "Each message needs a role (system, user or assistant) and text.")
+    # A role may be anything, also what cannot be looked up in a set.
+    if not isinstance(role, str) or role not in ROLES or not isinstance(content, str):
+        words = "Each message needs a role (system, user or assistant) and text."
+        raise Refused(422, "invalid", words, pointer=f"/messages/{index}")
     return {"role": role, "content": content}
 
 
-def _number(value: Any, least: float, most: float, name: str) -> float:
+def _number(value: Any, least: float, most: float, name: str, pointer: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise Refused(422, "invalid", f"{name} must be a number from {least} to {most}.")
+        raise Refused(422, "invalid", f"{name} must be a number from {least} to {most:,}.", pointer=pointer)
     return value

@@ -142,6 +142,21 @@ def test_nothing_there_is_a_page_or_a_problem(carol: User, path: str, kind: str)
     assert (answer.status_code, answer["Content-Type"].split(";")[0]) == (404, kind)
 
 
+@pytest.mark.parametrize("path", ["/api/", "/api/v2/", "/api/v1/nothing/", "/api/v1/deployments/x/"])
+def test_nothing_there_is_a_whole_problem(db: None, path: str) -> None:
+    answer = Client().get(path)
+
+    assert answer.json() == {
+        "type": "urn:slipway:problem:not_found",
+        "title": "Not Found",
+        "status": 404,
+        "code": "not_found",
+        "detail": "There is nothing at this address.",
+        "instance": path,
+        "request_id": answer["x-request-id"],
+    }
+
+
 def test_more_than_is_read_is_said(db: None) -> None:
     client = Client()
     client.force_login(make.make_user("alice", team=make.make_team("search")))

@@ -508,6 +508,93 @@ def test_programs_read_logs_with_a_token_below_api_alone(chat: Deployment, peopl
     assert answered(f"/live/logs/{chat.pk}/", headers={"authorization": f"Bearer {text}"}, app=app).status == 401
 
 
+def problem_of(answer: Answer, status: int, code: str) -> dict[str, Any]:
+    """The problem document (RFC 9457) that an answer below /api/ must be."""
+    assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json"), answer.body
+    found = answer.json()
+    assert found["type"] == f"urn:slipway:problem:{code}"
+    assert (found["status"], found["code"]) == (status, code)
+    assert found["title"]
+    assert found["detail"]
+    assert found["instance"].startswith("/api/v1/deployments/")
+    assert len(found["request_id"]) == 32
+    assert answer.headers["x-request-id"] == found["request_id"]
+    return dict(found)
+
+
+@pytest.mark.parametrize(
+    ("who", "query", "status", "code"),
+    [
+        ("bob", "", 404, "not_found"),
+        ("alice", "?pod=../../x", 404, "no_such_pod"),
+        ("alice", "?container=%00", 404, "no_such_container"),
+        ("alice", "?tail=-5", 422, "invalid"),
+        ("alice", "?tail=99999999999999", 422, "invalid"),
+        ("alice", "?tail=0", 422, "invalid"),
+        ("alice", "?tail=", 422, "invalid"),
+        ("alice", "?tail=%D9%A3", 422, "invalid"),
+        ("alice", "?tail=1&tail=2", 422, "invalid"),
+        ("alice", "?previous=maybe", 422, "invalid"),
+        ("alice", "?download=2", 422, "invalid"),
+        ("alice", "?lines=5", 422, "unknown_parameter"),
+    ],
+)
+def test_what_is_wrong_with_logs_below_api_is_a_problem(
+    chat: Deployment, people: dict[str, User], who: str, query: str, status: int, code: str
+) -> None:
+    _, text = tokens.create(principal=make.principal(people[who]), name="t", scopes=["read"])
+    source = Written()
+    url = f"/api/v1/deployments/{chat.pk}/logs/{query}"
+
+    answer = answered(url, headers={"authorization": f"Bearer {text}"}, app=reading(source))
+
+    found = problem_of(answer, status, code)
+    name = query.partition("=")[0]
+    assert [error["pointer"] for error in found.get("errors", [])] == ([name] if name else [])
+    assert source.asked == []
+
+
+def test_a_log_that_cannot_be_had_below_api_is_a_problem(chat: Deployment, people: dict[str, User]) -> None:
+    _, text = tokens.create(principal=make.principal(people["alice"]), name="t", scopes=["read"])
+    headers, url = {"authorization": f"Bearer {text}"}, f"/api/v1/deployments/{chat.pk}/logs/"
+    down = Written(error=ClusterError(ErrorClass.RETRY, "x", "secret inner words", status=0))
+    broken, busy = reading(Written()), reading(Written())
+    broken.reader = None  # type: ignore[assignment]
+    busy.pages = Places(per_user=0)
+
+    problem_of(answered(url, headers=headers, app=reading(down)), 503, "cluster_unreachable")
+    problem_of(answered(url, headers={"authorization": "Bearer slp_no"}, app=reading(Written())), 401, "invalid_token")
+    problem_of(answered(url, app=reading(Written())), 401, "not_authenticated")
+    problem_of(answered(url, headers=headers, app=broken), 500, "internal")
+    problem_of(answered(url, headers=headers, app=busy), 429, "too_many_streams")
+    refused = answered(url, method="DELETE", headers=headers, app=reading(Written()))
+    problem_of(refused, 405, "method_not_allowed")
+    assert refused.headers["allow"] == "GET"
+
+
+def test_what_is_wrong_with_a_stream_names_its_place(chat: Deployment, people: dict[str, User]) -> None:
+    headers = with_csrf(browser(people["alice"]))
+
+    def field(path: str, wish: Any = None) -> tuple[int, str]:
+        how = {"method": "POST", "body": orjson.dumps(wish)} if wish is not None else {}
+        answer = answered(path, headers=headers, app=reading(Written()), **how)
+        return answer.status, answer.json()["field"]
+
+    prompt, logs = f"/live/prompt/{chat.pk}/", f"/live/logs/{chat.pk}/"
+    assert field(prompt, {**WISH, "max_tokens": 10**9}) == (422, "max_tokens")
+    assert field(prompt, {**WISH, "max_tokens": 1.5}) == (422, "max_tokens")
+    assert field(prompt, {**WISH, "temperature": -1}) == (422, "temperature")
+    assert field(prompt, {**WISH, "top_k": 4}) == (422, "top_k")
+    assert field(prompt, {"messages": [{"role": ["user"], "content": "x"}]}) == (422, "messages")
+    assert field(f"{prompt}?temperature=0", WISH) == (422, "temperature")
+    assert field(f"{logs}?tail=-5") == (422, "tail")
+    assert field(f"{logs}follow/?tail=5") == (422, "tail")
+
+
+def test_an_address_in_other_digits_leads_nowhere(chat: Deployment) -> None:
+    assert not LiveApp.serves("/api/v1/deployments/\u0663/logs/")
+
+
 def test_a_token_without_the_scope_reads_nothing(chat: Deployment, people: dict[str, User]) -> None:
     _, text = tokens.create(principal=make.principal(people["alice"]), name="t", scopes=["invoke"])
 
