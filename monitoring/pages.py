@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import orjson
+from django.utils import timezone
 
 from .charts import COLOURS, Mark, digits, figure, line_name, scale_for, show
 from .panels import PANELS, Panel, Scope
-from .prometheus import Prometheus, Range
+from .prometheus import Prometheus, Range, Series
 from .readings import Display, Reading, read_health, read_panel
 
 RANGES: dict[str, tuple[str, int]] = {
@@ -22,6 +23,7 @@ RANGES: dict[str, tuple[str, int]] = {
     "7d": ("7 days", 7 * 24 * 3600),
 }
 DEFAULT_RANGE = "15m"
+SHORTEST = 120  # seconds that a chart covers at least
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,13 @@ class Card:
         return "" if self.panel.headline == self.panel.title.lower() else self.panel.headline
 
 
-def span(range_name: str) -> Range:
-    """The steps of a named range that ends now."""
-    return Range.last(RANGES[range_name][1])
+def span(range_name: str, began: datetime | None = None) -> Range:
+    """The steps of a named range that ends now; of a shorter one for what only `began` within it."""
+    seconds = RANGES[range_name][1]
+    if began is not None:
+        age = (timezone.now() - began).total_seconds()
+        seconds = min(seconds, max(SHORTEST, math.ceil(age * 1.1)))
+    return Range.last(seconds)
 
 
 def chosen_range(value: str | None) -> str:
@@ -75,7 +81,7 @@ def cards(
 
 
 def card(reading: Reading, marks: Sequence[Mark] = ()) -> Card:
-    value, unit = show(reading.headline, reading.panel.unit)
+    value, unit = _told(reading.panel, reading.panel.headline, reading.headline)
     return Card(
         panel=reading.panel,
         reading=reading,
@@ -83,14 +89,28 @@ def card(reading: Reading, marks: Sequence[Mark] = ()) -> Card:
         unit=unit,
         figure=orjson.dumps(figure(reading, marks)).decode() if reading.display is Display.DRAWN else "",
         legend=[(line_name(line), COLOURS[i % len(COLOURS)]) for i, line in enumerate(reading.series)],
-        table=[_row(line, reading.panel.unit) for line in reading.series],
+        table=[_row(reading.panel, line) for line in reading.series],
     )
 
 
-def _row(line: Any, unit: str) -> tuple[str, str, str]:
+def _told(panel: Panel, line: str, value: float | None) -> tuple[str, str]:
+    """A value in words; "< 300 ms" where no more than that is known."""
+    if not panel.is_below(line, value):
+        return show(value, panel.unit)
+    shown, unit = show(panel.floor, panel.unit)
+    return f"< {shown}", unit
+
+
+def _row(panel: Panel, line: Series) -> tuple[str, str, str]:
     """Name, last and largest value: the chart in words, for those who do not see it."""
     values = [value for _, value in line.points if value is not None]
     if not values:
         return line_name(line), "–", "–"
-    factor, name = scale_for(unit, max(map(abs, values)))
-    return line_name(line), f"{digits(values[-1] * factor)} {name}", f"{digits(max(values) * factor)} {name}"
+    factor, name = scale_for(panel.unit, max(map(abs, values)))
+    last, most = (
+        " ".join(_told(panel, line.name, value))
+        if panel.is_below(line.name, value)
+        else f"{digits(value * factor)} {name}"
+        for value in (values[-1], max(values))
+    )
+    return line_name(line), last, most

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from django.conf import settings
+
 from portal.lib.promql import Query, Selector, any_of
 
 DEPLOYMENT_LABEL = "slipway_dev_deployment"  # set on each target by the PodMonitor's podTargetLabels
@@ -36,6 +38,8 @@ class Scope:
         return cls(seen if everything else seen & Selector.one_of("namespace", namespaces), namespaces, everything)
 
 
+QUANTILES = frozenset({"p50", "p95"})
+
 Builder = Callable[[Scope, int], Query]
 
 
@@ -55,6 +59,12 @@ class Panel:
     # Nobody asked, so there is nothing to measure: not the same as a metric that is missing.
     needs_traffic: bool = False
     headline: str = ""  # the line whose last value stands in the title
+    # First bound of its histogram (vLLM's, in seconds): all that is known of a quantile below it is that it is below.
+    floor: float = 0.0
+
+    def is_below(self, line: str, value: float | None) -> bool:
+        """True when all that is known of a value is that it is below `floor`: a mean is exact, a quantile is not."""
+        return value is not None and line in QUANTILES and value <= self.floor
 
 
 def _rate(name: str, scope: Scope, window: int) -> Query:
@@ -67,9 +77,24 @@ def _histogram(scope: Scope, window: int, *names: str) -> Query:
 
 
 def quantiles(*names: str) -> Builder:
+    """For histograms fine enough that a quantile means something."""
+
     def build(scope: Scope, window: int) -> Query:
         buckets = _histogram(scope, window, *names)
         return buckets.quantile(0.95).named("p95") | buckets.quantile(0.5).named("p50")
+
+    return build
+
+
+def mean_and_p95(*names: str) -> Builder:
+    """For histograms so coarse that a quantile stands still within a bucket: the mean of sum and count is exact."""
+
+    def build(scope: Scope, window: int) -> Query:
+        def total(part: str) -> Query:
+            return any_of(_rate(f"{name}_{part}", scope, window) for name in names).sum_by()
+
+        mean = (total("sum") / total("count")).named("mean")
+        return mean | _histogram(scope, window, *names).quantile(0.95).named("p95")
 
     return build
 
@@ -87,15 +112,22 @@ def _requests(scope: Scope, window: int) -> Query:
     )
 
 
+def _gauge(name: str, scope: Scope) -> Query:
+    """A gauge while it is scraped: what nobody has measured for some scrapes is a gap, not a level line."""
+    return Query.metric(name, scope.engines).last_over(_recent())
+
+
+def _recent() -> int:
+    return 3 * settings.PROMETHEUS_SCRAPE_INTERVAL
+
+
 def _queue(scope: Scope, window: int) -> Query:
-    waiting = Query.metric("vllm:num_requests_waiting", scope.engines).sum_by().named("waiting")
-    return waiting | Query.metric("vllm:num_requests_running", scope.engines).sum_by().named("running")
+    waiting = _gauge("vllm:num_requests_waiting", scope).sum_by().named("waiting")
+    return waiting | _gauge("vllm:num_requests_running", scope).sum_by().named("running")
 
 
 def _kv_gauge(scope: Scope) -> Query:
-    return any_of(
-        Query.metric(name, scope.engines) for name in ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
-    )
+    return any_of(_gauge(name, scope) for name in ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"))
 
 
 def _kv(scope: Scope, window: int) -> Query:
@@ -134,8 +166,11 @@ def _gpu_metric(scope: Scope, name: str, scale: str = "") -> Query:
 
 
 def _gpus(scope: Scope, *metrics: Query) -> Query:
-    """GPU series of the pods that this scope's engines run in, one value per GPU."""
-    pods = Query.metric("up", scope.engines).group_by("namespace", "pod")
+    """GPU series of the pods that this scope's engines run in, one value per GPU, while those are scraped.
+
+    Exporters are scraped at intervals of their own, so it is the engines' target that tells a gap in scraping.
+    """
+    pods = _gauge("up", scope).group_by("namespace", "pod")
     return any_of(metrics).max_by("namespace", "pod", "gpu", "UUID").on(pods, "namespace", "pod")
 
 
@@ -183,26 +218,29 @@ PANELS: tuple[Panel, ...] = (
         LATENCY,
         needs_traffic=True,
         headline="p95",
+        floor=0.001,
     ),
     Panel(
         "tpot",
         "TPOT",
         "s",
-        "Time per output token after the first, mean of each request.",
-        quantiles("vllm:request_time_per_output_token_seconds"),
+        "Time per output token after the first. p95 is as rough as vLLM's buckets: 10, 25, 50, 75 ms and so on.",
+        mean_and_p95("vllm:request_time_per_output_token_seconds"),
         LATENCY,
         needs_traffic=True,
-        headline="p95",
+        headline="mean",
+        floor=0.01,
     ),
     Panel(
         "itl",
         "Inter-token latency",
         "s",
-        "Gap between two tokens of one answer.",
-        quantiles("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
+        "Gap between two tokens of one answer. p95 is as rough as vLLM's buckets: 10, 25, 50, 75 ms and so on.",
+        mean_and_p95("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
         LATENCY,
         needs_traffic=True,
-        headline="p95",
+        headline="mean",
+        floor=0.01,
     ),
     Panel(
         "e2e",
@@ -213,17 +251,18 @@ PANELS: tuple[Panel, ...] = (
         LATENCY,
         needs_traffic=True,
         headline="p95",
+        floor=0.3,
     ),
     Panel(
         "queue_time",
         "Queue time",
         "s",
-        "Time a request waits before the engine takes it. Below 0.3 s the "
-        "histogram's first bucket only allows a rough value.",
-        quantiles("vllm:request_queue_time_seconds"),
+        "Time a request waits until the engine takes it. vLLM's first bucket ends at 0.3 s: below, p95 is not known.",
+        mean_and_p95("vllm:request_queue_time_seconds"),
         LATENCY,
         needs_traffic=True,
-        headline="p95",
+        headline="mean",
+        floor=0.3,
     ),
     Panel(
         "queue",

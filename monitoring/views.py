@@ -42,6 +42,12 @@ def _scope(deployment: Deployment) -> Scope:
     return Scope.deployment(deployment.pk, deployment.team.namespace)
 
 
+def _began(deployment: Deployment) -> datetime | None:
+    """When its first revision went to the cluster: before that there is nothing to draw."""
+    events = deployment.events.filter(kind="applied").order_by("pk")
+    return events.values_list("created_at", flat=True).first()
+
+
 def _applied(deployment: Deployment, over: Range) -> list[Mark]:
     """When which revision went to the cluster, within a range: what a change of the figures may come from."""
     since, until = datetime.fromtimestamp(over.start, UTC), datetime.fromtimestamp(over.end, UTC)
@@ -74,7 +80,7 @@ def deployment_charts(request: PortalRequest, pk: int) -> HttpResponse:
     chosen = pages.chosen_range(request.GET.get("range"))
     every = request.GET.get("set") == "all"
     panels = PANELS if every else tuple(BY_ID[panel] for panel in OVERVIEW_IDS)
-    over = pages.span(chosen)
+    over = pages.span(chosen, _began(deployment))
     serving_since = deployment.state_since if deployment.state in SERVING else None
     found = pages.cards(
         prometheus(), _scope(deployment), over, panels, _applied(deployment, over), serving_since=serving_since
@@ -99,7 +105,7 @@ def panel_csv(request: PortalRequest, pk: int, panel: str) -> HttpResponse:
     if panel not in BY_ID:
         raise Http404
     deployment = _deployment(request, pk)
-    over = pages.span(pages.chosen_range(request.GET.get("range")))
+    over = pages.span(pages.chosen_range(request.GET.get("range")), _began(deployment))
     scope = _scope(deployment)
     reading = read_panel(prometheus(), BY_ID[panel], scope, over, read_health(prometheus(), scope, over))
     response = HttpResponse(content_type="text/csv; charset=utf-8")
@@ -151,7 +157,7 @@ def fleet_columns(request: PortalRequest) -> HttpResponse:
 
 
 def _columns(scope: Scope, rows: dict[str, dict[str, object]]) -> list[dict[str, object]]:
-    door, over = prometheus(), Range.last(3600, points=60)
+    door, over = prometheus(), Range.last(3600, points=120)
     queries = columns(scope, over.window)
     try:
         for name, unit in (("ttft", "s"), ("tokens", "tok/s"), ("kv", "ratio")):

@@ -51,6 +51,32 @@ def test_the_newest_names_are_those_of_a_recorded_vllm() -> None:
             assert {base, base.removesuffix("_total")} & recorded or base in older, f"{panel.id}: {name}"
 
 
+def test_the_floor_of_a_panel_is_the_first_bound_of_its_recorded_histogram() -> None:
+    first: dict[str, float] = {}
+    for name, bound in re.findall(r'^(\S+)_bucket\{.*?le="([^"]+)"', METRICS.read_text(), re.MULTILINE):
+        first.setdefault(name, float(bound))
+
+    floors = {panel.id: panel.floor for panel in PANELS if "histogram_quantile" in str(panel.build(ONE, 60))}
+    asked = {
+        panel.id: {
+            first[name] for name in re.findall(r"\b(vllm:\w+)_bucket", str(panel.build(ONE, 60))) if name in first
+        }
+        for panel in PANELS
+    }
+
+    assert floors == {"ttft": 0.001, "tpot": 0.01, "itl": 0.01, "e2e": 0.3, "queue_time": 0.3}
+    assert {panel: {floor} for panel, floor in floors.items()} == {panel: asked[panel] for panel in floors}
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.id)
+def test_no_gauge_is_drawn_on_where_nobody_scraped(panel: Panel) -> None:
+    """A bare selector would repeat a value for five minutes after Prometheus stopped scraping."""
+    engines = re.findall(r"\b(?:vllm:\w+|http_requests_total|up)\{[^}]*\}(.?)", str(panel.build(ONE, 60)))
+
+    assert engines
+    assert set(engines) == {"["}
+
+
 def test_a_stranger_sees_only_the_own_namespaces() -> None:
     for query in [*columns(SOME, 60).values(), health(SOME, 60)]:
         assert 'namespace=~"labs\\\\-q1w2e|search\\\\-x7k2p"' in str(query)

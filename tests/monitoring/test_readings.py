@@ -12,7 +12,9 @@ from django.utils import timezone
 from plotly import graph_objects
 from plotly.offline import get_plotlyjs_version
 
-from monitoring.charts import Mark, digits, figure, show, sparkline
+from monitoring import pages
+from monitoring.charts import DOT, Mark, digits, figure, show, sparkline
+from monitoring.pages import card
 from monitoring.panels import BY_ID, Scope
 from monitoring.prometheus import PrometheusUnreachableError, Range, Series
 from monitoring.readings import Display, Health, Reading, read_health, read_panel
@@ -176,9 +178,16 @@ def test_zero_is_zero() -> None:
     assert digits(0) == "0"
 
 
-def test_a_sparkline_needs_two_values() -> None:
-    assert sparkline(line([1.0]), 1000, 1600, 10) == ""
-    assert sparkline(line([1.0, 2.0]), 1000, 1600, 10).count(",") == 2
+def test_a_sparkline_begins_with_its_first_value_and_shows_a_single_one_as_a_dot() -> None:
+    old = sparkline(line([1.0] * 61), 1000, 1600, 10)
+    young = sparkline(line([1.0, 2.0, 1.0], start=1580), 1000, 1600, 10)
+    single = sparkline(line([2.0], start=1600), 1000, 1600, 10)
+
+    assert sparkline(line([None]), 1000, 1600, 10) == ""
+    assert old.split()[0].startswith("1.0,")
+    assert [float(pair.split(",")[0]) for pair in young.split()] == pytest.approx([32.3, 63.7, 95.0], abs=0.1)
+    assert len(single.split()) == 2
+    assert len(set(single.split())) == 1
 
 
 @pytest.mark.parametrize("seconds", [60, 900, 3600, 86400, 30 * 86400])
@@ -215,6 +224,64 @@ def test_a_revision_is_marked_where_it_was_applied() -> None:
 
     assert [shape["x0"] for shape in drawn["layout"]["shapes"]] == [1_200_000]
     assert drawn["layout"]["annotations"][0]["text"] == "rev 2"
+
+
+def test_the_words_at_a_mark_stay_within_the_chart_and_apart() -> None:
+    marks = [Mark(1000, "rev 1"), Mark(1240, "rev 2"), Mark(1250, "rev 3"), Mark(1595, "rev 4")]
+
+    drawn = figure(read("ttft", [line([0.1] * 61)]), marks)
+
+    words = {item["text"]: item["xanchor"] for item in drawn["layout"]["annotations"]}
+    assert words == {"rev 4": "right", "rev 3": "left", "rev 1": "left"}
+    assert len(drawn["layout"]["shapes"]) == 4
+
+
+def test_a_value_without_neighbours_is_drawn_as_a_dot() -> None:
+    trace = figure(read("ttft", [line([0.1, None, 0.2, 0.3])]))["data"][0]
+
+    assert trace["mode"] == "lines+markers"
+    assert trace["marker"]["size"][:5] == [DOT, 0, 0, 0, 0]
+    assert figure(read("ttft", [line([0.1, 0.2])]))["data"][0]["mode"] == "lines"
+
+
+def test_a_quantile_within_the_first_bucket_is_shown_as_below_it() -> None:
+    guessed = read("queue_time", [line([0.285] * 50 + [0.6] * 11), line([0.004] * 61, name="mean")])
+
+    drawn = figure(guessed)
+
+    mean, p95, hint = drawn["data"]
+    assert (drawn["unit"], mean["y"][0], p95["y"][0], p95["y"][50]) == ("ms", 4.0, None, 600.0)
+    assert hint["hovertemplate"] == "< 300 ms<extra>p95</extra>"
+    band = drawn["layout"]["shapes"][0]
+    assert (band["x0"], band["x1"], band["y0"], band["y1"]) == (995_000, 1_495_000, 0, 300.0)
+    assert card(guessed).table == [("mean", "4 ms", "4 ms"), ("p95", "600 ms", "600 ms")]
+    low = read("queue_time", [line([0.285] * 61), line([0.004] * 61, name="mean")])
+    assert card(low).table[1] == ("p95", "< 300 ms", "< 300 ms")
+    assert (card(low).value, card(low).unit) == ("4", "ms")
+
+
+def test_a_headline_within_the_first_bucket_says_so() -> None:
+    shown = card(read("e2e", [line([0.2] * 61)]))
+
+    assert (shown.value, shown.unit) == ("< 300", "ms")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ticks"), [(120, "%H:%M:%S"), (900, "%H:%M"), (86400, "%H:%M"), (7 * 86400, "%-d %b")]
+)
+def test_ticks_tell_times_apart(seconds: int, ticks: str) -> None:
+    over = Range.last(seconds, now=1_795_602_881.7)
+
+    drawn = figure(Reading(BY_ID["ttft"], over, Display.DRAWN, []))
+
+    assert drawn["layout"]["xaxis"]["tickformat"] == ticks
+
+
+@pytest.mark.parametrize(("age", "covered"), [(10, 120), (300, 330), (7200, 900)])
+def test_a_range_begins_a_little_before_what_is_younger_than_it(age: int, covered: int) -> None:
+    over = pages.span("15m", timezone.now() - timedelta(seconds=age))
+
+    assert over.end - over.start == pytest.approx(covered, abs=over.step)
 
 
 def test_a_quiet_chart_shows_its_limit_rather_than_an_invented_scale() -> None:
