@@ -29,10 +29,12 @@ from tests.sandbox.ground import (
     node,
     until,
 )
+from tests.sandbox.recordings import read_all
 
 APPS, SCALING, KEDA = "apps/v1", "/apis/autoscaling/v2", "/apis/keda.sh/v1alpha1"
 IN_CLUSTER = "http://prometheus-operated.monitoring.svc:9090"
 SPEED = 20.0
+CHAT = 'namespace="grow",model_name="chat"'
 LONG = 40.0  # seconds; two scrapes and the windows of one change
 
 
@@ -43,16 +45,16 @@ def ground(prometheus: PrometheusServer) -> Iterator[Ground]:
 
 
 class Engine:
-    """Something Prometheus scrapes: the requests that wait, as vLLM counts them."""
+    """Something Prometheus scrapes: the requests that wait, as vLLM counts them, by the labels of each series."""
 
     def __init__(self) -> None:
-        self.waiting = 0.0
+        self.waiting: dict[str, float] = {}
         engine = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                labels = 'namespace="grow",model_name="chat"'
-                body = f"vllm:num_requests_waiting{{{labels}}} {engine.waiting}\n".encode()
+                series = engine.waiting.items()
+                body = "".join(f"vllm:num_requests_waiting{{{labels}}} {count}\n" for labels, count in series).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain; version=0.0.4")
                 self.end_headers()
@@ -153,7 +155,7 @@ def test_waiting_requests_grow_a_deployment_to_its_most_and_shrink_it_after_the_
         )
         await create(client, body, namespace="grow")
         await sized(client, "grow", "chat", 1)
-        engine.waiting = 40
+        engine.waiting[CHAT] = 40
         await sized(client, "grow", "chat", 3)
 
         async def limited() -> dict[str, Any] | None:
@@ -171,10 +173,40 @@ def test_waiting_requests_grow_a_deployment_to_its_most_and_shrink_it_after_the_
         )
         told = await events_of(client, "grow", "SuccessfulRescale")
         assert f"New size: 3; reason: external metric s0-prometheus({selector}) above target" in told
-        engine.waiting = 0
+        engine.waiting[CHAT] = 0
         await sized(client, "grow", "chat", 1)
         assert "New size: 1; reason: All metrics below target" in await events_of(client, "grow", "SuccessfulRescale")
         await gone(client, "grow", "chat")
+
+    ground.play(scene)
+
+
+def test_the_examples_scale_a_workload_by_its_pods_and_by_its_model(ground: Ground, engine: Engine) -> None:
+    """One workload, first under the HPA of prometheus-adapter's metric, then under a ScaledObject."""
+    [hpa], [scaled] = read_all("examples/15-hpa.yaml"), read_all("examples/17-keda-scaledobject.yaml")
+    name = scaled["spec"]["scaleTargetRef"]["name"]
+
+    async def scene(client: Client) -> None:
+        await ensure_namespace(client, "team-a")
+        await add_node(client, node("wide", gpus=8))
+        await create(client, deployment(name), namespace="team-a")
+        await sized(client, "team-a", name, 1)
+        [pod] = await items(client, "pods", "team-a")
+        engine.waiting[f'namespace="team-a",pod="{pod["metadata"]["name"]}"'] = 12
+        await create(client, hpa)
+        await sized(client, "team-a", name, 2)  # one pod a minute at most, says the example
+        told = await events_of(client, "team-a", "SuccessfulRescale")
+        assert told[0] == "New size: 2; reason: pods metric vllm_num_requests_waiting above target"
+        path = f"{SCALING}/namespaces/team-a/horizontalpodautoscalers/{hpa['metadata']['name']}"
+        [metric] = (await client.get(path))["status"]["currentMetrics"]
+        assert metric["pods"]["current"] == {"averageValue": "12"}
+        await client.delete(path)
+
+        engine.waiting = {'namespace="team-a",model_name="granite-3.1-8b-instruct"': 20}
+        await create(client, scaled)
+        await sized(client, "team-a", name, 4)
+        await said(client, "team-a", name, "Active", "ScalerActive")
+        await gone(client, "team-a", name)
 
     ground.play(scene)
 
