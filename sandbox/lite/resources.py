@@ -100,6 +100,10 @@ _TABLE: tuple[tuple[Any, ...], ...] = (
     ("apps", "v1", "replicasets", "ReplicaSet", True, ("rs",), _SCALED, ("all",), True, "apps.v1.ReplicaSet"),
     ("apps", "v1", "statefulsets", "StatefulSet", True, ("sts",), _SCALED, ("all",), True, "apps.v1.StatefulSet"),
     ("apps", "v1", "daemonsets", "DaemonSet", True, ("ds",), ("status",), ("all",), True, "apps.v1.DaemonSet"),
+    (
+        "apps", "v1", "controllerrevisions", "ControllerRevision", True, (), (), (), False,
+        "apps.v1.ControllerRevision",
+    ),
     ("batch", "v1", "jobs", "Job", True, (), ("status",), ("all",), True, "batch.v1.Job"),
     (
         "autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", True, ("hpa",), ("status",),

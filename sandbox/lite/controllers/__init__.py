@@ -42,6 +42,8 @@ from sandbox.lite.controllers.hpa_metrics import Metrics
 from sandbox.lite.controllers.keda import ScaledObjectController
 from sandbox.lite.controllers.kserve import InferenceServiceController, pod_hook
 from sandbox.lite.controllers.llm import LLMInferenceServiceController
+from sandbox.lite.controllers.lws import LeaderWorkerSetController
+from sandbox.lite.controllers.lws_plan import complete_pod
 from sandbox.lite.controllers.namespaces import NamespaceController
 from sandbox.lite.controllers.nodes import NodeController
 from sandbox.lite.controllers.quota import QuotaController
@@ -50,6 +52,7 @@ from sandbox.lite.controllers.runtime import Manager
 from sandbox.lite.controllers.scaling import REAL_TIME, Scaling
 from sandbox.lite.controllers.scaling_prometheus import Prometheus
 from sandbox.lite.controllers.scheduler import Scheduler
+from sandbox.lite.controllers.statefulset import StatefulSetController
 
 Admission = tuple[Callable[[Obj], Obj], Callable[[Obj, Obj | None], list[str]]]
 
@@ -64,6 +67,7 @@ async def start(client: Client, *, authority: str = "", scaling: Scaling = REAL_
     manager = Manager(client)
     DeploymentController(manager)
     ReplicaSetController(manager, [pod_hook(manager)])
+    StatefulSetController(manager, [pod_hook(manager), complete_pod])
     Scheduler(manager)
     NodeController(manager)
     GarbageCollector(manager)
@@ -72,6 +76,7 @@ async def start(client: Client, *, authority: str = "", scaling: Scaling = REAL_
     DisruptionController(manager)
     InferenceServiceController(manager)
     LLMInferenceServiceController(manager)
+    LeaderWorkerSetController(manager)
     prometheus = Prometheus(scaling.prometheus_url)
     metrics = Metrics(prometheus)
     HorizontalPodAutoscalerController(manager, scaling, metrics)

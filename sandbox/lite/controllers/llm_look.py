@@ -1,4 +1,4 @@
-"""What every part of one look at an LLMInferenceService needs: the service, its spec, and where the model comes from."""
+"""What every part of one look at an LLMInferenceService needs: the service, its spec, where the model comes from."""
 
 from __future__ import annotations
 

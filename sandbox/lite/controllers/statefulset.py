@@ -1,0 +1,151 @@
+"""StatefulSets, done: numbered pods with their claims, revisions of their templates, status (see statefulset_plan)."""
+
+from __future__ import annotations
+
+from sandbox.client import ApiError, Obj
+from sandbox.lite.controllers import statefulset_plan as plan
+from sandbox.lite.controllers.deployment_plan import template_hash
+from sandbox.lite.controllers.meta import Key, controller_ref, controller_uid, deleting, key_of, now, uid_of
+from sandbox.lite.controllers.replicaset import PodHook, PodRefused
+from sandbox.lite.controllers.resources import (
+    CONTROLLER_REVISIONS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    STATEFUL_SETS,
+)
+from sandbox.lite.controllers.runtime import Manager, TryAgain
+
+SOURCE = "statefulset-controller"
+
+
+class StatefulSetController:
+    """Keeps the numbered pods of StatefulSets. `hooks` change each pod before it is sent, as webhooks would."""
+
+    def __init__(self, manager: Manager, hooks: list[PodHook]) -> None:
+        self._client = manager.client
+        self._recorder = manager.recorder
+        self._hooks = hooks
+        self._sets = manager.informer(STATEFUL_SETS)
+        self._revisions = manager.informer(CONTROLLER_REVISIONS)
+        self._claims = manager.informer(PERSISTENT_VOLUME_CLAIMS)
+        self._pods = manager.informer(PODS)
+        self._revisions.index("controller", lambda item: [controller_uid(item)])
+        self._pods.index("controller", lambda item: [controller_uid(item)])
+        self._loop = manager.controller("statefulset", self.reconcile)
+        self._sets.on_change(lambda kind, item, old: self._loop.queue.add(key_of(item)))
+        self._pods.on_change(self._pod_changed)
+
+    def _pod_changed(self, kind: str, pod: Obj, old: Obj | None) -> None:
+        owner = controller_ref(pod)
+        if owner is not None and owner["kind"] == "StatefulSet":
+            self._loop.queue.add((pod["metadata"]["namespace"], owner["name"]))
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Take one step; the pods' changes wake the next one."""
+        stateful_set = self._sets.get(*key)
+        if stateful_set is None:
+            return None
+        update = await self._revision(stateful_set)
+        current = (stateful_set.get("status") or {}).get("currentRevision") or update
+        failure = None
+        if not deleting(stateful_set):
+            steps = plan.steps(stateful_set, self._owned(stateful_set), update)
+            failure = await self._act(stateful_set, steps, current, update)
+        pods = self._owned(stateful_set)
+        status = plan.status_of(stateful_set, pods, current, update, now())
+        if status != stateful_set.get("status"):
+            body = {**stateful_set, "status": status}
+            self._sets.remember(await self._client.update(f"{STATEFUL_SETS.of(stateful_set)}/status", body))
+        if failure is not None:
+            raise TryAgain(failure)
+        await self._forget(stateful_set, {status["currentRevision"], update})
+        return plan.until_available(stateful_set, pods, now())
+
+    def _owned(self, stateful_set: Obj) -> list[Obj]:
+        return self._pods.by("controller", uid_of(stateful_set))
+
+    # Revisions ----------------------------------------------------------------------------------------------
+
+    async def _revision(self, stateful_set: Obj) -> str:
+        """Return the name of the present template's revision, made when it is new and renumbered when it is back."""
+        known = self._revisions.by("controller", uid_of(stateful_set))
+        latest = max((int(item["revision"]) for item in known), default=0)
+        digest = template_hash(stateful_set["spec"]["template"])
+        same = next((r for r in known if r["metadata"]["labels"]["controller.kubernetes.io/hash"] == digest), None)
+        if same is not None:
+            if int(same["revision"]) != latest:
+                change = {"revision": latest + 1}
+                self._revisions.remember(await self._client.patch(CONTROLLER_REVISIONS.of(same), change))
+            return str(same["metadata"]["name"])
+        wanted = plan.revision(stateful_set, latest + 1)
+        made = await self._client.create(CONTROLLER_REVISIONS.path(wanted["metadata"]["namespace"]), wanted)
+        self._revisions.remember(made)
+        return str(made["metadata"]["name"])
+
+    async def _forget(self, stateful_set: Obj, used: set[str]) -> None:
+        """Remove the oldest revisions beyond revisionHistoryLimit."""
+        known = self._revisions.by("controller", uid_of(stateful_set))
+        old = sorted((r for r in known if r["metadata"]["name"] not in used), key=lambda r: int(r["revision"]))
+        limit = int(stateful_set["spec"].get("revisionHistoryLimit", 10))
+        for item in old[: max(0, len(old) - limit)]:
+            await self._client.delete(CONTROLLER_REVISIONS.of(item), {"preconditions": {"uid": uid_of(item)}})
+
+    def _template(self, stateful_set: Obj, name: str) -> Obj:
+        found = self._revisions.get(stateful_set["metadata"]["namespace"], name)
+        template: Obj = plan.template_of(found) if found is not None else stateful_set["spec"]["template"]
+        return template
+
+    # Pods ---------------------------------------------------------------------------------------------------
+
+    async def _act(self, stateful_set: Obj, steps: plan.Steps, current: str, update: str) -> str | None:
+        for pod, told in steps.delete:
+            if told:
+                await self._say(stateful_set, "Warning", "RecreatingFailedPod", told)
+            await self._delete(stateful_set, pod)
+        for ordinal in steps.create:
+            name = plan.revision_for(stateful_set, ordinal, current, update)
+            failure = await self._create(stateful_set, ordinal, self._template(stateful_set, name), name)
+            if failure is not None:
+                return failure
+        return None
+
+    async def _create(self, stateful_set: Obj, ordinal: int, template: Obj, revision: str) -> str | None:
+        """Make one pod and its claims; returns the sentence of a refusal."""
+        pod, set_name = plan.pod(stateful_set, ordinal, template, revision), stateful_set["metadata"]["name"]
+        name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+        try:
+            for claim in plan.claims(stateful_set, ordinal):
+                if self._claims.get(*key_of(claim)) is None:
+                    path = PERSISTENT_VOLUME_CLAIMS.path(namespace)
+                    self._claims.remember(await self._client.create(path, claim))
+            for hook in self._hooks:
+                pod = hook(pod)
+            made = await self._client.create(PODS.path(namespace), pod)
+        except (ApiError, PodRefused) as error:
+            message = error.body.get("message", str(error)) if isinstance(error, ApiError) else str(error)
+            if "because it is being terminated" in message:
+                return None  # nothing can be created in this namespace any more
+            if isinstance(error, ApiError) and error.reason == "AlreadyExists":
+                raise TryAgain(message) from error  # the one before is not yet gone from the store
+            text = f"Create Pod {name} in StatefulSet {set_name} failed error: {message}"
+            await self._say(stateful_set, "Warning", "FailedCreate", text)
+            return str(message)
+        self._pods.remember(made)
+        text = f"Create Pod {name} in StatefulSet {set_name} successful"
+        await self._say(stateful_set, "Normal", "SuccessfulCreate", text)
+        return None
+
+    async def _delete(self, stateful_set: Obj, pod: Obj) -> None:
+        try:
+            answer = await self._client.delete(PODS.of(pod), {"preconditions": {"uid": uid_of(pod)}})
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return
+        if answer.get("kind") == "Pod":
+            self._pods.remember(answer)
+        text = f"Delete Pod {pod['metadata']['name']} in StatefulSet {stateful_set['metadata']['name']} successful"
+        await self._say(stateful_set, "Normal", "SuccessfulDelete", text)
+
+    async def _say(self, stateful_set: Obj, kind: str, reason: str, message: str) -> None:
+        await self._recorder.record(stateful_set, kind, reason, message, SOURCE)
