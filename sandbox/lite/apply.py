@@ -46,9 +46,7 @@ def track_update(resource: Resource, live: Obj | None, new: Obj, manager: str, s
     if fields:
         stamp = mine.time if mine is not None and not changed else now()
         managers[me] = Owned(frozenset(fields), resource.api_version, stamp)
-    new["metadata"]["managedFields"] = write_managers(managers)
-    if not managers:
-        del new["metadata"]["managedFields"]
+    _note(new, managers)
 
 
 def apply(
@@ -93,8 +91,15 @@ def apply(
         return live
     if mine.fields:
         kept[me] = mine
-    merged["metadata"]["managedFields"] = write_managers(kept)
+    _note(merged, kept)
     return merged
+
+
+def _note(obj: Obj, managers: Managers) -> None:
+    if managers:
+        obj["metadata"]["managedFields"] = write_managers(managers)
+    else:
+        obj["metadata"].pop("managedFields", None)
 
 
 def merge(live: Any, config: Any, schema: Schema) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+NOWHERE = "<nil>"  # how Go spells the path of the whole object
+
 
 @dataclass(frozen=True)
 class Cause:
@@ -177,9 +179,9 @@ def invalid_value(field: str, value: Any, detail: str) -> Cause:
     return Cause(field, "FieldValueInvalid", f"Invalid value: {spell(value)}: {detail}")
 
 
-def unsupported(field: str, value: Any, allowed: list[str]) -> Cause:
-    """A field whose value is not one of a few."""
-    words = ", ".join(f'"{word}"' for word in sorted(allowed))
+def unsupported(field: str, value: Any, allowed: list[str], *, ordered: bool = False) -> Cause:
+    """A field whose value is not one of a few; Go's own enumerations are told in order of the alphabet."""
+    words = ", ".join(f'"{word}"' for word in (allowed if ordered else sorted(allowed)))
     return Cause(field, "FieldValueNotSupported", f"Unsupported value: {spell(value)}: supported values: {words}")
 
 

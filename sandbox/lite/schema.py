@@ -30,6 +30,7 @@ class Schema:
 
     ANY: ClassVar[Schema]
     META: ClassVar[Schema]
+    META_INSIDE: ClassVar[Schema]
 
     def __init__(self, raw: Raw, *, builtin: bool = False, name: str = "") -> None:
         self.raw = raw
@@ -80,7 +81,7 @@ class Schema:
     @cached_property
     def has_defaults(self) -> bool:
         """Whether a custom resource's schema has a default here or below."""
-        return not self.builtin and _mentions(self.raw, "default")
+        return not self.builtin and mentions(self.raw, "default")
 
     @cached_property
     def embedded(self) -> bool:
@@ -140,7 +141,7 @@ class Schema:
         if self.embedded and name in ("apiVersion", "kind"):
             return Schema({"type": "string"})
         if self.embedded and name == "metadata":
-            return Schema.META
+            return Schema.META_INSIDE
         extra = self.raw.get("additionalProperties")
         if isinstance(extra, dict):
             return self._child(extra)
@@ -154,12 +155,17 @@ class Schema:
         return Schema(raw, builtin=self.builtin)
 
 
-def _mentions(raw: Any, keyword: str) -> bool:
+def mentions(raw: Any, keyword: str) -> bool:
     """Whether a schema or one below it has a keyword."""
     if not isinstance(raw, dict):
         return False
-    below = [raw.get("items"), raw.get("additionalProperties"), *raw.get("properties", {}).values()]
-    return keyword in raw or any(_mentions(child, keyword) for child in below)
+    below = [
+        raw.get("items"),
+        raw.get("additionalProperties"),
+        *raw.get("allOf", ()),
+        *raw.get("properties", {}).values(),
+    ]
+    return keyword in raw or any(mentions(child, keyword) for child in below)
 
 
 @cache
@@ -169,6 +175,7 @@ def _builtin(name: str) -> Schema:
 
 Schema.ANY = Schema({})
 Schema.META = _builtin("meta.v1.ObjectMeta")
+Schema.META_INSIDE = Schema(Schema.META.raw, name=Schema.META.name)  # in a custom resource it is no Go struct
 
 
 def of_crd(raw: Raw) -> Schema:

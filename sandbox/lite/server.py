@@ -77,7 +77,13 @@ class ApiServer:
         await _send(reply, receive, send, headless=scope["method"] == "HEAD")
 
     async def answer(self, request: Request) -> Reply:
-        """Authenticate, authorise and carry out one request."""
+        """Authenticate, authorise and carry out one request; what it was warned of goes along, refusals too."""
+        reply = await self._answer(request)
+        if request.warnings:
+            reply.headers["Warning"] = ", ".join(f'299 - "{_quoted(text)}"' for text in request.warnings)
+        return reply
+
+    async def _answer(self, request: Request) -> Reply:
         cluster = self.cluster
         try:
             request.user = cluster.authorizer.authenticate(cluster.tokens, request)
@@ -117,6 +123,10 @@ def _handler(resource: Resource, request: Request) -> Handler:
     if handler is None or (request.verb == "create" and request.name and not request.subresource):
         raise errors.method_not_allowed()
     return handler
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
 
 
 async def _body(receive: Receive) -> bytes | None:

@@ -42,7 +42,7 @@ def scale(cluster: Cluster, resource: Resource, request: Request) -> Reply:
         raise errors.conflict(resource.group, resource.plural, request.name, errors.MODIFIED)
     obj = orjson.loads(orjson.dumps(live))
     _set(obj, _paths(resource)["specReplicasPath"], (sent.get("spec") or {}).get("replicas", 0))
-    return reply(_SCALE, request, _scale_of(resource, replace_object(cluster, resource, request, live, obj)), 200)
+    return reply(_SCALE, _scale_of(resource, replace_object(cluster, resource, request, live, obj)), 200)
 
 
 def _apply_scale(cluster: Cluster, resource: Resource, request: Request, live: Obj) -> Reply:
@@ -58,7 +58,7 @@ def _apply_scale(cluster: Cluster, resource: Resource, request: Request, live: O
     if "replicas" in (sent.get("spec") or {}):
         _set(config, _paths(resource)["specReplicasPath"], sent["spec"]["replicas"])
     obj = applied_object(cluster, resource, request, live, config)
-    return reply(_SCALE, request, _scale_of(resource, obj), 200)
+    return reply(_SCALE, _scale_of(resource, obj), 200)
 
 
 def _check_replicas(request: Request, sent: Obj) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from sandbox.lite import decoding, errors, names, patching
+from sandbox.lite import decoding, errors, names, patching, rules
 from sandbox.lite.admission import Change, admit, mutate
 from sandbox.lite.apply import apply, now, track_update
 from sandbox.lite.cluster import Cluster, versioned
@@ -15,11 +15,19 @@ from sandbox.lite.defaults import fill_builtin
 from sandbox.lite.replies import Reply
 from sandbox.lite.requests import APPLY, Request
 from sandbox.lite.resources import Resource
-from sandbox.lite.structural import fill_defaults, missing, validator
+from sandbox.lite.schema_validator import validator
+from sandbox.lite.structural import fill_defaults, missing
 from sandbox.lite.validation import updated, validate
 
 Obj = dict[str, Any]
 
+_BLOCKING = (
+    "FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid",
+)  # fmt: skip
+_UNCHECKED = (
+    "some validation rules were not checked because the object was invalid; correct the existing errors to complete "
+    "validation"
+)
 _LOOSE = ("", "core.v1.Event", "events.v1.Event")  # kinds whose required fields are not checked
 
 
@@ -28,7 +36,7 @@ def create(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     obj = decoding.read(resource, request)
     if obj["metadata"].get("resourceVersion"):
         raise errors.bad_request("resourceVersion should not be set on objects to be created")
-    return reply(resource, request, create_object(cluster, resource, request, obj), 201)
+    return reply(resource, create_object(cluster, resource, request, obj), 201)
 
 
 def create_object(cluster: Cluster, resource: Resource, request: Request, obj: Obj, *, applied: bool = False) -> Obj:
@@ -74,7 +82,7 @@ def update(cluster: Cluster, resource: Resource, request: Request) -> Reply:
         wanted = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
         raise errors.invalid(resource.group, resource.kind, request.name, [wanted])
     stored = replace_object(cluster, resource, request, live, sent)
-    return reply(resource, request, stored, 200)
+    return reply(resource, stored, 200)
 
 
 def patch_object(cluster: Cluster, resource: Resource, request: Request) -> Reply:
@@ -85,7 +93,7 @@ def patch_object(cluster: Cluster, resource: Resource, request: Request) -> Repl
     live = cluster.require(resource, request.namespace, request.name).obj
     obj = patching.patched(resource, request, live | {"apiVersion": resource.api_version})
     stored = replace_object(cluster, resource, request, live, obj)
-    return reply(resource, request, stored, 200)
+    return reply(resource, stored, 200)
 
 
 def replace_object(
@@ -138,7 +146,7 @@ def _apply(cluster: Cluster, resource: Resource, request: Request) -> Reply:
         if request.subresource:
             raise errors.not_found(resource.group, resource.plural, request.name)
         return _apply_new(cluster, resource, request, config)
-    return reply(resource, request, applied_object(cluster, resource, request, live, config), 200)
+    return reply(resource, applied_object(cluster, resource, request, live, config), 200)
 
 
 def require_manager(request: Request) -> None:
@@ -177,7 +185,7 @@ def _apply_new(cluster: Cluster, resource: Resource, request: Request, config: O
     config["metadata"].pop("resourceVersion", None)
     manager, force = request.query["fieldManager"], request.flag("force")
     obj = orjson.loads(orjson.dumps(apply(resource, None, config, manager, force=force)))
-    return reply(resource, request, create_object(cluster, resource, request, obj, applied=True), 201)
+    return reply(resource, create_object(cluster, resource, request, obj, applied=True), 201)
 
 
 def _settle(change: Change, *, tracked: bool) -> None:
@@ -194,7 +202,7 @@ def _settle(change: Change, *, tracked: bool) -> None:
     mutate(change)
     _fill(change)
     if resource.crd is not None:
-        causes = validator(resource).causes(obj)
+        causes = _custom_causes(change)
     else:
         asked = {name: value for name, value in obj.items() if name != "status"}  # nobody checks what parts report
         causes = [] if resource.schema_name in _LOOSE else list(missing(asked, resource.schema))
@@ -203,6 +211,21 @@ def _settle(change: Change, *, tracked: bool) -> None:
         causes += updated(resource, change.old, obj, request.subresource)
     if causes:
         raise errors.invalid(resource.group, resource.kind, obj["metadata"]["name"], causes)
+
+
+def _custom_causes(change: Change) -> list[errors.Cause]:
+    """Return what the schema of a custom resource and its rules find wrong; rules alone may leave warnings."""
+    resource, obj, old = change.resource, change.obj, change.old
+    causes = validator(resource).causes(obj, old, change.request.subresource)
+    if old is None or not any(rules.duplicates(old, resource.schema)):
+        causes += rules.duplicates(obj, resource.schema)
+    if rules.rules_of(resource) is None:
+        return causes
+    if any(cause.reason in _BLOCKING for cause in causes):
+        return [*causes, errors.Cause(errors.NOWHERE, "FieldValueInvalid", f"Invalid value: null: {_UNCHECKED}")]
+    verdict = rules.check(resource, obj, old)
+    change.request.warnings += verdict.warnings
+    return causes + verdict.causes
 
 
 def _fill(change: Change) -> None:
@@ -258,13 +281,6 @@ def _timeless(obj: Obj) -> Obj:
     return obj | {"apiVersion": "", "metadata": meta | {"managedFields": entries}}
 
 
-def reply(resource: Resource, request: Request, obj: Obj, status: int) -> Reply:
-    """Answer with an object, and with the warnings that its decoding left."""
-    answer = Reply(status, versioned(resource, obj, orjson.dumps(obj)))
-    if request.warnings:
-        answer.headers["Warning"] = ", ".join(f'299 - "{_quoted(text)}"' for text in request.warnings)
-    return answer
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+def reply(resource: Resource, obj: Obj, status: int) -> Reply:
+    """Answer with an object."""
+    return Reply(status, versioned(resource, obj, orjson.dumps(obj)))

@@ -340,7 +340,7 @@ def test_a_new_crd_is_served_at_once_and_its_objects_are_checked(api: Api, team:
     assert good.json()["spec"] == {"size": 2, "colour": "red"}
     assert {c["field"]: c["message"] for c in bad.json()["details"]["causes"]} == {
         "spec.size": "Invalid value: 0: spec.size in body should be greater than or equal to 1",
-        "spec.colour": 'Unsupported value: "green": supported values: "blue", "red"',
+        "spec.colour": 'Unsupported value: "green": supported values: "red", "blue"',
     }
     assert (empty.status_code, empty.json()["details"]["causes"][0]["message"]) == (422, "Required value")
     api.delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/balls.toys.test")
