@@ -22,6 +22,13 @@ Where a rule lives (pure modules decide, the loops beside them act):
 | InferenceService: runtime and pod spec | `kserve_runtimes` | `kserve` |
 | InferenceService: children | `kserve_children` | `kserve` |
 | InferenceService: status, with its lies | `kserve_status`, `kserve_conditions` | `kserve` |
+| LLMInferenceService: webhooks | `llm_admission` | the API server, through ADMISSION |
+| LLMInferenceService: presets, template language, merging | `llm_config`, `llm_template`, `llm_merge` | `llm` |
+| LLMInferenceService: engines and their model | `llm_workloads`, `llm_storage`, `llm_certificates` | `llm_engines` |
+| LLMInferenceService: scheduler, pool, route, addresses | `llm_scheduler`, `llm_routes` | `llm_router` |
+| LLMInferenceService: status | `llm_status`, `llm_routes` | `llm` |
+| LeaderWorkerSet → StatefulSets, and its pods' webhook | `lws_plan`, `lws_admission` | `lws` |
+| StatefulSet → Pod | `statefulset_plan` | `statefulset` |
 | predictor pods: storage initializer, credentials | `kserve_pods`, `kserve_credentials` | `kserve.pod_hook` |
 
 `runtime` holds informers, work queue and loop; `events` the event recorder; `meta` and `resources` small helpers.

@@ -9,17 +9,21 @@ _UNOWNED = {"events", "leases", "bindings", "componentstatuses"}  # many of them
 
 
 async def discover(client: Client) -> list[Resource]:
-    """Return every kind that can be listed, watched and deleted, each group in its preferred version alone."""
+    """Return every kind that can be listed, watched and deleted, once: in the preferred version that has it."""
     found = _usable("v1", await client.get("/api/v1"))
     for group in (await client.get("/apis"))["groups"]:
-        version = group.get("preferredVersion", group["versions"][0])["groupVersion"]
-        try:
-            listing = await client.get(f"/apis/{version}")
-        except ApiError as error:
-            if error.status != 404:  # a group may go while we ask
-                raise
-            continue
-        found.extend(_usable(version, listing))
+        preferred = group.get("preferredVersion", group["versions"][0])
+        known: set[str] = set()
+        for version in [preferred, *(item for item in group["versions"] if item != preferred)]:
+            try:
+                listing = await client.get(f"/apis/{version['groupVersion']}")
+            except ApiError as error:
+                if error.status != 404:  # a group may go while we ask
+                    raise
+                continue
+            fresh = [item for item in _usable(version["groupVersion"], listing) if item.plural not in known]
+            known |= {item.plural for item in fresh}
+            found.extend(fresh)
     return found
 
 
