@@ -9,6 +9,7 @@ from enum import StrEnum
 SPEC_FIELDS: dict[str, str] = {
     "/team": "team",
     "/name": "name",
+    "/note": "note",
     "/spec/source/uri": "source_uri",
     "/spec/source/revision": "source_revision",
     "/spec/source/credential": "credential",

@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from deployments.api.base import check_parameters, choices_of
 from deployments.models import Deployment
 from deployments.services.principals import principal_of
 
@@ -19,7 +20,7 @@ from .readings import read_health, read_panel
 
 
 class DeploymentMetrics(APIView):
-    """Every panel, or those that `panel` names, over one of the ranges 15m, 1h, 6h, 24h."""
+    """What the charts of a deployment show, as numbers."""
 
     @extend_schema(
         parameters=[
@@ -29,11 +30,14 @@ class DeploymentMetrics(APIView):
         responses=OpenApiTypes.OBJECT,
     )
     def get(self, request: Request, pk: int) -> Response:
+        """Every panel, or those that `panel` names, over `range`: its series, or why there are none."""
+        check_parameters(request, ("range", "panel"), many=("panel",))
+        named = choices_of(request, "panel", BY_ID)
+        chosen = choices_of(request, "range", pages.RANGES)
         visible = Deployment.objects.visible_to(principal_of(request)).select_related("team")
         deployment = get_object_or_404(visible, pk=pk)
-        named = set(request.query_params.getlist("panel"))
         wanted = [panel for panel in PANELS if not named or panel.id in named]
-        over = pages.span(pages.chosen_range(request.query_params.get("range")))
+        over = pages.span(chosen[0] if chosen else pages.DEFAULT_RANGE)
         scope = Scope.deployment(deployment.pk, deployment.team.namespace)
         state = read_health(prometheus(), scope)
         readings = [read_panel(prometheus(), panel, scope, over, state) for panel in wanted]

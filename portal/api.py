@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+from django.conf import settings
 from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.permissions import BasePermission, IsAuthenticated
+from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.routers import SimpleRouter
 
+from deployments.api.base import check_parameters, choices_of
 from deployments.api.deployments import DeploymentViewSet, PreflightViewSet
 from deployments.api.others import (
     CatalogViewSet,
@@ -35,10 +43,36 @@ router.register("tokens", TokenViewSet, basename="api-token")
 router.register("whoami", WhoViewSet, basename="api-whoami")
 
 
+class ByFormat(DefaultContentNegotiation):
+    """`?format=json` or `yaml`, which a browser can ask for; without it the Accept header counts."""
+
+    def select_renderer(
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        """The renderer and its media type."""
+        chosen: tuple[BaseRenderer, str] = super().select_renderer(
+            request, renderers, request.query_params.get("format")
+        )
+        return chosen
+
+
 class Schema(SpectacularAPIView):
-    """The one version that there is; what somebody asks for would end in a header as it came."""
+    """The OpenAPI document of the one version that there is. For those who may use the API, unless settings open it."""
+
+    content_negotiation_class = ByFormat
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Look at the parameters first: of a format that there is not the framework says that nothing is found."""
+        check_parameters(request, ("format",))
+        choices_of(request, "format", ("json", "yaml"))
+        super().initial(request, *args, **kwargs)
+
+    def get_permissions(self) -> list[BasePermission]:
+        """Nobody has to sign in where SLIPWAY_PUBLIC_SCHEMA is set."""
+        return [] if settings.SLIPWAY_PUBLIC_SCHEMA else [IsAuthenticated()]
 
     def _get_version_parameter(self, request: Request) -> None:
+        # What somebody asks for would end in a header as it came.
         return None
 
 

@@ -60,6 +60,8 @@ KUBECONFIG_LIVE = env("KUBECONFIG_LIVE")
 SLIPWAY_INSTALL_ID = env("SLIPWAY_INSTALL_ID", "slipway")
 # Pages say that the cluster is played by this machine.
 SLIPWAY_SANDBOX = env_bool("SLIPWAY_SANDBOX")
+# The OpenAPI document for whoever asks; else for those who sign in or send a token.
+SLIPWAY_PUBLIC_SCHEMA = env_bool("SLIPWAY_PUBLIC_SCHEMA")
 PROMETHEUS_SCRAPE_INTERVAL = int(env("PROMETHEUS_SCRAPE_INTERVAL", "15"))
 # Days after which a request that nobody decided about ends.
 REQUEST_EXPIRY_DAYS = int(env("SLIPWAY_REQUEST_EXPIRY_DAYS", "14"))
@@ -247,6 +249,8 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "EXCEPTION_HANDLER": "deployments.api.problems.problem_handler",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    # A parameter like any other: where it means nothing it is refused.
+    "URL_FORMAT_OVERRIDE": None,
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
 SPECTACULAR_SETTINGS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 from django.db.models import QuerySet
@@ -32,14 +32,24 @@ class PreconditionRequiredError(APIException):
     default_code = "precondition_required"
 
 
+PAGING = ("limit", "after")
+
+
 class ApiViewSet(ViewSet):
-    """Base of every view: authenticated, scoped, JSON only."""
+    """Base of every view: authenticated, scoped, JSON only, and strict about query parameters."""
 
     permission_classes = [IsAuthenticated, HasScope]
     parser_classes = [OrjsonParser]
     lookup_value_regex = ID
     # Scope by action, where it is not read for safe methods and write for others.
     scopes: ClassVar[dict[str, str]] = {}
+    # Query parameters by action; others are refused, or a typo in a filter would answer with everything.
+    parameters: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """After authentication and permission: refuse parameters that this action does not take."""
+        super().initial(request, *args, **kwargs)
+        check_parameters(request, self.parameters.get(self.action or "", ()))
 
     @property
     def principal(self) -> Principal:
@@ -54,24 +64,46 @@ def body_of(request: Request) -> dict[str, Any]:
     return dict(request.data)
 
 
+def check_parameters(request: Request, known: Collection[str], *, many: Collection[str] = ()) -> None:
+    """Raise InvalidError for a query parameter that is not known here, or given twice unless it is one of `many`."""
+    for name in request.query_params:
+        shown = name[:60]
+        if name not in known:
+            words = f"Known here: {', '.join(known)}." if known else "None are known here."
+            raise _wrong(shown, f"“{shown}” is not a parameter. {words}", code="unknown_parameter")
+        if name not in many and len(request.query_params.getlist(name)) > 1:
+            raise _wrong(shown, f"“{shown}” is given twice.")
+
+
 def word_of(request: Request, name: str) -> str | None:
     """A query parameter that is a plain word; None where absent."""
     value = request.query_params.get(name)
-    if value is None or value == "":
-        return None
-    if not WORD.fullmatch(value):
-        raise InvalidError(f"“{name}” must be a plain word.", field=name, pointer=f"?{name}")
+    if value is not None and not WORD.fullmatch(value):
+        raise _wrong(name, f"“{name}” must be a plain word.")
     return value
+
+
+def choices_of(request: Request, name: str, choices: Collection[str]) -> list[str]:
+    """The values of a query parameter, each one of `choices`; empty where absent."""
+    values = request.query_params.getlist(name)
+    for value in values:
+        if value not in choices:
+            raise _wrong(name, f"“{name}” takes one of: {', '.join(choices)}.")
+    return values
 
 
 def number_of(request: Request, name: str, *, most: int = 10**18) -> int | None:
     """A query parameter that is a whole number from 1; None where absent."""
     value = request.query_params.get(name)
-    if value is None or value == "":
+    if value is None:
         return None
     if not re.fullmatch(ID, value) or not 1 <= int(value) <= most:
-        raise InvalidError(f"“{name}” must be a whole number from 1 to {most:,}.", field=name, pointer=f"?{name}")
+        raise _wrong(name, f"“{name}” must be a whole number from 1 to {most:,}.")
     return int(value)
+
+
+def _wrong(name: str, words: str, *, code: str = "") -> InvalidError:
+    return InvalidError(words, field=name, pointer=f"?{name}", code=code)
 
 
 def keyset(

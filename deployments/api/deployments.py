@@ -13,16 +13,18 @@ from rest_framework.response import Response
 from deployments.api import schemas, shapes
 from deployments.api.base import (
     ID,
+    PAGING,
     ApiViewSet,
     PreconditionRequiredError,
     body_of,
+    choices_of,
     etag,
     if_match,
     keyset,
     number_of,
     word_of,
 )
-from deployments.models import Deployment, Reservation, Revision
+from deployments.models import Deployment, Reservation, Revision, Team
 from deployments.services import approvals, ledger, lifecycle, requests
 from deployments.services.errors import InvalidError, MissingError, RefusedError, StaleError
 from deployments.spec import DeploymentSpec
@@ -43,6 +45,10 @@ class DeploymentViewSet(ApiViewSet):
     """What teams want to run."""
 
     scopes: ClassVar[dict[str, str]] = {"approve": "approve", "reject": "approve", "release": "approve"}
+    parameters: ClassVar[dict[str, tuple[str, ...]]] = {
+        "list": (*PAGING, "team", "state", "name"),
+        "revisions": PAGING,
+    }
 
     @extend_schema(
         operation_id="deployments_list",
@@ -57,10 +63,12 @@ class DeploymentViewSet(ApiViewSet):
     def list(self, request: Request) -> Response:
         """The deployments one may see, newest first."""
         rows = Deployment.objects.alive().visible_to(self.principal)
-        for parameter, column in (("team", "team__slug"), ("state", "state"), ("name", "name")):
+        for parameter, column in (("team", "team__slug"), ("name", "name")):
             value = word_of(request, parameter)
             if value is not None:
                 rows = rows.filter(**{column: value})
+        if state := choices_of(request, "state", Deployment.State.values):
+            rows = rows.filter(state__in=state)
         return keyset(request, shapes.deployments(rows), shapes.deployment)
 
     @extend_schema(request=schemas.RequestBody, responses={201: schemas.DeploymentAnswer, **WRITES})
@@ -209,6 +217,8 @@ class DeploymentViewSet(ApiViewSet):
 class PreflightViewSet(ApiViewSet):
     """Checks of wishes that nobody has sent yet."""
 
+    parameters: ClassVar[dict[str, tuple[str, ...]]] = {"create": ("deployment",)}
+
     @extend_schema(
         operation_id="preflight",
         parameters=[OpenApiParameter("deployment", int, description="The deployment that it would change")],
@@ -223,16 +233,27 @@ class PreflightViewSet(ApiViewSet):
         except RefusedError:
             team = None
         edited = number_of(request, "deployment")
-        deployment = Deployment.objects.writable_by(self.principal).filter(pk=edited).first() if edited else None
+        deployment = self._edited(edited, team) if edited else None
         name, spec = body.get("name"), body.get("spec")
         result = requests.preflight(
             principal=self.principal,
             team=team,
             name=name if isinstance(name, str) else "",
-            spec=spec if isinstance(spec, dict) else {},
-            deployment=deployment if deployment and team and deployment.team_id == team.pk else None,
+            spec=spec,
+            note=body.get("note", ""),
+            deployment=deployment,
         )
         return Response(_preflight(result))
+
+    def _edited(self, pk: int, team: Team | None) -> Deployment | None:
+        """The deployment that would be changed; None where the team is wrong, which is said apart."""
+        if team is None:
+            return None
+        row = Deployment.objects.alive().writable_by(self.principal).filter(pk=pk, team=team).first()
+        if row is None:
+            words = "The team has no such deployment that you may change."
+            raise InvalidError(words, field="deployment", pointer="?deployment", code="deployment_unknown")
+        return row
 
 
 def _preflight(result: requests.PreflightResult) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db.models import F
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from deployments.api import schemas, shapes
-from deployments.api.base import ApiViewSet, body_of, keyset, number_of, word_of
+from deployments.api.base import PAGING, ApiViewSet, body_of, keyset, number_of, word_of
 from deployments.api.deployments import PAGE, PROBLEMS, WRITES
 from deployments.models import (
     ApiToken,
@@ -85,6 +85,8 @@ class FlavorViewSet(ApiViewSet):
 class GrantViewSet(ApiViewSet):
     """Quota that admins granted."""
 
+    parameters: ClassVar[dict[str, tuple[str, ...]]] = {"list": (*PAGING, "team", "flavor")}
+
     scopes = {"create": "approve", "partial_update": "approve"}
 
     @extend_schema(
@@ -129,6 +131,8 @@ class GrantViewSet(ApiViewSet):
 class ReservationViewSet(ApiViewSet):
     """The ledger of GPUs."""
 
+    parameters: ClassVar[dict[str, tuple[str, ...]]] = {"list": (*PAGING, "team", "flavor", "deployment")}
+
     @extend_schema(
         operation_id="reservations_list",
         parameters=[*PAGE, BY_TEAM, BY_FLAVOR, BY_DEPLOYMENT],
@@ -143,6 +147,8 @@ class ReservationViewSet(ApiViewSet):
 
 class EventViewSet(ApiViewSet):
     """The audit."""
+
+    parameters: ClassVar[dict[str, tuple[str, ...]]] = {"list": (*PAGING, "team", "deployment", "kind")}
 
     @extend_schema(
         operation_id="events_list",
@@ -202,6 +208,8 @@ class WhoViewSet(ApiViewSet):
 class TokenViewSet(ApiViewSet):
     """One's own API tokens."""
 
+    parameters: ClassVar[dict[str, tuple[str, ...]]] = {"list": PAGING}
+
     @extend_schema(
         operation_id="tokens_list",
         parameters=PAGE,
@@ -254,13 +262,13 @@ def _grant(pk: int) -> dict[str, Any]:
 
 
 def _filtered(request: Request, rows: Any, **columns: str) -> Any:
-    """Rows by the query parameters of these names, and by `deployment` where rows have one."""
+    """Rows by the query parameters of these names, and by `deployment`."""
     for parameter, column in columns.items():
         value = word_of(request, parameter)
         if value is not None:
             rows = rows.filter(**{column: value})
     deployment = number_of(request, "deployment")
-    if deployment is not None and any(field.name == "deployment" for field in rows.model._meta.get_fields()):
+    if deployment is not None:
         rows = rows.filter(deployment_id=deployment)
     return rows
 

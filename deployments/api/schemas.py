@@ -16,6 +16,26 @@ from deployments.spec import DeploymentSpec
 SCOPES = ("read", "write", "approve", "invoke")
 
 
+class WholeNumber(serializers.IntegerField):
+    """A whole number in the digits 0 to 9: Python would read those of any script."""
+
+    def to_internal_value(self, data: Any) -> int:
+        """The number; an error that says what is wrong otherwise."""
+        if isinstance(data, str) and not data.isascii():
+            self.fail("invalid")
+        return int(super().to_internal_value(data))
+
+
+class Moment(serializers.DateTimeField):
+    """A date with a time, in the digits 0 to 9."""
+
+    def to_internal_value(self, value: Any) -> Any:
+        """The moment; an error that says what is wrong otherwise."""
+        if isinstance(value, str) and not value.isascii():
+            self.fail("invalid", format="YYYY-MM-DDThh:mm[:ss][+HH:MM|-HH:MM|Z]")
+        return super().to_internal_value(value)
+
+
 _SPEC = DeploymentSpec.model_json_schema()
 
 
@@ -187,16 +207,16 @@ class GrantBody(serializers.Serializer[Any]):
 
     team = serializers.SlugField(max_length=20)
     flavor = serializers.SlugField(max_length=40)
-    gpus = serializers.IntegerField(min_value=0, max_value=MOST_GPUS)
-    until = serializers.DateTimeField(required=False, allow_null=True)
+    gpus = WholeNumber(min_value=1, max_value=MOST_GPUS)
+    until = Moment(required=False, allow_null=True)
     comment = serializers.CharField(max_length=500, required=False, allow_blank=True)
 
 
 class GrantChange(serializers.Serializer[Any]):
     """A cut, a raise or an earlier end of a grant."""
 
-    gpus = serializers.IntegerField(min_value=0, max_value=MOST_GPUS, required=False)
-    until = serializers.DateTimeField(required=False)
+    gpus = WholeNumber(min_value=0, max_value=MOST_GPUS, required=False)
+    until = Moment(required=False)
 
 
 class GrantAnswer(serializers.ModelSerializer[QuotaGrant]):
@@ -298,7 +318,7 @@ class TokenBody(serializers.Serializer[Any]):
 
     name = serializers.CharField(max_length=80)
     scopes = serializers.ListField(child=serializers.ChoiceField(choices=SCOPES), min_length=1, max_length=4)
-    days = serializers.IntegerField(min_value=1, max_value=MOST_DAYS, default=DEFAULT_DAYS)
+    days = WholeNumber(min_value=1, max_value=MOST_DAYS, default=DEFAULT_DAYS)
     teams = serializers.ListField(child=serializers.SlugField(max_length=20), required=False, max_length=100)
 
 

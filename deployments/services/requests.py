@@ -21,7 +21,14 @@ from deployments.manifests.count import gpus_of
 from deployments.models import Cluster, Deployment, Flavor, Principal, Revision, Team, Wanted
 from deployments.preflight import Facts
 from deployments.services import approvals, events, facts, holds, model_checks, states
-from deployments.services.errors import ConflictError, MissingError, NotAllowedError, RefusedError, StaleError
+from deployments.services.errors import (
+    ConflictError,
+    InvalidError,
+    MissingError,
+    NotAllowedError,
+    RefusedError,
+    StaleError,
+)
 from deployments.services.holds import Usage
 from deployments.services.platform import platform
 from deployments.services.teams import SLUG
@@ -32,6 +39,7 @@ from deployments.spec import DeploymentSpec, digest
 from deployments.spec_errors import parse_spec
 
 MOST_PENDING = 20
+MOST_NOTE = 500
 NOT_PINNED = "source_not_pinned"
 
 
@@ -60,12 +68,20 @@ def preflight(
     principal: Principal,
     team: Team | None,
     name: str,
-    spec: DeploymentSpec | Mapping[str, Any],
+    spec: object,
+    note: object = "",
     deployment: Deployment | None = None,
 ) -> PreflightResult:
-    """Check a wish without storing it; `deployment` when it would be an edit of that. May ask the hub once."""
+    """Check a wish without storing it; `deployment` when it would be an edit of that. May ask the hub once.
+
+    `spec` is a DeploymentSpec, or decoded JSON that may be anything.
+    """
     parsed, problems = (spec, []) if isinstance(spec, DeploymentSpec) else parse_spec(spec)
     findings = [problem.as_finding() for problem in problems]
+    try:
+        _note(note)
+    except InvalidError as wrong:
+        findings.append(error(wrong.code, wrong.pointer, wrong.message))
     own = team if team is not None and _may_ask(principal, team) else None
     if own is None:
         findings.append(no_such_team())
@@ -103,7 +119,7 @@ def submit(*, principal: Principal, team: Team, name: str, spec: DeploymentSpec,
     """
     if not _may_ask(principal, team):
         raise RefusedError([no_such_team()])
-    text = line_of(note, field="note", longest=500, required=False)
+    text = _note(note)
     # The hub is asked before the transaction: nothing is locked while somebody else's server thinks.
     check = model_checks.look_up(spec.source.uri, spec.source.revision)
     return _submit(principal, team, name, spec, text, check)
@@ -116,7 +132,7 @@ def revise(
 
     Raises StaleError when `base_revision` is not the newest any more.
     """
-    text = line_of(note, field="note", longest=500, required=False)
+    text = _note(note)
     _editable(principal, deployment)
     check = model_checks.look_up(spec.source.uri, spec.source.revision)
     return _revise(principal, deployment, spec, base_revision, text, check)
@@ -338,6 +354,10 @@ def _flat(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _cluster() -> Cluster:
     return facts.main_cluster() or Cluster.objects.get_or_create(name="main")[0]
+
+
+def _note(note: object) -> str:
+    return line_of(note, field="note", longest=MOST_NOTE, required=False)
 
 
 def _may_ask(principal: Principal, team: Team) -> bool:

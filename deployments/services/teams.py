@@ -121,7 +121,7 @@ def grant(
 ) -> QuotaGrant:
     """Let a team hold more GPUs of a flavor, until `until` if given; whoever waits for them is served."""
     _needs_admin(principal, "grant quota")
-    _check_gpus(gpus)
+    _check_gpus(gpus, least=1)
     if until is not None and until <= timezone.now():
         raise InvalidError("Must lie in the future.", field="until", pointer="/until")
     # The team before the account that the trigger locks, as `requests.submit` does: no deadlocks.
@@ -151,7 +151,7 @@ def change_grant(
     row.refresh_from_db(fields=["gpus", "valid_until"])
     before = {"gpus": row.gpus, "until": row.valid_until.isoformat() if row.valid_until else None}
     if gpus is not None:
-        _check_gpus(gpus)
+        _check_gpus(gpus, least=0)
         row.gpus = gpus
     if until is not None:
         row.valid_until = until
@@ -176,9 +176,9 @@ def _granted(principal: Principal, row: QuotaGrant, message: str, data: Mapping[
     waiting.wake_later(QuotaAccount.objects.get(team=row.team, flavor=row.flavor).pk)
 
 
-def _check_gpus(gpus: object) -> None:
-    if isinstance(gpus, bool) or not isinstance(gpus, int) or not 0 <= gpus <= MOST_GPUS:
-        raise InvalidError(f"Must be a whole number from 0 to {MOST_GPUS:,}.", field="gpus", pointer="/gpus")
+def _check_gpus(gpus: object, *, least: int) -> None:
+    if isinstance(gpus, bool) or not isinstance(gpus, int) or not least <= gpus <= MOST_GPUS:
+        raise InvalidError(f"Must be a whole number from {least} to {MOST_GPUS:,}.", field="gpus", pointer="/gpus")
 
 
 def _policy(policy: str) -> str:

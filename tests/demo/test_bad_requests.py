@@ -290,7 +290,6 @@ def test_queries_and_ids_of_the_api_never_break_it(api: httpx.Client, chat: int)
 # Sends people away, or changes what other tests look at.
 LEFT_OUT = ("/accounts/logout/", "/live/")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-OPEN = {"/api/v1/schema/"}  # describes, holds nothing
 
 
 def addresses(patterns: list[Any], prefix: str = "") -> Iterator[str]:
@@ -308,7 +307,7 @@ def addresses(patterns: list[Any], prefix: str = "") -> Iterator[str]:
 
 def test_no_address_answers_500_to_anybody(demo: dict[str, Any]) -> None:
     every = [path for path in addresses(get_resolver().url_patterns) if not path.startswith(LEFT_OUT)]
-    closed = {path for path in every if path.startswith("/api/") and path not in OPEN}
+    closed = {path for path in every if path.startswith("/api/")}
     assert len(closed) > 20
     wrong = []
     with (
@@ -325,11 +324,6 @@ def test_no_address_answers_500_to_anybody(demo: dict[str, Any]) -> None:
                     answer = visitor.send(method, path)
                     if answer.status_code >= 500:
                         wrong.append(f"{method} {path}: {answer.status_code}")
-                    elif (
-                        visitor is nobody
-                        and path.startswith("/api/")
-                        and path not in OPEN
-                        and answer.status_code != 401
-                    ):
+                    elif visitor is nobody and path.startswith("/api/") and answer.status_code != 401:
                         wrong.append(f"{method} {path} lets anybody in: {answer.status_code}")
     assert not wrong, "\n".join(wrong)

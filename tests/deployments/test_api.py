@@ -14,11 +14,26 @@ from django.urls import reverse
 
 from deployments.models import Deployment, Event, Reservation, Team
 from deployments.services import ledger, tokens
+from monitoring.pages import RANGES
 from tests.deployments import factories as make
 
 pytestmark = pytest.mark.django_db
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+LISTS = (
+    "deployments/",
+    "teams/",
+    "flavors/",
+    "quota-grants/",
+    "reservations/",
+    "catalog/",
+    "events/",
+    "profiles/",
+    "tokens/",
+    "whoami/",
+)
 
 
 class Api:
@@ -212,12 +227,72 @@ def test_other_media_types_and_methods_are_problems(ann_api):
         "deployments/?after=99999999999999999999999",
         "deployments/?team=%00",
         "deployments/?state=' or 1=1",
+        "deployments/?state=x",
+        "deployments/?state=",
+        "deployments/?team=",
+        "deployments/?cursor=zzz",
+        "deployments/?next=zzz",
+        "deployments/?stat=Running",
+        "deployments/?format=xml",
+        "deployments/?limit=%D9%A3",
+        "deployments/?team=a&team=b",
+        "deployments/1/?limit=2",
+        "deployments/1/revisions/?team=search",
+        "deployments/1/metrics/?range=99999999h",
+        "deployments/1/metrics/?range=%22%7D",
+        "deployments/1/metrics/?range=",
+        "deployments/1/metrics/?range=1h&range=6h",
+        "deployments/1/metrics/?panel=ttft&panel=no-such",
+        "deployments/1/metrics/?step=1",
+        "quota-grants/?deployment=1",
+        "quota-grants/?after=x",
+        "tokens/?scope=read",
+        "schema/?format=xml",
+        "schema/?version=2",
         "events/?deployment=a",
         "reservations/?flavor=%F0%9F%9A%80",
     ],
 )
 def test_odd_query_parameters_are_problems(ann_api, path):
-    assert next(iter(pointers(ann_api("get", path)))).startswith("?")
+    name = path.partition("?")[2].partition("=")[0]
+    assert set(pointers(ann_api("get", path))) == {f"?{name}"}
+
+
+def test_a_refused_parameter_says_what_is_taken(ann_api):
+    def said(path: str) -> str:
+        return problem(ann_api("get", path), 422)["detail"]
+
+    assert said("deployments/?state=x") == f"“state” takes one of: {', '.join(Deployment.State.values)}."
+    assert said("deployments/1/metrics/?range=99999999h") == f"“range” takes one of: {', '.join(RANGES)}."
+    assert said("deployments/?cursor=zzz") == (
+        "“cursor” is not a parameter. Known here: limit, after, team, state, name."
+    )
+    assert said("teams/?q=a") == "“q” is not a parameter. None are known here."
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_no_list_takes_a_parameter_that_it_does_not_know(ann_api, path):
+    assert pointers(ann_api("get", f"{path}?filtre=x")) == {"?filtre": "unknown_parameter"}
+
+
+def test_filters_filter(ann_api, ann, team):
+    made = make.make_deployment(team, ann, name="one")
+    make.make_deployment(team, ann, name="two")
+
+    def found(query: str) -> list[str]:
+        return [row["name"] for row in ann_api("get", f"deployments/?{query}").json()["results"]]
+
+    assert found("name=one") == ["one"]
+    assert found(f"state={made.state}&team=search") == ["two", "one"]
+    assert found("state=Running") == found("team=labs") == []
+
+
+def test_metrics_answer_over_a_range(ann_api, ann, team, settings):
+    settings.PROMETHEUS_URL = "http://127.0.0.1:9"
+    made = make.make_deployment(team, ann)
+    answer = ann_api("get", f"deployments/{made.pk}/metrics/?range=1h&panel=ttft&panel=queue").json()
+    assert answer["end"] - answer["start"] == pytest.approx(3600, abs=answer["step"])
+    assert {panel["id"] for panel in answer["panels"]} == {"ttft", "queue"}
 
 
 def test_a_stranger_finds_nothing_and_changes_nothing(ann_api, bob, carol_api):
@@ -292,20 +367,6 @@ def test_lists_page_by_key(ann_api, ann, team):
     assert seen == sorted(made, reverse=True)
 
 
-LISTS = (
-    "deployments/",
-    "teams/",
-    "flavors/",
-    "quota-grants/",
-    "reservations/",
-    "catalog/",
-    "events/",
-    "profiles/",
-    "tokens/",
-    "whoami/",
-)
-
-
 def test_a_list_costs_the_same_queries_whatever_its_length(ann_api, ann, h100, django_assert_max_num_queries):
     def fill(start: int) -> None:
         for n in range(start, start + 4):
@@ -336,6 +397,33 @@ def test_preflight_answers_without_storing(ann_api):
     assert not Deployment.objects.exists()
 
 
+def test_preflight_says_what_a_request_would(ann_api, ann, team):
+    def found(body: dict[str, Any], query: str = "") -> set[tuple[str, str]]:
+        answer = ann_api("post", f"preflight/{query}", body).json()
+        assert answer["ok"] is False
+        return {(finding["pointer"], finding["severity"]) for finding in answer["findings"]}
+
+    assert ("/note", "error") in found(wish(note="x" * 501))
+    assert ("/note", "error") in found(wish(note={"a": 1}, spec={}))
+    assert ("/spec", "error") in found(wish(spec="all"))
+    foreign = make.make_deployment(make.make_team("labs"), ann, name="theirs")
+    for pk in (foreign.pk, 999_999):
+        answer = ann_api("post", f"preflight/?deployment={pk}", wish())
+        assert pointers(answer) == {"?deployment": "deployment_unknown"}
+    own = make.make_deployment(team, ann)
+    assert ann_api("post", f"preflight/?deployment={own.pk}", wish()).json()["ok"] is True
+
+
+def test_a_rejection_needs_a_reason(ann_api, carol_api):
+    made = ann_api("post", "deployments/", wish()).json()
+    path, digest = f"deployments/{made['id']}/reject/", made["digest"]
+    for comment in ({}, {"comment": ""}, {"comment": " \n"}):
+        assert pointers(carol_api("post", path, {"digest": digest, **comment})) == {"/comment": "required"}
+    assert Deployment.objects.get().state == "AwaitingApproval"
+    rejected = carol_api("post", path, {"digest": digest, "comment": "too large"})
+    assert (rejected.status_code, rejected.json()["approved"]) == (200, False)
+
+
 def test_admins_grant_quota_and_others_do_not(ann_api, carol_api, h100):
     body = {"team": "search", "flavor": "h100-80gb", "gpus": 2, "comment": "for the launch"}
     assert problem(ann_api("post", "quota-grants/", body), 403)
@@ -352,6 +440,9 @@ def test_admins_grant_quota_and_others_do_not(ann_api, carol_api, h100):
     ("changes", "pointer"),
     [
         ({"gpus": -1}, "/gpus"),
+        ({"gpus": 0}, "/gpus"),
+        ({"gpus": "\u0663"}, "/gpus"),
+        ({"until": "\u0662099-01-01T00:00:00Z"}, "/until"),
         ({"gpus": "many"}, "/gpus"),
         ({"gpus": 1e300}, "/gpus"),
         ({"gpus": True}, "/gpus"),
@@ -376,6 +467,7 @@ def test_tokens_are_made_shown_once_and_revoked(ann_api):
     used = Client(headers={"authorization": f"Bearer {made['token']}"}).get("/api/v1/whoami/")
     assert problem(used, 401)
     assert "/scopes/0" in pointers(ann_api("post", "tokens/", {"name": "x", "scopes": ["root"]}))
+    assert "/days" in pointers(ann_api("post", "tokens/", {"name": "x", "scopes": ["read"], "days": "\u0663"}))
 
 
 def test_whoami_says_who_and_where(ann_api):
@@ -384,8 +476,17 @@ def test_whoami_says_who_and_where(ann_api):
     assert shown["teams"] == [{"slug": "search", "name": "Search", "role": "member"}]
 
 
-def test_the_schema_is_served_and_kept(client):
+def test_the_schema_is_for_those_who_may_ask(client, ann_api, settings):
+    assert problem(client.get("/api/v1/schema/"), 401)["code"] == "not_authenticated"
+    assert ann_api("get", "schema/").status_code == 200
+    settings.SLIPWAY_PUBLIC_SCHEMA = True
     assert client.get("/api/v1/schema/").status_code == 200
+
+
+def test_the_schema_is_served_and_kept(client, ann):
+    client.force_login(ann)
+    assert client.get("/api/v1/schema/").status_code == 200
+    assert client.get("/api/v1/schema/?format=json").json()["info"]["title"] == "Slipway API"
     made = io.StringIO()
     call_command("spectacular", "--validate", "--fail-on-warn", stdout=made)
     kept = (ROOT / "docs" / "schema.yml").read_text()
