@@ -337,6 +337,32 @@ def test_a_scaled_object_without_its_target_says_so_until_it_comes(ground: Groun
     ground.play(scene)
 
 
+def test_the_autoscaler_of_a_scaled_object_is_made_again_and_set_right(ground: Ground) -> None:
+    async def scene(client: Client) -> None:
+        await ensure_namespace(client, "again")
+        await create(client, deployment("chat"), namespace="again")
+        await create(client, scaled_object("chat", "vector(1)", maxReplicaCount=4), namespace="again")
+        path = f"{SCALING}/namespaces/again/horizontalpodautoscalers/keda-hpa-chat"
+        first = await until(lambda: maybe(client, path), "the autoscaler")
+        assert first is not None
+        await client.delete(path)
+
+        async def another() -> bool:
+            found = await maybe(client, path)
+            return found is not None and found["metadata"]["uid"] != first["metadata"]["uid"]
+
+        await until(another, "another autoscaler")
+        await client.patch(path, {"spec": {"maxReplicas": 9}})
+
+        async def right() -> bool:
+            return bool((await client.get(path))["spec"]["maxReplicas"] == 4)
+
+        await until(right, "four at most")
+        await gone(client, "again", "chat")
+
+    ground.play(scene)
+
+
 def test_a_second_owner_of_one_workload_is_refused(ground: Ground) -> None:
     async def scene(client: Client) -> None:
         await ensure_namespace(client, "rivals")
