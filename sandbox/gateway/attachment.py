@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -11,16 +11,18 @@ from sandbox.client import Obj
 
 GROUP = "gateway.networking.k8s.io"
 CONTROLLER = "slipway.dev/sandbox-gateway"
+POOL_GROUP = "inference.networking.k8s.io"
 SUPPORTED_FILTERS = {"URLRewrite", "RequestHeaderModifier", "ResponseHeaderModifier"}
 
 
 @dataclass(frozen=True)
 class Known:
-    """What deciding takes: our Gateways, all Services, and the labels of namespaces."""
+    """What deciding takes: our Gateways, all Services and InferencePools, and the labels of namespaces."""
 
     gateways: Mapping[tuple[str, str], Obj]
     services: Mapping[tuple[str, str], Obj]
     namespace_labels: Mapping[str, Mapping[str, str]]
+    pools: Mapping[tuple[str, str], Obj] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Finding:
     status: str
     reason: str
     message: str
+
+
+_REFUSED = Finding("False", "", "")
 
 
 def our_gateways(classes: Iterable[Obj], gateways: Iterable[Obj]) -> dict[tuple[str, str], Obj]:
@@ -78,15 +83,15 @@ def resolved(route: Obj, known: Known) -> Finding:
     namespace = route["metadata"]["namespace"]
     for rule in route["spec"].get("rules") or []:
         for reference in rule.get("backendRefs") or []:
-            if reference.get("group", "") or reference.get("kind", "Service") != "Service":
-                kind = f"{reference.get('group', '')}/{reference.get('kind')}"
-                return Finding("False", "InvalidKind", f"Backends of kind {kind} are not supported")
+            group, kind = reference.get("group", ""), reference.get("kind", "Service")
+            if (group, kind) not in (("", "Service"), (POOL_GROUP, "InferencePool")):
+                return Finding("False", "InvalidKind", f"Backends of kind {group}/{kind} are not supported")
             where = reference.get("namespace") or namespace
             if where != namespace:
                 text = f"Backend {where}/{reference['name']} is in another namespace and no ReferenceGrant is read"
                 return Finding("False", "RefNotPermitted", text)
-            if (where, reference["name"]) not in known.services:
-                return Finding("False", "BackendNotFound", f'Service "{reference["name"]}" not found')
+            if (where, reference["name"]) not in (known.services if kind == "Service" else known.pools):
+                return Finding("False", "BackendNotFound", f'{kind} "{reference["name"]}" not found')
     return Finding("True", "ResolvedRefs", "All references are resolved")
 
 
@@ -152,6 +157,50 @@ def gateway_status(gateway: Obj, routes: Iterable[Obj], known: Known, address: s
         "conditions": _conditions(findings, gateway, before.get("conditions"), moment),
         "listeners": listeners,
     }
+
+
+def pool_status(pool: Obj, routes: Iterable[Obj], known: Known, moment: datetime) -> Obj | None:
+    """Return a pool's status with our Gateways whose routes send to it renewed; None when it has none of them."""
+    namespace, name = pool["metadata"]["namespace"], pool["metadata"]["name"]
+    before = (pool.get("status") or {}).get("parents") or []
+    others = [item for item in before if item.get("controllerName") != CONTROLLER]
+    old = {_parent_key(item, namespace): item for item in before if item not in others}
+    keys = {
+        _gateway_key(route, reference)
+        for route in routes
+        if route["metadata"]["namespace"] == namespace and _sends_to(route, name)
+        for reference in route["spec"].get("parentRefs") or []
+        if (accepted(route, reference, known) or _REFUSED).status == "True"
+    }
+    if not keys and not old:
+        return None
+    ours = []
+    for key in sorted(keys):
+        resolved_refs = Finding("True", "ResolvedRefs", "All references are resolved")
+        if not _picker_there(pool, known):
+            resolved_refs = Finding("False", "InvalidExtensionRef", "The endpoint picker's Service is not found")
+        findings = {"Accepted": Finding("True", "Accepted", "InferencePool is accepted"), "ResolvedRefs": resolved_refs}
+        conditions = _conditions(findings, pool, old.get(key, {}).get("conditions"), moment)
+        parent = {"group": GROUP, "kind": "Gateway", "namespace": key[0], "name": key[1]}
+        ours.append({"parentRef": parent, "controllerName": CONTROLLER, "conditions": conditions})
+    return {"parents": [*others, *ours]}
+
+
+def _parent_key(parent: Obj, namespace: str) -> tuple[str, str]:
+    return parent["parentRef"].get("namespace") or namespace, parent["parentRef"]["name"]
+
+
+def _sends_to(route: Obj, pool: str) -> bool:
+    return any(
+        reference.get("group") == POOL_GROUP and reference.get("kind") == "InferencePool" and reference["name"] == pool
+        for rule in route["spec"].get("rules") or []
+        for reference in rule.get("backendRefs") or []
+    )
+
+
+def _picker_there(pool: Obj, known: Known) -> bool:
+    picker = pool["spec"].get("endpointPickerRef") or {}
+    return (pool["metadata"]["namespace"], picker.get("name", "")) in known.services
 
 
 def class_status(gateway_class: Obj, moment: datetime) -> Obj:

@@ -6,20 +6,23 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sandbox.client import Obj
 from sandbox.gateway.routes import Backend
 
+ROLE = "llm-d.ai/role"  # prefill, decode, or both
+
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One ready pod's address."""
+    """One ready pod's address, and where its prompts may be computed instead of there."""
 
     uid: str
     pod: str
     host: str
     port: int
+    prefillers: tuple[Endpoint, ...] = ()
 
 
 def ready_endpoints(service: Obj, port: int, pods: Iterable[Obj]) -> list[Endpoint]:
@@ -38,6 +41,32 @@ def ready_endpoints(service: Obj, port: int, pods: Iterable[Obj]) -> list[Endpoi
             meta = pod["metadata"]
             found.append(Endpoint(meta["uid"], meta["name"], pod["status"]["podIP"], number))
     return found
+
+
+def pool_endpoints(pool: Obj, pods: Iterable[Obj], *, picker: bool) -> list[Endpoint]:
+    """Return where requests to a pool go, as its endpoint picker decides; `picker` tells whether that one is up.
+
+    With it, pods that only prefill get no request of their own: each of the others names them as its prefillers.
+    Without it, FailOpen sends to any ready pod of the pool and FailClose to none.
+    """
+    spec = pool["spec"]
+    selector: Mapping[str, str] = (spec.get("selector") or {}).get("matchLabels") or {}
+    number = next((int(item["number"]) for item in spec.get("targetPorts") or []), 0)
+    if not selector or not number:
+        return []
+    if not picker and (spec.get("endpointPickerRef") or {}).get("failureMode", "FailClose") != "FailOpen":
+        return []
+    prefilling: list[Endpoint] = []
+    deciding: list[Endpoint] = []
+    for pod in pods:
+        labels = pod["metadata"].get("labels") or {}
+        if selector.items() <= labels.items() and _takes_traffic(pod):
+            meta = pod["metadata"]
+            endpoint = Endpoint(meta["uid"], meta["name"], pod["status"]["podIP"], number)
+            (prefilling if labels.get(ROLE) == "prefill" else deciding).append(endpoint)
+    if not picker:
+        return [*deciding, *prefilling]
+    return [replace(endpoint, prefillers=tuple(prefilling)) for endpoint in deciding]
 
 
 def _takes_traffic(pod: Obj) -> bool:
@@ -78,6 +107,16 @@ class Balancer:
         """Choose the least busy endpoint; equals are chosen among at random."""
         least = min(self._busy[item.uid] for item in endpoints)
         return self._random.choice([item for item in endpoints if self._busy[item.uid] == least])
+
+    @contextmanager
+    def prefilling(self, endpoint: Endpoint) -> Iterator[Endpoint | None]:
+        """Choose the least busy prefiller of an endpoint, if it has any, and count one request in flight there."""
+        if not endpoint.prefillers:
+            yield None
+            return
+        chosen = self.pick(endpoint.prefillers)
+        with self.occupied(chosen):
+            yield chosen
 
     @contextmanager
     def occupied(self, endpoint: Endpoint) -> Iterator[None]:

@@ -21,13 +21,14 @@ from sandbox.gateway.routes import Rule, changed_headers, find, rewritten, safe_
 
 log = logging.getLogger(__name__)
 
+PREFILLER = "x-prefiller-host-port"  # where the routing sidecar has the prompt computed; never the caller's to say
 ATTEMPTS = 3  # pods tried while none has accepted the connection
 CONNECT_SECONDS = 5.0
 RETRY_AFTER = "5"
 # Of one connection only (RFC 9110, 7.6.1), or ours to set.
 _NOT_PASSED_ON = {
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
-    "transfer-encoding", "upgrade", "host", "authorization", "x-request-id",
+    "transfer-encoding", "upgrade", "host", "authorization", "x-request-id", PREFILLER,
 }  # fmt: skip
 _NOT_PASSED_BACK = _NOT_PASSED_ON | {"server", "date"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -175,8 +176,8 @@ class Gateway:
         for attempt in range(1, ATTEMPTS + 1):
             endpoint = self._balancer.pick(endpoints)
             try:
-                with self._balancer.occupied(endpoint):
-                    await self._exchange(exchange, rule, endpoint)
+                with self._balancer.occupied(endpoint), self._balancer.prefilling(endpoint) as prefiller:
+                    await self._exchange(exchange, rule, endpoint, prefiller)
             except httpx.HTTPError as error:
                 log.info("%s: %s: %s", exchange.request_id, endpoint.pod, error or type(error).__name__)
                 if exchange.started:
@@ -188,10 +189,10 @@ class Gateway:
                 await exchange.refuse(502, "upstream_failed", "The model's server broke off the connection.")
             return
 
-    async def _exchange(self, exchange: Exchange, rule: Rule, endpoint: Endpoint) -> None:
+    async def _exchange(self, exchange: Exchange, rule: Rule, endpoint: Endpoint, prefiller: Endpoint | None) -> None:
         """Send the request to one pod and the answer back, while watching for the caller to leave."""
         body_sent = asyncio.Event()
-        work = asyncio.ensure_future(self._forward(exchange, rule, endpoint, body_sent))
+        work = asyncio.ensure_future(self._forward(exchange, rule, endpoint, prefiller, body_sent))
         watch = asyncio.ensure_future(_until_gone(exchange, body_sent))
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
@@ -203,12 +204,21 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(work, watch, return_exceptions=True)
 
-    async def _forward(self, exchange: Exchange, rule: Rule, endpoint: Endpoint, body_sent: asyncio.Event) -> None:
+    async def _forward(
+        self,
+        exchange: Exchange,
+        rule: Rule,
+        endpoint: Endpoint,
+        prefiller: Endpoint | None,
+        body_sent: asyncio.Event,
+    ) -> None:
         query: bytes = exchange.scope["query_string"]
         path = rewritten(rule, exchange.raw_path) + (f"?{query.decode('latin-1')}" if query else "")
         passed = [(name, value) for name, value in _header_list(exchange.scope) if name not in _NOT_PASSED_ON]
         passed = changed_headers(rule, passed, "RequestHeaderModifier")
         passed.append(("x-request-id", exchange.request_id))
+        if prefiller is not None:
+            passed.append((PREFILLER, f"{prefiller.host}:{prefiller.port}"))
         has_body = "content-length" in exchange.headers or "transfer-encoding" in exchange.headers
         if not has_body:
             body_sent.set()

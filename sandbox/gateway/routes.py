@@ -19,12 +19,13 @@ _KINDS = {"Exact": 2, "PathPrefix": 1, "RegularExpression": 0}
 
 @dataclass(frozen=True)
 class Backend:
-    """One Service a rule may send to."""
+    """One Service or InferencePool a rule may send to."""
 
     namespace: str
     name: str
     port: int
     weight: int
+    kind: str = "Service"
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def _backend(reference: Obj, namespace: str) -> Backend:
         name=reference["name"],
         port=int(reference.get("port") or 0),
         weight=int(reference.get("weight", 1)),
+        kind=reference.get("kind", "Service"),
     )
 
 

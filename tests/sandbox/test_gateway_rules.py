@@ -187,8 +187,12 @@ def test_a_good_route_is_accepted_and_resolved() -> None:
             gateway(), "ResolvedRefs", "RefNotPermitted",
         ),
         (
-            {"backendRefs": [{"name": "p", "group": "inference.networking.k8s.io", "kind": "InferencePool"}]},
+            {"backendRefs": [{"name": "p", "group": "inference.networking.x-k8s.io", "kind": "InferencePool"}]},
             gateway(), "ResolvedRefs", "InvalidKind",
+        ),
+        (
+            {"backendRefs": [{"name": "p", "group": "inference.networking.k8s.io", "kind": "InferencePool"}]},
+            gateway(), "ResolvedRefs", "BackendNotFound",
         ),
     ],
 )  # fmt: skip
