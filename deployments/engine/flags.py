@@ -14,6 +14,9 @@ from deployments.engine.profiles import DATA
 from deployments.findings import Finding, arg_pointer, error, warning
 from deployments.spec import ArgValue
 
+# What to propose where vLLM's default follows from model and GPU, and these are not known.
+USUAL: Mapping[str, int | float] = {"max-model-len": 8192}
+
 
 class FlagClass(StrEnum):
     """Who may set a flag; one that nobody reviewed is forbidden."""
@@ -90,25 +93,31 @@ def guarded_args(version: str, args: Mapping[str, ArgValue]) -> list[str]:
     return [name for name in sorted(args) if classify(version, name) is FlagClass.GUARDED]
 
 
-def check_args(version: str, args: Mapping[str, ArgValue]) -> list[Finding]:
-    """What is wrong with these flags for this vLLM version, flag by flag."""
+def check_args(
+    version: str, args: Mapping[str, ArgValue], usual: Mapping[str, int | float] | None = None
+) -> list[Finding]:
+    """What is wrong with these flags for this vLLM version, flag by flag.
+
+    `usual` holds what to propose instead of a number out of range, where the caller knows better than the defaults.
+    """
     known = flags_of(version)
+    proposals = {**USUAL, **(usual or {})}
     found: list[Finding] = []
     for name, value in args.items():
         flag = known.get(name)
         if flag is None:
             found.append(_unknown(version, name))
         else:
-            found += _check(flag, value)
+            found += _check(flag, value, proposals)
     return found
 
 
-def _check(flag: Flag, value: ArgValue) -> list[Finding]:
+def _check(flag: Flag, value: ArgValue, usual: Mapping[str, int | float]) -> list[Finding]:
     if flag.cls is FlagClass.MANAGED:
         return [_managed(flag)]
     if flag.cls is FlagClass.FORBIDDEN:
         return [_forbidden(flag)]
-    if problem := _value_problem(flag, value):
+    if problem := _value_problem(flag, value, usual):
         return [problem]
     if flag.cls is FlagClass.GUARDED:
         return [
@@ -122,7 +131,7 @@ def _check(flag: Flag, value: ArgValue) -> list[Finding]:
     return []
 
 
-def _value_problem(flag: Flag, value: ArgValue) -> Finding | None:
+def _value_problem(flag: Flag, value: ArgValue, usual: Mapping[str, int | float]) -> Finding | None:
     pointer = arg_pointer(flag.name)
     if flag.kind == "bool":
         if isinstance(value, bool):
@@ -135,7 +144,7 @@ def _value_problem(flag: Flag, value: ArgValue) -> Finding | None:
     if flag.kind == "int" and not isinstance(value, int):
         whole = int(value) if value == int(value) else round(value)
         return error("flag_type", pointer, f"“{flag.name}” takes a whole number.", value=whole)
-    return _range_problem(flag, value)
+    return _range_problem(flag, value, usual)
 
 
 def _choice_problem(flag: Flag, value: ArgValue) -> Finding | None:
@@ -151,22 +160,29 @@ def _choice_problem(flag: Flag, value: ArgValue) -> Finding | None:
     )
 
 
-def _range_problem(flag: Flag, value: int | float) -> Finding | None:
+def _range_problem(flag: Flag, value: int | float, usual: Mapping[str, int | float]) -> Finding | None:
     low, high = flag.min, flag.max
     if (low is None or value >= low) and (high is None or value <= high):
         return None
-    nearest = _number_default(flag)
-    if nearest is None:
-        nearest = low if low is not None and value < low else high
-    proposed = int(nearest) if flag.kind == "int" and nearest is not None else nearest
+    proposed = _proposal(flag, value, usual)
     unit = f" {flag.unit}" if flag.unit not in {"", "share"} else ""
     return error(
         "flag_range",
         arg_pointer(flag.name),
         f"“{flag.name}” takes {_amount(low)} to {_amount(high)}{unit}; this is {_amount(value)}.",
-        f"Use {_amount(proposed)}.",
+        "Leave it out: vLLM chooses by itself." if proposed is None else f"Use {_amount(proposed)}.",
         proposed,
     )
+
+
+def _proposal(flag: Flag, value: int | float, usual: Mapping[str, int | float]) -> int | float | None:
+    """What to write instead; None where vLLM's own choice is better than the least that the flag takes."""
+    known = usual.get(flag.name)
+    if known is None or (flag.min is not None and known < flag.min) or (flag.max is not None and known > flag.max):
+        known = _number_default(flag)
+    if known is None and flag.max is not None and value > flag.max:
+        known = flag.max
+    return int(known) if known is not None and flag.kind == "int" else known
 
 
 def _number_default(flag: Flag) -> float | None:

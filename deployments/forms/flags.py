@@ -38,10 +38,10 @@ def parse_flags(text: str) -> dict[str, ArgValue]:
 
 
 def value_of(text: str) -> ArgValue:
-    """A number, true or false, or the text itself."""
+    """A number in the digits 0 to 9, true or false, or the text itself."""
     if text.lower() in {"true", "false"}:
         return text.lower() == "true"
-    for kind in (int, float):
+    for kind in (int, float) if text.isascii() else ():
         try:
             return kind(text)
         except ValueError:

@@ -38,7 +38,7 @@ STRATEGIES = [
     ("oci-volume", "OCI volume", "Weights come as an image: a fast start.", "Comes with a later release of Slipway."),
 ]
 TEXT_LIMIT = 600
-THOUSANDS = re.compile(r"[+-]?\d{1,3}([, _]\d{3})+")
+THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}([, _][0-9]{3})+")
 # Refused for what the team or the GPU has, not for what was typed.
 NO_MISTAKE = frozenset({"memory", "quota_none", "quota_exceeded", "source_gated"})
 REQUIRED = frozenset({"name_required", "required"})
@@ -261,7 +261,8 @@ def _as(kind: type, text: str) -> Any:
         return text
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower())
-    if len(text) > 20:
+    # Python reads the digits of any script; the engine gets those from 0 to 9.
+    if len(text) > 20 or not text.isascii():
         return None
     if THOUSANDS.fullmatch(text) and kind is int:
         text = re.sub("[, _]", "", text)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import check_args, versions
-from deployments.engine.options import Choice, options, round_context, splits, splits_by
+from deployments.engine.options import MIN_CONTEXT, Choice, options, round_context, splits, splits_by
 from deployments.engine.sizing import Fit, FitState, UnknownShapeError, batched_tokens, fit, sequences
 from deployments.findings import Finding, arg_pointer, error, info, warning
 from deployments.preflight.rules import Case, Rules, gib
@@ -13,6 +14,7 @@ from deployments.spec import hazard
 
 rules = Rules()
 
+COMMON_NODE = 8  # GPUs of a node, where the flavor does not say
 BF16_CAPABILITY = 8.0
 FP8_CAPABILITY = 8.9
 FP8_METHODS = frozenset({"fp8", "fbgemm_fp8", "modelopt", "fp8_per_tensor", "fp8_per_block"})
@@ -71,7 +73,37 @@ def values_harmless(case: Case) -> Iterator[Finding]:
 def flags(case: Case) -> Iterator[Finding]:
     """Each flag must be known to this version, settable, and have a value it takes."""
     if case.profile is not None and case.profile.version in versions():
-        yield from check_args(case.profile.version, case.spec.engine.args)
+        yield from check_args(case.profile.version, case.spec.engine.args, _usual(case))
+
+
+def _usual(case: Case) -> dict[str, int | float]:
+    """What this model on this GPU could take, to propose where a number is out of range."""
+    model, node = case.model, case.flavor.gpus_per_node if case.flavor else COMMON_NODE
+    tensor, stages = case.spec.tensor_parallel, case.spec.pipeline_parallel
+    usual: dict[str, int | float] = {}
+    if tensor > 1:
+        most = max(1, node // stages)
+        usual["tensor-parallel-size"] = splits(model, most)[-1] if model else 2 ** (most.bit_length() - 1)
+    if stages > 1:
+        usual["pipeline-parallel-size"] = max(1, node // tensor)
+    if model is not None and model.max_position:
+        usual["max-model-len"] = _longest(case, model, model.max_position)
+    return usual
+
+
+def _longest(case: Case, model: ModelFacts, most: int) -> int:
+    """The longest context that fits in memory, at most what the model was made for."""
+    if case.flavor is None:
+        return most
+    args = {name: value for name, value in case.spec.engine.args.items() if name != "max-model-len"}
+    if not splits_by(model, case.spec.tensor_parallel) or case.spec.tensor_parallel > case.flavor.gpus_per_node:
+        args.pop("tensor-parallel-size")
+    try:
+        fits = fit(model, case.flavor.gpu, args).max_context
+    except UnknownShapeError:
+        return most
+    shorter = most if fits >= most else round_context(fits)
+    return shorter if shorter >= MIN_CONTEXT else most
 
 
 @rules.rule

@@ -116,7 +116,8 @@ def _called(rows: Any, slug: str) -> Any:
 def parse_date_or_none(text: str) -> datetime | None:
     """The end of that day; None for no day or one that does not exist."""
     try:
-        day = parse_date(text.strip())
+        # In ASCII: it reads the digits of any script.
+        day = parse_date(text.strip()) if text.isascii() else None
     except ValueError:
         return None
     return timezone.make_aware(datetime.combine(day, time(23, 59, 59))) if day else None

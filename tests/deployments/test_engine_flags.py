@@ -132,9 +132,13 @@ def test_no_removed_flag_is_known_to_the_version_and_all_successors_are():
 @pytest.mark.parametrize(
     ("args", "code", "value"),
     [
-        ({"max-model-len": 0}, "flag_range", 1),
-        ({"max-model-len": -5}, "flag_range", 1),
-        ({"max-model-len": 10**9}, "flag_range", 10_000_000),
+        ({"max-model-len": 0}, "flag_range", 8192),
+        ({"max-model-len": -5}, "flag_range", 8192),
+        ({"max-model-len": 10**9}, "flag_range", 8192),
+        ({"max-num-seqs": -3}, "flag_range", None),
+        ({"max-num-seqs": 10**6}, "flag_range", 8192),
+        ({"kv-cache-memory-bytes": 0}, "flag_range", None),
+        ({"seed": -1}, "flag_range", 0),
         ({"max-model-len": 8192.5}, "flag_type", 8192),
         ({"max-model-len": True}, "flag_type", None),
         ({"max-model-len": "8k"}, "flag_type", None),
@@ -151,6 +155,17 @@ def test_no_removed_flag_is_known_to_the_version_and_all_successors_are():
 def test_a_wrong_value_is_told_what_the_flag_takes(args: dict[str, object], code: str, value: object):
     (finding,) = check_args(VERSION, args)  # type: ignore[arg-type]
     assert (finding.code, finding.value) == (code, value)
+
+
+def test_a_flag_that_vllm_decides_about_is_better_left_out():
+    (finding,) = check_args(VERSION, {"max-num-seqs": -3})
+    assert finding.remedy == "Leave it out: vLLM chooses by itself."
+
+
+def test_what_the_caller_knows_is_proposed_where_the_flag_takes_it():
+    args = {"max-model-len": -5, "tensor-parallel-size": 99}
+    usual = {"max-model-len": 32768, "tensor-parallel-size": 64}
+    assert [finding.value for finding in check_args(VERSION, args, usual)] == [32768, 1]
 
 
 def test_right_values_have_nothing_to_complain_about():

@@ -220,6 +220,39 @@ def test_flags_are_checked_against_the_version(args: dict[str, Any], code: str, 
     assert finding.field == next(iter(args)).replace("-", "_")
 
 
+@pytest.mark.parametrize(
+    ("spec", "facts", "flag", "value"),
+    [
+        # One H100 holds all of the 131,072 tokens that the model was made for; an L4 has 3.9 GiB at 128 KiB a token.
+        ({"args": {"max-model-len": -5}}, {}, "max-model-len", 131_072),
+        ({"args": {"max-model-len": 10**9}}, {}, "max-model-len", 131_072),
+        ({"args": {"max-model-len": 0}, "flavor": "l4"}, {}, "max-model-len", 31_744),
+        ({"args": {"max-model-len": -5, "tensor-parallel-size": 99}}, {}, "max-model-len", 131_072),
+        ({"args": {"max-model-len": -5}}, {"model": None}, "max-model-len", 8192),
+        ({"args": {"tensor-parallel-size": 99}}, {}, "tensor-parallel-size", 4),
+        ({"args": {"tensor-parallel-size": 17}, "flavor": "l4"}, {}, "tensor-parallel-size", 8),
+        (
+            {"args": {"tensor-parallel-size": 17, "pipeline-parallel-size": 2}, "flavor": "l4"},
+            {},
+            "tensor-parallel-size",
+            4,
+        ),
+        ({"args": {"tensor-parallel-size": 17}}, {"model": None}, "tensor-parallel-size", 4),
+        ({"args": {"tensor-parallel-size": 0}}, {}, "tensor-parallel-size", 1),
+        ({"args": {"tensor-parallel-size": 2, "pipeline-parallel-size": 40}}, {}, "pipeline-parallel-size", 2),
+    ],
+)
+def test_a_number_out_of_range_gets_one_that_this_model_can_use(
+    spec: dict[str, Any], facts: dict[str, Any], flag: str, value: int
+):
+    found = [item for item in findings(facts=facts_of(**facts), **spec) if item.code == "flag_range"]
+    finding = next(item for item in found if item.pointer == f"/spec/engine/args/{flag}")
+    assert (finding.value, finding.remedy) == (value, f"Use {value:,}.")
+    after = {**spec, "args": {**spec["args"], flag: value}}
+    again = findings(facts=facts_of(**facts), **after)
+    assert not [item for item in again if item.pointer == finding.pointer and item.is_error]
+
+
 def test_heads_must_be_shared_evenly():
     finding = the("heads_not_divisible", findings(args={"max-model-len": 8192, "tensor-parallel-size": 3}))
     assert (finding.field, finding.value) == ("tensor_parallel_size", 2)

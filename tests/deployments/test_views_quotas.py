@@ -17,6 +17,8 @@ from tests.deployments.viewing import signed_in
         ("gpus", "0"),
         ("gpus", ""),
         ("gpus", "99999"),
+        ("gpus", "\u0663"),
+        ("until", "\u0662\u0661\u0660\u0660-01-01"),
         ("team", "x\0"),
         ("flavor", "quantum"),
         ("until", "2001-02-31"),

@@ -105,6 +105,16 @@ def test_bad_input_is_answered_at_its_field_and_nothing_is_lost(
     }
 
 
+@pytest.mark.parametrize("field", ["max_model_len", "tensor_parallel_size", "replicas_max", "gpu_memory_utilization"])
+@pytest.mark.parametrize("text", ["\u0663\u0664\u0665", "\uff11", "\u0967", "\u0661,\u0662\u0663\u0664", "0.\u0669"])
+def test_numbers_are_written_in_the_digits_from_0_to_9(hub: list[str], alice: User, field: str, text: str) -> None:
+    answer = signed_in(alice).post(reverse("deployment-create"), typed(**{field: text}))
+
+    words = f"Must be a {'' if field == 'gpu_memory_utilization' else 'whole '}number."
+    assert (answer.status_code, answer.context["form"].errors[field]) == (422, [words])
+    assert not Deployment.objects.exists()
+
+
 def test_what_was_typed_is_shown_again_as_text(hub: list[str], alice: User) -> None:
     answer = signed_in(alice).post(reverse("deployment-create"), typed(name='"><script>alert(1)</script>'))
 
@@ -268,6 +278,13 @@ def test_the_form_reads_back_what_it_wrote() -> None:
     assert values["max_model_len"] == "4096"
     assert parse_flags(values["args"]) == {"enforce-eager": True, "seed": 7}
     assert set(values) <= set(DeploymentForm.base_fields)
+
+
+def test_digits_of_other_scripts_are_no_numbers() -> None:
+    assert parse_flags("--max-num-seqs=\u0663\n--watermark=0.\u0661") == {
+        "max-num-seqs": "\u0663",
+        "watermark": "0.\u0661",
+    }
 
 
 def test_flags_are_read_as_people_write_them() -> None:
