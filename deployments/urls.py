@@ -24,6 +24,7 @@ urlpatterns = [
     path("deployments/<int:pk>/delete/", actions.act, {"action": "delete"}, name="deployment-delete"),
     path("catalogue/", catalogue.catalogue, name="catalogue"),
     path("approvals/", approving.inbox, name="approvals"),
+    path("approvals/waiting/", approving.waiting, name="approvals-waiting"),
     path("approvals/<int:pk>/", approving.decide, name="approvals-decide"),
     path("quotas/", quotas.quotas, name="quotas"),
     path("quotas/grant/", quotas.grant, name="quotas-grant"),

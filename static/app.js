@@ -78,11 +78,18 @@
     const use = $("use", node);
     const shape = { red: "cross", green: "dot", yellow: "triangle" }[tone];
     use.setAttribute("href", use.getAttribute("href").replace(/#.*/, `#${shape}`));
-    write(label, lost ? `cluster: not reached for ${short(age)}` : tone === "green" ? (age > 15 ? `cluster: live, ${short(age)} ago` : "cluster: live") : `cluster: last seen ${short(age)} ago`);
+    write(label, lost ? `not reached for ${short(age)}` : `${tone === "green" ? "live" : "last seen"}${tone === "green" ? "," : ""} ${short(age)} ago`);
     document.body.classList.toggle("cluster-stale", tone !== "green");
   });
   const tick = () => { times(); freshness(); };
-  setInterval(tick, 5000);
+  setInterval(times, 5000);
+  setInterval(freshness, 1000);
+
+  // ---- how many requests wait for this person, wherever the page says so
+  on("slipway:waiting", ({ detail: { count } }) => {
+    $$("[data-waiting]").forEach((node) => write(node, String(count)));
+    $$("[data-waiting-box]").forEach((node) => { node.hidden = !count; });
+  });
 
   // ---- dialogs: what a link would open as a page is shown in a box
   on("htmx:afterSwap", (event) => {

@@ -1,8 +1,10 @@
-// Draws the charts that the server sent as data, one per idle moment and only when they come into view.
+// Draws the charts that the server sent as data, one per idle moment, some screens before they come into view, and all
+// before the page is printed.
 (() => {
   "use strict";
   const CONFIG = { displayModeBar: false, responsive: false, scrollZoom: false, doubleClick: false };
-  const idle = window.requestIdleCallback || ((work) => setTimeout(work, 1));
+  // When idle, but at the latest after half a second: nobody should wait for a page that goes on working.
+  const idle = (work) => (window.requestIdleCallback ? window.requestIdleCallback(work, { timeout: 500 }) : setTimeout(work, 1));
   const drawn = new Map(); // plot element -> figure text it shows
   const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
@@ -18,7 +20,7 @@
       seen.unobserve(entry.target);
       idle(() => draw(entry.target));
     }
-  }, { rootMargin: "200px" });
+  }, { rootMargin: "4000px 0px" });
 
   function source(plot) {
     return document.querySelector(`.chart-data[data-plot="${CSS.escape(plot.id)}"]`);
@@ -51,6 +53,7 @@
     }
   }
 
+  window.addEventListener("beforeprint", () => document.querySelectorAll(".chart-plot").forEach(draw));
   document.addEventListener("DOMContentLoaded", scan);
   document.addEventListener("htmx:afterSettle", scan);
 })();

@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
+from django_htmx.http import trigger_client_event
 
 from deployments.models import Principal, Revision
 from deployments.services import approvals
@@ -86,13 +87,24 @@ def decide(request: PortalRequest, pk: int) -> HttpResponse:
     else:
         word = "approved" if approve else "rejected"
         if is_htmx(request):
-            waiting = undecided(principal).count()
-            context = {"revision": revision, "word": word, "waiting": waiting}
-            return render(request, "parts/approval_done.html", context)
+            done = render(request, "parts/approval_done.html", {"revision": revision, "word": word})
+            return _with_count(done, principal)
         messages.success(request, f"Revision {revision.number} of “{revision.deployment.name}” is {word}.")
     if request.POST.get("next") == "deployment":
         return redirect("deployment-detail", pk=revision.deployment_id)
     return redirect("approvals")
+
+
+@require_safe
+@signed_in
+def waiting(request: PortalRequest) -> HttpResponse:
+    """How many requests wait for the person, for the places of an open page that say so."""
+    return _with_count(HttpResponse(status=204), principal_of(request))
+
+
+def _with_count(response: HttpResponse, principal: Principal) -> HttpResponse:
+    """The script writes the count wherever the page shows it."""
+    return trigger_client_event(response, "slipway:waiting", {"count": undecided(principal).count()})
 
 
 def _inbox(principal: Principal, said: Mapping[int, Refused] | None = None) -> dict[str, Any]:

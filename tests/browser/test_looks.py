@@ -57,6 +57,46 @@ def test_every_page_is_whole_and_accessible(people: People, width: int, scheme: 
     assert wrong == {}
 
 
+@pytest.mark.parametrize("width", [360, 680, 768, 1024, 1280, 1440])
+def test_no_table_is_cut_off(people: People, width: int) -> None:
+    page = people.open("carol", "/", viewport={"width": width, "height": 800})
+    cut: dict[str, Any] = {}
+    for path in ["/", "/deployments/", "/deployments/1/", "/approvals/?show=history", "/quotas/", "/capacity/"]:
+        page.goto(people.url + path)
+        page.wait_for_timeout(600)  # figures that come after the page
+        hidden = page.evaluate(
+            "() => [...document.querySelectorAll('.tablewrap')].map((box) => box.scrollWidth - box.clientWidth)"
+        )
+        if any(pixels > 0 for pixels in hidden):
+            cut[path] = hidden
+    assert cut == {}
+
+
+def test_charts_are_drawn_before_anybody_scrolls_and_for_print(people: People) -> None:
+    page = people.open("carol", "/deployments/1/metrics/", viewport={"width": 360, "height": 780})
+    drawn = "() => document.querySelectorAll('.chart-plot .main-svg').length / 3"  # Plotly makes three layers
+
+    expect(page.locator(".chart-plot").last).to_be_attached(timeout=30_000)
+    page.wait_for_function("() => [...document.querySelectorAll('.chart-plot')].every((plot) => plot.children.length)")
+    assert page.evaluate("() => window.scrollY") == 0
+    assert page.evaluate("() => document.querySelectorAll('.chart-plot').length") >= 8
+
+    late = people.open("carol", "/deployments/1/metrics/", viewport={"width": 360, "height": 780})
+    late.add_init_script("window.requestIdleCallback = () => 0")  # never idle
+    late.goto(f"{people.url}/deployments/1/metrics/")
+    expect(late.locator(".chart-plot").last).to_be_attached(timeout=30_000)
+    assert late.evaluate(drawn) == 0
+    late.evaluate("() => window.dispatchEvent(new Event('beforeprint'))")
+    assert late.evaluate(drawn) >= 8
+
+
+def test_the_top_bar_counts_the_age_of_what_it_shows(people: People) -> None:
+    page = people.open("carol", "/", viewport={"width": 360, "height": 780})
+
+    expect(page.locator("#freshness [data-label]")).to_have_text(re.compile(r"^\s*live, \d+ s ago\s*$"))
+    expect(page.locator("#freshness [data-label]")).to_be_in_viewport()
+
+
 def test_the_keyboard_reaches_everything(people: People) -> None:
     page = people.open("carol", "/")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -31,12 +32,30 @@ def decide(person: User, revision: Revision, verdict: str, comment: str = "", *,
 
 
 def test_a_decision_answers_with_its_own_card_only(asked: Revision, carol: User) -> None:
-    text = decide(carol, asked, "approve").content.decode()
+    answer = decide(carol, asked, "approve")
+    text = answer.content.decode()
 
     assert f'id="r{asked.pk}"' in text
     assert "<html" not in text
-    assert '<span id="waiting-count" hx-swap-oob="true">0</span>' in text
+    assert json.loads(answer["HX-Trigger"]) == {"slipway:waiting": {"count": 0}}
     assert Approval.objects.get().approved
+
+
+def test_open_pages_can_ask_how_many_wait(team: Team, asked: Revision, ann: User, alice: User, carol: User) -> None:
+    counts = [
+        json.loads(signed_in(who).get(reverse("approvals-waiting"), headers=HTMX)["HX-Trigger"])
+        for who in (ann, alice, carol)
+    ]
+
+    # The team's policy leaves this to admins.
+    assert counts == [{"slipway:waiting": {"count": number}} for number in (0, 0, 1)]
+
+
+def test_a_page_names_the_places_of_the_count(asked: Revision, ann: User, carol: User) -> None:
+    decides, asks = (signed_in(who).get(reverse("approvals")).content.decode() for who in (carol, ann))
+
+    assert decides.count("data-waiting>1<") == 2  # in the sidebar and in the tab
+    assert "data-waiting-box" not in asks
 
 
 @pytest.mark.parametrize("htmx", [True, False])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from django.utils import timezone
 from deployments.models import Deployment, Flavor, Revision, Team, User
 from deployments.services import ledger
 from deployments.views.capacity_now import flavors_now
+from tests.demo.visitor import text_of
 from tests.deployments import factories as make
 from tests.deployments.viewing import add_node, see_cluster, signed_in
 
@@ -175,13 +178,21 @@ def test_gpus_of_a_cordoned_node_are_not_free(team: Team, h100: Flavor) -> None:
 def test_a_cluster_that_was_lost_is_said_to_be_lost(fleet: list[Deployment], ann: User) -> None:
     see_cluster(trouble="connection refused")
 
-    text = signed_in(ann).get(reverse("overview")).content.decode()
+    text = text_of(signed_in(ann).get(reverse("overview")).content.decode())
 
     assert "cluster: not reached since" in text
 
 
+def test_the_top_bar_says_how_old_what_is_live_is(fleet: list[Deployment], ann: User) -> None:
+    see_cluster(seen_at=timezone.now() - timedelta(seconds=2))
+
+    text = text_of(signed_in(ann).get(reverse("overview")).content.decode())
+
+    assert re.search(r"cluster: live, [23] s ago", text)
+
+
 def test_without_anything_the_overview_teaches(db: None, carol: User) -> None:
-    text = signed_in(carol).get(reverse("overview")).content.decode()
+    text = text_of(signed_in(carol).get(reverse("overview")).content.decode())
 
     assert "Nothing on the slipway yet" in text
     assert "cluster: not seen yet" in text

@@ -12,6 +12,7 @@ from tests.deployments.viewing import add_node, observe, pod, signed_in
 
 OPEN_TO_ALL = ["overview", "overview-heat", "deployment-list", "deployment-create", "catalogue", "approvals", "quotas"]
 OPEN_TO_ALL += ["capacity", "account"]
+FOR_SCRIPTS = ["approvals-waiting"]
 OF_A_TEAM = ["detail", "logs", "revisions", "manifests", "prompt", "stop", "delete"]
 MEMBERS_ONLY = ["edit"]
 ADMINS_ONLY = ["cluster"]
@@ -31,12 +32,18 @@ def chat(team: Team, ann: User, h100: Flavor) -> Deployment:
 def test_every_page_of_the_domain_stands_in_this_matrix() -> None:
     from deployments import urls
 
-    known = {*OPEN_TO_ALL, *ADMINS_ONLY, *POSTS, *(f"deployment-{name}" for name in OF_A_TEAM + MEMBERS_ONLY)}
+    known = {
+        *OPEN_TO_ALL,
+        *FOR_SCRIPTS,
+        *ADMINS_ONLY,
+        *POSTS,
+        *(f"deployment-{name}" for name in OF_A_TEAM + MEMBERS_ONLY),
+    }
     assert {pattern.name for pattern in urls.urlpatterns} == known
     assert get_resolver() is not None
 
 
-@pytest.mark.parametrize("name", OPEN_TO_ALL + ADMINS_ONLY)
+@pytest.mark.parametrize("name", OPEN_TO_ALL + FOR_SCRIPTS + ADMINS_ONLY)
 def test_nobody_is_sent_to_the_sign_in(db: None, name: str) -> None:
     answer = Client().get(reverse(name))
 
@@ -44,7 +51,7 @@ def test_nobody_is_sent_to_the_sign_in(db: None, name: str) -> None:
     assert answer["Location"].startswith("/accounts/login/?next=")
 
 
-@pytest.mark.parametrize("name", OPEN_TO_ALL + ADMINS_ONLY)
+@pytest.mark.parametrize("name", OPEN_TO_ALL + FOR_SCRIPTS + ADMINS_ONLY)
 def test_nobody_is_sent_to_the_sign_in_by_htmx_as_a_whole_page(db: None, name: str) -> None:
     answer = Client().get(reverse(name), headers={"HX-Request": "true"})
 
