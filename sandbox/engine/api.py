@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,28 @@ READS = {"/v1/models", "/health", "/ping", "/version", "/load", "/metrics"}
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """Where other engines fetch what this one has computed: an engine with a KV connector."""
+
+    engine: str
+    host: str
+    port: int
+    tensor_parallel: int
+
+    def params(self, blocks: int) -> dict[str, Any]:
+        """What a prefilled request answers, for the engine that goes on."""
+        return {
+            "do_remote_prefill": True,
+            "do_remote_decode": False,
+            "remote_engine_id": self.engine,
+            "remote_block_ids": list(range(blocks)),
+            "remote_host": self.host,
+            "remote_port": self.port,
+            "tp_size": self.tensor_parallel,
+        }
+
+
+@dataclass(frozen=True)
 class Served:
     """What this server answers for."""
 
@@ -47,6 +69,7 @@ class Served:
     context: int
     api_keys: tuple[str, ...]
     started: float
+    transfer: Transfer | None = None
 
 
 class EngineApi:
@@ -134,7 +157,7 @@ class EngineApi:
         try:
             body = await _json_body(request)
             wish = read_wish(body, chat=chat, names=self.served.names, context=self.served.context)
-            traffic = request.headers.get(TRAFFIC_HEADER) == "1"
+            traffic = request.headers.get(TRAFFIC_HEADER) == "1" or self._prefills(wish)
             respond = self._stream if wish.stream else self._whole
             await while_connected(request, respond(wish, exchange, traffic=traffic, arrival=arrival))
         except Refused as refusal:
@@ -145,19 +168,30 @@ class EngineApi:
                 await exchange.event(orjson.loads(failure.body))
                 await exchange.end()
 
+    def _prefills(self, wish: Wish) -> bool:
+        """Whether only the prompt's cache is wanted: another engine makes the words."""
+        return self.served.transfer is not None and bool((wish.transfer or {}).get("do_remote_decode"))
+
+    def _words(self, wish: Wish, *, traffic: bool, arrival: float) -> AsyncIterator[tuple[str, int, str | None]]:
+        brought = self.served.transfer is not None and bool((wish.transfer or {}).get("do_remote_prefill"))
+        return self.runner.words(wish, traffic=traffic, arrival=arrival, transferred=brought)
+
     async def _whole(self, wish: Wish, exchange: _Exchange, *, traffic: bool, arrival: float) -> None:
         pieces: list[str] = []
         made, finish = 0, "stop"
-        async for text, tokens, reason in self.runner.words(wish, traffic=traffic, arrival=arrival):
+        async for text, tokens, reason in self._words(wish, traffic=traffic, arrival=arrival):
             pieces.append(text)
             made += tokens
             finish = reason or finish
-        await exchange.answer(json_answer(Writer(wish).whole("".join(pieces), finish, made)))
+        handed = None
+        if self.served.transfer is not None and self._prefills(wish):
+            handed = self.served.transfer.params(-(-wish.prompt_tokens // self.runner.simulator.block_size))
+        await exchange.answer(json_answer(Writer(wish).whole("".join(pieces), finish, made, handed)))
 
     async def _stream(self, wish: Wish, exchange: _Exchange, *, traffic: bool, arrival: float) -> None:
         writer = Writer(wish)
         made = 0
-        async for text, tokens, reason in self.runner.words(wish, traffic=traffic, arrival=arrival):
+        async for text, tokens, reason in self._words(wish, traffic=traffic, arrival=arrival):
             if exchange.status is None:
                 await exchange.start()
                 opening = writer.opening()

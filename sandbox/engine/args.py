@@ -40,6 +40,9 @@ class EngineArgs:
     tensor_parallel: int
     pipeline_parallel: int
     data_parallel: int
+    data_parallel_local: int  # of data_parallel, how many run on this node
+    headless: bool  # computes for another node's server and answers nothing itself
+    kv_connector: str | None
     max_model_len: int | None  # -1 = as much as fits
     memory_utilization: float
     kv_cache_bytes: int | None
@@ -187,6 +190,9 @@ def _engine_args(space: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         tensor_parallel=_at_least(space.tensor_parallel_size, 1, "ParallelConfig", "tensor_parallel_size"),
         pipeline_parallel=_at_least(space.pipeline_parallel_size, 1, "ParallelConfig", "pipeline_parallel_size"),
         data_parallel=_at_least(space.data_parallel_size, 1, "ParallelConfig", "data_parallel_size"),
+        data_parallel_local=space.data_parallel_size_local or space.data_parallel_size,
+        headless=bool(space.headless),
+        kv_connector=_connector(space.kv_transfer_config),
         max_model_len=space.max_model_len,
         memory_utilization=space.gpu_memory_utilization,
         kv_cache_bytes=space.kv_cache_memory_bytes,
@@ -206,6 +212,10 @@ def _engine_args(space: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         hf_overrides=space.hf_overrides if isinstance(space.hf_overrides, dict) else {},
         non_default=changed,
     )
+
+
+def _connector(config: Any) -> str | None:
+    return str(config["kv_connector"]) if isinstance(config, dict) and config.get("kv_connector") else None
 
 
 def check_ranges(args: EngineArgs) -> None:

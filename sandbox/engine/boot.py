@@ -92,7 +92,8 @@ class Boot:
         plan = await self._load(args, model, limits, context)
         context = self._report(args, plan, model, limits, context)
         await self._warm_up(args, plan)
-        self._serve(args)
+        if not args.headless:
+            self._serve(args)
         return Ready(args, model, plan, limits, context)
 
     async def _model(self, args: EngineArgs) -> ModelShape:
@@ -176,7 +177,7 @@ class Boot:
                 f"Total number of attention heads ({model.heads}) must be divisible by tensor parallel size ({size})."
             )
         world = size * args.pipeline_parallel
-        if world * args.data_parallel > self.machine.gpus:
+        if world * args.data_parallel_local > self.machine.gpus:
             raise errors.engine_config_error(
                 f"World size ({world}) is larger than the number of available GPUs ({self.machine.gpus}) in this node. "
                 "If this is intentional and you are using:\n- ray, set '--distributed-executor-backend ray'.\n"

@@ -84,11 +84,17 @@ class Runner:
             self._timer.cancel()
             self._timer = None
 
-    async def words(self, wish: Wish, *, traffic: bool, arrival: float) -> AsyncIterator[tuple[str, int, str | None]]:
-        """Yield (text, tokens, finish reason) as the simulated GPU makes them; raises Refused."""
+    async def words(
+        self, wish: Wish, *, traffic: bool, arrival: float, transferred: bool = False
+    ) -> AsyncIterator[tuple[str, int, str | None]]:
+        """Yield (text, tokens, finish reason) as the simulated GPU makes them; raises Refused.
+
+        With `transferred` another engine has computed the prompt.
+        """
         self._admit()
         generation = Generation()
         request = self._request(wish, generation, traffic=traffic, arrival=arrival)
+        request.transferred = transferred
         pieces: deque[str] = deque()
         producer = None if traffic else asyncio.create_task(self._produce(wish, request, generation, pieces))
         self.simulator.add(request, self.now())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import httpx
 
 from sandbox.asgi import Listener, listen
-from sandbox.engine.api import EngineApi, Served
+from sandbox.engine.api import EngineApi, Served, Transfer
 from sandbox.engine.boot import Boot, FetchModel, Machine, OutOfMemory, Ready, Sleep
 from sandbox.engine.cost import CostModel
 from sandbox.engine.errors import EngineExit
@@ -22,6 +23,7 @@ from sandbox.engine.stats import EngineStats
 
 OOM_EXIT = 137
 REPORT_SECONDS = 10.0  # between throughput lines in the log
+NIXL_PORT = 5600  # where engines fetch each other's caches
 SHUTDOWN_SECONDS = 1.6  # at speed 1
 PROCESS_BYTES = 5.2e9  # resident memory of a vLLM API server on a GPU machine
 
@@ -87,7 +89,7 @@ class EngineProcess:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
                 return 143  # terminated by the signal before a handler was there
-            listener = starting.result()
+            listener = starting.result()  # raises what ended the start
             await stopping
             await self._shut_down()
         except EngineExit as end:
@@ -115,7 +117,8 @@ class EngineProcess:
                 self._reporter.cancel()
         return 0
 
-    async def _start(self) -> Listener:
+    async def _start(self) -> Listener | None:
+        """Boot and listen; an engine that computes for another node's server has nothing to listen for."""
         around = self.around
         self._boot = Boot(around.machine, self.lines, around.sleep, around.fetch)
         ready = await self._boot.run(self.command, self.arguments)
@@ -135,10 +138,14 @@ class EngineProcess:
         self._runner.max_queued = ready.args.max_queued
         key = around.machine.environment.get("VLLM_API_KEY")
         keys = ready.args.api_keys or ((key,) if key else ())
-        served = Served(ready.args.served_names, ready.args.model, ready.context, keys, time.time())
+        transfer = None
+        if ready.args.kv_connector is not None:
+            port = int(around.machine.environment.get("VLLM_NIXL_SIDE_CHANNEL_PORT", NIXL_PORT))
+            transfer = Transfer(str(uuid.uuid4()), around.ip, port, ready.args.tensor_parallel)
+        served = Served(ready.args.served_names, ready.args.model, ready.context, keys, time.time(), transfer)
         _set_constants(registry, ready, time.time())
         api = EngineApi(served, self._runner, registry, self._refresh, around.write)
-        return await listen(api, around.ip, ready.args.port)
+        return None if ready.args.headless else await listen(api, around.ip, ready.args.port)
 
     def _refresh(self) -> None:
         """Bring gauges and process metrics up to this moment."""

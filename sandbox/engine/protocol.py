@@ -36,6 +36,7 @@ class Wish:
     stream: bool
     include_usage: bool
     fixed_length: bool
+    transfer: dict[str, Any] | None = None  # between an engine that prefills and one that decodes
 
 
 def read_wish(body: Any, *, chat: bool, names: tuple[str, ...], context: int) -> Wish:
@@ -73,6 +74,7 @@ def read_wish(body: Any, *, chat: bool, names: tuple[str, ...], context: int) ->
         stream=bool(body.get("stream")),
         include_usage=bool(options.get("include_usage")),
         fixed_length=bool(body.get("ignore_eos")) or bool(body.get("min_tokens")),
+        transfer=body["kv_transfer_params"] if isinstance(body.get("kv_transfer_params"), dict) else None,
     )
 
 
@@ -151,8 +153,10 @@ class Writer:
         """The last chunk when usage was asked for."""
         return self._chunk_head() | {"choices": [], "usage": self.usage(completion_tokens)}
 
-    def whole(self, text: str, finish: str, completion_tokens: int) -> dict[str, Any]:
-        """The body of a request that did not stream."""
+    def whole(
+        self, text: str, finish: str, completion_tokens: int, transfer: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The body of a request that did not stream; `transfer` tells where the prompt's cache can be had."""
         choice: dict[str, Any] = {"index": 0}
         if self.wish.chat:
             choice["message"] = {
@@ -163,7 +167,7 @@ class Writer:
             choice["text"] = text
         choice |= {"logprobs": None, "finish_reason": finish, "stop_reason": None, "token_ids": None}
         rest = {"service_tier": None, "system_fingerprint": None, "usage": self.usage(completion_tokens)}
-        return self.head | {"choices": [choice]} | rest | {"prompt_logprobs": None, "kv_transfer_params": None}
+        return self.head | {"choices": [choice]} | rest | {"prompt_logprobs": None, "kv_transfer_params": transfer}
 
     def usage(self, completion_tokens: int) -> dict[str, Any]:
         """Token counts."""

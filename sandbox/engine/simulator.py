@@ -40,6 +40,8 @@ class SimRequest:
     streaming: bool = False
     n: int = 1
 
+    transferred: bool = False  # its prompt was computed by another engine
+
     available: int = 0  # live: tokens whose text is there
     ended: str | None = None  # live: why the text is complete
     cached: int = 0
@@ -276,10 +278,12 @@ class Simulator:
                 return
             self.waiting.popleft()
             request.holding = holding
-            request.computed = min(cached, request.prompt_tokens - 1)
+            request.computed = (
+                request.prompt_tokens - 1 if request.transferred else min(cached, request.prompt_tokens - 1)
+            )
             if request.scheduled is None:
                 request.scheduled = start
-                request.cached = request.computed
+                request.cached = min(cached, request.prompt_tokens - 1)
                 self.stats.admitted(request)
             self.running.append(request)
             tokens = min(budget, request.context - request.computed)

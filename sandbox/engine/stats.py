@@ -38,6 +38,9 @@ class EngineStats:
         """A request was scheduled for the first time; its prompt was looked up in the prefix cache."""
         self.queries.inc(request.prompt_tokens)
         self.hits.inc(request.cached)
+        if request.transferred:
+            self.registry.value("vllm:external_prefix_cache_queries_total").inc(request.prompt_tokens - request.cached)
+            self.registry.value("vllm:external_prefix_cache_hits_total").inc(self._brought(request))
 
     def first_token(self, request: SimRequest, at: float) -> None:
         """The prompt is computed and the first token is there."""
@@ -80,10 +83,17 @@ class EngineStats:
         for name, value in observations.items():
             self.registry.histogram(name).observe(float(value))
 
+    def _brought(self, request: SimRequest) -> int:
+        """Tokens of the prompt that another engine computed; the last one is always computed here."""
+        return request.prompt_tokens - 1 - request.cached if request.transferred else 0
+
     def _count_prompt(self, request: SimRequest) -> None:
         self.prompt_tokens.inc(request.prompt_tokens)
-        computed = request.prompt_tokens - request.cached
+        brought = self._brought(request)
+        computed = request.prompt_tokens - request.cached - brought
         by_source = "vllm:prompt_tokens_by_source_total"
+        if brought:
+            self.registry.value(by_source, source="external_kv_transfer").inc(brought)
         self.registry.value(by_source, source="local_compute").inc(computed)
         self.registry.value(by_source, source="local_cache_hit").inc(request.cached)
         self.registry.value("vllm:prompt_tokens_cached_total").inc(request.cached)

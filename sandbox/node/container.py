@@ -43,9 +43,12 @@ class Container:
         self.pod = pod
         self.spec = spec
         self.init = init
+        self.sidecar = init and spec.get("restartPolicy") == "Always"
+        self.serves = not init or self.sidecar  # is probed for readiness
+        self.up = asyncio.Event()  # it has started, its startup probe included
         self.name: str = spec["name"]
         self.field = f"{'initContainers' if init else 'containers'}{{{self.name}}}"
-        self.state = ContainerState(self.name, spec["image"])
+        self.state = ContainerState(self.name, spec["image"], sidecar=self.sidecar)
         self.state.state = waiting("PodInitializing" if not init and pod.has_inits else "ContainerCreating")
         self.logs = ContainerLogs()
         self.gpus: list[int] = []
@@ -64,6 +67,8 @@ class Container:
 
     def _restarts(self, code: int) -> bool:
         policy = self.pod.restart_policy
+        if self.sidecar:
+            return not self.pod.ending
         if self.init:
             return code != 0 and policy != "Never"
         return policy == "Always" or (policy == "OnFailure" and code != 0)
@@ -83,7 +88,9 @@ class Container:
         self.state.state = running(started)
         startup = probes.read(self.spec.get("startupProbe"), self.spec)
         self.state.started = startup is None
-        self.state.ready = not self.init and startup is None and "readinessProbe" not in self.spec
+        self.state.ready = self.serves and startup is None and "readinessProbe" not in self.spec
+        if startup is None:
+            self.up.set()
         self.program = program
         self.pod.changed()
         work = asyncio.ensure_future(program.run())
@@ -118,7 +125,7 @@ class Container:
         if code and self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError" and log is not None:
             message = log.tail()
         self.state.state = terminated(code, reason, started, now_text(), self.state.container_id, message)
-        self.state.ready = self.init and code == 0
+        self.state.ready = not self.serves and code == 0
         self.state.started = False
         self._unhealthy = None
         self.pod.changed()
@@ -164,9 +171,12 @@ class Container:
         self.program.terminate()
 
     async def _pre_stop(self, grace: float) -> None:
-        sleep = ((self.spec.get("lifecycle") or {}).get("preStop") or {}).get("sleep")
-        if sleep:
-            await asyncio.sleep(min(float(sleep.get("seconds", 0)), grace))
+        hook = (self.spec.get("lifecycle") or {}).get("preStop") or {}
+        if "sleep" in hook:
+            await asyncio.sleep(min(float(hook["sleep"].get("seconds", 0)), grace))
+        command = (hook.get("exec") or {}).get("command") or []
+        if len(command) == 2 and command[0].rpartition("/")[2] == "sleep" and command[1].isdigit():
+            await self.pod.node.pace.sleep(min(float(command[1]), grace))
 
     async def _watch_health(self, startup: Probe | None, work: asyncio.Future[int]) -> None:
         if startup is not None:
@@ -175,12 +185,13 @@ class Container:
                 self._kill(work, f"Container {self.name} failed startup probe, will be restarted")
                 return
             self.state.started = True
-            self.state.ready = not self.init and "readinessProbe" not in self.spec
+            self.state.ready = self.serves and "readinessProbe" not in self.spec
+            self.up.set()
             self.pod.changed()
         readiness = probes.read(self.spec.get("readinessProbe"), self.spec)
         liveness = probes.read(self.spec.get("livenessProbe"), self.spec)
         async with asyncio.TaskGroup() as group:
-            if readiness is not None and not self.init:
+            if readiness is not None and self.serves:
                 group.create_task(self._readiness(readiness))
             if liveness is not None:
                 group.create_task(self._liveness(liveness, work))
@@ -239,7 +250,7 @@ class Container:
     def restore(self, status: Mapping[str, Any]) -> None:
         """Take over a container that ran before this agent did: it is gone, and counts as ended."""
         self.state.restore(status)
-        self.state.ready = self.init and self.state.exit_code == 0
+        self.state.ready = not self.serves and self.state.exit_code == 0
         if not self.state.is_running:
             if "waiting" in self.state.state and self.state.restarts:
                 self.state.restarts += 1

@@ -23,11 +23,17 @@ class Repository:
 
 
 VLLM = Repository("vllm", 9_843_112_960, r"latest|nightly|v0\.\d+\.\d+(-[a-z0-9.-]+)?")
+LLM_D = Repository("vllm", 10_412_883_968)
+PICKER = Repository("endpoint-picker", 71_303_168)
+SIDECAR = Repository("routing-sidecar", 62_914_560)
 INITIALIZER = Repository("storage-initializer", 486_539_264)
 PAUSE = Repository("pause", 318_000, r"\d+(\.\d+)*|latest")
 REPOSITORIES = {
     "docker.io/vllm/vllm-openai": VLLM,
     "quay.io/vllm/vllm-openai": VLLM,
+    "ghcr.io/llm-d/llm-d-cuda": LLM_D,
+    "ghcr.io/llm-d/llm-d-router-endpoint-picker": PICKER,
+    "ghcr.io/llm-d/llm-d-router-disagg-sidecar": SIDECAR,
     "docker.io/kserve/storage-initializer": INITIALIZER,
     "ghcr.io/kserve/storage-initializer": INITIALIZER,
     "registry.k8s.io/pause": PAUSE,

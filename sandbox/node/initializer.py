@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
+import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import NoReturn
 
@@ -52,10 +56,14 @@ class Initializer:
         self.speed = speed
         self.memory_limit = memory_limit
 
+    patterns: Sequence[str] = ()  # of the files to bring; none for all
+
     async def run(self, arguments: Sequence[str], environment: Mapping[str, str]) -> dict[str, ModelFiles]:
         """Download every (source, destination) pair; raises Failed or OutOfMemory. The log says what happens."""
         if self.memory_limit is not None and self.memory_limit < LEAST_MEMORY:
             raise OutOfMemory
+        with contextlib.suppress(ValueError):
+            self.patterns = json.loads(environment.get("STORAGE_ALLOW_PATTERNS", "[]"))
         pairs = list(zip(arguments[::2], arguments[1::2], strict=False))
         if not pairs:
             self._fail("IndexError: list index out of range", "")
@@ -92,7 +100,7 @@ class Initializer:
             self._fail(f"ValueError: Invalid Hugging Face URI format: {source}", "    raise ValueError(")
         model = f"{match[1]}/{match[2]}"
         try:
-            snapshot = await self.hub.snapshot(model, match[3] or "main", token)
+            snapshot = _chosen(await self.hub.snapshot(model, match[3] or "main", token), self.patterns)
             await self._download(snapshot, token)
             config = await self.hub.config(snapshot, token)
         except HubError as error:
@@ -131,3 +139,11 @@ class Initializer:
     def _info(self, where: str, text: str) -> None:
         stamp = datetime.now().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         self.write(f"{stamp} 1 kserve INFO [{where}] {text}")
+
+
+def _chosen(snapshot: Snapshot, patterns: Sequence[str]) -> Snapshot:
+    """Return a snapshot with the files alone that one of the patterns takes."""
+    if not patterns:
+        return snapshot
+    names = [name for name in snapshot.sizes if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    return replace(snapshot, sizes={name: snapshot.sizes[name] for name in names})

@@ -38,6 +38,7 @@ class PodWorker:
         self.path = resource_path("v1", "pods", pod["metadata"]["namespace"], pod["metadata"]["name"])
         self.ip = ""
         self.terminating = False
+        self._finished = False  # every container that counts has ended for good
         self.volumes: dict[str, ModelFiles] = {}
         self.inits = [Container(self, spec, init=True) for spec in self.spec.get("initContainers") or []]
         self.containers = [Container(self, spec, init=False) for spec in self.spec["containers"]]
@@ -50,6 +51,11 @@ class PodWorker:
         self._written: dict[str, Any] = {}
         self._contradicted = False  # somebody else has written this status since
         self._restored = False
+
+    @property
+    def ending(self) -> bool:
+        """Whether sidecars stay down once they are."""
+        return self.terminating or self._finished
 
     def start(self) -> None:
         """Begin running, or go on where an earlier agent left off."""
@@ -135,13 +141,36 @@ class PodWorker:
             return
         self.ip = self.node.addresses.take(self.uid, (self.object.get("status") or {}).get("podIP"))
         self.changed()
+        sidecars: list[asyncio.Task[int]] = []
+        try:
+            if await self._initialize(sidecars):
+                await self._run_containers()
+                self._finished = True
+                for container in self.inits:
+                    if container.program is not None:
+                        container.program.terminate()
+                await asyncio.gather(*sidecars)
+        finally:
+            for task in sidecars:
+                task.cancel()
+            await asyncio.gather(*sidecars, return_exceptions=True)
+
+    async def _initialize(self, sidecars: list[asyncio.Task[int]]) -> bool:
+        """Run init containers one after the other; sidecars go on beside what follows. False when one failed."""
         for container in self.inits:
+            if container.sidecar:
+                sidecars.append(asyncio.create_task(container.run()))
+                await container.up.wait()
+                continue
             if container.state.exit_code == 0:
                 await self._refill(container)
                 continue
             code = await container.run()
             if code != 0:
-                return
+                return False
+        return True
+
+    async def _run_containers(self) -> None:
         for container in self.containers:
             if "waiting" in container.state.state and not container.state.restarts:
                 container.state.state = status.waiting("ContainerCreating")

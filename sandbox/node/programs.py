@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sandbox.engine.boot import Machine, ModelFiles, OutOfMemory
 from sandbox.engine.errors import snapshot_error
 from sandbox.engine.process import EngineProcess, Surroundings
-from sandbox.node import quantity
+from sandbox.node import quantity, shell
 from sandbox.node.environment import expand
 from sandbox.node.hub import HubError
-from sandbox.node.images import INITIALIZER, PAUSE, VLLM, Repository
+from sandbox.node.images import PAUSE, Repository
 from sandbox.node.initializer import Failed, Initializer
 from sandbox.node.logs import LogFile
+from sandbox.node.routing import EndpointPicker, RoutingSidecar
 from sandbox.nodes import GPU_RESOURCE
 
 if TYPE_CHECKING:
     from sandbox.node.container import Container, Program
 
 OOM_EXIT = 137
+ROUTING: dict[str, Callable[..., Program]] = {"endpoint-picker": EndpointPicker, "routing-sidecar": RoutingSidecar}
 
 
 def make(container: Container, repository: Repository, environment: Mapping[str, str], log: LogFile) -> Program:
     """The program of a container's image, not yet running."""
-    if repository is VLLM:
+    if repository.program == "vllm":
         return engine(container, environment, log)
-    if repository is INITIALIZER:
+    if repository.program == "storage-initializer":
         return InitializerProgram(container, environment, log)
+    if repository.program in ROUTING:
+        arguments = [*words(container.spec, "command", environment), *words(container.spec, "args", environment)]
+        node = container.pod.node
+        return ROUTING[repository.program](arguments, container.pod.ip, node.http, log.write)
     assert repository is PAUSE
     return Pause()
 
@@ -127,8 +133,13 @@ def engine(container: Container, environment: Mapping[str, str], log: LogFile) -
         sleep=node.pace.sleep,
         write=log.write,
     )
-    spec = container.spec
-    return EngineProgram(words(spec, "command", environment), words(spec, "args", environment), around)
+    command, arguments = words(container.spec, "command", environment), words(container.spec, "args", environment)
+    script = shell.script_of([*command, *arguments])
+    if script is not None:
+        found = shell.command(*script, environment)
+        if found:
+            command, arguments = found, []
+    return EngineProgram(command, arguments, around)
 
 
 def words(spec: Mapping[str, Any], key: str, environment: Mapping[str, str]) -> list[str]:

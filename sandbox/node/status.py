@@ -44,6 +44,7 @@ class ContainerState:
     ready: bool = False
     started: bool = False
     restarts: int = 0
+    sidecar: bool = False  # an init container that stays
 
     def new_id(self) -> None:
         """A fresh container of the runtime."""
@@ -53,6 +54,11 @@ class ContainerState:
     def is_running(self) -> bool:
         """Whether it runs now."""
         return "running" in self.state
+
+    @property
+    def initialized(self) -> bool:
+        """Whether what comes after this init container may start."""
+        return self.started or self.restarts > 0 if self.sidecar else self.exit_code == 0
 
     @property
     def exit_code(self) -> int | None:
@@ -88,6 +94,9 @@ def phase(
     inits: Sequence[ContainerState], containers: Sequence[ContainerState], restart_policy: str, *, ending: bool
 ) -> str:
     """The pod's phase."""
+    if not ending and any(not container.initialized for container in inits if container.sidecar):
+        return "Pending"
+    inits = [container for container in inits if not container.sidecar]
     if any(container.exit_code != 0 for container in inits):
         failed = any(container.exit_code for container in inits) and restart_policy == "Never"
         return "Failed" if failed or (ending and all(c.exit_code is not None for c in inits)) else "Pending"
@@ -112,8 +121,9 @@ def conditions(
     now: str,
 ) -> list[dict[str, Any]]:
     """The pod's conditions; transition times move only when a status does."""
-    incomplete = [container.name for container in inits if container.exit_code != 0]
-    unready = [container.name for container in containers if not container.ready]
+    incomplete = [container.name for container in inits if not container.initialized]
+    serving = [*(container for container in inits if container.sidecar), *containers]
+    unready = [container.name for container in serving if not container.ready]
     wanted: list[dict[str, Any]] = [
         _condition("PodReadyToStartContainers", sandbox_ready),
         _condition("Initialized", not incomplete, "ContainersNotInitialized", _names("incomplete", incomplete)),
