@@ -9,6 +9,7 @@ import orjson
 
 from sandbox.lite import errors
 from sandbox.lite.auth import Authorizer, Tokens
+from sandbox.lite.openapi import Documents
 from sandbox.lite.requests import Request
 from sandbox.lite.resources import Registry, Resource
 from sandbox.lite.schema import of_crd
@@ -26,7 +27,9 @@ class Cluster:
 
     def __init__(self, path: Path | str) -> None:
         self.storage = Storage(path)
+        self.webhooks = True  # those of KServe, LeaderWorkerSet and KEDA are asked
         self.registry = Registry()
+        self.documents = Documents()
         self.hub = Hub(self.storage)
         self.tokens = Tokens(self.storage)
         self.authorizer = Authorizer(self.storage)

@@ -25,6 +25,13 @@ def fill_builtin(resource: Resource, obj: Obj, old: Obj | None) -> None:
         filler(obj, old)
 
 
+def prepare(resource: Resource, obj: Obj) -> None:
+    """Fill, in place, what a new object is given after it was noted who owns what."""
+    if resource.storage_key == "/namespaces":
+        finalizers = (obj.get("spec") or {}).get("finalizers") or []
+        obj["spec"] = {"finalizers": finalizers + (["kubernetes"] if "kubernetes" not in finalizers else [])}
+
+
 def canonical_quantities(value: Any, schema: Schema) -> None:
     """Write, in place, every quantity as the API server stores it."""
     if isinstance(value, dict):
@@ -199,7 +206,6 @@ def _namespace(obj: Obj, old: Obj | None) -> None:
     labels = meta.get("labels") or {}
     meta["labels"] = labels | {"kubernetes.io/metadata.name": meta["name"]}
     if old is None:
-        obj["spec"] = {"finalizers": ["kubernetes"]}
         obj["status"] = {"phase": "Active"}
 
 
@@ -242,6 +248,29 @@ def _binding(obj: Obj, old: Obj | None) -> None:
             subject["namespace"] = obj["metadata"].get("namespace", "")
 
 
+def _policy(obj: Obj, old: Obj | None) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("failurePolicy", "Fail")
+    if spec.get("matchConstraints"):
+        _match(spec["matchConstraints"])
+    if "status" not in obj:
+        obj["status"] = {}
+
+
+def _policy_binding(obj: Obj, old: Obj | None) -> None:
+    spec = obj.setdefault("spec", {})
+    if spec.get("matchResources"):
+        _match(spec["matchResources"])
+
+
+def _match(match: Obj) -> None:
+    match.setdefault("matchPolicy", "Equivalent")
+    match.setdefault("namespaceSelector", {})
+    match.setdefault("objectSelector", {})
+    for rule in (match.get("resourceRules") or []) + (match.get("excludeResourceRules") or []):
+        rule.setdefault("scope", "*")
+
+
 def _crd(obj: Obj, old: Obj | None) -> None:
     names = obj.setdefault("spec", {}).setdefault("names", {})
     kind = names.get("kind", "")
@@ -278,5 +307,7 @@ _FILLERS: dict[str, Callable[[Obj, Obj | None], None]] = {
     "networking.k8s.io/networkpolicies": _network_policy,
     f"{_RBAC}/rolebindings": _binding,
     f"{_RBAC}/clusterrolebindings": _binding,
+    "admissionregistration.k8s.io/validatingadmissionpolicies": _policy,
+    "admissionregistration.k8s.io/validatingadmissionpolicybindings": _policy_binding,
     "apiextensions.k8s.io/customresourcedefinitions": _crd,
 }

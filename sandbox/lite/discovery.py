@@ -1,7 +1,9 @@
-"""What this server tells clients about itself: versions, groups, resources, and an OpenAPI v3 skeleton."""
+"""What this server tells clients about itself: versions, groups, resources, and where OpenAPI documents are."""
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 from typing import Any
 
 import orjson
@@ -51,10 +53,21 @@ def answer(cluster: Cluster, request: Request) -> Reply:
         case ["openapi", "v3"]:
             return Reply.json(openapi.index(registry, _groups(registry)))
         case ["openapi", "v3", "api", "v1"]:
-            return Reply.json(openapi.document(registry, "", "v1"))
+            return _document(cluster, request, "", "v1")
         case ["openapi", "v3", "apis", group, version] if version in _groups(registry).get(group, ()):
-            return Reply.json(openapi.document(registry, group, version))
+            return _document(cluster, request, group, version)
     raise errors.unknown_path()
+
+
+def _document(cluster: Cluster, request: Request, group: str, version: str) -> Reply:
+    """Answer with an OpenAPI document, packed where the client takes that, or with 304 when it has it already."""
+    packed = cluster.documents.packed(cluster.registry, group, version)
+    mark = f'"{hashlib.sha256(packed).hexdigest().upper()}"'
+    if request.headers.get("if-none-match") == mark:
+        return Reply(304, headers={"ETag": mark})
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return Reply(200, packed, headers={"ETag": mark, "Vary": "Accept", "Content-Encoding": "gzip"})
+    return Reply(200, gzip.decompress(packed), headers={"ETag": mark, "Vary": "Accept"})
 
 
 def _groups(registry: Registry) -> dict[str, list[str]]:

@@ -41,7 +41,8 @@ class Expression:
         try:
             self._program = cel.compile(source)
         except ValueError as error:
-            raise ExpressionFailed(f"compilation failed: {error}") from None
+            said = str(error).removeprefix(f"Failed to parse expression '{source}': ").replace("\n|", "\n |")
+            raise ExpressionFailed(f"compilation failed: {said}") from None
         self.variables = frozenset(self._program.variables())
         self._functions = {name: FUNCTIONS[name] for name in self._program.functions() if name in FUNCTIONS}
 
@@ -71,6 +72,7 @@ def compiled(source: str) -> Expression:
     return Expression(source)
 
 
+@lru_cache(maxsize=4096)
 def escape(name: str) -> str | None:
     """Return a field's name as expressions spell it; None when they cannot."""
     if name in _RESERVED:

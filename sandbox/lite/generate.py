@@ -32,6 +32,7 @@ rbac.v1.ClusterRoleBinding coordination.v1.Lease events.v1.Event discovery.v1.En
 scheduling.v1.PriorityClass authentication.v1.TokenRequest authentication.v1.TokenReview
 authentication.v1.SelfSubjectReview authorization.v1.SelfSubjectAccessReview
 authorization.v1.SelfSubjectRulesReview authorization.v1.SubjectAccessReview
+admissionregistration.v1.ValidatingAdmissionPolicy admissionregistration.v1.ValidatingAdmissionPolicyBinding
 """
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from sandbox.lite.requests import PATCHES
+import orjson
+
+from sandbox.lite.requests import PATCHES, STRATEGIC
 from sandbox.lite.resources import Registry, Resource
 from sandbox.lite.schema import definitions
 from sandbox.lite.version import VERSION
@@ -16,6 +19,24 @@ Obj = dict[str, Any]
 _PREFIX = "#/components/schemas/"
 _META = "meta.v1.ObjectMeta"
 _PARAMETERS = ("dryRun", "fieldManager", "fieldValidation", "force")
+
+
+class Documents:
+    """Documents made when they are first asked for, kept packed until a CustomResourceDefinition changes."""
+
+    def __init__(self) -> None:
+        self._revision = -1
+        self._packed: dict[tuple[str, str], bytes] = {}
+
+    def packed(self, registry: Registry, group: str, version: str) -> bytes:
+        """Return a document as gzipped JSON."""
+        if self._revision != registry.revision:
+            self._packed.clear()
+            self._revision = registry.revision
+        if (group, version) not in self._packed:
+            body = orjson.dumps(document(registry, group, version))
+            self._packed[group, version] = gzip.compress(body, 6, mtime=0)
+        return self._packed[group, version]
 
 
 def index(registry: Registry, groups: dict[str, list[str]]) -> Obj:
@@ -41,7 +62,7 @@ def document(registry: Registry, group: str, version: str) -> Obj:
         name = _name(resource)
         paths[f"{resource.root}{scope}/{resource.plural}/{{name}}"] = {
             "get": _operation("get", gvk, name),
-            "patch": _operation("patch", gvk, name),
+            "patch": _operation("patch", gvk, name, custom=resource.crd is not None),
         }
         schemas[name] = _schema(resource, schemas) | {"x-kubernetes-group-version-kind": [gvk]}
     info = {"title": "Kubernetes", "version": VERSION["gitVersion"]}
@@ -52,7 +73,7 @@ def _name(resource: Resource) -> str:
     return resource.schema_name or f"{resource.group}.{resource.version}.{resource.kind}"
 
 
-def _operation(action: str, gvk: Obj, name: str) -> Obj:
+def _operation(action: str, gvk: Obj, name: str, *, custom: bool = False) -> Obj:
     operation: Obj = {
         "operationId": f"{action}{gvk['group']}{gvk['version']}{gvk['kind']}",
         "parameters": [
@@ -65,7 +86,8 @@ def _operation(action: str, gvk: Obj, name: str) -> Obj:
         "x-kubernetes-group-version-kind": gvk,
     }
     if action == "patch":
-        operation["requestBody"] = {"content": {kind: {"schema": {}} for kind in PATCHES}}
+        kinds = [kind for kind in PATCHES if not custom or kind != STRATEGIC]  # kubectl apply goes by this
+        operation["requestBody"] = {"content": {kind: {"schema": {}} for kind in kinds}}
     return operation
 
 
@@ -110,7 +132,7 @@ def _references(raw: Any) -> Iterator[str]:
             yield from _references(value)
 
 
-def _rewritten(raw: Any) -> Any:
+def _rewritten(raw: Any, *, of_properties: bool = False) -> Any:
     if isinstance(raw, list):
         return [_rewritten(item) for item in raw]
     if not isinstance(raw, dict):
@@ -118,4 +140,11 @@ def _rewritten(raw: Any) -> Any:
     if isinstance(raw.get("$ref"), str):
         # a reference may have no siblings, and some readers want one in allOf
         return {"allOf": [{"$ref": _PREFIX + raw["$ref"]}], "default": {}}
-    return {key: _rewritten(value) for key, value in raw.items()}
+    if of_properties:
+        return {key: _rewritten(_free(value) if key in ("apiVersion", "kind") else value) for key, value in raw.items()}
+    return {key: _rewritten(value, of_properties=key == "properties") for key, value in raw.items()}
+
+
+def _free(raw: Any) -> Any:
+    """Leave the one allowed value of apiVersion and kind out: kube-apiserver does not tell it either."""
+    return {key: value for key, value in raw.items() if key != "enum"} if raw.get("type") == "string" else raw

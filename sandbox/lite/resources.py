@@ -140,6 +140,14 @@ _TABLE: tuple[tuple[Any, ...], ...] = (
         "scheduling.v1.PriorityClass",
     ),
     (
+        "admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", False, (),
+        ("status",), ("api-extensions",), True, "admissionregistration.v1.ValidatingAdmissionPolicy",
+    ),
+    (
+        "admissionregistration.k8s.io", "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding",
+        False, (), (), ("api-extensions",), True, "admissionregistration.v1.ValidatingAdmissionPolicyBinding",
+    ),
+    (
         "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False,
         ("crd", "crds"), ("status",), ("api-extensions",), True, "",
     ),

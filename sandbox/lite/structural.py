@@ -32,7 +32,10 @@ def prune(value: Any, schema: Schema, path: str = "") -> list[str]:
 
 
 def drop_nulls(value: Any, schema: Schema) -> None:
-    """Drop, in place, nulls that mean "not set": those of nullable fields stay, and those a default will replace."""
+    """Drop, in place, nulls that mean "not set", and of built-in kinds what is empty.
+
+    Nulls of nullable fields stay, and those that a default will replace.
+    """
     if isinstance(value, dict):
         for name in list(value):
             below = schema.field(name) or Schema.ANY
@@ -41,6 +44,9 @@ def drop_nulls(value: Any, schema: Schema) -> None:
                     value[name] = ""  # what null is in a Go map of strings
                 elif below.kind != "any" and not below.raw.get("nullable") and "default" not in below.raw:
                     del value[name]
+            elif schema.builtin and value[name] in ({}, []) and below.kind in ("map", "list"):
+                if name not in schema.raw.get("required", ()):
+                    del value[name]  # Go writes no empty map or list
             elif isinstance(value[name], float) and value[name].is_integer():
                 value[name] = int(value[name])  # Go writes 1.0 as 1
             else:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sandbox.lite import names
 from sandbox.lite.errors import Cause, invalid_value, required, spell, unsupported
+from sandbox.lite.expressions import ExpressionFailed, compiled
 from sandbox.lite.quantity import parse
 from sandbox.lite.resources import Resource
 from sandbox.lite.selectors import match_labels
@@ -14,6 +15,8 @@ from sandbox.lite.selectors import match_labels
 Obj = dict[str, Any]
 
 _TEMPLATED = ("apps/deployments", "apps/replicasets", "apps/statefulsets", "apps/daemonsets", "batch/jobs")
+
+_REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge")
 
 
 def validate(resource: Resource, obj: Obj) -> list[Cause]:
@@ -34,6 +37,8 @@ def validate(resource: Resource, obj: Obj) -> list[Cause]:
         from sandbox.lite.controllers import hpa_admission
 
         causes += hpa_admission.problems(obj.get("spec") or {})
+    elif resource.storage_key == "admissionregistration.k8s.io/validatingadmissionpolicies":
+        causes += _policy(obj["spec"])
     return causes
 
 
@@ -152,6 +157,22 @@ def _service(spec: Obj) -> Iterator[Cause]:
             yield required(f"spec.ports[{index}].name")
         if not isinstance(port.get("port"), int) or not 0 < port["port"] < 65536:
             yield invalid_value(f"spec.ports[{index}].port", port.get("port"), "must be between 1 and 65535, inclusive")
+
+
+def _policy(spec: Obj) -> Iterator[Cause]:
+    """Yield what an admission policy lacks, and its expressions that do not compile."""
+    if not spec.get("validations") and not spec.get("auditAnnotations"):
+        for name in ("validations", "auditAnnotations"):
+            yield required(f"spec.{name}", "validations or auditAnnotations must contain at least one item")
+    for part in ("matchConditions", "validations", "variables"):
+        for index, item in enumerate(spec.get(part) or ()):
+            where, source, reason = f"spec.{part}[{index}]", item.get("expression") or "", item.get("reason")
+            try:
+                compiled(source)
+            except ExpressionFailed as error:
+                yield invalid_value(f"{where}.expression", source, str(error))
+            if reason and reason not in _REASONS:
+                yield unsupported(f"{where}.reason", reason, list(_REASONS))
 
 
 def _same(old: Obj, new: Obj, path: tuple[str, ...], rule: str) -> Iterator[Cause]:

@@ -10,6 +10,7 @@ from sandbox.lite.admission import (
     limits,
     namespaces,
     podsecurity,
+    policies,
     quota,
     scheduling,
     services,
@@ -28,6 +29,7 @@ _MUTATING = (
 _VALIDATING = (
     limits.check,
     podsecurity.check,
+    policies.check,
     kserve.check,
     keda.check,
     escalation.check,
