@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
 from django.db.models import Sum
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
+from deployments.manifests.text import all_as_yaml, as_yaml
 from deployments.models import Approval, Deployment, Event, Principal, QuotaHold, Wanted
 from deployments.services import lifecycle, states
 from deployments.services.principals import principal_of
@@ -150,14 +150,14 @@ def manifests(request: PortalRequest, pk: int) -> HttpResponse:
     observed = states.observed_of(row)
     objects = revision.objects_json if revision else []
     if request.GET.get("format") == "yaml" and revision:
-        response = HttpResponse(_yaml_all(objects), content_type="application/yaml; charset=utf-8")
+        response = HttpResponse(all_as_yaml(objects), content_type="application/yaml; charset=utf-8")
         response["Content-Disposition"] = f'attachment; filename="{row.name}-revision-{revision.number}.yaml"'
         return response
     context = header(principal, row, "manifests") | {
         "revision": revision,
         "numbers": row.revisions.values_list("number", flat=True)[:50],
         "objects": [
-            {"kind": item.get("kind"), "name": item.get("metadata", {}).get("name"), "yaml": _yaml(item)}
+            {"kind": item.get("kind"), "name": item.get("metadata", {}).get("name"), "yaml": as_yaml(item)}
             for item in objects
         ],
         "inventory": row.inventory.select_related("revision").defer("revision__objects_json").order_by("kind", "name"),
@@ -168,11 +168,3 @@ def manifests(request: PortalRequest, pk: int) -> HttpResponse:
         "observed_at": present.known_at(row),
     }
     return render(request, "deployments/manifests.html", context)
-
-
-def _yaml(item: Any) -> str:
-    return str(yaml.safe_dump(item, sort_keys=False, allow_unicode=True, width=110))
-
-
-def _yaml_all(objects: list[Any]) -> str:
-    return "---\n".join(_yaml(item) for item in objects)
