@@ -178,6 +178,8 @@ class Observed:
     pods: tuple[PodView, ...] = ()
     events: tuple[EventView, ...] = ()
     log_tails: Mapping[str, str] = field(default_factory=dict)
+    # By revision and step (deployments.kube.moments): when the first of its pods came that far.
+    moments: Mapping[str, Mapping[str, datetime]] = field(default_factory=dict)
     complete: bool = True
     seen_at: datetime | None = None
 

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db.models import Case, DurationField, ExpressionWrapper, F, Q, Value, When
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 
 from deployments.models import Deployment, Wanted
 from deployments.services import invoke, states
@@ -33,6 +34,7 @@ ASKED = (
     Deployment.State.STALLED,
     Deployment.State.FAILED,
 )
+SKEW = timedelta(seconds=30)  # between the cluster's clock and ours; no start of a revision takes less than that
 TOKENS = 4
 PROMPT = "Say OK."
 
@@ -58,7 +60,7 @@ def due() -> list[int]:
 
 def probe(pk: int) -> None:
     """Ask one endpoint which models it serves and for a few tokens; store the answer and refresh the state."""
-    row = Deployment.objects.alive().select_related("team").filter(pk=pk, wanted=Wanted.RUNNING).first()
+    row = Deployment.objects.alive().select_related("team", "status").filter(pk=pk, wanted=Wanted.RUNNING).first()
     if row is None:
         return
     # Claimed by the clock: messages that come twice ask once.
@@ -67,12 +69,29 @@ def probe(pk: int) -> None:
         return
     result, before = ask(row), row.probe or {}
     failures = 0 if result["ok"] else int(before.get("failures", 0)) + 1
-    Deployment.objects.filter(pk=pk).update(probe={**result, "failures": failures}, probed_at=Now())
+    stored = {**result, "failures": failures, "answered": _answered(row, result, before)}
+    Deployment.objects.filter(pk=pk).update(probe=stored, probed_at=Now())
     states.refresh(pk)
     # The state often stays as it is, but the deployment's page says what came of the question. A further answer like
     # the one before is no news: at thousands of deployments lists would be fetched without end.
     if any(result[key] != before.get(key) for key in ("ok", "detail")):
         states.notify([f"deployment:{pk}"])
+
+
+def _answered(row: Deployment, result: dict[str, Any], before: dict[str, Any]) -> dict[str, Any] | None:
+    """Which revision was ready when the endpoint first answered, and when: kept until another is or it starts again."""
+    known: dict[str, Any] | None = before.get("answered")
+    observed = states.observed_of(row)
+    ready = [pod.revision for pod in (observed.live_pods if observed else ()) if pod.ready and pod.revision]
+    if observed is None or not ready or not result["ok"]:
+        return known
+    newest = max(ready)
+    if known and known["revision"] == newest:
+        began = observed.moments.get(str(newest), {}).get("ready")
+        at = parse_datetime(known["at"])
+        if began is None or (at is not None and began - at < SKEW):
+            return known
+    return {"revision": newest, "at": result["at"]}
 
 
 def ask(row: Deployment) -> dict[str, Any]:

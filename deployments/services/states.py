@@ -75,16 +75,20 @@ def notify(payloads: Iterable[str]) -> None:
 def observed_of(row: Deployment) -> Observed | None:
     """What the watcher last saw of a deployment; None before it has looked."""
     try:
-        stored = row.status.observed
+        return observed_in(row.status)
     except Status.DoesNotExist:
         return None
-    if not stored:
+
+
+def observed_in(status: Status) -> Observed | None:
+    """The observation of a status row; None while there is none."""
+    if not status.observed:
         return None
     try:
-        return read_observed(stored)
+        return read_observed(status.observed)
     except msgspec.ValidationError as error:
         # Written by another version of Slipway: as good as never seen, until the watcher writes it again.
-        logger.warning("status of deployment %s: %s", row.pk, error)
+        logger.warning("status of deployment %s: %s", status.deployment_id, error)
         return None
 
 

@@ -104,7 +104,8 @@ def waiting(request: PortalRequest) -> HttpResponse:
 
 def _with_count(response: HttpResponse, principal: Principal) -> HttpResponse:
     """The script writes the count wherever the page shows it."""
-    return trigger_client_event(response, "slipway:waiting", {"count": undecided(principal).count()})
+    trigger_client_event(response, "slipway:waiting", {"count": undecided(principal).count()})
+    return response
 
 
 def _inbox(principal: Principal, said: Mapping[int, Refused] | None = None) -> dict[str, Any]:

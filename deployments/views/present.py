@@ -63,7 +63,6 @@ def replicas(observed: Observed | None) -> list[Replica]:
 
 def _replica(pod: PodView) -> Replica:
     word, tone, shape = _pod_word(pod)
-    since = pod.ready_since if pod.ready else (pod.engine.since if pod.engine and pod.engine.since else pod.created)
     return Replica(
         name=pod.name,
         revision=pod.revision,
@@ -71,7 +70,7 @@ def _replica(pod: PodView) -> Replica:
         word=word,
         tone=tone,
         shape=shape,
-        since=since or pod.created,
+        since=pod.created,
         restarts=sum(container.restarts for container in pod.containers),
         gpus=pod.gpus,
         containers=[container.name for container in pod.containers],

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from django.utils.dateparse import parse_datetime
+
+from deployments.kube.moments import Moments, moments_of
 from deployments.kube.observe import Observed, PodView
 from deployments.models import AppliedObject, Approval, Deployment, Revision, Wanted
 
@@ -30,10 +33,12 @@ def steps(row: Deployment, observed: Observed | None, approval: Approval | None)
     found = [Step("Requested", "done", at=revision.created_at), _approved(row, revision, approval)]
     found.append(_applied(row, revision))
     pod = _newest_pod(observed, revision.number) if found[-1].mark == "done" else None
-    found += _pod_steps(pod)
+    known = observed.moments.get(str(revision.number), {}) if observed else {}
+    found += _pod_steps(pod, known)
     serving = row.state in {State.RUNNING, State.DEGRADED} and found[-1].mark == "done"
     answering = serving and bool(row.probe.get("ok"))
-    found.append(Step("Answering", "done" if answering else "later", at=row.state_since if answering else None))
+    at = answered_at(row, revision.number) if answering else None
+    found.append(Step("Answering", "done" if answering else "later", at=at))
     return _timed(_marked(row, found))
 
 
@@ -56,7 +61,14 @@ def _applied(row: Deployment, revision: Revision) -> Step:
     return Step("Applied", "done", at=service.values_list("applied_at", flat=True).first())
 
 
-def _pod_steps(pod: PodView | None) -> list[Step]:
+def answered_at(row: Deployment, number: int) -> datetime | None:
+    """When the endpoint first answered while a pod of that revision was ready."""
+    first = row.probe.get("answered") or {}
+    return parse_datetime(str(first.get("at", ""))) if first.get("revision") == number else None
+
+
+def _pod_steps(pod: PodView | None, known: Moments) -> list[Step]:
+    """The steps of a revision's pod; `known` are the first times, which later ones of the same pod do not change."""
     labels = ("Scheduled", "Image", "Weights", "Engine", "Ready")
     if pod is None:
         return [Step(label, "later") for label in labels]
@@ -66,12 +78,14 @@ def _pod_steps(pod: PodView | None) -> list[Step]:
     pulled = loaded or (weights is not None and (weights.state == "running" or weights.restarts > 0))
     running = engine is not None and engine.state == "running"
     started = running and engine is not None and (engine.started or engine.ready)
+    first = {**moments_of(pod), **known}
+    # A step ends where the next begins; an engine that is loaded says so by being ready.
     times = (
-        pod.created,
-        None,
-        weights.since if weights else None,
-        engine.since if engine and running else None,
-        pod.ready_since,
+        first.get("created"),
+        first.get("download", first.get("engine")),
+        first.get("engine"),
+        first.get("ready"),
+        first.get("ready"),
     )
     done = (placed, pulled, loaded, started, pod.ready)
     return [

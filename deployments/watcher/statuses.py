@@ -12,6 +12,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from deployments.kube.moments import remembered
 from deployments.kube.observe import Observed
 from deployments.models import Deployment, Status, Wanted
 from deployments.services import states
@@ -106,8 +107,10 @@ class Statuses:
         rows: list[Status] = []
         seen: dict[int, Observed] = {}
         now = timezone.now()
+        before = self._before(pks)
         for pk in pks:
             observed = slimmed(world.observed(self.registry.places[pk], str(pk), complete=complete))
+            observed = remembered(observed, before.get(pk))
             if self._written.get(pk) != observed:
                 seen[pk] = observed
                 rows.append(_row(pk, observed, now, listed_at))
@@ -125,6 +128,13 @@ class Statuses:
             _wake_waiting(seen)
         self._written.update(seen)
         return list(seen)
+
+    def _before(self, pks: list[int]) -> dict[int, Observed]:
+        """What was last written of each; a term of office begins with what the one before it has left."""
+        unread = [pk for pk in pks if pk not in self._written]
+        rows = Status.objects.filter(deployment__in=unread).only("deployment_id", "observed") if unread else ()
+        left = {row.deployment_id: seen for row in rows if (seen := states.observed_in(row)) is not None}
+        return left | {pk: self._written[pk] for pk in pks if pk in self._written}
 
 
 def refresh_moving() -> None:

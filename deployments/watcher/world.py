@@ -222,8 +222,10 @@ def _place_of_event(event: EventView) -> Place:
     return event.namespace, service_name_of(event.kind, event.name)
 
 
-def _holding(pod: PodView | None) -> tuple[str, int]:
-    return (pod.node, pod.gpus) if pod is not None and pod.node and pod.gpus and pod.holds_gpus else ("", 0)
+def _holding(pod: PodView | None) -> tuple[str, int, bool]:
+    """What rows of nodes say of a pod: where it holds how many GPUs, and whether it serves with them."""
+    holds = pod is not None and pod.node and pod.gpus and pod.holds_gpus
+    return (pod.node, pod.gpus, pod.ready) if pod is not None and holds else ("", 0, False)
 
 
 def _last_seen(event: EventView) -> datetime:

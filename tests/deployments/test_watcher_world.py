@@ -162,6 +162,17 @@ def test_a_list_without_an_object_means_that_it_is_gone(world):
     assert world.nodes_changed
 
 
+def test_a_pod_that_becomes_ready_changes_what_its_node_says(world):
+    world.nodes_changed = False
+    put_pod(world, raw_pod(conditions=[{"type": "Ready", "status": "True", "lastTransitionTime": NOW}]))
+    assert world.nodes_changed
+    world.nodes_changed = False
+    put_pod(
+        world, raw_pod(conditions=[{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-25T12:09:00Z"}])
+    )
+    assert not world.nodes_changed
+
+
 def test_a_field_that_changed_hands_is_suspect_and_a_status_is_not(world):
     ref = Ref("serving.kserve.io/v1beta1", "InferenceService", "ns", "chat")
     status = seen.service(decoded(slim.Service, raw_service(conditions=[{"type": "Ready", "status": "True"}])))
