@@ -75,8 +75,11 @@ class Client:
         return await self._call("GET", path, params=params)
 
     async def list(self, path: str, **params: Any) -> Obj:
-        """Read a collection, with `metadata.resourceVersion` to watch from."""
-        return await self._call("GET", path, params=params)
+        """Read a collection, with `metadata.resourceVersion` to watch from; each item says what it is."""
+        listing = await self._call("GET", path, params=params)
+        said = {"apiVersion": listing["apiVersion"], "kind": str(listing["kind"]).removesuffix("List")}
+        listing["items"] = [said | item for item in listing["items"]]  # the server leaves it out for its own kinds
+        return listing
 
     async def create(self, path: str, body: Obj, **params: Any) -> Obj:
         """POST `body` to a collection."""

@@ -80,7 +80,7 @@ def list_(cluster: Cluster, resource: Resource, request: Request) -> Reply:
         kind, version = "PartialObjectMetadataList", "meta.k8s.io/v1"
         items = [orjson.dumps(partial(stored.obj)) for stored in page]
     else:
-        items = [versioned(resource, stored.obj, stored.body) for stored in page]
+        items = [listed(resource, stored) for stored in page]
     if resource.crd is not None and not form.name:
         meta.setdefault("continue", "")  # so kube-apiserver writes lists of custom resources
     head = orjson.dumps({"kind": kind, "apiVersion": version, "metadata": meta})
@@ -110,6 +110,13 @@ def watch(cluster: Cluster, resource: Resource, request: Request) -> Reply:
         initial_end=initial and request.flag("allowWatchBookmarks"),
     )
     return Reply(200, stream=stream.lines())
+
+
+def listed(resource: Resource, stored: Stored) -> bytes:
+    """Encode an object for a list; items of a built-in kind do not say what they are."""
+    if resource.crd is not None:
+        return versioned(resource, stored.obj, stored.body)
+    return orjson.dumps({name: value for name, value in stored.obj.items() if name not in ("apiVersion", "kind")})
 
 
 def partial(obj: Obj) -> Obj:

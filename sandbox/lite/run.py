@@ -41,6 +41,7 @@ class Settings:
     tls: bool = True
     faults: Faults = field(default_factory=Faults)
     signals: bool = True
+    bare: bool = False  # the API alone: no other project's webhooks, nothing made beside what is asked for
     on_ready: Callable[[str, Cluster, Callable[[], None]], None] | None = None
 
 
@@ -68,7 +69,9 @@ async def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
     port = sockets[0].getsockname()[1]
     url = f"{'https' if made else 'http'}://127.0.0.1:{port}"
     cluster = Cluster(settings.data / "cluster.db")
-    cluster.storage.listen(_namespace_follower(cluster, authority))
+    cluster.webhooks = not settings.bare
+    if not settings.bare:
+        cluster.storage.listen(_namespace_follower(cluster, authority))
     bootstrap.bring_up(cluster, settings.accounts, settings.manifests)
     bootstrap.write_kubeconfigs(cluster, settings.data, url, authority, settings.accounts)
     app = ApiServer(cluster, settings.faults)

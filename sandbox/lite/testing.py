@@ -83,13 +83,15 @@ def running_cluster(
     accounts: Sequence[str] = (),
     manifests: Sequence[Path] = (),
     controllers: bool = True,
+    bare: bool = False,
     prometheus_url: str = "",
     scaling_speed: float = 1.0,
 ) -> Iterator[RunningCluster]:
     """Run a cluster on a free port of 127.0.0.1 until the block ends.
 
-    With `folder` its data stays there, so that a second run continues where the first ended. kubectl sends its
-    token over TLS alone. Raises what the server raised when it does not start within 30 s.
+    A `bare` one answers as kube-apiserver does where nothing else runs: without webhooks and the objects that
+    controllers make. With `folder` its data stays there, so that a second run continues where the first ended. kubectl
+    sends its token over TLS alone. Raises what the server raised when it does not start within 30 s.
     """
     with ExitStack() as stack:
         data = folder or Path(stack.enter_context(TemporaryDirectory(prefix="slipway-lite-")))
@@ -98,6 +100,7 @@ def running_cluster(
             accounts=tuple(accounts),
             manifests=tuple(manifests),
             controllers=controllers,
+            bare=bare,
             prometheus_url=prometheus_url,
             scaling_speed=scaling_speed,
             tls=tls,

@@ -11,7 +11,7 @@ from sandbox.lite import decoding, errors, names, patching, rules
 from sandbox.lite.admission import Change, admit, mutate
 from sandbox.lite.apply import apply, now, track_update
 from sandbox.lite.cluster import Cluster, versioned
-from sandbox.lite.defaults import fill_builtin
+from sandbox.lite.defaults import fill_builtin, prepare
 from sandbox.lite.replies import Reply
 from sandbox.lite.requests import APPLY, Request
 from sandbox.lite.resources import Resource
@@ -201,6 +201,8 @@ def _settle(change: Change, *, tracked: bool) -> None:
         track_update(resource, change.old, obj, request.manager, request.subresource)
     mutate(change)
     _fill(change)
+    if change.creating:
+        prepare(resource, obj)
     if resource.crd is not None:
         causes = _custom_causes(change)
     else:

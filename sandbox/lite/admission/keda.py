@@ -12,7 +12,7 @@ _KIND, _AUTOSCALERS = "keda.sh/scaledobjects", "autoscaling/horizontalpodautosca
 
 def check(change: Change) -> None:
     """403 in the words of the webhook; what means nothing is answered as a warning."""
-    if change.resource.storage_key != _KIND or change.request.subresource:
+    if change.resource.storage_key != _KIND or change.request.subresource or not change.cluster.webhooks:
         return
     from sandbox.lite.controllers import keda_admission as webhook
 

@@ -50,7 +50,8 @@ def _webhooks(change: Change) -> tuple[Callable[[Obj], Obj], Callable[[Obj, Obj 
 
 def _concerns(change: Change) -> bool:
     return (
-        change.resource.storage_key in _VALIDATORS
+        change.cluster.webhooks
+        and change.resource.storage_key in _VALIDATORS
         and change.request.subresource == ""
         and not change.obj["metadata"].get("deletionTimestamp")
     )
