@@ -46,15 +46,18 @@ class Authority:
         """The authority's certificate."""
         return self.pair.certificate.read_bytes()
 
-    def server(self, name: str, hosts: Sequence[str], *, file: str = "") -> Pair:
+    def server(self, name: str, hosts: Sequence[str], *, file: str = "", calls_itself: bool = False) -> Pair:
         """A server's certificate for DNS names and addresses, made now unless it is there."""
-        return self._leaf(file or name, name, "", hosts, ExtendedKeyUsageOID.SERVER_AUTH)
+        more = [ExtendedKeyUsageOID.CLIENT_AUTH] if calls_itself else []
+        return self._leaf(file or name, name, "", hosts, [ExtendedKeyUsageOID.SERVER_AUTH, *more])
 
     def client(self, name: str, group: str = "", *, file: str = "") -> Pair:
         """A client's certificate: user `name` of `group`, as Kubernetes reads subjects."""
-        return self._leaf(file or name, name, group, (), ExtendedKeyUsageOID.CLIENT_AUTH)
+        return self._leaf(file or name, name, group, (), [ExtendedKeyUsageOID.CLIENT_AUTH])
 
-    def _leaf(self, file: str, name: str, group: str, hosts: Sequence[str], usage: x509.ObjectIdentifier) -> Pair:
+    def _leaf(
+        self, file: str, name: str, group: str, hosts: Sequence[str], usages: Sequence[x509.ObjectIdentifier]
+    ) -> Pair:
         pair = Pair(self._folder / f"{file}.crt", self._folder / f"{file}.key")
         issuer = x509.load_pem_x509_certificate(self.pem)
         if pair.exists() and _signed_by(issuer, pair):
@@ -66,7 +69,7 @@ class Authority:
             _builder(_name(name, group), issuer.subject, key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         )
         if hosts:

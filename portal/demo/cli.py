@@ -14,7 +14,7 @@ from portal.demo.logs import LogFolder
 from portal.demo.report import Terminal, table
 from portal.demo.stack import GROUNDS, Stack, reset
 from portal.demo.supervisor import StartFailed, Supervisor, with_needs
-from sandbox.real import build
+from sandbox.real import build, seed
 
 SERVERS = "postgres", "redis", "prometheus"
 
@@ -59,7 +59,8 @@ def _up(args: argparse.Namespace, terminal: Terminal) -> int:
     if args.cluster == "real":
         try:
             build.ensure(terminal.say)
-        except build.BuildError as error:
+            seed.ensure(terminal.say)
+        except (build.BuildError, RuntimeError) as error:
             terminal.say(str(error))
             return 1
     layout = Layout(args.data.resolve())

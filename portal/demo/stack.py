@@ -14,7 +14,7 @@ from portal.demo import services
 from portal.demo.layout import REPOSITORY, Layout, write_private
 from portal.demo.ports import PortBook
 from portal.demo.program import Program, answers, listens
-from sandbox.real import programs
+from sandbox.real import programs, seed
 
 PREFERRED_PORTS = {"web": 8000, "gateway": 8081}
 PORTS = ["postgres", "redis", "prometheus", "apiserver", "hub", "model", "metrics", "gateway", "web"]
@@ -39,7 +39,8 @@ class Stack:
         self.quick = quick
         self.ground = self.layout.ground(ground)
         self.secrets = self.layout.secrets()
-        book = PortBook(self.layout / "ports.json", preferred=PREFERRED_PORTS)
+        webhooks = {f"{name}-webhook": port for name, port in programs.PREFERRED_PORTS.items()}
+        book = PortBook(self.layout / "ports.json", preferred=PREFERRED_PORTS | webhooks)
         self.ports = book.choose([*PORTS, *(programs.PORTS if ground == "real" else ())])
         self.prefix = book.choose_prefix()
         book.save()
@@ -134,6 +135,7 @@ class Stack:
         plane = programs.ControlPlane(
             self.layout / "cluster", self.ports["apiserver"], self.ports, ACCOUNTS, tuple(self._manifests())
         )
+        seed.sow(plane.folder)
         return [
             Program(
                 part.name,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from sandbox.real import tools
+from sandbox.real import seed, tools
 from sandbox.real.tools import Tool
 
 Say = Callable[[str], None]
@@ -51,9 +51,14 @@ def ensure(say: Say) -> None:
 def main() -> int:
     """Build everything; for `make control-plane`."""
     begun = time.monotonic()
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
     try:
-        ensure(lambda line: print(line, flush=True))
-    except BuildError as error:
+        ensure(say)
+        seed.ensure(say)
+    except (BuildError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"The control plane is built ({time.monotonic() - begun:.0f} s): {tools.cache_root() / 'control-plane'}")

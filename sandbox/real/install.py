@@ -21,7 +21,7 @@ from sandbox.client import ApiError, Client, Obj, resource_path
 from sandbox.kubeconfigs import kubeconfig, write_kubeconfig
 from sandbox.lite import bootstrap
 from sandbox.real import objects
-from sandbox.real.programs import CONTROLLERS
+from sandbox.real.programs import CONTROLLERS, webhook_authority
 
 log = logging.getLogger(__name__)
 
@@ -56,22 +56,31 @@ async def _run(args: argparse.Namespace) -> None:
     ports = {name: int(port) for name, _, port in (word.partition("=") for word in args.webhook)}
     installer = Installer(client, args.data / f"installed-{args.stage}.json")
     try:
+        signer = webhook_authority().pem
         if args.stage == "webhooks":
-            await installer.apply(objects.webhooks(ports, authority))
-            await installer.apply(objects.served(), patient=True)
+            await installer.apply(objects.webhooks(ports, signer))
+            await installer.apply(objects.served())
             return
-        await installer.apply(objects.namespaces())
-        definitions = objects.definitions(ports, authority)
-        await installer.apply(definitions)
-        await installer.wait_served(definitions)
-        own = [*objects.foundation(), *objects.accounts(args.account), *bootstrap.read_manifests(args.manifests)]
-        await installer.apply(sorted(own, key=lambda item: item["kind"] != "Namespace"), patient=True)
+        own = [*objects.accounts(args.account), *bootstrap.read_manifests(args.manifests)]
+        await put_first(
+            installer, [*objects.namespaces(), *objects.definitions(ports, signer), *objects.foundation(), *own]
+        )
         for name, (namespace, account) in CONTROLLERS.items():
             await _write_kubeconfig(client, args, authority, name, namespace, account)
         for name in args.account:
             await _write_kubeconfig(client, args, authority, name, objects.SYSTEM, name)
     finally:
         await client.close()
+
+
+async def put_first(installer: Installer, wanted: Iterable[Obj]) -> None:
+    """Put what the controllers need: namespaces, then kinds, and when all of these are served the rest."""
+    known = list(wanted)
+    kinds = [item for item in known if item["kind"] == "CustomResourceDefinition"]
+    await installer.apply(item for item in known if item["kind"] == "Namespace")
+    await installer.apply(kinds)
+    await installer.wait_served(kinds)
+    await installer.apply(item for item in known if item["kind"] not in ("Namespace", "CustomResourceDefinition"))
 
 
 async def _write_kubeconfig(
@@ -93,20 +102,16 @@ class Installer:
         self._known: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
         self._plurals: dict[str, Mapping[str, tuple[str, bool]]] = {}
 
-    async def apply(self, wanted: Iterable[Obj], *, patient: bool = False) -> None:
-        """Apply what is new or has changed, some at a time; with `patient` one after the other, in order."""
+    async def apply(self, wanted: Iterable[Obj]) -> None:
+        """Put what is new or has changed, some at a time."""
         todo = [item for item in wanted if self._known.get(_key(item)) != _hash(item)]
-        if patient:
-            for item in todo:
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def guarded(item: Obj) -> None:
+            async with gate:
                 await self._one(item)
-        else:
-            gate = asyncio.Semaphore(AT_ONCE)
 
-            async def guarded(item: Obj) -> None:
-                async with gate:
-                    await self._one(item)
-
-            await asyncio.gather(*(guarded(item) for item in todo))
+        await asyncio.gather(*(guarded(item) for item in todo))
         log.info("%d objects put", len(todo))
 
     async def wait_served(self, definitions: Iterable[Obj]) -> None:

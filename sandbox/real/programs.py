@@ -29,6 +29,8 @@ PORTS = (
     "lws-webhook",
     "lws-health",
 )
+# Conversion webhooks stand in the kinds themselves: with the same port as in the seed these need not be put again.
+PREFERRED_PORTS = {"kserve": 15443, "llmisvc": 15444, "lws": 15445}
 HOST = "127.0.0.1"
 SERVING_CERTIFICATES = "k8s-webhook-server/serving-certs"  # where controller-runtime looks below its TMPDIR
 SERVICE_RANGE = "10.96.0.0/16"
@@ -83,6 +85,10 @@ class ControlPlane:
         """The kubeconfig of `admin`, of a controller, or of an account asked for."""
         return self.folder / f"{account}.kubeconfig"
 
+    def etcd_client(self) -> Pair:
+        """The certificate by which the API server is known to etcd."""
+        return Authority(self.folder).client("kube-apiserver-etcd")
+
     def parts(self) -> list[Part]:
         """Every process, those first that others need; writes the certificates, tokens and kubeconfigs of the cluster.
 
@@ -91,7 +97,7 @@ class ControlPlane:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         authority = Authority(self.folder)
         self._write_users(authority)
-        webhooks = authority.server("webhooks", (HOST, "localhost"), file="webhooks")
+        webhooks = webhook_authority().server("webhooks", (HOST, "localhost"))
         for name in CONTROLLERS:
             _copy_serving_certificate(self.folder / name, webhooks)
         return [
@@ -114,7 +120,7 @@ class ControlPlane:
             write_kubeconfig(self.kubeconfig_of(name), kubeconfig(self.url, authority.pem, user, known[user]))
 
     def _etcd(self, authority: Authority) -> Part:
-        server = authority.server("etcd", (HOST, "localhost"))
+        server = authority.server("etcd", (HOST, "localhost"), calls_itself=True)  # as its JSON gateway does
         url, peer = f"https://{HOST}:{self.ports['etcd']}", f"http://{HOST}:{self.ports['etcd-peer']}"
         options = {
             "name": "sandbox",
@@ -136,7 +142,7 @@ class ControlPlane:
     def _apiserver(self, authority: Authority) -> Part:
         hosts = (HOST, "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "10.96.0.1")
         server = authority.server("kube-apiserver", hosts)
-        etcd = authority.client("kube-apiserver-etcd")
+        etcd = self.etcd_client()
         kubelet = authority.client("kube-apiserver-kubelet", "system:masters")
         private, public = signing_key(self.folder, "service-accounts")
         policy = self.folder / "audit-policy.yaml"
@@ -254,6 +260,11 @@ class ControlPlane:
             words += ["--manifests", str(path)]
         argv = (sys.executable, "-m", "sandbox", "install", *words)
         return Part(f"install-{stage}", argv, after=after, once=True)
+
+
+def webhook_authority() -> Authority:
+    """Who signs the webhooks' certificate: one for all clusters of this user, since kinds in the seed name it."""
+    return Authority(tools.cache_root() / "control-plane" / "webhooks", name="slipway-sandbox-webhooks")
 
 
 # Reads and writes of people and programs, each once; not what the control plane does for itself.
