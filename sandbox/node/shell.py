@@ -35,7 +35,10 @@ def command(script: str, arguments: Sequence[str], environment: Mapping[str, str
     shell = _Shell({**environment, "VLLM_VERSION": VERSION}, list(arguments))
     shell.variables.setdefault("DP_ADDRESS", environment.get("LWS_LEADER_ADDRESS", ""))
     for statement in _statements(script):
-        words = shell.run(statement)
+        try:
+            words = shell.run(statement)
+        except ValueError:
+            return []  # a quote that never closes
         if words:
             return words
     return []
@@ -146,7 +149,7 @@ class _Shell:
         return _VARIABLE.sub(value, text)
 
     def _expand(self, text: str) -> str:
-        """Read a word as the shell does once: quotes go, variables are filled in outside single quotes."""
+        """Read words as the shell does once: quotes go, variables are filled in outside single quotes. ValueError."""
         made, quote, index = "", "", 0
         while index < len(text):
             letter = text[index]
@@ -167,13 +170,12 @@ class _Shell:
             else:
                 made += letter
                 index += 1
+        if quote:
+            raise ValueError(f"unclosed {quote}")
         return made
 
     def _exec(self, text: str) -> list[str]:
-        try:
-            words = shlex.split(text)
-        except ValueError:
-            return []
+        words = shlex.split(text)
         return words[1:] if words[:1] == ["exec"] else words
 
 
