@@ -105,28 +105,31 @@ def test_an_upload_is_not_written_to_disk_beyond_the_limit() -> None:
     assert asyncio.run(run()) == (settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1, "http.disconnect")
 
 
-# A real server
+# Real servers
 
 
-@pytest.fixture
-def served(transactional_db: None, servers: dict[str, str]) -> Iterator[int]:
-    """The port of a uvicorn on the test's own database."""
+@pytest.fixture(params=["uvicorn", "gunicorn"])
+def served(request: pytest.FixtureRequest, transactional_db: None, servers: dict[str, str]) -> Iterator[int]:
+    """The port of a server on the test's own database."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     given = settings.DATABASES["default"]
     base = servers["DATABASE_URL"].rsplit("/", 1)[0]
     environment = {**os.environ, **servers, "DATABASE_URL": f"{base}/{given['NAME']}", "SLIPWAY_SECRET_KEY": "x"}
-    command = [sys.executable, "-m", "uvicorn", "portal.asgi:application", "--port", str(port), "--log-level=warning"]
-    process = subprocess.Popen(command, env=environment)
+    how = {
+        "uvicorn": ["portal.asgi:application", "--port", str(port), "--log-level=warning"],
+        "gunicorn": ["portal.wsgi:application", "--bind", f"127.0.0.1:{port}", "--log-level=warning"],
+    }
+    process = subprocess.Popen([sys.executable, "-m", request.param, *how[request.param]], env=environment)
     try:
         give_up = time.monotonic() + 60
         while True:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
-            assert process.poll() is None, "uvicorn ended"
-            assert time.monotonic() < give_up, "uvicorn did not start"
+            assert process.poll() is None, "the server ended"
+            assert time.monotonic() < give_up, "the server did not start"
             time.sleep(0.1)
         yield port
     finally:
