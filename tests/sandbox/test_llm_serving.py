@@ -293,3 +293,35 @@ def test_a_workers_script_counts_its_ranks_and_names_its_leader() -> None:
 )
 def test_scripts_are_read_as_far_as_presets_go(script: str, words: list[str]) -> None:
     assert shell.command(script, ["--one", "'two words'"], {"C": "on", "I": "3"}) == words
+
+
+def test_plain_pods_behind_a_pool_answer_while_nobody_picks(kubeconfig: Path) -> None:
+    """Examples 19 and 20: no KServe, and no endpoint picker, so the pool fails open."""
+    objects = [*read_all("examples/20-plain-pd.yaml"), *read_all("examples/19-inferencepool-objective.yaml")]
+    plurals = {"HTTPRoute": "httproutes", "ServiceAccount": "serviceaccounts"}
+
+    async def scene(on: Stage) -> None:
+        for item in objects:
+            if item["kind"] == "HTTPRoute":
+                item["spec"]["parentRefs"] = [{"name": "kserve-ingress-gateway", "namespace": "kserve"}]
+            plural = plurals.get(item["kind"], f"{item['kind'].lower()}s")
+            await on.client.create(resource_path(item["apiVersion"], plural, TEAM), item)
+
+        async def up() -> bool:
+            found = await items(on.client, "deployments", TEAM, "apps/v1")
+            return len(found) == 2 and all(
+                item.get("status", {}).get("readyReplicas") == item["spec"]["replicas"] for item in found
+            )
+
+        await on.until(up, "all replicas ready")
+        body = {**CHAT, "model": "Qwen/Qwen2.5-14B-Instruct"}
+        answers = [await on.http.post("/v1/chat/completions", json=body, headers=TRAFFIC) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        path = resource_path("inference.networking.k8s.io/v1", "inferencepools", TEAM, "qwen-pool")
+        (parent,) = (await on.client.get(path))["status"]["parents"]
+        told = {item["type"]: (item["status"], item["reason"]) for item in parent["conditions"]}
+        assert told == {"Accepted": ("True", "Accepted"), "ResolvedRefs": ("False", "InvalidExtensionRef")}
+        for name in ("qwen-prefill", "qwen-decode"):
+            await on.client.delete(resource_path("apps/v1", "deployments", TEAM, name))
+
+    play(kubeconfig, scene, "gpu-h100-1")
