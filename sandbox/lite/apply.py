@@ -216,7 +216,7 @@ def _any(found: Any) -> bool:
 
 def _typed_message(resource: Resource, config: Obj, why: str) -> str:
     meta = config.get("metadata") or {}
-    named = f"{meta.get('namespace', '')}/{meta.get('name', '')}"
+    named = f"{meta.get('namespace') or ''}/{meta.get('name') or ''}"
     return f"failed to create typed patch object ({named}; {resource.api_version}, Kind={resource.kind}): {why}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from sandbox.lite import errors
-from sandbox.lite.requests import Request, decode_json
+from sandbox.lite.requests import APPLY, Request, decode_json
 from sandbox.lite.resources import Resource
 from sandbox.lite.schema import Schema
 from sandbox.lite.structural import drop_nulls, prune, type_error
@@ -115,32 +115,28 @@ def with_meta(resource: Resource, request: Request, sent: Obj) -> Obj:
         meta.pop("namespace", None)
     if not request.name:
         return obj
-    if not meta.get("name") and request.verb in ("update", "patch"):
-        raise errors.bad_request(
-            f"the name of the object ({request.name} based on URL) was undeterminable: name must be provided"
-        )
-    if meta.setdefault("name", request.name) != request.name:
+    if not meta.get("name"):
+        if request.verb in ("update", "patch") and request.content_type != APPLY:
+            raise nameless(request)
+        meta["name"] = request.name
+    if meta["name"] != request.name:
         raise errors.bad_request(
             f"the name of the object ({meta['name']}) does not match the name on the URL ({request.name})"
         )
     return obj
 
 
+def nameless(request: Request) -> errors.StatusError:
+    """400 for an object that does not say its name, where the URL does."""
+    return errors.bad_request(
+        f"the name of the object ({request.name} based on URL) was undeterminable: name must be provided"
+    )
+
+
 def shown(patched: Any, *, custom: bool) -> str:
     """Write a patched object as a refusal shows it."""
     ordered = patched if custom else {name: patched[name] for name in sorted(patched)}
     return orjson.dumps(ordered, option=orjson.OPT_SORT_KEYS if custom else 0).decode()
-
-
-def go_map(value: Any) -> str:
-    """Write a JSON value as Go prints a map."""
-    if isinstance(value, dict):
-        return f"map[{' '.join(f'{name}:{go_map(value[name])}' for name in sorted(value))}]"
-    if isinstance(value, list):
-        return f"[{' '.join(go_map(item) for item in value)}]"
-    if value is None:
-        return "<nil>"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _unrecognised(resource: Resource, body: bytes, why: str) -> errors.StatusError:

@@ -181,8 +181,6 @@ def _service(obj: Obj, old: Obj | None) -> None:
         port.setdefault("targetPort", port.get("port"))
     if spec["type"] != "ExternalName":
         spec.setdefault("internalTrafficPolicy", "Cluster")
-        spec.setdefault("ipFamilies", ["IPv4"])
-        spec.setdefault("ipFamilyPolicy", "SingleStack")
     if old is not None:
         for name in ("clusterIP", "clusterIPs"):
             if not spec.get(name) and name in old["spec"]:
@@ -220,6 +218,16 @@ def _secret(obj: Obj, old: Obj | None) -> None:
     if plain:
         encoded = {name: base64.b64encode(value.encode()).decode() for name, value in plain.items()}
         obj["data"] = (obj.get("data") or {}) | encoded
+
+
+def _quota(obj: Obj, old: Obj | None) -> None:
+    obj.setdefault("status", {})
+
+
+def _budget(obj: Obj, old: Obj | None) -> None:
+    status = obj.setdefault("status", {})
+    for name in ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"):
+        status.setdefault(name, 0)
 
 
 def _limit_range(obj: Obj, old: Obj | None) -> None:
@@ -299,6 +307,8 @@ _FILLERS: dict[str, Callable[[Obj, Obj | None], None]] = {
     "/persistentvolumeclaims": _claim,
     "/secrets": _secret,
     "/limitranges": _limit_range,
+    "/resourcequotas": _quota,
+    "policy/poddisruptionbudgets": _budget,
     "apps/deployments": _deployment,
     "apps/replicasets": _replica_set,
     "apps/statefulsets": _stateful_set,

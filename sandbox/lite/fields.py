@@ -1,7 +1,8 @@
 """Sets of field paths: which fields an object has, how two objects differ, and the fieldsV1 spelling.
 
 A path is a tuple of the steps fieldsV1 uses: `f:name` for a field, `k:{"name":"x"}` for an item of an associative
-list, `v:"x"` for an item of a set. The rules follow structured-merge-diff.
+list, `v:"x"` for an item of a set; complaints also say `i:0` for an item of any other list. The rules follow
+structured-merge-diff.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from sandbox.lite import golang
 from sandbox.lite.schema import Schema
 
 Path = tuple[str, ...]
@@ -67,12 +69,13 @@ def decode(tree: dict[str, Any]) -> Fields:
     return found
 
 
-def item_step(item: Any, schema: Schema, path: Path) -> str:
+def item_step(item: Any, schema: Schema, path: Path, index: int = 0) -> str:
     """Return the step that names an item of a set or an associative list. Raises TypedError without its keys."""
     if schema.is_set:
         return "v:" + orjson.dumps(item).decode()
     if not isinstance(item, dict):
-        raise TypedError(f"{dotted(path)}: expected map, got {type(item).__name__}")
+        what = "a null element" if item is None else "non-map elements"
+        raise TypedError(f"{dotted(path)}: element {index}: associative list with keys may not have {what}")
     named = {}
     for key in schema.keys:
         value = item.get(key, schema.key_default(key))
@@ -81,7 +84,7 @@ def item_step(item: Any, schema: Schema, path: Path) -> str:
     if not named:
         keys = ", ".join(f'"{key}"' for key in schema.keys)
         raise TypedError(
-            f"{dotted(path)}: element 0: associative list with keys has an element that omits key field {keys}"
+            f"{dotted(path)}: element {index}: associative list with keys has an element that omits key field {keys}"
         )
     return "k:" + orjson.dumps(named, option=orjson.OPT_SORT_KEYS).decode()
 
@@ -96,6 +99,8 @@ def dotted(path: Path) -> str:
         elif kind == "k":
             named = ",".join(f"{key}={orjson.dumps(value).decode()}" for key, value in orjson.loads(rest).items())
             words.append(f"[{named}]")
+        elif kind == "i":
+            words.append(f"[{rest}]")
         else:
             words.append(f"[={rest}]")
     return "".join(words)
@@ -117,8 +122,8 @@ def _collect(value: Any, schema: Schema, path: Path, found: Fields) -> None:
             if child is None or child == {} or not schema.is_declared(name):
                 found.add(step)
     elif isinstance(value, list) and (schema.is_set or schema.keys):
-        for item in value:
-            step = (*path, item_step(item, schema, path))
+        for index, item in enumerate(value):
+            step = (*path, item_step(item, schema, path, index))
             if step in found:
                 raise TypedError(f"{dotted(path)}: duplicate entries for key {dotted(step[-1:])}")
             _collect(item, schema.items, step, found)
@@ -139,40 +144,44 @@ def check_inside(value: Any, schema: Schema, path: Path) -> None:
                 check_type(child, below, (*path, f"f:{name}"))
                 check_inside(child, below, (*path, f"f:{name}"))
     elif isinstance(value, list):
-        for item in value:
+        seen: set[str] = set()
+        for index, item in enumerate(value):
+            step = item_step(item, schema, path, index) if schema.is_set or schema.keys else f"i:{index}"
+            if step in seen:
+                raise TypedError(f"{dotted(path)}: duplicate entries for key {dotted((step,))}")
+            seen.add(step)
             if item is not None:
-                check_type(item, schema.items, path)
-                check_inside(item, schema.items, path)
-
-
-_WORDS = {dict: "map", list: "list", str: "string", bool: "boolean", int: "int", float: "float"}
+                check_type(item, schema.items, (*path, step))
+                check_inside(item, schema.items, (*path, step))
 
 
 def check_type(value: Any, schema: Schema, path: Path) -> None:
     """Raise TypedError when a value is not of the schema's type."""
-    got = "&value.valueUnstructured{}" if value is None else _WORDS[type(value)]
+    wanted = schema.raw.get("type")
     if schema.kind in ("object", "map"):
         if not isinstance(value, dict):
-            raise TypedError(f"{dotted(path)}: expected map, got {got}")
+            raise TypedError(f"{dotted(path)}: expected map, got &{{{golang.plain(value)}}}")
     elif schema.kind == "list":
         if not isinstance(value, list):
-            raise TypedError(f"{dotted(path)}: expected list, got {got}")
-    elif schema.kind == "scalar":
-        wanted = schema.raw.get("type")
-        if isinstance(value, dict | list):
-            raise TypedError(f"{dotted(path)}: expected {wanted or 'scalar'}, got {got}")
-        if wanted == "boolean" and not isinstance(value, bool):
-            raise TypedError(f"{dotted(path)}: expected boolean, got {got}")
-        if wanted == "string" and not isinstance(value, str):
-            raise TypedError(f"{dotted(path)}: expected string, got {got}")
-        if wanted in ("integer", "number") and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise TypedError(f"{dotted(path)}: expected numeric (int or float), got {got}")
+            raise TypedError(f"{dotted(path)}: expected list, got &{{{golang.plain(value)}}}")
+    elif schema.kind != "scalar":
+        return
+    elif wanted in ("integer", "number"):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypedError(f"{dotted(path)}: expected numeric (int or float), got {golang.type_name(value)}")
+    elif wanted == "boolean":
+        if not isinstance(value, bool):
+            raise TypedError(f"{dotted(path)}: expected boolean, got &{{{golang.plain(value)}}}")
+    elif isinstance(value, dict | list) or (wanted == "string" and not isinstance(value, str)):
+        shown = f"&value.valueUnstructured{{Value:{golang.literal(value)}}}"
+        raise TypedError(f"{dotted(path)}: expected {wanted or 'scalar'}, got {shown}")
 
 
 _MISSING: Any = object()
 
 
-def _compare(old: Any, new: Any, schema: Schema, path: Path, result: Difference) -> None:
+def _compare(old: Any, new: Any, schema: Schema, path: Path, result: Difference, *, always: bool = False) -> None:
+    """Note the differences; of a value that is `always` there only the parts come and go."""
     if old is new:
         return
     sides = [side for side in (old, new) if side is not _MISSING]
@@ -181,7 +190,8 @@ def _compare(old: Any, new: Any, schema: Schema, path: Path, result: Difference)
         for name in {**old_map, **new_map}:
             below = schema.field(name) or Schema.ANY
             before, after = old_map.get(name, _MISSING), new_map.get(name, _MISSING)
-            _compare(before, after, below, (*path, f"f:{name}"), result)
+            there = (always or len(sides) == 2) and schema.always_has(name)
+            _compare(before, after, below, (*path, f"f:{name}"), result, always=there)
     elif (schema.is_set or schema.keys) and all(isinstance(side, list) for side in sides):
         before_items, after_items = (_by_step(side, schema, path) for side in (old, new))
         for step in {**before_items, **after_items}:
@@ -191,11 +201,8 @@ def _compare(old: Any, new: Any, schema: Schema, path: Path, result: Difference)
         if old != new or type(old) is not type(new):
             result.modified.add(path)
         return
-    if not path:
+    if not path or always:
         return
-    struct = schema.builtin and schema.kind == "object" and path[-1].startswith("f:")
-    if struct and not schema.atomic and any(sides):
-        return  # in Go a struct is always there: only its fields come and go
     if old is _MISSING:
         result.added.add(path)
     elif new is _MISSING:

@@ -1,9 +1,11 @@
 """Makes the data files of the lite API server; run by hand when versions change.
 
     python -m sandbox.lite.generate builtins
+    python -m sandbox.lite.generate pointers OPENAPI_V3_JSON ...
     python -m sandbox.lite.generate crds DIR_WITH_CRD_YAML ...
 
-`builtins` needs the package kubernetes-validate. Descriptions are dropped: they are nine tenths of the bytes.
+`builtins` needs the package kubernetes-validate. `pointers` reads documents that a kube-apiserver of
+that version gave below /openapi/v3. Descriptions are dropped: they are nine tenths of the bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import yaml
 
 HERE = Path(__file__).parent
 BUILTINS = HERE / "data" / "builtins.json"
+POINTERS = HERE / "data" / "pointers.json"
 CRDS = HERE / "crds"
 KUBERNETES = "v1.36.0-local"
 
@@ -40,6 +43,8 @@ def main(argv: list[str]) -> int:
     """Write the file or files asked for; returns the exit status."""
     if argv[:1] == ["builtins"]:
         write_builtins()
+    elif argv[:1] == ["pointers"] and argv[1:]:
+        write_pointers([Path(name) for name in argv[1:]])
     elif argv[:1] == ["crds"] and argv[1:]:
         for folder in argv[1:]:
             write_crds(Path(folder))
@@ -66,6 +71,19 @@ def write_builtins() -> None:
         kept[short] = _slim(source[names[short]])
         wanted += _references(kept[short])
     BUILTINS.write_text(json.dumps(dict(sorted(kept.items())), separators=(",", ":")) + "\n")
+
+
+def write_pointers(documents: list[Path]) -> None:
+    """List the fields of the served kinds that hold a pointer to a struct: a struct itself has a default."""
+    served = set(json.loads(BUILTINS.read_text()))
+    found: set[str] = set()
+    for path in documents:
+        for name, schema in json.loads(path.read_text())["components"]["schemas"].items():
+            short = _short(name)
+            for field, child in schema.get("properties", {}).items():
+                if short in served and "allOf" in child and "default" not in child:
+                    found.add(f"{short}.{field}")
+    POINTERS.write_text(json.dumps(sorted(found), indent=0) + "\n")
 
 
 def write_crds(folder: Path) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from sandbox.lite import errors, json_patch, patch
-from sandbox.lite.decoding import Undecodable, decode, go_map, read_patch, shown
+from sandbox.lite import errors, golang, json_patch, patch
+from sandbox.lite.decoding import Undecodable, decode, read_patch, shown
 from sandbox.lite.requests import APPLY, JSON_PATCH, MERGE, STRATEGIC, Request
 from sandbox.lite.resources import Resource
 
@@ -89,7 +89,7 @@ def _strategic(resource: Resource, request: Request, live: Obj, sent: Obj) -> Ob
     try:
         return decode(resource, request, result)
     except Undecodable as error:
-        raise _refused(go_map(sent), str(error)) from None
+        raise _refused(golang.plain(sent), str(error)) from None
 
 
 def _refused(text: str, why: str) -> errors.StatusError:

@@ -12,7 +12,9 @@ from typing import Any, ClassVar
 
 import orjson
 
-BUILTINS = Path(__file__).parent / "data" / "builtins.json"
+DATA = Path(__file__).parent / "data"
+BUILTINS = DATA / "builtins.json"
+POINTERS = DATA / "pointers.json"
 KEY_DEFAULTS: dict[str, Any] = {"protocol": "TCP"}  # the published schema of ports leaves its default out
 
 Raw = dict[str, Any]
@@ -23,6 +25,12 @@ def definitions() -> dict[str, Raw]:
     """Return the schemas of built-in kinds by short name, for example `core.v1.Pod`."""
     loaded: dict[str, Raw] = orjson.loads(BUILTINS.read_bytes())
     return loaded
+
+
+@cache
+def pointers() -> frozenset[str]:
+    """Return the fields of built-in kinds that hold a pointer to a struct, as `core.v1.Pod.spec`."""
+    return frozenset(orjson.loads(POINTERS.read_bytes()))
 
 
 class Schema:
@@ -127,6 +135,15 @@ class Schema:
     def is_declared(self, name: str) -> bool:
         """Whether `name` is a field of a struct, not an entry of a map."""
         return name in self.declared or (self.embedded and name in ("apiVersion", "kind", "metadata"))
+
+    def always_has(self, name: str) -> bool:
+        """Whether every object of a built-in kind has a field: a Go struct, or a list that is never left out."""
+        below = self.field(name)
+        if not self.builtin or not self.name or below is None or below.atomic:
+            return False
+        if below.kind == "object":
+            return f"{self.name}.{name}" not in pointers()
+        return below.kind == "list" and name in self.raw.get("required", ())
 
     def key_default(self, key: str) -> Any:
         """Return what a missing key field of an item counts as; None when it has no default."""

@@ -145,6 +145,8 @@ def _apply(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     if live is None:
         if request.subresource:
             raise errors.not_found(resource.group, resource.plural, request.name)
+        if not (sent.get("metadata") or {}).get("name"):
+            raise decoding.nameless(request)
         return _apply_new(cluster, resource, request, config)
     return reply(resource, applied_object(cluster, resource, request, live, config), 200)
 
@@ -170,11 +172,16 @@ def applied_object(cluster: Cluster, resource: Resource, request: Request, live:
 
 
 def _named(resource: Resource, request: Request, sent: Obj) -> Obj:
-    try:
-        decoding.check_kind(resource, sent)
-        return decoding.with_meta(resource, request, sent)
-    except decoding.Undecodable as error:
-        raise errors.bad_request(str(error)) from None
+    """Return an applied configuration with the name on the URL where it has none, and the namespace it gave."""
+    if (sent.get("apiVersion"), sent.get("kind")) != (resource.api_version, resource.kind):
+        version = str(sent.get("apiVersion") or "")
+        shown = version if "/" in version else f"/{version}"
+        raise errors.bad_request(f"invalid object type: {shown}, Kind={sent.get('kind') or ''}")
+    given = (sent.get("metadata") or {}).get("namespace")
+    config = decoding.with_meta(resource, request, sent)
+    if given is None:
+        config["metadata"].pop("namespace", None)  # complaints show the namespace only where it was given
+    return config
 
 
 def _apply_new(cluster: Cluster, resource: Resource, request: Request, config: Obj) -> Reply:
@@ -185,6 +192,8 @@ def _apply_new(cluster: Cluster, resource: Resource, request: Request, config: O
     config["metadata"].pop("resourceVersion", None)
     manager, force = request.query["fieldManager"], request.flag("force")
     obj = orjson.loads(orjson.dumps(apply(resource, None, config, manager, force=force)))
+    if resource.namespaced:
+        obj["metadata"]["namespace"] = request.namespace
     return reply(resource, create_object(cluster, resource, request, obj, applied=True), 201)
 
 

@@ -137,7 +137,7 @@ def test_apply_of_an_unknown_field_is_a_500(api: Api, team: str, exists: bool) -
 
     assert answer.status_code == 500
     assert answer.json()["message"] == (
-        f"failed to create typed patch object (team-apply/{name}; serving.kserve.io/v1beta1, Kind=InferenceService): "
+        f"failed to create typed patch object (/{name}; serving.kserve.io/v1beta1, Kind=InferenceService): "
         ".nope: field not declared in schema"
     )
 

@@ -83,9 +83,17 @@ def test_managed_fields_read_back_as_written(paths: set[tuple[str, ...]]) -> Non
     ("spec", "sentence"),
     [
         ({"nope": 1}, ".nope: field not declared in schema"),
-        ({"containers": {}}, ".containers: expected list, got map"),
+        ({"containers": {}}, ".containers: expected list, got &{map[]}"),
+        ({"containers": [3]}, ".containers: element 0: associative list with keys may not have non-map elements"),
+        ({"nodeSelector": [1]}, ".nodeSelector: expected map, got &{[1]}"),
+        ({"hostNetwork": "x"}, ".hostNetwork: expected boolean, got &{x}"),
+        ({"nodeName": 1.5}, ".nodeName: expected string, got &value.valueUnstructured{Value:1.5}"),
         ({"priority": "high"}, ".priority: expected numeric (int or float), got string"),
-        ({"containers": [{"name": "a", "args": [{"x": 1}]}]}, '.containers[name="a"].args: expected string, got map'),
+        (
+            {"containers": [{"name": "a", "args": ["y", {"x": 1}]}]},
+            '.containers[name="a"].args[1]: expected string, got '
+            '&value.valueUnstructured{Value:map[string]interface {}{"x":1}}',
+        ),
     ],
 )
 def test_what_does_not_fit_the_schema_is_named(spec: dict[str, Any], sentence: str) -> None:
@@ -99,6 +107,21 @@ def test_structs_of_built_in_kinds_are_not_owned_themselves() -> None:
     found = compare({}, {"spec": {"type": "ClusterIP", "selector": {"a": "b"}}}, SERVICE)
 
     assert found.added == {("f:spec", "f:type"), ("f:spec", "f:selector")}
+
+
+def test_pointers_to_structs_are_owned_and_so_are_the_structs_of_a_new_item() -> None:
+    strategy = {"rollingUpdate": {"maxSurge": 1}}
+    item = {"name": "main", "resources": {}}
+
+    assert compare({}, {"strategy": strategy}, Schema.of_builtin("apps.v1.DeploymentSpec")).added == {
+        ("f:strategy", "f:rollingUpdate"),
+        ("f:strategy", "f:rollingUpdate", "f:maxSurge"),
+    }
+    assert compare({}, {"containers": [item]}, SPEC).added == {
+        ("f:containers", 'k:{"name":"main"}'),
+        ("f:containers", 'k:{"name":"main"}', "f:name"),
+        ("f:containers", 'k:{"name":"main"}', "f:resources"),
+    }
 
 
 def test_strategic_merge_obeys_replace_and_element_order() -> None:

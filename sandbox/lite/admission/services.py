@@ -25,3 +25,5 @@ def give_address(change: Change) -> None:
             raise errors.internal("failed to allocate IP: range is full")
         spec["clusterIP"] = address
     spec["clusterIPs"] = [spec["clusterIP"]]
+    spec.setdefault("ipFamilies", ["IPv4"])
+    spec.setdefault("ipFamilyPolicy", "SingleStack")
