@@ -14,7 +14,7 @@ from django.views.decorators.http import require_POST, require_safe
 from django_htmx.http import trigger_client_event
 
 from deployments.models import Principal, Revision
-from deployments.services import approvals
+from deployments.services import approvals, facts
 from deployments.services.errors import DomainError, MissingError
 from deployments.services.principals import principal_of
 from deployments.views import present
@@ -24,6 +24,8 @@ from portal.lib.htmx import PortalRequest, is_htmx, signed_in
 from portal.lib.pages import keyset_page
 
 INBOX = 30
+# What preflight said of the moment at which somebody asked: once that is over it helps nobody to decide.
+OF_THE_MOMENT = frozenset({"cluster_unseen"})
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,10 @@ def _card(principal: Principal, revision: Revision, said: Mapping[int, Refused] 
     cost = approvals.cost_of(revision)
     approved = revision.deployment.approved
     flavor = next((row for row in flavors_now() if row.slug == revision.flavor.slug), None)
+    cluster = facts.main_cluster()
+    over = OF_THE_MOMENT if cluster is not None and facts.is_seen(cluster) else frozenset()
     return {
+        "findings": [finding for finding in revision.findings if finding.get("code") not in over],
         "revision": revision,
         "standing": approvals.standing_of(principal, revision),
         "cost": cost,

@@ -21,7 +21,7 @@ from sandbox.engine.simulator import SimRequest, Simulator
 
 HEALTH_TIMEOUT = 5.0
 MODEL_TIMEOUT = httpx.Timeout(10.0, read=120.0, pool=None)
-STOPPED_SHARE = 0.3  # of background answers that end before max_tokens
+STOPPED_SHARE = 0.7  # of background answers that end by themselves, before max_tokens
 TRAFFIC_TOKENS = 200  # of a background answer that sets no limit
 
 

@@ -93,7 +93,6 @@ class Traffic:
             "model": name,
             "messages": [*messages, {"role": "user", "content": asked.text}],
             "max_tokens": asked.max_tokens,
-            "ignore_eos": True,
         }
         headers = {"content-type": "application/json", "x-slipway-traffic": "1"}
         if token := self._token():

@@ -12,7 +12,7 @@ from deployments.models import Approval, Deployment, Flavor, Revision, Team, Use
 from deployments.services import approvals
 from deployments.views.inbox import pending_for, undecided
 from tests.deployments import factories as make
-from tests.deployments.viewing import signed_in
+from tests.deployments.viewing import see_cluster, signed_in
 
 HTMX = {"HX-Request": "true"}
 
@@ -39,6 +39,21 @@ def test_a_decision_answers_with_its_own_card_only(asked: Revision, carol: User)
     assert "<html" not in text
     assert json.loads(answer["HX-Trigger"]) == {"slipway:waiting": {"count": 0}}
     assert Approval.objects.get().approved
+
+
+def test_a_warning_about_the_moment_of_the_request_goes_with_it(asked: Revision, carol: User) -> None:
+    unseen = {"code": "cluster_unseen", "field": "", "severity": "warning", "message": "Not seen.", "remedy": ""}
+    tight = {**unseen, "code": "kv_cache_small", "message": "Little room."}
+    Revision.objects.filter(pk=asked.pk).update(findings=[unseen, tight])
+
+    def page() -> str:
+        return str(signed_in(carol).get(reverse("approvals")).content.decode())
+
+    see_cluster(trouble="connection refused")
+    assert "Not seen." in page()
+    see_cluster(trouble="")
+    assert "Not seen." not in page()
+    assert "Little room." in page()
 
 
 def test_open_pages_can_ask_how_many_wait(team: Team, asked: Revision, ann: User, alice: User, carol: User) -> None:

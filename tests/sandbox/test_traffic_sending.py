@@ -38,7 +38,8 @@ class World:
             return json_answer({}, self.status)
         if request.query.get("watch"):
             await asyncio.Event().wait()
-        return json_answer({"metadata": {"resourceVersion": "5"}, "items": [SERVICE]})
+        said = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceServiceList"}
+        return json_answer({**said, "metadata": {"resourceVersion": "5"}, "items": [SERVICE]})
 
 
 async def send_some(world: World, tmp_path: Path) -> Traffic:
@@ -65,6 +66,8 @@ def test_requests_carry_the_key_and_say_what_they_are(tmp_path: Path) -> None:
         assert headers["x-slipway-traffic"] == "1"
         assert body["model"] == "chat"
         assert body["messages"][-1]["role"] == "user"
+        assert body["max_tokens"] >= 16
+        assert "ignore_eos" not in body  # answers may end by themselves, as those of people do
 
     asyncio.run(check())
 
