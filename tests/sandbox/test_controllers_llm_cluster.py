@@ -372,6 +372,24 @@ def test_what_contradicts_itself_is_refused_by_the_webhook(ground: Ground, chang
     ground.play(scene)
 
 
+def test_autoscaling_without_its_controllers_kind_stops_the_service(ground: Ground) -> None:
+    given = example("07-llmisvc-single-node")
+    del given["spec"]["replicas"]
+    given["spec"]["scaling"] = {"minReplicas": 1, "maxReplicas": 2, "wva": {"hpa": {}}}
+
+    async def scene(client: Client) -> None:
+        await begin(client, "scaled", given, nodes=0)
+
+        async def said_so() -> list[str]:
+            found = said(await status_of(client, "scaled", "qwen25-7b"))
+            return [item["message"] for item in found if item.get("reason") == "ScalingCRDNotFound"]
+
+        told = await until(said_so, "the missing kind")
+        assert told[0].endswith('no matches for kind "VariantAutoscaling" in version "llmd.ai/v1alpha1"')
+
+    ground.play(scene)
+
+
 def test_the_size_of_a_replica_never_changes(ground: Ground) -> None:
     async def scene(client: Client) -> None:
         await begin(client, "sized", example("21-llmisvc-multinode"), nodes=0)

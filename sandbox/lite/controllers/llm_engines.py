@@ -11,6 +11,7 @@ from sandbox.lite.controllers.llm_config import pool_ref, workload_service
 from sandbox.lite.controllers.llm_look import Look
 from sandbox.lite.controllers.llm_status import STOPPED
 from sandbox.lite.controllers.llm_storage import StorageError
+from sandbox.lite.controllers.llm_template import child_name
 from sandbox.lite.controllers.llm_writer import Failure, doing
 from sandbox.lite.controllers.resources import (
     DEPLOYMENTS,
@@ -35,6 +36,7 @@ class Engines(Look):
             (self._groups, "WorkerWorkloadReady", "ReconcileMultiNodeWorkloadError", "multi node workload"),
             (self._single, "MainWorkloadReady", "ReconcileSingleNodeWorkloadError", "single node workload"),
             (self._front, "MainWorkloadReady", "ReconcileWorkloadServiceError", "workload service"),
+            (self._scaling, "MainWorkloadReady", "ScalingCRDNotFound", "scaling"),
         )
         for step, kind, reason, what in steps:
             try:
@@ -158,3 +160,21 @@ class Engines(Look):
             return
         front = workloads.service_in_front(self.service, self.combined, self.world.settings)
         await self.writer.put(self.service, SERVICES, front)
+
+    async def _scaling(self) -> None:
+        """Autoscaling goes through the WVA controller, whose kind this cluster does not have: KServe then gives up."""
+        for workload, what, suffix in (
+            (self.combined, "main", "-kserve-va"),
+            (self.combined.get("prefill") or {}, "prefill", "-kserve-prefill-va"),
+        ):
+            if self.stopped or (workload.get("scaling") or {}).get("wva") is None:
+                continue
+            name = child_name(self.service["metadata"]["name"], suffix)
+            missing = 'no matches for kind "VariantAutoscaling" in version "llmd.ai/v1alpha1"'
+            text = (
+                f"failed to reconcile {what} workload scaling: failed to reconcile {what} VA: "
+                f"failed to get v1alpha1.VariantAutoscaling {self.namespace}/{name}: {missing}"
+            )
+            told = f"Required scaling CRD not installed: {text}"
+            await self.writer.say(self.service, "Warning", "ScalingCRDNotFound", told)
+            raise Failure(text)
