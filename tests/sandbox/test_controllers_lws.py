@@ -18,6 +18,7 @@ import pytest
 
 from sandbox.client import ApiError, Client
 from sandbox.lite.controllers import lws_plan as plan
+from sandbox.lite.controllers import lws_rollout as moving
 from sandbox.lite.controllers import statefulset_plan as sets
 from sandbox.lite.controllers.lws_admission import default, validate
 from tests.sandbox.ground import (
@@ -118,8 +119,8 @@ def test_the_status_of_a_progressing_group_is_the_recorded_one() -> None:
     workers = {"big-kserve-mn-0": one("StatefulSet", "big-kserve-mn-0")}
     key = leaders["metadata"]["labels"][plan.REVISION]
 
-    states = plan.groups_of(group, [one("Pod", "big-kserve-mn-0")], workers, key)
-    status, fresh = plan.status_of(group, leaders, states, NOW)
+    states = moving.groups_of(group, [one("Pod", "big-kserve-mn-0")], workers, key)
+    status, fresh = moving.status_of(group, leaders, states, NOW)
 
     assert comparable(status) == comparable(recorded)
     assert fresh == "Progressing"
@@ -148,9 +149,9 @@ def leaders_of(group: dict[str, Any], partition: int, replicas: int) -> dict[str
     return plan.leader_set(group, partition, replicas, "new")
 
 
-def states(text: str) -> list[plan.Group]:
+def states(text: str) -> list[moving.Group]:
     """`+` ready and updated, `o` ready and old, `-` updated and not ready, `x` neither."""
-    return [plan.Group(i, ready=c in "+o", updated=c in "+-") for i, c in enumerate(text)]
+    return [moving.Group(i, ready=c in "+o", updated=c in "+-") for i, c in enumerate(text)]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def states(text: str) -> list[plan.Group]:
 def test_an_update_goes_from_the_last_replica_to_the_first(text: str, partition: int, expected: int) -> None:
     group = group_of()
 
-    found = plan.rollout(group, leaders_of(group, partition, 4), states(text), changed=False)
+    found = moving.rollout(group, leaders_of(group, partition, 4), states(text), changed=False)
 
     assert found == (expected, 4)
 
@@ -176,15 +177,15 @@ def test_an_update_goes_from_the_last_replica_to_the_first(text: str, partition:
 def test_a_new_revision_starts_above_the_last_replica() -> None:
     group = group_of()
 
-    assert plan.rollout(group, leaders_of(group, 0, 4), states("oooo"), changed=True) == (4, 4)
-    assert plan.rollout(group, None, [], changed=False) == (0, 4)
+    assert moving.rollout(group, leaders_of(group, 0, 4), states("oooo"), changed=True) == (4, 4)
+    assert moving.rollout(group, None, [], changed=False) == (0, 4)
 
 
 def test_surge_makes_more_replicas_until_the_rest_may_be_missing() -> None:
     group = group_of(maxSurge=2, maxUnavailable=0)
 
-    assert plan.rollout(group, leaders_of(group, 0, 4), states("oooo"), changed=True) == (4, 6)
-    assert plan.rollout(group, leaders_of(group, 0, 6), states("++++++"), changed=False) == (0, 4)
+    assert moving.rollout(group, leaders_of(group, 0, 4), states("oooo"), changed=True) == (4, 6)
+    assert moving.rollout(group, leaders_of(group, 0, 6), states("++++++"), changed=False) == (0, 4)
 
 
 def test_the_group_key_is_the_same_for_all_pods_of_a_group() -> None:

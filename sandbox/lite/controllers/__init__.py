@@ -27,7 +27,7 @@ Where a rule lives (pure modules decide, the loops beside them act):
 | LLMInferenceService: engines and their model | `llm_workloads`, `llm_storage`, `llm_certificates` | `llm_engines` |
 | LLMInferenceService: scheduler, pool, route, addresses | `llm_scheduler`, `llm_routes` | `llm_router` |
 | LLMInferenceService: status | `llm_status`, `llm_routes` | `llm` |
-| LeaderWorkerSet → StatefulSets, and its pods' webhook | `lws_plan`, `lws_admission` | `lws` |
+| LeaderWorkerSet → StatefulSets, and its pods' webhook | `lws_plan`, `lws_rollout`, `lws_admission` | `lws` |
 | StatefulSet → Pod | `statefulset_plan` | `statefulset` |
 | predictor pods: storage initializer, credentials | `kserve_pods`, `kserve_credentials` | `kserve.pod_hook` |
 

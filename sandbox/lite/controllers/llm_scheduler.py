@@ -171,7 +171,10 @@ def _rewrite(spec: Obj, main: Obj, without_tokenizer: bool) -> None:
     for index, word in enumerate(main["args"][:-1]):
         if word not in _FLAGS:
             continue
-        config: Any = yaml.safe_load(main["args"][index + 1])
+        try:
+            config: Any = yaml.safe_load(main["args"][index + 1])
+        except yaml.YAMLError:
+            return  # the picker itself says what is wrong with it
         if not isinstance(config, dict):
             return
         main["args"][index + 1] = yaml.safe_dump(config)

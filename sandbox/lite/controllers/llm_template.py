@@ -131,7 +131,10 @@ def _value(words: Sequence[str], data: Obj) -> Any:
                 break
         return found
     if name in _FUNCTIONS:
-        return _FUNCTIONS[name](*(_operand(word, data) for word in arguments))
+        try:
+            return _FUNCTIONS[name](*[_operand(word, data) for word in arguments])
+        except TypeError as error:
+            raise TemplateError(f"failed to merge config: template: config: calling {name}: {error}") from error
     if arguments:
         raise TemplateError(f'failed to parse template config: template: config:1: function "{name}" not defined')
     return _operand(name, data)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sandbox.client import ApiError, Obj
 from sandbox.lite.controllers import lws_plan as plan
+from sandbox.lite.controllers import lws_rollout as moving
 from sandbox.lite.controllers.meta import (
     Key,
     annotations_of,
@@ -66,7 +67,7 @@ class LeaderWorkerSetController:
             return 5.0
         revision, changed = await self._revision(group, leaders)
         revision_key = labels_of(revision)[plan.REVISION]
-        partition, replicas = plan.rollout(group, leaders, self._states(group, revision_key), changed=changed)
+        partition, replicas = moving.rollout(group, leaders, self._states(group, revision_key), changed=changed)
         await self._put_leaders(group, leaders, plan.leader_set(group, partition, replicas, revision_key))
         if plan.shared_subdomain(group):
             await self._name(group, group, key[1], {plan.NAME: key[1]})
@@ -79,10 +80,10 @@ class LeaderWorkerSetController:
     def _members(self, group: Obj) -> list[Obj]:
         return self._pods.by("leaderworkerset", "/".join(key_of(group)))
 
-    def _states(self, group: Obj, revision_key: str) -> list[plan.Group]:
+    def _states(self, group: Obj, revision_key: str) -> list[moving.Group]:
         leaders = [pod for pod in self._members(group) if labels_of(pod).get(plan.WORKER) == "0"]
         sets = {item["metadata"]["name"]: item for item in self._sets.by("leaderworkerset", "/".join(key_of(group)))}
-        return plan.groups_of(group, leaders, sets, revision_key)
+        return moving.groups_of(group, leaders, sets, revision_key)
 
     # Revisions ----------------------------------------------------------------------------------------------
 
@@ -206,13 +207,13 @@ class LeaderWorkerSetController:
 
     async def _describe(self, group: Obj, revision_key: str) -> None:
         states = self._states(group, revision_key)
-        status, fresh = plan.status_of(group, self._sets.get(*key_of(group)), states, now())
+        status, fresh = moving.status_of(group, self._sets.get(*key_of(group)), states, now())
         if _bare(status) == _bare(group.get("status") or {}):
             return
         body = {**group, "status": status}
         self._groups.remember(await self._client.update(f"{LEADER_WORKER_SETS.of(group)}/status", body))
         if fresh is not None:
-            reason, message = plan.words_of(fresh)
+            reason, message = moving.words_of(fresh)
             ready = sum(item.ready for item in states)
             text = f"{message}, with {ready} groups ready of total {group['spec']['replicas']} groups"
             await self._say(group, "Normal", reason, text)
