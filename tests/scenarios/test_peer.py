@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from portal.demo.layout import REPOSITORY
+from tests.deployments import factories as make
 from tests.scenarios.stage import SMALL, Says, Stage, engine
+from tests.scenarios.test_failures import CROWDED, shapeless
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(300)]
 
@@ -86,13 +88,13 @@ def test_a_peer_reads_what_stands_still(stage: Stage, sdk: Read):
 
 def test_a_peer_believes_what_slipway_does_not(stage: Stage, sdk: Read):
     """KServe calls a service ready whose only pod crashes: here the portal and its peer have to differ."""
-    row = stage.ask(source={"uri": "hf://Qwen/Qwen2.5-14B-Instruct"}, engine=engine(max_model_len=2048))
+    shapeless(make.QWEN)
+    row = stage.ask(source={"uri": make.QWEN}, engine=engine(**CROWDED))
     stage.until(row, lambda: stage.fresh(row).state == "Failed", within=60, what="failed")
 
     seen = sdk(stage, row.name)
 
-    assert seen["ready"] is True
-    assert seen["failure"] is None
-    assert "CrashLoopBackOff" in kubectl(stage, "get", "pods", "--no-headers") or "Error" in kubectl(
-        stage, "get", "pods", "--no-headers"
-    )
+    assert (seen["ready"], seen["model"], seen["failure"]) == (True, "UpToDate", None)
+    [line] = kubectl(stage, "get", "pods", "--no-headers").splitlines()
+    assert line.split()[1] == "0/1"
+    assert int(line.split()[3]) > 0  # restarts
