@@ -58,7 +58,9 @@ class ContainerState:
     @property
     def initialized(self) -> bool:
         """Whether what comes after this init container may start."""
-        return self.started or self.restarts > 0 if self.sidecar else self.exit_code == 0
+        if not self.sidecar:
+            return self.exit_code == 0
+        return self.started or self.restarts > 0 or self.exit_code is not None
 
     @property
     def exit_code(self) -> int | None:

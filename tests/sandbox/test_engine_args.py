@@ -73,3 +73,18 @@ def test_non_default_arguments_are_told_as_vllm_prints_them():
         "model": "/mnt/models",
         "served_model_name": ["chat"],
     }
+
+
+def test_an_engine_over_several_nodes_counts_what_runs_here():
+    words = ["--data-parallel-size", "16", "--data-parallel-size-local", "8", "--headless"]
+    args = cli.parse(["vllm", "serve", "m"], words)
+
+    assert (args.data_parallel, args.data_parallel_local, args.headless) == (16, 8, True)
+    assert cli.parse(["vllm", "serve", "m"], ["--data-parallel-size=2"]).data_parallel_local == 2
+
+
+def test_a_connector_is_read_from_its_configuration():
+    config = '{"kv_connector":"NixlConnector","kv_role":"kv_producer"}'
+
+    assert cli.parse(["vllm", "serve", "m"], ["--kv-transfer-config", config]).kv_connector == "NixlConnector"
+    assert cli.parse(["vllm", "serve", "m"], []).kv_connector is None

@@ -123,6 +123,20 @@ def test_prefixes_that_were_computed_are_hit():
     assert rig.registry.histogram("vllm:request_prefill_kv_computed_tokens").total == 70 + 22
 
 
+def test_a_prompt_computed_elsewhere_costs_one_token_and_is_counted_apart():
+    here, brought = Rig(), Rig()
+    here.add(0.0, prompt=2000, tokens=4)
+    request, _ = brought.add(0.0, prompt=2000, tokens=4, transferred=True)
+
+    assert brought.run_until_idle(0.0) < 0.5 * here.run_until_idle(0.0)
+    by_source = "vllm:prompt_tokens_by_source_total"
+    assert brought.registry.value(by_source, source="external_kv_transfer").value == 1999
+    assert brought.registry.value(by_source, source="local_compute").value == 1
+    assert brought.registry.value("vllm:external_prefix_cache_hits_total").value == 1999
+    assert brought.registry.value("vllm:prefix_cache_hits_total").value == 0
+    assert request.produced == 4
+
+
 def test_a_caller_that_leaves_frees_its_blocks_and_counts_in_no_finish_reason():
     rig = Rig()
     request, ended = rig.add(0.0, tokens=1000)

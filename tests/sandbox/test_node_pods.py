@@ -388,6 +388,45 @@ def test_a_pod_deleted_by_force_leaves_nothing_behind(kubeconfig):
     play(kubeconfig, scene)
 
 
+def sidecar(**more):
+    """A native sidecar: an init container that stays."""
+    return {"name": "beside", "image": "registry.k8s.io/pause:3.10", "restartPolicy": "Always", **more}
+
+
+def test_a_sidecar_starts_first_stays_and_counts_for_readiness(kubeconfig):
+    async def scene(run):
+        pod = engine_pod("with-sidecar", gpus=0)
+        probe = {"tcpSocket": {"port": 9}, "periodSeconds": 1}  # nobody listens there
+        pod["spec"]["initContainers"] = [sidecar(readinessProbe=probe)]
+        pod["spec"]["containers"] = [{"name": "main", "image": "registry.k8s.io/pause:3.10"}]
+        name = await run.make(pod)
+        seen = await run.wait(name, lambda pod: main_status(pod).get("ready"))
+        conditions = {entry["type"]: entry for entry in seen["status"]["conditions"]}
+        assert conditions["Initialized"]["status"] == "True"
+        assert conditions["Ready"]["message"] == "containers with unready status: [beside]"
+        assert seen["status"]["phase"] == "Running"
+        assert "running" in init_status(seen)["state"]
+        await run.delete(name)
+        await run.gone(name)
+
+    play(kubeconfig, scene)
+
+
+def test_a_sidecar_ends_with_the_containers_it_stands_beside(kubeconfig):
+    async def scene(run):
+        pod = engine_pod("job-with-sidecar", gpus=0)
+        pod["spec"]["restartPolicy"] = "Never"
+        pod["spec"]["containers"] = pod["spec"]["initContainers"]
+        pod["spec"]["initContainers"] = [sidecar()]
+        name = await run.make(pod)
+        done = await run.wait(name, lambda pod: pod["status"]["phase"] == "Succeeded")
+        assert main_status(done)["state"]["terminated"]["exitCode"] == 0
+        ended = await run.wait(name, lambda pod: "terminated" in init_status(pod)["state"])
+        assert init_status(ended)["restartCount"] == 0
+
+    play(kubeconfig, scene)
+
+
 def test_a_pod_that_may_end_succeeds(kubeconfig):
     async def scene(run):
         pod = engine_pod("job", gpus=0)
