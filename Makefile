@@ -4,7 +4,7 @@ PY := .venv/bin/python
 CLUSTER ?= lite
 .DEFAULT_GOAL := help
 .PHONY: help demo control-plane demo-status demo-reset setup lint types contracts migrations test test-fast test-unit \
-	test-integration test-browser lock
+	test-integration test-browser test-cluster lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,7 +43,9 @@ migrations: setup ## models and migrations agree
 test: setup ## everything, as CI runs it; ARGS="-k name" narrows the tests
 	@$(PY) -m portal.demo install postgres redis prometheus chromium
 	@$(MAKE) --no-print-directory lint types contracts migrations
-	@echo "== tests (unit, integration, browser)"
+	@echo "== control plane (for the scenarios on the real ground)"
+	@$(PY) -m sandbox.real.build || true
+	@echo "== tests (unit, integration, browser, scenarios)"
 	@$(PY) -m pytest $(ARGS) || { \
 		echo "== once more, what failed above: on a loaded machine a wait may run out (look at it even if it passes now)"; \
 		$(PY) -m pytest --last-failed --last-failed-no-failures=none $(ARGS); }
@@ -56,6 +58,10 @@ test-unit: test-fast
 
 test-integration: setup ## the tests that need PostgreSQL, Redis or Prometheus
 	@$(PY) -m pytest -m "integration and not browser" $(ARGS)
+
+test-cluster: setup control-plane ## the scenarios on the real control plane
+	@$(PY) -m portal.demo install postgres redis prometheus
+	@$(PY) -m pytest -m cluster $(ARGS)
 
 test-browser: setup ## Chromium on a running stack
 	@$(PY) -m pytest -m browser $(ARGS)

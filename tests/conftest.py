@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.terminal import TerminalReporter
 
 from portal.demo.layout import REPOSITORY
 from portal.demo.running import idle_folder, running
+from tests.scenarios import timings
 
 INNER_LOOP = "not integration"  # what `make test-fast` selects
 TESTS = Path(__file__).parent
@@ -31,6 +33,7 @@ RUN_THINGS = (
     "deployments/test_pure_imports.py",
     "ops/test_kubernetes.py",
     "portal/test_settings.py",
+    "scenarios/test_*.py",
     "sandbox/test_controllers_cluster*.py",
     "sandbox/test_gateway_serving.py",
     "sandbox/test_lite_[!p]*.py",  # all but test_lite_pieces.py
@@ -64,6 +67,14 @@ class PrometheusServer:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "integration: needs a server or runs programs (set by itself)")
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    """Show the grounds of the scenarios side by side."""
+    if lines := list(timings.lines()):
+        terminalreporter.section("scenarios on two grounds")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -18,6 +18,7 @@ CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError"
 MOUNT_REASONS = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
 KILLED = 137
 NODES = re.compile(r"0/(?P<all>\d+) nodes are available")
+CLAIM = re.compile(r'persistentvolumeclaim "(?P<claim>[a-z0-9][a-z0-9.-]{0,252})" not found')
 PART = re.compile(r"(?P<count>\d+) (?:node\(s\) )?(?P<why>.+)")
 
 
@@ -61,6 +62,16 @@ def unschedulable(message: str, gpus: int = 0) -> Reason:
     amounts = _amounts(message)
     wanting = {why.removeprefix("Insufficient "): n for why, n in amounts.items() if why.startswith("Insufficient ")}
     numbers: dict[str, int | float | str] = {"nodes": nodes, "gpus": gpus}
+    if found := CLAIM.search(message):
+        return _make(
+            Code.VOLUME,
+            Weight.STALLED,
+            f"There is no volume claim called “{found['claim']}” in the team’s namespace.",
+            "Check the name of the volume claim, or have an admin create it.",
+            field="source_uri",
+            numbers=numbers,
+            evidence=message,
+        )
     many = f"{gpus} free GPUs" if gpus > 1 else "a free GPU" if gpus == 1 else "enough free GPUs"
     if any(name.startswith("nvidia.com/") for name in wanting):
         return _make(

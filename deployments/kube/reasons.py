@@ -62,6 +62,25 @@ class Code(StrEnum):
     ROLLOUT_SLOW = "rollout_slow"
     NO_REPLICAS_YET = "no_replicas_yet"
     PROBE_FAILED = "probe_failed"
+    # What stands in the way of a write: the reconciler's own words.
+    NAME_TAKEN = "name_taken"
+    DISOWNED = "disowned"
+    NOT_APPROVED = "not_approved"
+    NOT_RESERVED = "not_reserved"
+    TEAM_BLOCKED = "team_blocked"
+    PERMISSION = "permission"
+    UNAUTHORIZED = "unauthorized"
+    KIND_MISSING = "kind_missing"
+    INVALID = "invalid"
+    DENIED = "denied"
+    NAMESPACE_MISSING = "namespace_missing"
+    NAMESPACE_TERMINATING = "namespace_terminating"
+    OTHER_CLUSTER = "other_cluster"
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    SERVER_ERROR = "server_error"
+    TOO_MANY_REQUESTS = "too_many_requests"
+    WEBHOOK_UNREACHABLE = "webhook_unreachable"
 
 
 @dataclass(frozen=True)

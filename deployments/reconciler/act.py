@@ -92,7 +92,7 @@ class Actor:
             convergence.settled(self.held, intent, "name taken by a stranger")
             return Block(
                 "name_taken",
-                f"A {wish.ref.kind} called “{wish.ref.name}” is there already; Slipway did not make it.",
+                f"Another {wish.ref.kind} is called “{wish.ref.name}” already; Slipway did not make it.",
                 "Delete or rename it, or ask for the model under another name.",
             )
         # What its first write looked like is not known any more: an empty digest has it applied next.

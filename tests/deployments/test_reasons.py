@@ -249,6 +249,13 @@ def test_why_the_scheduler_found_no_node(message: str, code: Code, field: str):
     assert reason.evidence == message
 
 
+def test_a_volume_claim_that_is_not_there():
+    # As kube-scheduler 1.36 says it (kserve-0.20.0/bad-specs.yaml, uri-pvc-missing).
+    reason = first(pod(scheduled='0/1 nodes are available: persistentvolumeclaim "models" not found. not found'))
+    assert (reason.code, reason.weight, reason.field) == (Code.VOLUME, Weight.STALLED, "source_uri")
+    assert "“models”" in reason.title
+
+
 def test_the_schedulers_numbers_are_taken_along():
     reason = unschedulable("0/4 nodes are available: 4 Insufficient nvidia.com/gpu.", gpus=2)
     assert reason.numbers == {"nodes": 4, "gpus": 2}

@@ -14,6 +14,7 @@ from deployments.kube.errors import transport_error
 from deployments.kube.observe import observe
 from deployments.kube.reflector import Broken, Listed
 from deployments.models import Deployment, Event, Revision, Status, Wanted
+from deployments.reconciler import endings
 from deployments.services import events, states
 from deployments.watcher.run import Watcher
 from deployments.watcher.statuses import Statuses
@@ -103,6 +104,14 @@ def test_a_refusal_of_the_reconciler_is_shown_with_its_remedy(row):
     row.refresh_from_db()
     assert row.state == State.BLOCKED
     assert (row.reason["title"], row.reason["remedy"]) == ("Taken.", "Rename it.")
+    assert row.reason["code"] == "name_taken"
+
+
+@pytest.mark.parametrize("code", sorted({*endings._TITLES, "name_taken", "disowned", "other_cluster"} - {"bad_answer"}))
+def test_what_stands_in_the_way_of_a_write_has_a_reason_of_its_own(row, code: str):
+    Deployment.objects.filter(pk=row.pk).update(outcome={"phase": "blocked", "code": code, "message": "No."})
+    states.refresh(row.pk)
+    assert Deployment.objects.get(pk=row.pk).reason["code"] == code
 
 
 def test_stopped_is_said_only_when_a_complete_list_shows_no_pod(row):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,44 +11,12 @@ from django.db.models.functions import Now
 from deployments.kube.cluster import Cluster as Door
 from deployments.models import Cluster, Deployment, Node, Status
 from deployments.services import lifecycle
-from deployments.watcher.run import Watcher
 from sandbox.lite.faults import Fault
 from sandbox.lite.testing import RunningCluster
+from tests.deployments.converging.driven import Driven
 from tests.deployments.converging.stage import Stage
 
 pytestmark = pytest.mark.django_db
-
-
-class Office:
-    """A lock that is never lost."""
-
-    def check(self) -> None:
-        return None
-
-
-class Driven:
-    """A watcher whose loop is turned by the test."""
-
-    def __init__(self, door: Door) -> None:
-        self.watcher = Watcher(door, Office())  # type: ignore[arg-type]
-        self.watcher.begin()
-
-    def until(self, done: Callable[[], object], seconds: float = 20) -> None:
-        """Turn the loop until `done`; fails after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while not done():
-            assert time.monotonic() < deadline, "it did not come to pass"
-            self.watcher.step()
-
-    def settle(self) -> None:
-        """Turn until everything was read once, and a little more."""
-        self.until(lambda: self.watcher.synced)
-        self.turn()
-
-    def turn(self, seconds: float = 1.5) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self.watcher.step()
 
 
 @pytest.fixture

@@ -1,0 +1,86 @@
+"""Every scenario runs on every ground: one cluster at a time, each scenario in a team's namespace of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from deployments.kube.cluster import Cluster
+from deployments.models import Team
+from tests.deployments import factories as make
+from tests.deployments.converging.driven import Driven
+from tests.scenarios import grounds, timings
+from tests.scenarios.grounds import Ground
+from tests.scenarios.stage import Counted, Stage
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "ground" not in metafunc.fixturenames:
+        return
+    only = metafunc.definition.get_closest_marker("real_alone")
+    chosen = ("real",) if only else timings.GROUNDS
+    marks = {"real": [pytest.mark.cluster]}
+    params = [pytest.param(name, marks=marks.get(name, []), id=name) for name in chosen]
+    metafunc.parametrize("ground", params, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
+    """A running cluster; skipped, with the reason, where it cannot run."""
+    name = request.param
+    if why := grounds.why_not(name):
+        timings.absent(name, why)
+        pytest.skip(why)
+    with grounds.started(name) as running:
+        timings.started(name, running.start_seconds)
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hint reaches a broker: the stage's workers look at what is due by themselves."""
+    monkeypatch.setattr("portal.lib.hints._send", lambda task, pk: None)
+
+
+@pytest.fixture
+def team(db: None) -> Team:
+    """The team search, approved by policy, with GPUs of every kind, in a namespace that no scenario has had."""
+    team = make.make_team("search", policy=Team.Policy.AUTO)
+    Team.objects.filter(pk=team.pk).update(namespace=f"search-{uuid4().hex[:5]}")
+    team.refresh_from_db()
+    for slug, gpus in (("l4-24gb", 8), ("l40s-48gb", 4), ("h100-80gb", 4)):
+        make.make_grant(team, make.make_flavor(slug), gpus)
+    return team
+
+
+@pytest.fixture
+def stage(
+    request: pytest.FixtureRequest,
+    ground: Ground,
+    team: Team,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Stage]:
+    """A member of search at work, with a worker and a watcher on the ground."""
+    settings.HUB_URL = ground.environment["HUB_URL"]
+    make.make_profile()
+    make.make_cluster()
+    ann = make.make_user("ann", team=team)
+    worker = Counted.from_kubeconfig(ground.kubeconfig_of("worker"))
+    eyes = Cluster.from_kubeconfig(ground.kubeconfig_of("watcher"))
+    driven = Driven(eyes)
+    scenario = request.node.originalname.removeprefix("test_").replace("_", " ")
+    stage = Stage(ground, scenario, worker, driven, team, ann, monkeypatch)  # type: ignore[arg-type]
+    driven.until(lambda: driven.watcher.synced)
+    try:
+        yield stage
+    finally:
+        driven.watcher.end()
+        worker.close()
+        eyes.close()
+        for row in ground.list("InferenceService", team.namespace):
+            ground.remove("InferenceService", row["metadata"]["name"], team.namespace)
+        ground.remove("Namespace", team.namespace)

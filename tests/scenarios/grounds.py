@@ -1,0 +1,258 @@
+"""The grounds of the scenarios: a cluster run by the demo's own supervisor, looked at through the official client."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kubernetes import client as official
+from kubernetes import config as official_config
+
+from deployments.kube.kinds import KINDS, Kind
+from portal.demo.layout import REPOSITORY
+from portal.demo.ports import PortBook
+from portal.demo.running import idle_folder, running
+from portal.demo.stack import NODES
+from sandbox.real import tools
+
+Object = dict[str, Any]
+
+KEPT = REPOSITORY / ".demo-test"
+PROGRAMS = {
+    "lite": ["apiserver", "hub", "model"],
+    "real": ["install-webhooks", "hub", "model"],  # and with it everything that it comes after
+}
+API_SERVER = {"lite": "apiserver", "real": "kube-apiserver"}
+# Pulls, downloads and engine starts take a fraction of what they take in the demo; back-offs keep their seconds.
+SPEED = 24.0
+JSON, MERGE_PATCH, JSON_PATCH = "application/json", "application/merge-patch+json", "application/json-patch+json"
+# Kinds that only scenarios look at, beside those that Slipway knows.
+OTHERS = (
+    Kind("apps/v1", "StatefulSet", "statefulsets"),
+    Kind("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", namespaced=False),
+    Kind("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False),
+    Kind(
+        "admissionregistration.k8s.io/v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        namespaced=False,
+    ),
+    Kind("inference.networking.k8s.io/v1", "InferencePool", "inferencepools"),
+)
+
+
+def why_not(name: str) -> str:
+    """Why a ground cannot run on this machine; empty when it can."""
+    if name != "real" or not (missing := tools.missing()):
+        return ""
+    names = ", ".join(getattr(tool, "name", str(tool)) for tool in missing)
+    if tools.go() is None:
+        return f"ground real: {names} not found, and no Go 1.26 to build them with"
+    return f"ground real: {names} not built yet (`make control-plane`)"
+
+
+@contextmanager
+def started(name: str) -> Iterator[Ground]:
+    """Run a fresh cluster with its GPU nodes; RuntimeError with the programs' output when it does not come up."""
+    with ExitStack() as stack:
+        data = idle_folder(KEPT / f"scenarios-{name}")
+        clear(data)
+        begun = time.monotonic()
+        environment = stack.enter_context(running(data, only=PROGRAMS[name], ground=name))
+        ground = Ground(name, data, environment)
+        stack.callback(ground.close)
+        stack.enter_context(_nodes(ground))
+        ground.start_seconds = time.monotonic() - begun
+        yield ground
+
+
+def clear(data: Path) -> None:
+    """Remove a cluster's data; the folder's ports and lock stay."""
+    subprocess.run([sys.executable, "-m", "portal.demo", "reset", "--data", str(data)], cwd=REPOSITORY, check=True)
+
+
+@dataclass
+class Ground:
+    """A running cluster: hands and eyes on it through the official client, and a grip on its programs."""
+
+    name: str
+    data: Path
+    environment: dict[str, str]
+    start_seconds: float = 0.0
+    _closing: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """Where the cluster keeps its certificates and kubeconfigs."""
+        return self.data / "cluster"
+
+    def kubeconfig_of(self, account: str) -> Path:
+        """The kubeconfig of `admin` or of one of Slipway's accounts."""
+        return self.folder / f"{account}.kubeconfig"
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for step in self._closing:
+            step()
+
+    # Eyes and hands
+
+    @cached_property
+    def api(self) -> official.ApiClient:
+        """The official client with the administrator's credentials."""
+        configuration = official.Configuration()
+        official_config.load_kube_config(
+            config_file=str(self.kubeconfig_of("admin")), client_configuration=configuration, persist_config=False
+        )
+        configuration.proxy = None
+        client = official.ApiClient(configuration)
+        self._closing.append(client.close)
+        return client
+
+    def call(
+        self, method: str, path: str, body: Any = None, *, kind: str = JSON, query: dict[str, str] | None = None
+    ) -> Object:
+        """Send one request as the administrator; the client's ApiException for an answer of 400 or more."""
+        arguments = self.api.param_serialize(
+            method,
+            path,
+            query_params=list((query or {}).items()),
+            header_params={"Accept": JSON, "Content-Type": kind},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        answer = self.api.call_api(*arguments)
+        raw = answer.read()
+        if answer.status >= 400:
+            raise official.ApiException(http_resp=answer, body=raw.decode(errors="replace"))
+        found: Object = json.loads(raw)
+        return found
+
+    def read(self, kind: str, name: str, namespace: str = "") -> Object | None:
+        """Return one object as it is now, or None when it is not there."""
+        try:
+            return self.call("GET", path_of(kind, namespace, name))
+        except official.ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def list(self, kind: str, namespace: str = "", selector: str = "") -> list[Object]:
+        """Return every object of a kind."""
+        query = {"labelSelector": selector} if selector else {}
+        found: list[Object] = self.call("GET", path_of(kind, namespace), query=query)["items"]
+        return found
+
+    def create(self, obj: Object) -> Object:
+        """Make an object by hand."""
+        kind = _known(obj["kind"], obj["apiVersion"])
+        return self.call("POST", kind.path(obj["metadata"].get("namespace", "")), obj)
+
+    def edit(self, kind: str, name: str, namespace: str, patch: Object, *, manager: str = "kubectl-edit") -> Object:
+        """Change an object by hand, as `kubectl edit` would."""
+        path = path_of(kind, namespace, name)
+        return self.call("PATCH", path, patch, kind=MERGE_PATCH, query={"fieldManager": manager})
+
+    def remove(self, kind: str, name: str, namespace: str = "", *, propagation: str = "Background") -> None:
+        """Delete an object by hand, if it is there."""
+        try:
+            self.call("DELETE", path_of(kind, namespace, name), {"propagationPolicy": propagation})
+        except official.ApiException as error:
+            if error.status != 404:
+                raise
+
+    # Its programs
+
+    def pid(self, program: str) -> int:
+        """The process of a program of the control plane; 0 between two lives."""
+        rows: dict[str, dict[str, int]] = json.loads((self.data / "processes.json").read_text())
+        return rows[program]["pid"]
+
+    def kill(self, program: str) -> None:
+        """End a program at once; the supervisor starts it again."""
+        os.kill(self.pid(program), signal.SIGKILL)
+
+    @property
+    def api_server(self) -> str:
+        """The name of the API server's program."""
+        return API_SERVER[self.name]
+
+    def answers(self) -> bool:
+        """Tell whether the API server is ready."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            with urllib.request.urlopen(f"{self.api.configuration.host}/readyz", timeout=2, context=context) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError as error:
+            return error.code in (401, 403)
+        except OSError:
+            return False
+
+
+def path_of(kind: str, namespace: str = "", name: str = "") -> str:
+    """The URL path of a collection or of one object."""
+    return _known(kind).path(namespace, name)
+
+
+def _known(kind: str, api_version: str = "") -> Kind:
+    found = (item for item in (*KINDS, *OTHERS) if item.kind == kind and api_version in ("", item.api_version))
+    return next(found)
+
+
+@contextmanager
+def _nodes(ground: Ground) -> Iterator[None]:
+    """Run the node agents, several times as fast as the demo's, until the block ends; back when all are ready."""
+    book = PortBook(ground.data / "node-ports.json", preferred={})
+    prefix = book.choose_prefix()
+    agents: list[subprocess.Popen[bytes]] = []
+    logs = ground.data / "logs"
+    with ExitStack() as stack:
+        for name in NODES:
+            words = ["--name", name, "--pod-prefix", f"127.{prefix}", "--hub-url", ground.environment["HUB_URL"]]
+            words += ["--model-url", _model_url(ground), "--speed", str(SPEED)]
+            words += ["--kubeconfig", str(ground.kubeconfig_of("node"))]
+            log = stack.enter_context((logs / f"node-{name}.log").open("wb"))
+            argv = [sys.executable, "-m", "sandbox", "node", *words]
+            agents.append(subprocess.Popen(argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+        try:
+            _await_nodes(ground, agents)
+            yield
+        finally:
+            for agent in agents:
+                agent.terminate()
+            for agent in agents:
+                agent.wait(30)
+
+
+def _await_nodes(ground: Ground, agents: list[subprocess.Popen[bytes]]) -> None:
+    deadline = time.monotonic() + 60
+    while sum(_is_ready(node) for node in ground.list("Node")) < len(agents):
+        if any(agent.poll() is not None for agent in agents) or time.monotonic() > deadline:
+            raise RuntimeError(f"the nodes did not come up; their logs: {ground.data / 'logs'}")
+        time.sleep(0.1)
+
+
+def _is_ready(node: Object) -> bool:
+    conditions = node.get("status", {}).get("conditions", [])
+    ready = any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+    taints = {taint["key"] for taint in node["spec"].get("taints", [])}
+    return ready and "node.kubernetes.io/not-ready" not in taints
+
+
+def _model_url(ground: Ground) -> str:
+    ports: dict[str, int] = json.loads((ground.data / "ports.json").read_text())
+    return f"http://127.0.0.1:{ports['model']}"

@@ -1,0 +1,61 @@
+"""How long the portal took to say what there is to say, per scenario and ground, and the table of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+GROUNDS = "lite", "real"
+
+_seconds: dict[str, dict[str, float]] = {}
+_calls: dict[str, dict[str, int]] = {}
+_absent: dict[str, str] = {}
+_started: dict[str, float] = {}
+
+
+def took(scenario: str, ground: str, seconds: float) -> None:
+    """Note how long a scenario took on a ground."""
+    _seconds.setdefault(scenario, {})[ground] = seconds
+
+
+def called(what: str, ground: str, calls: int) -> None:
+    """Note how many API calls a step cost on a ground."""
+    _calls.setdefault(what, {})[ground] = calls
+
+
+def calls_of(what: str, ground: str) -> int | None:
+    """What was noted by `called` in this run."""
+    return _calls.get(what, {}).get(ground)
+
+
+def started(ground: str, seconds: float) -> None:
+    """Note that a ground came up."""
+    _started[ground] = seconds
+
+
+def absent(ground: str, why: str) -> None:
+    """Note that a ground does not run, and why."""
+    _absent[ground] = why
+
+
+def lines() -> Iterator[str]:
+    """The table, side by side; nothing when no ground was asked for."""
+    if not _started and not _absent:
+        return
+    yield from _table("seconds until the portal says it", _seconds, "{:.1f}")
+    yield from _table("API calls of a reconcile", _calls, "{:d}")
+    for ground in GROUNDS:
+        if ground in _started:
+            yield f"ground {ground}: up with its nodes after {_started[ground]:.0f} s"
+        else:
+            yield f"ground {ground} did not run: {_absent.get(ground, 'not asked for')}"
+
+
+def _table(title: str, cells: dict[str, dict[str, float]] | dict[str, dict[str, int]], form: str) -> Iterator[str]:
+    if not cells:
+        return
+    width = max(len(name) for name in (title, *cells))
+    yield f"{title:<{width}} | " + " | ".join(f"{ground:>6}" for ground in GROUNDS)
+    for name, found in cells.items():
+        texts = defaultdict(lambda: "-", {ground: form.format(value) for ground, value in found.items()})
+        yield f"{name:<{width}} | " + " | ".join(f"{texts[ground]:>6}" for ground in GROUNDS)
