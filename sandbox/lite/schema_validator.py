@@ -99,7 +99,9 @@ def _json_schema(raw: Raw) -> Raw:
             result[key] = [_json_schema(item) for item in raw[key]]
     if raw.get("format") in _RANGES and raw.get("type") == "integer":
         low, high = _RANGES[raw["format"]]
-        result.setdefault("allOf", []).append({"minimum": low, "maximum": high})
+        for bound, limit in (("minimum", low), ("maximum", high)):
+            if bound not in raw:
+                result[bound] = limit
     if "not" in raw:
         result["not"] = _json_schema(raw["not"])
     if "properties" in raw:
