@@ -101,8 +101,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def turn(item: pytest.Item) -> int:
     """Place of a test in the run: cheap ones tell early what is broken, and nothing runs beside an idle stack.
 
-    The browser comes before the tests that kill parts of the stack both share.
+    The browser comes before the tests that kill parts of the stack both share; clusters of their own come after all,
+    and last what asks which privileges were used on them.
     """
+    if item.path.is_relative_to(TESTS / "scenarios") or item.get_closest_marker("cluster"):
+        return 5 if item.path.name == "test_privileges.py" else 4
     if item.get_closest_marker("browser"):
         return 2
     if item.get_closest_marker("stack"):
