@@ -79,7 +79,7 @@ def stage(
         yield stage
     finally:
         driven.watcher.end()
-        worker.close()
+        stage.worker.close()
         eyes.close()
         for row in ground.list("InferenceService", team.namespace):
             ground.remove("InferenceService", row["metadata"]["name"], team.namespace)

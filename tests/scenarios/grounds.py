@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import jwt
 from kubernetes import client as official
 from kubernetes import config as official_config
 
@@ -26,6 +29,8 @@ from portal.demo.layout import REPOSITORY
 from portal.demo.ports import PortBook
 from portal.demo.running import idle_folder, running
 from portal.demo.stack import NODES
+from sandbox.certificates import signing_key
+from sandbox.lite.auth import ISSUER
 from sandbox.real import tools
 
 Object = dict[str, Any]
@@ -173,6 +178,27 @@ class Ground:
         except official.ApiException as error:
             if error.status != 404:
                 raise
+
+    def expired_token(self, namespace: str, account: str) -> str:
+        """A token of a ServiceAccount as the cluster issues them, signed by its key, that ended a minute ago."""
+        uid = (self.read("ServiceAccount", account, namespace) or {})["metadata"]["uid"]
+        now = int(time.time())
+        claims = {
+            "aud": [ISSUER],
+            "exp": now - 60,
+            "iat": now - 3660,
+            "nbf": now - 3660,
+            "iss": ISSUER,
+            "jti": str(uuid4()),
+            "kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": account, "uid": uid}},
+            "sub": f"system:serviceaccount:{namespace}:{account}",
+        }
+        if self.name == "real":
+            private, _ = signing_key(self.folder, "service-accounts")
+            return jwt.encode(claims, private.read_bytes(), "RS256")
+        with sqlite3.connect(self.folder / "cluster.db") as database:
+            [[secret]] = database.execute("SELECT value FROM meta WHERE key = 'token-secret'").fetchall()
+        return jwt.encode(claims, bytes.fromhex(secret), "HS256")
 
     # Its programs
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -206,6 +207,11 @@ class Stage:
         self.worker.sent = calls
         yield calls
         self.worker.sent = [*(before or []), *calls]
+
+    def use_worker(self, kubeconfig: Path) -> None:
+        """Have the worker use another kubeconfig from now on."""
+        self.worker.close()
+        self.worker = Counted.from_kubeconfig(kubeconfig)  # type: ignore[assignment]
 
     # Looks
 

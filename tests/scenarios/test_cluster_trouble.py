@@ -1,0 +1,161 @@
+"""The cluster itself is in the way: silent, changed by hand, closed to Slipway. It says so, and goes on by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deployments.kube.cluster import Cluster as Door
+from deployments.kube.errors import ClusterError, ErrorClass
+from deployments.kube.kinds import kind_of
+from deployments.kube.reflector import Reflector
+from deployments.kube.slim import Pod
+from deployments.models import Cluster, Deployment
+from tests.scenarios.grounds import Ground, Object
+from tests.scenarios.stage import SERVICE, Says, Stage, portal_says
+
+pytestmark = pytest.mark.django_db
+
+PODMONITORS = "podmonitors.monitoring.coreos.com"
+TEAM_ROLE = "slipway-team-worker"
+
+
+def test_namespace_deleted_by_hand(stage: Stage):
+    row = stage.running()
+    before = stage.ground.read("Namespace", stage.namespace)["metadata"]["uid"]
+    stage.ground.remove("Namespace", stage.namespace)
+
+    row = stage.comes_to_pass(row, lambda: stage.fresh(row).state != "Running", note="told")
+    row = stage.comes_to_pass(row, lambda: back(stage, row, before), within=90, note="back")
+
+    assert portal_says(row) == Says("Running")
+    assert stage.held(row) == 1
+    assert stage.told(row, "restored")
+
+
+def test_api_server_restart(stage: Stage):
+    row = stage.running()
+    version = stage.service(row)["metadata"]["resourceVersion"]
+    pod = stage.pods()[0]["metadata"]["uid"]
+
+    with stopped(stage.ground, stage.ground.api_server):
+        row = stage.revise(row, replicas={"min": 2, "max": 2})
+        row = stage.comes_to_pass(row, lambda: stage.fresh(row).outcome["phase"] == "retrying", note="told")
+        assert row.outcome["code"] in ("unreachable", "timeout")
+        # What was last seen serves still, and nobody claims otherwise.
+        assert row.state == "Running"
+        stage.until(row, lambda: Cluster.objects.get().trouble, what="the banner")
+    row = stage.comes_to_pass(row, lambda: ready(stage, row) == 2, within=90, note="back, and goes on")
+
+    assert Cluster.objects.get().trouble == ""
+    assert pod in {found["metadata"]["uid"] for found in stage.pods()}
+    assert stage.service(row)["metadata"]["resourceVersion"] != version
+
+
+def test_a_watch_from_long_ago(stage: Stage):
+    """410, which ends in a new list."""
+    door = Door.from_kubeconfig(stage.ground.kubeconfig_of("watcher"))
+    pods = kind_of("v1", "Pod")
+    reflector = Reflector(door, pods, Pod, lambda pod: None, lambda signal: None)
+
+    def follow() -> None:
+        for line in door.watch(pods, "1", seconds=5):
+            reflector._handle(line)
+
+    with pytest.raises(ClusterError) as failure:
+        follow()
+    assert failure.value.kind is ErrorClass.EXPIRED
+    door.close()
+
+
+def test_an_expired_token(stage: Stage, tmp_path: Path):
+    row = stage.applied()
+    good = stage.worker._source
+    config = yaml.safe_load(Path(good).read_text())
+    config["users"][0]["user"]["token"] = stage.ground.expired_token("slipway-system", "worker")
+    theirs = tmp_path / "worker.kubeconfig"
+    theirs.write_text(yaml.safe_dump(config))
+    stage.use_worker(theirs)
+
+    row = stage.revise(row, replicas={"min": 2, "max": 2})
+    row = stage.comes_to(row, Says("Blocked", "unauthorized"))
+    assert "new token" in row.reason["remedy"]
+
+    # Rotated in place, as a mounted token is.
+    theirs.write_text(Path(good).read_text())
+    row = stage.sweep(row)
+    assert row.applied.number == 2
+
+
+def test_missing_rights(stage: Stage):
+    row = stage.running()
+    role = stage.ground.read("ClusterRole", TEAM_ROLE)
+    stage.ground.remove("ClusterRole", TEAM_ROLE)
+    try:
+        row = stage.revise(row, replicas={"min": 2, "max": 2})
+        row = stage.comes_to_pass(row, lambda: stage.fresh(row).reason.get("code") == "permission")
+        assert row.state == "Degraded"
+        assert "k8s/portal" in row.reason["remedy"]
+        assert len(stage.pods()) == 1
+    finally:
+        stage.ground.create(bare(role))
+    row = stage.comes_to_pass(row, lambda: stage.sweep(row).applied.number == 2, note="after the role was installed")
+
+
+def test_a_crd_is_missing(stage: Stage):
+    row = stage.applied()
+    crd = stage.ground.read("CustomResourceDefinition", PODMONITORS)
+    stage.ground.remove("CustomResourceDefinition", PODMONITORS)
+    try:
+        stage.until(row, lambda: stage.ground.read("CustomResourceDefinition", PODMONITORS) is None)
+        other = stage.ask("other")
+        other = stage.comes_to(other, Says("Blocked", "kind_missing"))
+        assert "install" in other.reason["remedy"]
+        assert stage.ground.read(SERVICE, "other", stage.namespace) is None
+    finally:
+        stage.ground.create(bare(crd))
+    stage.comes_to_pass(other, lambda: stage.sweep(other).applied_id, note="after the CRD was installed")
+
+
+@contextmanager
+def stopped(ground: Ground, program: str) -> Iterator[None]:
+    """A program that is down for the length of the block: killed, and what the supervisor starts instead held still."""
+    first = ground.pid(program)
+    os.kill(first, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while (pid := ground.pid(program)) in (0, first):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    while not ground.answers():
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.1)
+
+
+def back(stage: Stage, row: Deployment, before: str) -> bool:
+    """True when the namespace was made again and the deployment serves in it."""
+    namespace = stage.ground.read("Namespace", stage.namespace)
+    return namespace is not None and namespace["metadata"]["uid"] != before and stage.fresh(row).state == "Running"
+
+
+def ready(stage: Stage, row: Deployment) -> int:
+    """Replicas of which the portal says that they serve."""
+    found: int = stage.fresh(row).detail.get("ready_replicas", 0)
+    return found
+
+
+def bare(obj: Object) -> Object:
+    """An object as one would install it."""
+    kept = {key: value for key, value in obj["metadata"].items() if key in ("name", "labels", "annotations")}
+    return {**{key: value for key, value in obj.items() if key != "status"}, "metadata": kept}
