@@ -71,7 +71,7 @@ def apply(
     before = _bare(live) if live else _empty(config)
     merged: Obj = merge(before, given, schema)
     last = managers.get(me)
-    managers[me] = Owned(frozenset(wanted), resource.api_version, now())
+    managers[me] = Owned(frozenset(wanted), resource.api_version, last.time if last else "")
     if last:
         owned = closure({path for entry in managers.values() for path in entry.fields})
         merged = remove(merged, closure(set(last.fields)) - owned, schema)
@@ -86,7 +86,8 @@ def apply(
         raise _conflict(conflicts)
     taken = {path for clash in conflicts.values() for path in clash}
     kept = without(without(others, taken), found.removed)
-    mine = Owned(managers[me].fields, resource.api_version, managers[me].time)
+    stamp = now() if _any(found) else managers[me].time  # who only comes to share what is there leaves no time
+    mine = Owned(managers[me].fields, resource.api_version, stamp)
     if live is not None and last is not None and mine.fields == last.fields and not _any(found) and kept == others:
         return live
     if mine.fields:

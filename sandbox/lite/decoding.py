@@ -9,7 +9,7 @@ import orjson
 from sandbox.lite import errors
 from sandbox.lite.requests import APPLY, Request, decode_json
 from sandbox.lite.resources import Resource
-from sandbox.lite.schema import Schema
+from sandbox.lite.schema import Schema, definitions
 from sandbox.lite.structural import drop_nulls, prune, type_error
 
 Obj = dict[str, Any]
@@ -60,7 +60,7 @@ def decode(resource: Resource, request: Request, sent: Obj, unknown: list[str] |
     unknown fields too, and StatusError when the name or the namespace is not that of the URL.
     """
     check_kind(resource, sent)
-    obj = with_meta(resource, request, {"apiVersion": resource.api_version, "kind": resource.kind} | sent)
+    obj = _with_meta({"apiVersion": resource.api_version, "kind": resource.kind} | sent)
     custom = resource.crd is not None  # the rest of a custom resource is its validator's business
     wrong = type_error(obj["metadata"], Schema.META) if custom else type_error(obj, resource.schema)
     if wrong:
@@ -75,6 +75,7 @@ def decode(resource: Resource, request: Request, sent: Obj, unknown: list[str] |
             raise Undecodable(f"strict decoding error: {', '.join(words)}")
         if mode == "Warn":
             request.warnings += words
+    _place(resource, request, obj)
     return obj
 
 
@@ -91,7 +92,7 @@ def check_kind(resource: Resource, sent: Obj) -> None:
         wrong = errors.invalid_value("kind", kind, f"must be {resource.kind}")
         name = str((sent.get("metadata") or {}).get("name", ""))
         raise errors.invalid(resource.group, kind, name, [wrong])
-    if version != resource.api_version:
+    if f"{resource.schema_name.rpartition('.')[0]}.{kind}" not in definitions() or version != resource.api_version:
         raise Undecodable(f'no kind "{kind}" is registered for version "{version}" in scheme "{_SCHEME}"')
     internal = resource.group.split(".")[0] or "core"
     raise Undecodable(f"converting ({resource.version}.{kind}) to ({internal}.{resource.kind}): unknown conversion")
@@ -99,11 +100,21 @@ def check_kind(resource: Resource, sent: Obj) -> None:
 
 def with_meta(resource: Resource, request: Request, sent: Obj) -> Obj:
     """Return a copy with a metadata of its own, whose name and namespace are those of the URL. 400 when they differ."""
+    obj = _with_meta(sent)
+    _place(resource, request, obj)
+    return obj
+
+
+def _with_meta(sent: Obj) -> Obj:
     meta = sent.get("metadata")
     if meta is not None and not isinstance(meta, dict):
         got = {list: "array", str: "string", bool: "bool"}.get(type(meta), "number")
         raise Undecodable(f"json: cannot unmarshal {got} into Go value of type v1.ObjectMeta")
-    obj = sent | {"metadata": dict(meta or {})}
+    return sent | {"metadata": dict(meta or {})}
+
+
+def _place(resource: Resource, request: Request, obj: Obj) -> None:
+    """Give an object the name and the namespace of the URL. 400 when it has others."""
     meta = obj["metadata"]
     if resource.namespaced:
         if meta.get("namespace", request.namespace) not in ("", None, request.namespace):
@@ -114,7 +125,7 @@ def with_meta(resource: Resource, request: Request, sent: Obj) -> Obj:
     else:
         meta.pop("namespace", None)
     if not request.name:
-        return obj
+        return
     if not meta.get("name"):
         if request.verb in ("update", "patch") and request.content_type != APPLY:
             raise nameless(request)
@@ -123,7 +134,6 @@ def with_meta(resource: Resource, request: Request, sent: Obj) -> Obj:
         raise errors.bad_request(
             f"the name of the object ({meta['name']}) does not match the name on the URL ({request.name})"
         )
-    return obj
 
 
 def nameless(request: Request) -> errors.StatusError:

@@ -181,11 +181,25 @@ def _service(obj: Obj, old: Obj | None) -> None:
         port.setdefault("targetPort", port.get("port"))
     if spec["type"] != "ExternalName":
         spec.setdefault("internalTrafficPolicy", "Cluster")
+    if spec["sessionAffinity"] == "ClientIP":
+        client = spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {})
+        client.setdefault("timeoutSeconds", 10800)
+    elif spec["sessionAffinity"] == "None":
+        spec.pop("sessionAffinityConfig", None)
     if old is not None:
-        for name in ("clusterIP", "clusterIPs"):
-            if not spec.get(name) and name in old["spec"]:
-                spec[name] = old["spec"][name]
+        _keep_addresses(spec, old["spec"])
     obj.setdefault("status", {"loadBalancer": {}})
+
+
+def _keep_addresses(spec: Obj, before: Obj) -> None:
+    """Keep the addresses of a Service whose update leaves them out; one that becomes but a name gives them up."""
+    if "ExternalName" not in (spec["type"], before["type"]):
+        for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+            if not spec.get(name) and name in before:
+                spec[name] = before[name]
+    elif before["type"] != "ExternalName" and spec.get("clusterIP") == before.get("clusterIP"):
+        for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+            spec.pop(name, None)
 
 
 def _ingress(obj: Obj, old: Obj | None) -> None:

@@ -83,6 +83,8 @@ def write_managers(managers: Managers) -> list[Obj]:
             "fieldsType": "FieldsV1",
             "fieldsV1": encode(set(owned.fields)),
         }
+        if not owned.time:
+            del entry["time"]
         if manager.subresource:
             entry["subresource"] = manager.subresource
         entries.append(entry)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
-from sandbox.lite.errors import Cause, invalid_value
+from sandbox.lite.errors import Cause, invalid_value, required
 from sandbox.lite.resources import Resource
 
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+_FINALIZERS = "kubernetes", "orphan", "foregroundDeletion"
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
@@ -50,6 +52,9 @@ def generate(base: str) -> str:
 def name_causes(resource: Resource, name: str) -> Iterator[Cause]:
     """Yield what is wrong with the name of an object."""
     field = "metadata.name"
+    if not name:
+        yield required(field, "name or generateName is required")
+        return
     if resource.group == "rbac.authorization.k8s.io":
         if name in (".", "..") or "/" in name or "%" in name:
             yield invalid_value(field, name, "may not contain '/' or '%'")
@@ -70,7 +75,7 @@ def name_causes(resource: Resource, name: str) -> Iterator[Cause]:
 def label_causes(labels: dict[str, str], field: str) -> Iterator[Cause]:
     """Yield what is wrong with labels."""
     for key, value in labels.items():
-        yield from _key_causes(key, field)
+        yield from key_causes(key, field)
         if len(value) > 63:
             yield invalid_value(field, value, "must be no more than 63 bytes")
         if not re.fullmatch(_VALUE, value):
@@ -80,15 +85,56 @@ def label_causes(labels: dict[str, str], field: str) -> Iterator[Cause]:
 def annotation_causes(annotations: dict[str, str], field: str) -> Iterator[Cause]:
     """Yield what is wrong with annotations."""
     for key in annotations:
-        yield from _key_causes(key.lower(), field)
+        yield from key_causes(key.lower(), field)
     if sum(len(key) + len(value.encode()) for key, value in annotations.items()) > 256 * 1024:
         yield Cause(field, "FieldValueTooLong", "Too long: may not be more than 262144 bytes")
 
 
-def _key_causes(key: str, field: str) -> Iterator[Cause]:
+def owner_causes(owners: list[dict[str, Any]]) -> Iterator[Cause]:
+    """Yield what is wrong with the owners of an object."""
+    field, controllers = "metadata.ownerReferences", 0
+    for owner in owners:
+        if not (owner.get("apiVersion") or "").rpartition("/")[2]:
+            yield invalid_value(f"{field}.apiVersion", owner.get("apiVersion") or "", "version must not be empty")
+        for name in ("kind", "name", "uid"):
+            if not owner.get(name):
+                yield invalid_value(f"{field}.{name}", "", "must not be empty")
+        controllers += bool(owner.get("controller"))
+    if controllers > 1:
+        rule = "Only one reference can have Controller set to true"
+        yield invalid_value(field, owners, f"{rule}. Found {controllers} of them")
+
+
+def finalizer_causes(finalizers: list[str], *, builtin: bool) -> Iterator[Cause]:
+    """Yield what is wrong with the finalizers of an object; short names of their own only built-in kinds refuse."""
+    for index, name in enumerate(finalizers):
+        field = f"metadata.finalizers[{index}]"
+        found = list(key_causes(name, field))
+        yield from found
+        if builtin and not found and "/" not in name and name not in _FINALIZERS:
+            yield invalid_value(field, name, "name is neither a standard finalizer name nor is it fully qualified")
+    if {"orphan", "foregroundDeletion"} <= set(finalizers):
+        text = "finalizer orphan and foregroundDeletion cannot be both set"
+        yield invalid_value("metadata.finalizers", finalizers, text)
+
+
+def is_label(text: str) -> bool:
+    """Whether a text is a DNS label, its length aside."""
+    return re.fullmatch(_LABEL, text) is not None
+
+
+def is_subdomain(text: str) -> bool:
+    """Whether a text is a DNS subdomain."""
+    return re.fullmatch(_SUBDOMAIN, text) is not None and len(text) <= 253
+
+
+def key_causes(key: str, field: str) -> Iterator[Cause]:
+    """Yield what is wrong with the key of a label, or another qualified name."""
     prefix, slash, name = key.rpartition("/")
     if slash and not re.fullmatch(_SUBDOMAIN, prefix):
         yield invalid_value(field, key, f"prefix part {SUBDOMAIN_RULE}")
+    if not name:
+        yield invalid_value(field, key, "name part must be non-empty")
     if not re.fullmatch(_QUALIFIED, name):
         yield invalid_value(field, key, _KEY_RULE)
     elif len(name) > 63:

@@ -24,6 +24,15 @@ def parse(value: Any) -> Decimal:
     return number.scaleb(int(suffix[1:]))
 
 
+def complaint(value: Any) -> str | None:
+    """Return what is wrong with a quantity, if anything."""
+    try:
+        parse(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def canonical(value: Any) -> str:
     """Write a quantity as the API server stores it; unreadable ones stay as they are."""
     text = str(value)

@@ -10,7 +10,9 @@ import orjson
 from sandbox.lite import errors
 from sandbox.lite.admission.namespaces import may_be_deleted
 from sandbox.lite.apply import now
+from sandbox.lite.checking.common import not_one_of
 from sandbox.lite.cluster import Cluster, versioned
+from sandbox.lite.reading import listed
 from sandbox.lite.replies import Reply, success
 from sandbox.lite.requests import Request
 from sandbox.lite.resources import Resource
@@ -19,6 +21,8 @@ from sandbox.lite.writing import finished
 
 Obj = dict[str, Any]
 
+# Kinds whose last state is the answer to a delete that takes them away at once; others are answered with a Status.
+_SHOWN_GONE = "/pods", "/services", "/serviceaccounts", "/resourcequotas", "/persistentvolumeclaims"
 _FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 
 
@@ -27,7 +31,7 @@ def delete(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     options = _options(request)
     live = cluster.require(resource, request.namespace, request.name).obj
     obj, gone = delete_object(cluster, resource, live, options, dry_run=_dry(request, options))
-    if gone:
+    if gone and resource.storage_key not in _SHOWN_GONE:
         meta = live["metadata"]
         return Reply.json(success(resource.group, resource.plural, meta["name"], meta["uid"]))
     return Reply(200, versioned(resource, obj, orjson.dumps(obj)))
@@ -43,17 +47,14 @@ def delete_collection(cluster: Cluster, resource: Resource, request: Request) ->
         request.query.get("labelSelector", ""),
         request.query.get("fieldSelector", ""),
     )
-    chosen = [s.obj for s in cluster.storage.all(resource.storage_key, request.namespace) if selection.matches(s.obj)]
-    dry = _dry(request, options)
-    items = [delete_object(cluster, resource, live, options, dry_run=dry)[0] for live in chosen]
-    return Reply.json(
-        {
-            "kind": resource.list_kind,
-            "apiVersion": resource.api_version,
-            "metadata": {"resourceVersion": str(cluster.storage.rv)},
-            "items": items,
-        }
-    )
+    chosen = [s for s in cluster.storage.all(resource.storage_key, request.namespace) if selection.matches(s.obj)]
+    dry, version = _dry(request, options), str(cluster.storage.rv)
+    items = b",".join(listed(resource, stored) for stored in chosen)  # as they were
+    for stored in chosen:
+        delete_object(cluster, resource, stored.obj, options, dry_run=dry)
+    meta = {"resourceVersion": version} | ({"continue": ""} if resource.crd is not None else {})
+    head = orjson.dumps({"kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": meta})
+    return Reply(200, head[:-1] + b',"items":[' + items + b"]}")
 
 
 def delete_object(
@@ -80,10 +81,15 @@ def delete_object(
             meta["deletionTimestamp"] = now()
     if resource.storage_key == "/namespaces":
         obj["status"] = (obj.get("status") or {}) | {"phase": "Terminating"}
+    if finished(obj):
+        last = obj if resource.storage_key == "/pods" else live
+        if not dry_run:
+            if last is obj:  # a pod is marked first, even where nobody has to stop it
+                last = cluster.storage.put(resource.storage_key, obj).obj
+            last = cluster.storage.remove(resource.storage_key, last)
+        return last, True
     if dry_run:
         return obj, False
-    if finished(obj):
-        return cluster.storage.remove(resource.storage_key, live), True
     if obj == live:
         return live, False
     return cluster.storage.put(resource.storage_key, obj).obj, False
@@ -98,7 +104,7 @@ def _grace(resource: Resource, obj: Obj, options: Obj) -> int:
         return 0
     asked = options.get("gracePeriodSeconds")
     seconds = obj["spec"].get("terminationGracePeriodSeconds", 30) if asked is None else asked
-    return max(int(seconds), 0)
+    return 1 if int(seconds) < 0 else int(seconds)
 
 
 def _add_finalizer(meta: Obj, options: Obj) -> None:
@@ -133,7 +139,7 @@ def _options(request: Request) -> Obj:
     policy = options.get("propagationPolicy")
     if policy not in (None, "", "Background", "Foreground", "Orphan"):
         causes = [
-            errors.unsupported("propagationPolicy", policy, ["Foreground", "Background", "Orphan"]),
+            not_one_of("propagationPolicy", policy, ("Foreground", "Background", "Orphan", "nil")),
         ]
         raise errors.invalid("meta.k8s.io", "DeleteOptions", "", causes)
     return options

@@ -6,16 +6,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from sandbox.lite import label_selectors
 from sandbox.lite.errors import bad_request
 from sandbox.lite.resources import Resource
 
 Obj = dict[str, Any]
 Test = Callable[[Obj], bool]
-
-_SET = re.compile(r"^\s*([^\s=!,()]+)\s+(in|notin)\s*\(([^)]*)\)\s*$")
-_EQUAL = re.compile(r"^\s*([^\s=!,()]+)\s*(==|=|!=)\s*([^\s=!,()]*)\s*$")
-_EXISTS = re.compile(r"^\s*(!?)\s*([^\s=!,()]+)\s*$")
-_COMMAS = re.compile(r",(?![^(]*\))")
 
 # Fields, besides metadata.name and metadata.namespace, that lists of a kind can be narrowed by.
 _FIELDS: dict[str, tuple[str, ...]] = {
@@ -35,11 +31,6 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "apps/replicasets": ("status.replicas",),
     "batch/jobs": ("status.successful",),
 }  # fmt: skip
-
-
-def label_selector(text: str) -> list[Test]:
-    """Compile the text of a label selector; each test takes the labels. 400 when it cannot be read."""
-    return [_label_test(part) for part in _COMMAS.split(text) if part.strip()]
 
 
 def match_labels(selector: Obj | None, labels: Obj) -> bool:
@@ -64,7 +55,9 @@ def field_selector(resource: Resource, text: str) -> list[Test]:
             raise bad_request(f"invalid selector: '{part}'; can't understand '{part}'")
         path, operator, wanted = found.groups()
         if path not in allowed:
-            raise bad_request(f"field label not supported: {path}")
+            if resource.crd is not None or resource.storage_key in _FIELDS:
+                raise bad_request(f"field label not supported: {path}")
+            raise bad_request(f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"')
         tests.append(_field_test(path, operator != "!=", wanted))
     return tests
 
@@ -75,7 +68,7 @@ class Selection:
     def __init__(self, resource: Resource, namespace: str, name: str, labels: str, fields: str) -> None:
         self.namespace = namespace
         self.name = name
-        self._labels = label_selector(labels)
+        self._labels = label_selectors.parse(labels)
         self._fields = field_selector(resource, fields)
 
     @property
@@ -101,24 +94,6 @@ def lookup(obj: Any, path: str) -> Any:
             return None
         obj = obj.get(step)
     return obj
-
-
-def _label_test(part: str) -> Test:
-    if found := _SET.match(part):
-        key, operator, words = found.groups()
-        values = {word.strip() for word in words.split(",")}
-        if operator == "in":
-            return lambda labels: key in labels and labels[key] in values
-        return lambda labels: labels.get(key) not in values
-    if found := _EQUAL.match(part):
-        key, operator, value = found.groups()
-        if operator == "!=":
-            return lambda labels: labels.get(key) != value
-        return lambda labels: labels.get(key) == value
-    if found := _EXISTS.match(part):
-        negated, key = found.groups()
-        return lambda labels: (key in labels) != bool(negated)
-    raise bad_request(f"unable to parse requirement: found '{part.strip()}'")
 
 
 def _expression(item: Obj, labels: Obj) -> bool:

@@ -8,9 +8,14 @@ from typing import Any
 
 from sandbox.lite.errors import Cause, required
 from sandbox.lite.fields import TypedError, check_type
+from sandbox.lite.quantity import complaint as quantity_complaint
 from sandbox.lite.schema import Raw, Schema
 
 Obj = dict[str, Any]
+
+_QUANTITY = Schema.of_builtin("api.resource.Quantity").raw
+_NUMBER_OR_TEXT = Schema.of_builtin("util.intstr.IntOrString").raw
+_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 
 
 def prune(value: Any, schema: Schema, path: str = "") -> list[str]:
@@ -95,6 +100,12 @@ def type_error(value: Any, schema: Schema, path: str = "", struct: str = "") -> 
         got = {dict: "object", list: "array", str: "string", bool: "bool"}.get(type(value), "number")
         place = f"Go struct field {struct}.{path}" if struct else "Go value"
         return f"json: cannot unmarshal {got} into {place} of type {schema.go_type}"
+    if isinstance(value, str) and schema.raw.get("format") == "byte":
+        return _base64_error(value)
+    if schema.raw is _QUANTITY and (complaint := quantity_complaint(value)):
+        return complaint
+    if schema.raw is _NUMBER_OR_TEXT and isinstance(value, float):
+        return f"json: cannot unmarshal number {value} into Go struct field {struct}.{path} of type int32"
     if isinstance(value, dict):
         fixed = schema.kind == "object"
         owner = schema.name.rpartition(".")[2] if fixed else struct
@@ -108,6 +119,14 @@ def type_error(value: Any, schema: Schema, path: str = "", struct: str = "") -> 
             if found := type_error(item, schema.items, path, struct):
                 return found
     return None
+
+
+def _base64_error(text: str) -> str | None:
+    """Return what Go says of base64 that cannot be read: where it stops making sense."""
+    for place, sign in enumerate(text):
+        if sign not in _BASE64:
+            return None if sign == "=" else f"illegal base64 data at input byte {place}"
+    return None if len(text) % 4 == 0 else f"illegal base64 data at input byte {len(text) - len(text) % 4}"
 
 
 def missing(value: Any, schema: Schema, path: str = "") -> Iterator[Cause]:

@@ -169,8 +169,13 @@ class Stream:
         variant = (self.form, self.resource.version, type_)
         line = change.encoded.get(variant)
         if line is None:
-            body = self.encode(change.obj, change.body)
-            line = b'{"type":"' + type_.encode() + b'","object":' + body + b"}\n"
+            obj, body = change.obj, change.body
+            if type_ == "DELETED" and change.type != "DELETED" and change.previous is not None:
+                # It left the view: it is shown as it was there, under the version that took it away.
+                version = change.obj["metadata"]["resourceVersion"]
+                obj = change.previous | {"metadata": change.previous["metadata"] | {"resourceVersion": version}}
+                body = orjson.dumps(obj)
+            line = b'{"type":"' + type_.encode() + b'","object":' + self.encode(obj, body) + b"}\n"
             change.encoded[variant] = line
         return line
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -12,12 +13,13 @@ from sandbox.lite.admission import Change, admit, mutate
 from sandbox.lite.apply import apply, now, track_update
 from sandbox.lite.cluster import Cluster, versioned
 from sandbox.lite.defaults import fill_builtin, prepare
+from sandbox.lite.fields import TypedError
 from sandbox.lite.replies import Reply
 from sandbox.lite.requests import APPLY, Request
 from sandbox.lite.resources import Resource
 from sandbox.lite.schema_validator import validator
 from sandbox.lite.structural import fill_defaults, missing
-from sandbox.lite.validation import updated, validate
+from sandbox.lite.validation import checked_whole, content, validate
 
 Obj = dict[str, Any]
 
@@ -28,6 +30,7 @@ _UNCHECKED = (
     "some validation rules were not checked because the object was invalid; correct the existing errors to complete "
     "validation"
 )
+_CONDITIONAL = ("policy/poddisruptionbudgets",)  # built-in kinds that no update replaces unseen
 _LOOSE = ("", "core.v1.Event", "events.v1.Event")  # kinds whose required fields are not checked
 
 
@@ -43,11 +46,8 @@ def create_object(cluster: Cluster, resource: Resource, request: Request, obj: O
     """Store a new object and return it."""
     meta = obj["metadata"]
     if not meta.get("name"):
-        if not meta.get("generateName"):
-            wanted = errors.required("metadata.name", "name or generateName is required")
-            raise errors.invalid(resource.group, resource.kind, "", [wanted])
-        meta["name"] = names.generate(meta["generateName"])
-        generated = True
+        generated = bool(meta.get("generateName"))
+        meta["name"] = names.generate(meta["generateName"]) if generated else ""
     else:
         generated = False
     for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
@@ -78,9 +78,9 @@ def update(cluster: Cluster, resource: Resource, request: Request) -> Reply:
             resource.group, resource.plural, request.name,
             f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {live['metadata']['uid']}",
         )  # fmt: skip
-    if resource.crd is not None and not meta.get("resourceVersion"):
+    if (resource.crd is not None or resource.storage_key in _CONDITIONAL) and version_of(meta) is None:
         wanted = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
-        raise errors.invalid(resource.group, resource.kind, request.name, [wanted])
+        raise errors.invalid(resource.group, resource.plural, request.name, [wanted])
     stored = replace_object(cluster, resource, request, live, sent)
     return reply(resource, stored, 200)
 
@@ -101,7 +101,7 @@ def replace_object(
 ) -> Obj:
     """Store the next state of an object and return it; the old state when nothing differs."""
     meta, before = obj["metadata"], live["metadata"]
-    if meta.get("resourceVersion") not in (None, "", before["resourceVersion"]):
+    if version_of(meta) not in (None, before["resourceVersion"]):
         raise errors.conflict(resource.group, resource.plural, before["name"], errors.MODIFIED)
     if meta.get("uid") not in (None, "", before["uid"]):
         wrong = errors.invalid_value("metadata.uid", meta["uid"], "field is immutable")
@@ -122,6 +122,14 @@ def replace_object(
     if obj["metadata"].get("deletionTimestamp") and finished(obj):
         return cluster.storage.remove(resource.storage_key, obj)
     return cluster.storage.put(resource.storage_key, obj).obj
+
+
+def version_of(meta: Obj) -> str | None:
+    """Return the version that a writer has seen, None for whichever is there. 500 for what is no number."""
+    text = meta.get("resourceVersion") or "0"
+    if not text.isascii() or not text.isdigit():
+        raise errors.StatusError(500, "", f'strconv.ParseUint: parsing "{text}": invalid syntax')
+    return text if int(text) else None
 
 
 def finished(obj: Obj) -> bool:
@@ -203,31 +211,35 @@ def _settle(change: Change, *, tracked: bool) -> None:
     What admission adds is nobody's: ownership is noted before. An apply has noted its own.
     """
     resource, obj, request = change.resource, change.obj, change.request
+    for name in ("labels", "annotations", "ownerReferences", "finalizers"):
+        if not obj["metadata"].get(name):
+            obj["metadata"].pop(name, None)
     if not resource.namespaced:
         obj["metadata"].pop("namespace", None)
     _fill(change)
     if tracked:
-        track_update(resource, change.old, obj, request.manager, request.subresource)
+        with suppress(TypedError):  # validation tells what is wrong
+            track_update(resource, change.old, obj, request.manager, request.subresource)
     mutate(change)
     _fill(change)
     if change.creating:
         prepare(resource, obj)
+    causes = validate(resource, obj)
     if resource.crd is not None:
-        causes = _custom_causes(change)
+        causes = _custom_causes(change, causes)
     else:
-        asked = {name: value for name, value in obj.items() if name != "status"}  # nobody checks what parts report
-        causes = [] if resource.schema_name in _LOOSE else list(missing(asked, resource.schema))
-    causes += validate(resource, obj)
-    if change.old is not None:
-        causes += updated(resource, change.old, obj, request.subresource)
+        if resource.schema_name not in _LOOSE and not checked_whole(resource):
+            asked = {name: value for name, value in obj.items() if name != "status"}  # nobody checks what parts report
+            causes += missing(asked, resource.schema)
+        causes += content(resource, obj, change.old, request.subresource)
     if causes:
         raise errors.invalid(resource.group, resource.kind, obj["metadata"]["name"], causes)
 
 
-def _custom_causes(change: Change) -> list[errors.Cause]:
-    """Return what the schema of a custom resource and its rules find wrong; rules alone may leave warnings."""
+def _custom_causes(change: Change, found: list[errors.Cause]) -> list[errors.Cause]:
+    """Return what is wrong with a custom resource, by its metadata (`found`), schema and rules; those may warn."""
     resource, obj, old = change.resource, change.obj, change.old
-    causes = validator(resource).causes(obj, old, change.request.subresource)
+    causes = found + validator(resource).causes(obj, old, change.request.subresource)
     if old is None or not any(rules.duplicates(old, resource.schema)):
         causes += rules.duplicates(obj, resource.schema)
     if rules.rules_of(resource) is None:

@@ -230,14 +230,15 @@ def test_a_bound_pod_waits_for_its_kubelet(api: Api, team: str) -> None:
     assert api.get(f"{team}/pods/leaving").status_code == 200
 
     gone = api.delete(f"{team}/pods/leaving", {"gracePeriodSeconds": 0})
-    assert gone.json()["status"] == "Success"
+    assert gone.json()["metadata"]["deletionGracePeriodSeconds"] == 0
     assert api.get(f"{team}/pods/leaving").status_code == 404
 
 
 def test_an_unbound_pod_goes_at_once(api: Api, team: str) -> None:
     api.post(f"{team}/pods", pod("waiting"))
 
-    assert api.delete(f"{team}/pods/waiting").json()["status"] == "Success"
+    assert api.delete(f"{team}/pods/waiting").json()["metadata"]["deletionGracePeriodSeconds"] == 0
+    assert api.get(f"{team}/pods/waiting").status_code == 404
 
 
 def test_delete_collection_takes_what_the_selector_takes(api: Api) -> None:

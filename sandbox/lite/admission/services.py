@@ -25,5 +25,25 @@ def give_address(change: Change) -> None:
             raise errors.internal("failed to allocate IP: range is full")
         spec["clusterIP"] = address
     spec["clusterIPs"] = [spec["clusterIP"]]
-    spec.setdefault("ipFamilies", ["IPv4"])
-    spec.setdefault("ipFamilyPolicy", "SingleStack")
+    both = spec["clusterIP"] == "None" and not spec.get("selector")  # then endpoints may have any address
+    spec.setdefault("ipFamilies", ["IPv4", "IPv6"] if both else ["IPv4"])
+    spec.setdefault("ipFamilyPolicy", "RequireDualStack" if both else "SingleStack")
+
+
+def check_address(change: Change) -> None:
+    """422 for an address asked for that is not of the cluster's range, or taken."""
+    if not change.is_new("/services"):
+        return
+    spec, name = change.obj["spec"], change.shown_name
+    address = spec.get("clusterIP")
+    if address in (None, "", "None"):
+        return
+    others = (each for each in change.cluster.read_all("/services") if each["spec"].get("clusterIP") == address)
+    if not address.startswith(f"{_PREFIX}."):
+        why = "the provided network does not match the current range"
+    elif any(True for _ in others):
+        why = "provided IP is already allocated"
+    else:
+        return
+    wrong = errors.invalid_value("spec.clusterIPs", [address], f"failed to allocate IP {address}: {why}")
+    raise errors.invalid("", "Service", name, [wrong])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from sandbox.client import ApiError, Obj
+from sandbox.lite import label_selectors
 from sandbox.lite.controllers import hpa_status as told
 from sandbox.lite.controllers.hpa_limits import History, decide
 from sandbox.lite.controllers.hpa_metrics import Metrics
@@ -20,7 +21,6 @@ from sandbox.lite.controllers.resources import PODS, Resource
 from sandbox.lite.controllers.runtime import Manager
 from sandbox.lite.controllers.scaling import Scaling
 from sandbox.lite.controllers.scaling_targets import Targets, said
-from sandbox.lite.selectors import label_selector
 
 AUTOSCALERS = Resource("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 SOURCE, MANAGER = "horizontal-pod-autoscaler", "kube-controller-manager"
@@ -210,4 +210,4 @@ def _without_metrics(spec: Obj, current: int) -> tuple[int, str]:
 
 def _matches(selector: str, pod: Obj) -> bool:
     labels: dict[str, Any] = dict(labels_of(pod))
-    return all(test(labels) for test in label_selector(selector))
+    return all(test(labels) for test in label_selectors.parse(selector))

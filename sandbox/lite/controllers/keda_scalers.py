@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.client import ApiError, Client, Obj, resource_path
+from sandbox.lite import label_selectors
 from sandbox.lite.controllers import keda_fallback as fallback
 from sandbox.lite.controllers.hpa_metrics import milli
 from sandbox.lite.controllers.hpa_replicas import MetricError
@@ -17,7 +18,6 @@ from sandbox.lite.controllers.resources import PODS
 from sandbox.lite.controllers.runtime import Manager
 from sandbox.lite.controllers.scaling_prometheus import Prometheus, only_value
 from sandbox.lite.controllers.scaling_targets import Targets, said
-from sandbox.lite.selectors import label_selector
 
 MANAGER = "keda-operator"
 
@@ -123,7 +123,7 @@ class Scalers:
         if resource is None:
             return 0, 0
         scale = await self._targets.scale(resource, namespace, name)
-        tests = label_selector(scale["status"].get("selector") or "")
+        tests = label_selectors.parse(scale["status"].get("selector") or "")
         ready = 0
         for pod in self._pods.store.values():
             labels: dict[str, Any] = dict(labels_of(pod))

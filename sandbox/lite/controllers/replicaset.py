@@ -111,7 +111,7 @@ class ReplicaSetController:
                 message = str(error.body.get("message", error))
                 await self._say(replica_set, "Warning", "FailedDelete", f"Error deleting: {message}")
                 return "FailedDelete", message
-            if answer.get("kind") == "Pod":
+            if answer["metadata"].get("deletionGracePeriodSeconds"):  # it has time to stop
                 self._pods.remember(answer)
             await self._say(replica_set, "Normal", "SuccessfulDelete", f"Deleted pod: {name}")
         return None

@@ -142,7 +142,7 @@ class StatefulSetController:
             if error.status != 404:
                 raise
             return
-        if answer.get("kind") == "Pod":
+        if answer["metadata"].get("deletionGracePeriodSeconds"):  # it has time to stop
             self._pods.remember(answer)
         text = f"Delete Pod {pod['metadata']['name']} in StatefulSet {stateful_set['metadata']['name']} successful"
         await self._say(stateful_set, "Normal", "SuccessfulDelete", text)
