@@ -48,6 +48,11 @@ class Card:
         return self.reading.display in {Display.COLLECTING, Display.STARTING}
 
     @property
+    def words(self) -> str:
+        """The lines as a sentence, for those who do not see the picture."""
+        return "; ".join(f"{name} {last}, at most {most}" for name, last, most in self.table)
+
+    @property
     def line(self) -> str:
         """The name of the line whose value stands in the title, where the title does not say it already."""
         return "" if self.panel.headline == self.panel.title.lower() else self.panel.headline

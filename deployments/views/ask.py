@@ -8,6 +8,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST
 
 from deployments.findings import Finding
@@ -21,6 +22,7 @@ from deployments.views.advice import Advice, advice_of
 from deployments.views.capacity_now import flavors_now
 from portal.lib.htmx import PortalRequest, signed_in
 
+EXPERT = ("args", "kv_cache_dtype", "max_num_seqs", "enable_prefix_caching")
 DEFAULTS = {
     "strategy": "standard",
     "tensor_parallel_size": "1",
@@ -176,6 +178,10 @@ def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
         "general": general,
         "advice": advice,
         "deployment": form.deployment,
+        "preflight_url": _url(form.deployment, "deployment-edit-preflight", "deployment-preflight"),
+        "back_url": _url(form.deployment, "deployment-detail", "deployment-list"),
+        # Settings that are seldom needed are folded away, except where one was given or is wrong.
+        "expert": any(form.text(name) for name in EXPERT) or bool(form.messages_of("args")),
         "base_revision": form.data.get("base_revision") or (latest.number if latest else ""),
         "strategies": STRATEGIES,
         "flavors": flavors_now(),
@@ -183,6 +189,10 @@ def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
         "gateway": settings.GATEWAY_PUBLIC_URL,
         "values": {name: form.text(name) for name in form.fields},
     }
+
+
+def _url(deployment: Deployment | None, of_one: str, of_all: str) -> str:
+    return reverse(of_one, args=[deployment.pk]) if deployment else reverse(of_all)
 
 
 def _first_values(request: PortalRequest, principal: Principal) -> dict[str, str]:

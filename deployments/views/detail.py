@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.db.models import Sum
 from django.http import HttpResponse
@@ -99,13 +100,16 @@ def logs(request: PortalRequest, pk: int) -> HttpResponse:
     fallback = next((name for name in containers if name == "kserve-container"), containers[0] if containers else "")
     container = asked if asked in containers else fallback
     restarts = chosen.restarted.get(container, 0) if chosen else 0
+    previous = restarts > 0 and request.GET.get("previous") == "1"
+    again = {"previous": "1"} if previous else {}
     context = header(principal, row, "logs") | {
         "pods": pods,
         "pod": chosen,
         "container": container,
         "restarts": restarts,
         "ended": bool(chosen and container in chosen.ended),
-        "previous": restarts > 0 and request.GET.get("previous") == "1",
+        "previous": previous,
+        "query": urlencode({"pod": chosen.name if chosen else "", "container": container, **again}),
         "said": said(observed.events[:400] if observed else ()),
         "observed_at": present.known_at(row),
     }

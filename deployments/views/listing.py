@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 from django.db.models import Case, Count, IntegerField, Q, QuerySet, Value, When
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
@@ -77,6 +78,7 @@ class Tab:
     label: str
     count: int
     current: bool
+    href: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,11 @@ class Listing:
     page: Page = field(default_factory=Page)
     tabs: list[Tab] = field(default_factory=list)
     wish: Wish = field(default_factory=Wish)
+
+    @property
+    def pks(self) -> str:
+        """The rows of this page, as the address of their figures names them."""
+        return ",".join(str(row["pk"]) for row in self.page.rows)
 
     @property
     def total(self) -> int:
@@ -103,7 +110,12 @@ def listing(principal: Principal, wish: Wish, *, size: int = 50) -> Listing:
     fields += ["latest__flavor__name", "applied_id", "approved__number", "uri"]
     fields += ["urgency"] if wish.sort == "urgent" else []
     page = keyset_page(rows.values(*fields), order=SORTS[wish.sort], after=wish.after, before=wish.before, size=size)
-    tabs = [Tab(key, label, counts[key], key == wish.show) for key, (label, _) in SHOWN.items()]
+    kept = {"team": wish.team, "q": wish.q, "sort": "" if wish.sort in {"name", "urgent"} else wish.sort}
+    rest = {name: value for name, value in kept.items() if value}
+    tabs = [
+        Tab(key, label, counts[key], key == wish.show, f"?{urlencode({'show': key, **rest})}")
+        for key, (label, _) in SHOWN.items()
+    ]
     return Listing(page=page, tabs=tabs, wish=wish)
 
 

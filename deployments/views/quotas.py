@@ -56,8 +56,13 @@ def _page(request: PortalRequest, principal: Principal) -> dict[str, Any]:
         "teams": teams,
         "team": request.GET.get("team", ""),
         "flavors": Flavor.objects.filter(active=True),
-        "admins": [] if principal.is_admin else _admins(),
+        "admins": "" if principal.is_admin else one_of(_admins()),
     }
+
+
+def one_of(names: list[str]) -> str:
+    """Ann, Bob or Carol."""
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _admins() -> list[str]:

@@ -14,6 +14,15 @@ from deployments.models import AppliedObject, Approval, Deployment, Revision, Wa
 State = Deployment.State
 
 
+MARKS = {
+    "done": ("done", "check"),
+    "now": ("under way", "loader-2"),
+    "wait": ("waits", "hourglass"),
+    "bad": ("failed", "x"),
+    "later": ("not yet", ""),
+}
+
+
 @dataclass(frozen=True)
 class Step:
     """One step; `mark` is done, now, wait, bad or later. `took` is the time since the step before it that is known."""
@@ -23,6 +32,21 @@ class Step:
     note: str = ""
     at: datetime | None = None
     took: timedelta | None = None
+
+    @property
+    def word(self) -> str:
+        """The mark, for those who do not see it."""
+        return MARKS[self.mark][0]
+
+    @property
+    def icon(self) -> str:
+        """What stands in the circle."""
+        return MARKS[self.mark][1]
+
+    @property
+    def current(self) -> bool:
+        """True for the step that everything else waits for."""
+        return self.mark in {"now", "bad", "wait"}
 
 
 def steps(row: Deployment, observed: Observed | None, approval: Approval | None) -> list[Step]:

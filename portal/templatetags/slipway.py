@@ -15,6 +15,8 @@ from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from deployments.models import User
+
 register = template.Library()
 
 # Every state has a word, a tone and a shape; never the colour alone.
@@ -106,6 +108,12 @@ def level_icon(level: str) -> str:
 def level_tone(level: str) -> str:
     """The tone of a timeline level, a finding's severity or a message tag."""
     return LEVELS.get(level, SEVERITIES.get(level, ("info-circle", "grey")))[1]
+
+
+@register.filter
+def person(user: User | None, nobody: str = "") -> str:
+    """What people call somebody: the full name, or the user name; `nobody` where there is none."""
+    return (user.get_full_name() or user.get_username()) if user else nobody
 
 
 @register.filter
@@ -211,6 +219,13 @@ def pretty_json(value: Any) -> str:
 def item(mapping: Any, key: Any) -> Any:
     """The value under `key`, or nothing."""
     return mapping.get(key, "") if isinstance(mapping, Mapping) else ""
+
+
+@register.inclusion_tag("parts/field.html", takes_context=True)
+def text_field(context: template.Context, name: str, label: str, **more: str) -> dict[str, Any]:
+    """One text field of the request form with its value and its messages; `more` is what parts/field.html expects."""
+    found = {"value": context["values"].get(name), "messages": context["fields"][name]["messages"]}
+    return {"name": name, "label": label, **found, **more}
 
 
 @register.inclusion_tag("_bar.html")

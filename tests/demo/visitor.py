@@ -77,7 +77,7 @@ def value_of(page: str, field: str) -> str | None:
         given = re.search(r'\bvalue="([^"]*)"', tag)
         return unescape(given.group(1)) if given else ""
     if area := re.search(rf'<textarea\b[^>]*\bname="{name}"[^>]*>(.*?)</textarea>', page, re.S):
-        return unescape(area.group(1))
+        return unescape(area.group(1)).removeprefix("\n")  # as browsers do
     if chosen := re.search(rf'<select\b[^>]*\bname="{name}"[^>]*>(.*?)</select>', page, re.S):
         picked = re.search(r'<option\b[^>]*\bvalue="([^"]*)"[^>]*\bselected', chosen.group(1))
         return unescape(picked.group(1)) if picked else None

@@ -19,7 +19,7 @@ from deployments.services import ledger
 from deployments.views.capacity_now import flavors_now
 from tests.demo.visitor import text_of
 from tests.deployments import factories as make
-from tests.deployments.viewing import add_node, see_cluster, signed_in
+from tests.deployments.viewing import add_node, flat, see_cluster, signed_in
 
 State = Deployment.State
 
@@ -143,7 +143,7 @@ def test_htmx_gets_the_list_alone(fleet: list[Deployment], ann: User) -> None:
     answer = signed_in(ann).get(reverse("deployment-list"), headers={"HX-Request": "true"})
 
     text = answer.content.decode()
-    assert text.lstrip().startswith('<section class="card" id="list-live"')
+    assert flat(text).startswith('<section class="card" id="list-live"')
     assert "HX-Request" in answer["Vary"]
 
 
@@ -213,9 +213,9 @@ def test_a_pod_that_is_not_ready_holds_its_gpus_without_serving(team: Team, ann:
 
 
 def test_the_crumb_names_the_team(team: Team, ann: User, carol: User) -> None:
-    assert '<p class="crumb">Search</p>' in signed_in(ann).get(reverse("overview")).content.decode()
-    assert '<p class="crumb">All teams</p>' in signed_in(carol).get(reverse("overview")).content.decode()
-    narrowed = signed_in(carol).get(reverse("overview"), {"team": "search"}).content.decode()
+    assert '<p class="crumb">Search</p>' in flat(signed_in(ann).get(reverse("overview")).content.decode())
+    assert '<p class="crumb">All teams</p>' in flat(signed_in(carol).get(reverse("overview")).content.decode())
+    narrowed = flat(signed_in(carol).get(reverse("overview"), {"team": "search"}).content.decode())
     assert '<p class="crumb">Search</p>' in narrowed
 
 

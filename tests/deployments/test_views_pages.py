@@ -13,8 +13,9 @@ from deployments.kube.observe import ContainerView, EventView
 from deployments.models import ApiToken, Approval, Deployment, Event, Flavor, QuotaGrant, Reservation, Team, User
 from deployments.services import ledger, requests
 from deployments.spec import DeploymentSpec
+from tests.demo.visitor import text_of
 from tests.deployments import factories as make
-from tests.deployments.viewing import observe, pod, signed_in
+from tests.deployments.viewing import flat, observe, pod, signed_in
 
 State = Deployment.State
 HOSTILE = '<img src=x onerror=alert(1)><div hx-get="/accounts/logout/" hx-trigger="load">'
@@ -57,7 +58,7 @@ def test_a_serving_deployment_has_every_step_done(chat: Deployment, alice: User)
         "Ready",
         "Answering",
     ]
-    assert "“&lt;b&gt;OK”</span> came within 0.412 s" in answer.content.decode()
+    assert "“<b>OK” came within 0.412 s" in text_of(answer.content.decode())
 
 
 def test_an_endpoint_that_is_just_being_asked_is_not_said_to_be_silent(chat: Deployment, alice: User) -> None:
@@ -184,7 +185,7 @@ def test_stop_says_what_comes_back_and_does_it(chat: Deployment, alice: User) ->
     client = signed_in(alice)
     url = reverse("deployment-stop", args=[chat.pk])
 
-    assert "1 × H100-80GB come back to Search" in client.get(url).content.decode()
+    assert "1 × H100-80GB come back to Search" in flat(client.get(url).content.decode())
     answer = client.post(url, {"reason": "over the weekend"})
 
     assert answer.status_code == 302

@@ -14,7 +14,7 @@ from deployments.models import Approval, Deployment, Event, Flavor, Revision, Te
 from deployments.views.present import tone_of
 from deployments.views.timeline import said, told
 from tests.deployments import factories as make
-from tests.deployments.viewing import observe, pod, signed_in
+from tests.deployments.viewing import flat, observe, pod, signed_in
 
 State = Deployment.State
 NOW = timezone.now()
@@ -32,7 +32,7 @@ def chat(team: Team, ann: User, h100: Flavor) -> Deployment:
 def page(person: User, name: str, row: Deployment, **query: str) -> str:
     answer = signed_in(person).get(reverse(f"deployment-{name}", args=[row.pk]), query)
     assert answer.status_code == 200
-    return str(answer.content.decode())
+    return flat(answer.content.decode())
 
 
 def fails(row: Deployment, **reason: Any) -> None:
@@ -212,9 +212,9 @@ def test_the_run_before_is_only_offered_after_a_restart(chat: Deployment, alice:
     fresh = page(alice, "logs", chat, pod="a", previous="1")
     old = page(alice, "logs", chat, pod="b", previous="1")
 
-    assert 'value="1" disabled> Previous run' in fresh
+    assert 'value="1" disabled>Previous run' in fresh
     assert "previous=1" not in fresh
-    assert 'value="1" checked> Previous run' in old
+    assert 'value="1" checked>Previous run' in old
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.test import Client
@@ -17,6 +18,11 @@ def signed_in(user: User, *, csrf: bool = False) -> Client:
     client = Client(enforce_csrf_checks=csrf)
     client.force_login(user)
     return client
+
+
+def flat(html: str) -> str:
+    """A page as browsers read it: each run of whitespace is one space, and none at the edges of an element."""
+    return re.sub(r"(?<=>) | (?=</|>)", "", " ".join(html.split()))
 
 
 def see_cluster(**changes: Any) -> Cluster:
