@@ -141,7 +141,7 @@ def test_the_worker_may_touch_only_what_is_built_or_counted() -> None:
 def test_the_watcher_and_live_only_read() -> None:
     for role in ("slipway-watcher", LIVE_ROLE):
         assert {verb for rule in rules(role) for verb in rule["verbs"]} <= {"get", "list", "watch"}
-    assert rules(LIVE_ROLE) == [{"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get"]}]
+    assert rules(LIVE_ROLE) == [{"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}]
 
 
 def test_team_roles_are_bound_nowhere_but_where_the_worker_binds_them() -> None:
