@@ -88,7 +88,8 @@ def figure(reading: Reading, marks: Sequence[Mark] = ()) -> dict[str, Any]:
         "xaxis": {
             "type": "date",
             "range": [over.start * 1000, over.end * 1000],
-            "nticks": 4,
+            "nticks": 3,  # what fits upright on the narrowest card, with seconds too
+            "tickangle": 0,
             "tickformat": _tick_format(over),
         },
         "yaxis": {"rangemode": "tozero", "nticks": 4, "ticksuffix": unit if unit in {"%", "°C"} else ""},
