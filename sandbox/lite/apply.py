@@ -218,7 +218,8 @@ def _any(found: Any) -> bool:
 def _typed_message(resource: Resource, config: Obj, why: str) -> str:
     meta = config.get("metadata") or {}
     named = f"{meta.get('namespace') or ''}/{meta.get('name') or ''}"
-    return f"failed to create typed patch object ({named}; {resource.api_version}, Kind={resource.kind}): {why}"
+    kind = f"{resource.group}/{resource.version}, Kind={resource.kind}"
+    return f"failed to create typed patch object ({named}; {kind}): {why}"
 
 
 def _conflict(conflicts: dict[Manager, Fields]) -> errors.StatusError:

@@ -35,6 +35,12 @@ def read(resource: Resource, request: Request) -> Obj:
     if resource.crd is not None and not (sent.get("kind") and sent.get("apiVersion")):
         lacking = "Kind" if not sent.get("kind") else "apiVersion"
         text = f"Object '{lacking}' is missing in '{request.body.decode(errors='replace')}'"
+        if lacking == "apiVersion" and request.verb == "update":
+            raise _other_version(resource, "")
+        if request.query.get("fieldValidation") == "Ignore":
+            raise errors.bad_request(
+                f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {text}'
+            )
         raise _unrecognised(resource, request.body, text)
     try:
         return decode(resource, request, sent)
@@ -85,9 +91,7 @@ def check_kind(resource: Resource, sent: Obj) -> None:
     if (version, kind) == (resource.api_version, resource.kind):
         return
     if version != resource.api_version and resource.crd is not None:
-        raise errors.bad_request(
-            f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
-        )
+        raise _other_version(resource, version)
     if resource.crd is not None:
         wrong = errors.invalid_value("kind", kind, f"must be {resource.kind}")
         name = str((sent.get("metadata") or {}).get("name", ""))
@@ -96,6 +100,12 @@ def check_kind(resource: Resource, sent: Obj) -> None:
         raise Undecodable(f'no kind "{kind}" is registered for version "{version}" in scheme "{_SCHEME}"')
     internal = resource.group.split(".")[0] or "core"
     raise Undecodable(f"converting ({resource.version}.{kind}) to ({internal}.{resource.kind}): unknown conversion")
+
+
+def _other_version(resource: Resource, version: str) -> errors.StatusError:
+    return errors.bad_request(
+        f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
+    )
 
 
 def with_meta(resource: Resource, request: Request, sent: Obj) -> Obj:

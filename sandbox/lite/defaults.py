@@ -132,6 +132,9 @@ def _pod(obj: Obj, old: Obj | None) -> None:
         resources = container["resources"]
         for name, amount in (resources.get("limits") or {}).items():
             resources.setdefault("requests", {}).setdefault(name, amount)
+    status = obj.get("status") or {}
+    if status.get("podIP") and not status.get("podIPs"):
+        status["podIPs"] = [{"ip": status["podIP"]}]
     if old is None:
         obj["status"] = {"phase": "Pending", "qosClass": quality_of_service(spec)}
 
@@ -192,14 +195,11 @@ def _service(obj: Obj, old: Obj | None) -> None:
 
 
 def _keep_addresses(spec: Obj, before: Obj) -> None:
-    """Keep the addresses of a Service whose update leaves them out; one that becomes but a name gives them up."""
+    """Keep the addresses of a Service whose update leaves them out."""
     if "ExternalName" not in (spec["type"], before["type"]):
         for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
             if not spec.get(name) and name in before:
                 spec[name] = before[name]
-    elif before["type"] != "ExternalName" and spec.get("clusterIP") == before.get("clusterIP"):
-        for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
-            spec.pop(name, None)
 
 
 def _ingress(obj: Obj, old: Obj | None) -> None:
@@ -245,6 +245,8 @@ def _budget(obj: Obj, old: Obj | None) -> None:
 
 
 def _limit_range(obj: Obj, old: Obj | None) -> None:
+    spec = obj.setdefault("spec", {})
+    spec["limits"] = spec.get("limits") or None  # Go writes an empty list as null where it may not be left out
     for item in (obj.get("spec") or {}).get("limits") or ():
         if item.get("type") == "Container":
             for source, target in (("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")):
@@ -266,8 +268,6 @@ def _binding(obj: Obj, old: Obj | None) -> None:
     for subject in obj.get("subjects") or ():
         if subject.get("kind") in ("User", "Group"):
             subject.setdefault("apiGroup", _RBAC)
-        elif subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
-            subject["namespace"] = obj["metadata"].get("namespace", "")
 
 
 def _policy(obj: Obj, old: Obj | None) -> None:

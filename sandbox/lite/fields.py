@@ -197,6 +197,10 @@ def _compare(old: Any, new: Any, schema: Schema, path: Path, result: Difference,
         for step in {**before_items, **after_items}:
             before, after = before_items.get(step, _MISSING), after_items.get(step, _MISSING)
             _compare(before, after, schema.items, (*path, step), result)
+    elif always and schema.kind == "object":  # an atomic struct, empty where it was left out
+        if ({} if old is _MISSING else old) != ({} if new is _MISSING else new):
+            (result.added if old is _MISSING else result.modified).add(path)
+        return
     elif old is not _MISSING and new is not _MISSING:
         if old != new or type(old) is not type(new):
             result.modified.add(path)

@@ -11,7 +11,7 @@ from sandbox.lite.errors import Cause, invalid_value, required
 from sandbox.lite.resources import Resource
 
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
-_FINALIZERS = "kubernetes", "orphan", "foregroundDeletion"
+FINALIZERS = "kubernetes", "orphan", "foregroundDeletion"
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _LABEL_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
@@ -111,7 +111,7 @@ def finalizer_causes(finalizers: list[str], *, builtin: bool) -> Iterator[Cause]
         field = f"metadata.finalizers[{index}]"
         found = list(key_causes(name, field))
         yield from found
-        if builtin and not found and "/" not in name and name not in _FINALIZERS:
+        if builtin and not found and "/" not in name and name not in FINALIZERS:
             yield invalid_value(field, name, "name is neither a standard finalizer name nor is it fully qualified")
     if {"orphan", "foregroundDeletion"} <= set(finalizers):
         text = "finalizer orphan and foregroundDeletion cannot be both set"

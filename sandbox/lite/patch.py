@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from sandbox.lite.errors import bad_request
+from sandbox.lite.errors import StatusError
+from sandbox.lite.golang import plain
 from sandbox.lite.schema import Schema
 
 Obj = dict[str, Any]
@@ -74,10 +75,12 @@ def _merge_list(current: list[Any], patch: list[Any], schema: Schema) -> list[An
         return current + [item for item in patch if item not in current]
     if any(item.get("$patch") == "replace" for item in patch):
         return [copy.deepcopy(item) for item in patch if "$patch" not in item]
+    if not current:
+        return [strategic_merge({}, item, schema.items) for item in patch if item.get("$patch") != "delete"]
     result = list(current)
     for item in patch:
         if key not in item:
-            raise bad_request(f"map: {item} does not contain declared merge key: {key}")
+            raise StatusError(500, "", f"map: {plain(item)} does not contain declared merge key: {key}")
         place = next((i for i, known in enumerate(result) if known.get(key) == item[key]), None)
         if item.get("$patch") == "delete":
             if place is not None:

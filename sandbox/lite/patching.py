@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from sandbox.lite import errors, golang, json_patch, patch
+from sandbox.lite.converting import conversion_error
 from sandbox.lite.decoding import Undecodable, decode, read_patch, shown
 from sandbox.lite.requests import APPLY, JSON_PATCH, MERGE, STRATEGIC, Request
 from sandbox.lite.resources import Resource
@@ -86,6 +87,8 @@ def _operate(live: Obj, operations: Any) -> tuple[Any, list[str]]:
 def _strategic(resource: Resource, request: Request, live: Obj, sent: Obj) -> Obj:
     result = orjson.loads(orjson.dumps(patch.strategic_merge(live, sent, resource.schema)))
     result |= {"apiVersion": resource.api_version, "kind": resource.kind}  # a patch cannot change what it is
+    if wrong := conversion_error(result, resource.schema):
+        raise _refused(golang.plain(sent), wrong)
     try:
         return decode(resource, request, result)
     except Undecodable as error:

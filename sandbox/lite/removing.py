@@ -120,11 +120,16 @@ def _add_finalizer(meta: Obj, options: Obj) -> None:
 
 def _check_preconditions(resource: Resource, live: Obj, wanted: Obj) -> None:
     meta = live["metadata"]
-    for field, word in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+    for field, word, guess in (
+        ("uid", "UID", "deleted and then recreated"),
+        ("resourceVersion", "ResourceVersion", "modified"),
+    ):
         if wanted.get(field) and wanted[field] != meta[field]:
-            why = f"Precondition failed: {word} in precondition: {wanted[field]}, {word} in object meta: {meta[field]}"
-            error = errors.conflict(resource.group, resource.plural, meta["name"], why)
-            raise error
+            why = (
+                f"the {word} in the precondition ({wanted[field]}) does not match the {word} in record "
+                f"({meta[field]}). The object might have been {guess}"
+            )
+            raise errors.conflict(resource.group, resource.kind, meta["name"], why)
 
 
 def _options(request: Request) -> Obj:

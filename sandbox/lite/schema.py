@@ -139,7 +139,9 @@ class Schema:
     def always_has(self, name: str) -> bool:
         """Whether every object of a built-in kind has a field: a Go struct, or a list that is never left out."""
         below = self.field(name)
-        if not self.builtin or not self.name or below is None or below.atomic:
+        if not self.builtin or not self.name or below is None:
+            return False
+        if below.atomic and below.kind != "object":
             return False
         if below.kind == "object":
             return f"{self.name}.{name}" not in pointers()
@@ -150,7 +152,11 @@ class Schema:
         child = self.items.field(key)
         if child is not None and "default" in child.raw:
             return child.raw["default"]
-        return KEY_DEFAULTS.get(key) if self.builtin else None
+        if not self.builtin:
+            return None
+        if child is not None and key in self.items.raw.get("required", ()):
+            return "" if child.raw.get("type") == "string" else 0  # what a Go struct has where nothing was sent
+        return KEY_DEFAULTS.get(key)
 
     def _find(self, name: str) -> Schema | None:
         if name in self.declared:

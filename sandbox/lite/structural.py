@@ -13,8 +13,8 @@ from sandbox.lite.schema import Raw, Schema
 
 Obj = dict[str, Any]
 
-_QUANTITY = Schema.of_builtin("api.resource.Quantity").raw
-_NUMBER_OR_TEXT = Schema.of_builtin("util.intstr.IntOrString").raw
+QUANTITY = Schema.of_builtin("api.resource.Quantity").raw
+NUMBER_OR_TEXT = Schema.of_builtin("util.intstr.IntOrString").raw
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 
 
@@ -101,10 +101,10 @@ def type_error(value: Any, schema: Schema, path: str = "", struct: str = "") -> 
         place = f"Go struct field {struct}.{path}" if struct else "Go value"
         return f"json: cannot unmarshal {got} into {place} of type {schema.go_type}"
     if isinstance(value, str) and schema.raw.get("format") == "byte":
-        return _base64_error(value)
-    if schema.raw is _QUANTITY and (complaint := quantity_complaint(value)):
+        return base64_error(value)
+    if schema.raw is QUANTITY and (complaint := quantity_complaint(value)):
         return complaint
-    if schema.raw is _NUMBER_OR_TEXT and isinstance(value, float):
+    if schema.raw is NUMBER_OR_TEXT and isinstance(value, float):
         return f"json: cannot unmarshal number {value} into Go struct field {struct}.{path} of type int32"
     if isinstance(value, dict):
         fixed = schema.kind == "object"
@@ -121,7 +121,7 @@ def type_error(value: Any, schema: Schema, path: str = "", struct: str = "") -> 
     return None
 
 
-def _base64_error(text: str) -> str | None:
+def base64_error(text: str) -> str | None:
     """Return what Go says of base64 that cannot be read: where it stops making sense."""
     for place, sign in enumerate(text):
         if sign not in _BASE64:

@@ -71,6 +71,11 @@ def updated(resource: Resource, old: Obj, new: Obj, subresource: str) -> Iterato
             shown = {name[0].upper() + name[1:]: new["roleRef"].get(name, "") for name in ("kind", "name")}
             shown = {"APIGroup": new["roleRef"].get("apiGroup", "")} | shown
             yield invalid_value("roleRef", shown, "cannot change roleRef")
+    elif key == "/pods" and not subresource and _numbers(old["spec"]) != _numbers(new["spec"]):
+        for kind in ("containers", "initContainers"):
+            if len(old["spec"].get(kind) or ()) != len(new["spec"].get(kind) or ()):
+                text = f"Forbidden: pod updates may not add or remove {_WORDS[kind]}"
+                yield Cause(f"spec.{kind}", "FieldValueForbidden", text)
     elif key == "/pods" and not subresource and _fixed(old["spec"]) != _fixed(new["spec"]):
         text = (
             "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
@@ -119,6 +124,14 @@ def _same(old: Obj, new: Obj, path: tuple[str, ...], rule: str) -> Iterator[Caus
         before, after = (before or {}).get(step), (after or {}).get(step)
     if before != after:
         yield invalid_value(".".join(path), after, rule)
+
+
+_WORDS = {"containers": "containers", "initContainers": "init containers"}
+
+
+def _numbers(spec: Obj) -> list[int]:
+    """How many containers of each kind there are."""
+    return [len(spec.get(kind) or ()) for kind in _WORDS]
 
 
 def _fixed(spec: Obj) -> Obj:

@@ -31,6 +31,12 @@ _UNCHECKED = (
     "validation"
 )
 _CONDITIONAL = ("policy/poddisruptionbudgets",)  # built-in kinds that no update replaces unseen
+_RBAC = "rbac.authorization.k8s.io"
+# Kinds of which an update makes the object where there is none.
+_MADE_BY_UPDATE = (
+    "/services", "/limitranges", "/endpoints", "/events", "coordination.k8s.io/leases", f"{_RBAC}/roles",
+    f"{_RBAC}/clusterroles", f"{_RBAC}/rolebindings", f"{_RBAC}/clusterrolebindings",
+)  # fmt: skip
 _LOOSE = ("", "core.v1.Event", "events.v1.Event")  # kinds whose required fields are not checked
 
 
@@ -47,7 +53,8 @@ def create_object(cluster: Cluster, resource: Resource, request: Request, obj: O
     meta = obj["metadata"]
     if not meta.get("name"):
         generated = bool(meta.get("generateName"))
-        meta["name"] = names.generate(meta["generateName"]) if generated else ""
+        unnamed = str(uuid.uuid4()) if resource.storage_key == "/limitranges" else ""
+        meta["name"] = names.generate(meta["generateName"]) if generated else unnamed
     else:
         generated = False
     for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
@@ -61,7 +68,10 @@ def create_object(cluster: Cluster, resource: Resource, request: Request, obj: O
     _settle(change, tracked=not applied)
     existing = cluster.find(resource, request.namespace, meta["name"])
     if existing is not None:
-        raise errors.already_exists(resource.group, resource.plural, meta["name"])
+        error = errors.already_exists(resource.group, resource.plural, meta["name"])
+        if existing.obj["metadata"].get("deletionTimestamp"):
+            error.message = f"object is being deleted: {error.message}"
+        raise error
     admit(change)
     if request.dry_run:
         return obj
@@ -71,18 +81,34 @@ def create_object(cluster: Cluster, resource: Resource, request: Request, obj: O
 def update(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     """PUT: replace an object, or its status."""
     sent = decoding.read(resource, request)
-    live = cluster.require(resource, request.namespace, request.name).obj
     meta = sent["metadata"]
+    made = resource.storage_key in _MADE_BY_UPDATE and not request.subresource
+    if made and cluster.find(resource, request.namespace, request.name) is None:
+        if meta.get("uid"):
+            raise _stranger(resource, request, meta["uid"], "")
+        meta.pop("resourceVersion", None)
+        return reply(resource, create_object(cluster, resource, request, sent), 201)
+    live = cluster.require(resource, request.namespace, request.name).obj
     if meta.get("uid") not in (None, "", live["metadata"]["uid"]):
-        raise errors.conflict(
-            resource.group, resource.plural, request.name,
-            f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {live['metadata']['uid']}",
-        )  # fmt: skip
+        raise _stranger(resource, request, meta["uid"], live["metadata"]["uid"])
     if (resource.crd is not None or resource.storage_key in _CONDITIONAL) and version_of(meta) is None:
         wanted = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
         raise errors.invalid(resource.group, resource.plural, request.name, [wanted])
     stored = replace_object(cluster, resource, request, live, sent)
     return reply(resource, stored, 200)
+
+
+def _stranger(resource: Resource, request: Request, wanted: str, found: str) -> errors.StatusError:
+    """409 for an update of an object with another uid; it tells where etcd would keep it."""
+    place = {"/services": "services/specs"}.get(resource.storage_key, resource.plural)
+    place = f"{resource.group}/{place}" if resource.crd is not None else place
+    key = "/".join(filter(None, (place, request.namespace, request.name)))
+    root = "" if request.dry_run else "/registry"
+    why = (
+        f"StorageError: invalid object, Code: 4, Key: {root}/{key}, ResourceVersion: 0, AdditionalErrorMsg: "
+        f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+    )
+    return errors.conflict(resource.group, resource.plural, request.name, why)
 
 
 def patch_object(cluster: Cluster, resource: Resource, request: Request) -> Reply:
@@ -193,13 +219,14 @@ def _named(resource: Resource, request: Request, sent: Obj) -> Obj:
 
 
 def _apply_new(cluster: Cluster, resource: Resource, request: Request, config: Obj) -> Reply:
+    manager, force = request.query["fieldManager"], request.flag("force")
+    obj = orjson.loads(orjson.dumps(apply(resource, None, config, manager, force=force)))
     uid = config["metadata"].get("uid")
     if uid:
         why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
         raise errors.conflict(resource.group, resource.plural, request.name, why)
-    config["metadata"].pop("resourceVersion", None)
-    manager, force = request.query["fieldManager"], request.flag("force")
-    obj = orjson.loads(orjson.dumps(apply(resource, None, config, manager, force=force)))
+    if not request.dry_run:
+        obj["metadata"].pop("resourceVersion", None)
     if resource.namespaced:
         obj["metadata"]["namespace"] = request.namespace
     return reply(resource, create_object(cluster, resource, request, obj, applied=True), 201)
@@ -227,13 +254,28 @@ def _settle(change: Change, *, tracked: bool) -> None:
     causes = validate(resource, obj)
     if resource.crd is not None:
         causes = _custom_causes(change, causes)
+        if not causes:
+            request.warnings += _advice(obj, change.old)
     else:
         if resource.schema_name not in _LOOSE and not checked_whole(resource):
-            asked = {name: value for name, value in obj.items() if name != "status"}  # nobody checks what parts report
+            asked = {
+                name: value for name, value in obj.items() if name not in ("metadata", "status")
+            }  # nobody checks what parts report
             causes += missing(asked, resource.schema)
         causes += content(resource, obj, change.old, request.subresource)
     if causes:
         raise errors.invalid(resource.group, resource.kind, obj["metadata"]["name"], causes)
+
+
+def _advice(obj: Obj, old: Obj | None) -> list[str]:
+    """Warn of new finalizers of a custom resource that could be anybody's."""
+    before = (old or {}).get("metadata", {}).get("finalizers") or ()
+    text = "prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers"
+    return [
+        f"metadata.finalizers: {errors.spell(name)}: {text}"
+        for name in obj["metadata"].get("finalizers") or ()
+        if "/" not in name and name not in names.FINALIZERS and name not in before
+    ]
 
 
 def _custom_causes(change: Change, found: list[errors.Cause]) -> list[errors.Cause]:

@@ -11,18 +11,35 @@ from sandbox.lite.quantity import parse
 
 Obj = dict[str, Any]
 
+_NOTE = "kubernetes.io/limit-ranger"
+
 
 def fill(change: Change) -> None:
     """Write the namespace's default requests and limits into the containers of a new pod."""
     if not change.is_new("/pods"):
         return
-    for item in _items(change):
-        for container in _containers(change.obj):
-            resources = container.setdefault("resources", {})
-            for source, target in (("default", "limits"), ("defaultRequest", "requests")):
-                amounts = item.get(source) or {}
-                if amounts:
-                    resources[target] = amounts | (resources.get(target) or {})
+    for found in change.cluster.read_all("/limitranges", change.namespace):
+        told: list[str] = []
+        for kind, word in (("containers", "container"), ("initContainers", "init container")):
+            for container in change.obj["spec"].get(kind) or ():
+                told += _fill(container, word, found)
+        if told:
+            notes = change.obj["metadata"].setdefault("annotations", {})
+            notes[_NOTE] = f"LimitRanger plugin set: {'; '.join(told)}"
+
+
+def _fill(container: Obj, word: str, found: Obj) -> Iterator[str]:
+    """Fill a container from one LimitRange, and tell with what."""
+    resources = container.setdefault("resources", {})
+    for source, target, what in (("defaultRequest", "requests", "request"), ("default", "limits", "limit")):
+        amounts: Obj = {}
+        for item in (found.get("spec") or {}).get("limits") or ():
+            if item.get("type") == "Container":
+                amounts |= item.get(source) or {}
+        lacking = sorted(amounts.keys() - (resources.get(target) or {}).keys())
+        if lacking:
+            resources[target] = {name: amounts[name] for name in lacking} | (resources.get(target) or {})
+            yield f"{', '.join(lacking)} {what} for {word} {container.get('name', '')}"
 
 
 def check(change: Change) -> None:

@@ -16,6 +16,10 @@ def give_address(change: Change) -> None:
         return
     spec = change.obj["spec"]
     if spec["type"] == "ExternalName":
+        before = change.old["spec"] if change.old else spec
+        if before["type"] != "ExternalName" and spec.get("clusterIP") in (None, "", before.get("clusterIP")):
+            for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
+                spec.pop(name, None)
         return
     if not spec.get("clusterIP"):
         taken = {service["spec"].get("clusterIP") for service in change.cluster.read_all("/services")}

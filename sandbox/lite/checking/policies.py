@@ -147,10 +147,10 @@ def role_binding(obj: Obj) -> Iterator[Cause]:
             if sign in name:
                 yield invalid_value("roleRef.name", name, f"may not contain '{sign}'")
     for index, subject in enumerate(obj.get("subjects") or ()):
-        yield from _subject(subject, f"subjects[{index}]")
+        yield from _subject(subject, f"subjects[{index}]", everywhere=obj["kind"] == "ClusterRoleBinding")
 
 
-def _subject(subject: Obj, field: str) -> Iterator[Cause]:
+def _subject(subject: Obj, field: str, *, everywhere: bool) -> Iterator[Cause]:
     kind, name, group = (subject.get(word) or "" for word in ("kind", "name", "apiGroup"))
     if not name:
         yield required(f"{field}.name")
@@ -159,7 +159,7 @@ def _subject(subject: Obj, field: str) -> Iterator[Cause]:
             yield from subdomain(name, f"{field}.name")
         if group:
             yield not_one_of(f"{field}.apiGroup", group, ("",))
-        if not subject.get("namespace"):
+        if everywhere and not subject.get("namespace"):
             yield required(f"{field}.namespace")
     elif kind in ("User", "Group"):
         if group != _RBAC:

@@ -1,0 +1,60 @@
+"""Two servers asked the same, at the same time."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
+
+from tests.differential import tolerated
+from tests.differential.comparing import Difference, differences
+from tests.differential.sending import Outcome, Server
+from tests.differential.sequences import Sequence
+
+
+class Pair:
+    """Plays sequences on both servers, each in a namespace of its own, and counts."""
+
+    def __init__(self, real: Server, lite: Server) -> None:
+        self._servers = real, lite
+        self._pool = ThreadPoolExecutor(2)
+        self._run = f"d{int(time.time() * 10) % 10**8}"
+        self._sequences = self._found = 0
+        self._seconds = 0.0
+        self._tolerated: Counter[str] = Counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def play(self, sequence: Sequence) -> list[Difference]:
+        """Return where the answers differ, what is tolerated left out."""
+        self._sequences += 1
+        begun, namespace = time.monotonic(), f"{self._run}-{self._sequences}"
+        playing = [self._pool.submit(server.play, sequence, namespace) for server in self._servers]
+        outcomes: list[Outcome] = [each.result() for each in playing]
+        self._seconds += time.monotonic() - begun
+        found: list[Difference] = []
+        for difference in differences(sequence, *outcomes):
+            item = tolerated.why(sequence, difference)
+            if item is None:
+                found.append(difference)
+                continue
+            self._tolerated[item.reason] += 1
+            if item.rest:
+                break
+        self._found += bool(found)
+        return found
+
+    def summary(self) -> str:
+        """How much was asked, how fast, and what differed."""
+        requests = sum(server.requests for server in self._servers)
+        lines = [
+            f"differential: {self._sequences} sequences, {requests} requests to both servers in {self._seconds:.0f} s, "
+            f"{self._found} sequences with differences"
+        ]
+        lines += [f"  tolerated {count} times: {reason}" for reason, count in self._tolerated.most_common()]
+        return "\n".join(lines)

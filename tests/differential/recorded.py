@@ -1,0 +1,101 @@
+"""What Slipway's reconciler and kubectl send, as sequences: their fields, managers and media types."""
+
+from __future__ import annotations
+
+from deployments.labels import FIELD_MANAGER
+from tests.differential.bodies import LEAST, laid, whole
+from tests.differential.sequences import OLD_VERSION, UID, VERSION, Object, Sequence, Step
+
+STRICT = {"fieldValidation": "Strict"}
+_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_MINE = {"fieldManager": FIELD_MANAGER}
+_FORCED = _MINE | STRICT | {"force": "true"}
+
+
+def _move(version: str) -> list[Object]:
+    """The JSON patch that turns the first entry of the managed fields from Update into Apply."""
+    return [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+        {"op": "replace", "path": "/metadata/managedFields/0/operation", "value": "Apply"},
+    ]
+
+
+def reconciled(kind: str, change: Object) -> Sequence:
+    """Create, move the managed fields, apply with and without a change, meet a hand edit and a stranger, delete."""
+    body = whole(kind, "a", LEAST[kind], labels={"app": "a"})
+    mine = laid(body, {"metadata": {"uid": UID}})
+    other = laid(body, {"metadata": {"uid": "00000000-0000-4000-8000-000000000000"}})
+    options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"}
+    return Sequence(
+        (
+            Step("create", kind, "a", body, _MINE | STRICT),
+            Step("create", kind, "a", body, _MINE | STRICT),
+            Step("json", kind, "a", _move(VERSION), _MINE),
+            Step("json", kind, "a", _move(OLD_VERSION), _MINE),
+            Step("apply", kind, "a", mine, _FORCED),
+            Step("apply", kind, "a", laid(mine, change), _FORCED),
+            Step("apply", kind, "a", laid(mine, {"metadata": {"labels": None}}), _FORCED),
+            Step("merge", kind, "a", laid(change, {"metadata": {"labels": {"by": "hand"}}}), {"fieldManager": "edit"}),
+            Step("apply", kind, "a", mine, _FORCED),
+            Step("apply", kind, "a", laid(mine, {"metadata": {"resourceVersion": OLD_VERSION}}), _FORCED),
+            Step("apply", kind, "a", other, _FORCED),
+            Step("apply", kind, "b", laid(other, {"metadata": {"name": "b"}}), _FORCED),
+            Step("apply", kind, "a", laid(mine, {"nope": 1}), _FORCED),
+            Step("get", kind, "a"),
+            Step("list", kind, query={"limit": "500", "labelSelector": "app=a"}),
+            Step("delete", kind, "a", options | {"preconditions": {"uid": other["metadata"]["uid"]}}),
+            Step("delete", kind, "a", options | {"preconditions": {"uid": UID}}),
+            Step("apply", kind, "a", mine, _FORCED),
+            Step("delete", kind, "a", options | {"preconditions": {"uid": UID}}),
+        ),
+        watched=kind,
+    )
+
+
+def by_kubectl(kind: str, change: Object) -> Sequence:
+    """Create, apply on the client's side and on the server's, label, annotate, edit, replace and delete."""
+    body = whole(kind, "a", LEAST[kind])
+    noted = laid(body, {"metadata": {"annotations": {_APPLIED: "{}"}}})
+    custom = "." in body["apiVersion"].partition("/")[0] and "k8s.io" not in body["apiVersion"]
+    patch = "merge" if custom or kind == "HTTPRoute" else "strategic"
+    client, server = {"fieldManager": "kubectl-client-side-apply"}, {"fieldManager": "kubectl"}
+    return Sequence(
+        (
+            Step("create", kind, "a", noted, client | STRICT),
+            Step(patch, kind, "a", laid(change, {"metadata": {"annotations": {_APPLIED: "{ }"}}}), client | STRICT),
+            Step("apply", kind, "a", body, server | STRICT | {"force": "false"}),
+            Step("apply", kind, "a", laid(body, change), server | STRICT | {"force": "true"}),
+            Step("apply", kind, "a", body, server | STRICT | {"force": "true", "dryRun": "All"}),
+            Step("merge", kind, "a", {"metadata": {"labels": {"app": "b"}}}, {"fieldManager": "kubectl-label"}),
+            Step("merge", kind, "a", {"metadata": {"annotations": {"n": "1"}}}, {"fieldManager": "kubectl-annotate"}),
+            Step(patch, kind, "a", {"metadata": {"labels": {"app": None}}}, {"fieldManager": "kubectl-edit"} | STRICT),
+            Step("update", kind, "a", change, {"fieldManager": "kubectl-replace"} | STRICT, live=True),
+            Step("create", kind, "b", laid(body, {"metadata": {"name": "b"}}), {"fieldManager": "kubectl-create"}),
+            Step("list", kind, query={"limit": "500"}),
+            Step("list", kind, query={"limit": "1"}),
+            Step("list", kind, query={"limit": "1", "continue": "@continue"}),
+            Step("delete", kind, "a", {"propagationPolicy": "Background"}),
+            Step("deletecollection", kind, body={"propagationPolicy": "Background"}),
+            Step("get", kind, "b"),
+        ),
+        watched=kind,
+    )
+
+
+CHANGES: dict[str, Object] = {
+    "ConfigMap": {"data": {"x": "2", "y": "1"}},
+    "Secret": {"stringData": {"y": "2"}},
+    "ServiceAccount": {"imagePullSecrets": [{"name": "a"}]},
+    "Service": {"spec": {"ports": [{"port": 80, "targetPort": 8080}]}},
+    "ResourceQuota": {"spec": {"hard": {"requests.nvidia.com/gpu": "2"}}},
+    "LimitRange": {"spec": {"limits": [{"type": "Container", "defaultRequest": {"cpu": "200m"}}]}},
+    "NetworkPolicy": {"spec": {"policyTypes": ["Ingress", "Egress"]}},
+    "PodDisruptionBudget": {"spec": {"maxUnavailable": "50%"}},
+    "RoleBinding": {"subjects": [{"kind": "User", "name": "ann"}]},
+    "Deployment": {"spec": {"replicas": 2, "template": {"metadata": {"annotations": {"note": "1"}}}}},
+    "InferenceService": {"spec": {"predictor": {"minReplicas": 2, "model": {"args": ["--max-model-len", "10"]}}}},
+    "ServingRuntime": {"spec": {"nodeSelector": {"gpu": "l4"}}},
+    "LLMInferenceService": {"spec": {"replicas": 2}},
+    "HTTPRoute": {"spec": {"hostnames": ["a.example.com"]}},
+    "PodMonitor": {"spec": {"podTargetLabels": ["app"]}},
+}

@@ -1,0 +1,99 @@
+"""The two servers under test: etcd and kube-apiserver with the CRDs of the kinds compared, and a bare `lite`."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+import sandbox.lite
+from portal.demo.running import idle_folder, running
+from sandbox.lite.testing import running_cluster
+from tests.differential.bodies import LEAST
+from tests.differential.sending import Server, markers_of
+from tests.differential.sequences import BY_NAME
+from tests.scenarios.grounds import KEPT, clear
+
+CRDS = (
+    "httproutes.gateway.networking.k8s.io",
+    "inferenceservices.serving.kserve.io",
+    "llminferenceservices.serving.kserve.io",
+    "podmonitors.monitoring.coreos.com",
+    "servingruntimes.serving.kserve.io",
+)
+PATIENCE = 60.0  # seconds until a new CRD is served
+
+
+@contextmanager
+def real() -> Iterator[Server]:
+    """Run a fresh kube-apiserver on a fresh etcd, without any controller."""
+    data = idle_folder(KEPT / "differential")
+    clear(data)
+    with running(data, only=["kube-apiserver"], ground="real"):
+        server = connect_real(data / "cluster")
+        try:
+            _serve_custom_kinds(server)
+            _make_markers(server)
+            yield server
+        finally:
+            server.close()
+
+
+@contextmanager
+def lite() -> Iterator[Server]:
+    """Run `lite` on a thread of this process, without controllers, webhooks and what they would make."""
+    with running_cluster(controllers=False, bare=True) as cluster:
+        server = Server("lite", cluster.url, cluster.token)
+        _make_markers(server)
+        yield server
+        server.close()
+
+
+def connect_real(folder: Path) -> Server:
+    """Return the kube-apiserver whose administrator's kubeconfig lies in a folder."""
+    config = yaml.safe_load((folder / "admin.kubeconfig").read_text())
+    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+    trust = ssl.create_default_context(cafile=folder / "ca.crt")
+    return Server("real", cluster["server"], user["token"], trust)
+
+
+def _serve_custom_kinds(server: Server) -> None:
+    """Create the CRDs that `lite` has, without conversion webhooks, and wait until their kinds are served."""
+    path = BY_NAME["CustomResourceDefinition"].path()
+    served = []
+    for name in CRDS:
+        crd = custom_kind(name)
+        answer = server.send("POST", path, crd)
+        assert answer.status in (201, 409), answer.body
+        spec = crd["spec"]
+        version = next(entry["name"] for entry in spec["versions"] if entry["storage"])
+        served.append(f"/apis/{spec['group']}/{version}/{spec['names']['plural']}")
+    deadline = time.monotonic() + PATIENCE
+    for path in served:
+        while server.send("GET", path).status != 200:
+            assert time.monotonic() < deadline, f"{path} is not served after {PATIENCE:.0f} s"
+            time.sleep(0.1)
+
+
+def custom_kind(name: str) -> dict[str, Any]:
+    """A CustomResourceDefinition as `lite` serves it."""
+    folder = Path(sandbox.lite.__file__).parent / "crds"
+    crd: dict[str, Any] = orjson.loads((folder / f"{name}.json").read_bytes())
+    crd.pop("status", None)
+    crd["spec"].pop("conversion", None)
+    return crd
+
+
+def _make_markers(server: Server) -> None:
+    for kind in LEAST:
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": markers_of(kind)}}
+        assert server.send("POST", BY_NAME["Namespace"].path(), body).status in (201, 409)
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    path = BY_NAME["ServiceAccount"].path(markers_of("Pod"))
+    assert server.send("POST", path, account).status in (201, 409)
