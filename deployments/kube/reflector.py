@@ -110,17 +110,19 @@ class Reflector(Generic[S, V]):
         """Follow until stopped; no answer of the server ends it."""
         pause = FIRST_PAUSE
         while not self._stop.is_set():
-            began = time.monotonic()
+            began, most = time.monotonic(), LONGEST_PAUSE
             try:
                 self._follow(self._list())
                 pause = FIRST_PAUSE
                 continue
             except ClusterError as error:
                 pause = self._after(error, pause, time.monotonic() - began)
+                # Also a server that has just started refuses, for a moment, what it will allow.
+                most = SLOW_PAUSE if error.kind is ErrorClass.WAIT else LONGEST_PAUSE
             except Exception:
                 logger.exception("watching %s", self.kind.plural)
             self._stop.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
-            pause = min(pause * 2, LONGEST_PAUSE)
+            pause = min(pause * 2, most)
 
     def _after(self, error: ClusterError, pause: float, lasted: float) -> float:
         """Tell of the break, and say how long to wait."""
@@ -132,7 +134,7 @@ class Reflector(Generic[S, V]):
             logger.info("watching %s: %s, listing again", self.kind.plural, error.code)
             return pause
         self._emit(Broken(self.kind.kind, error))
-        return SLOW_PAUSE if error.kind is ErrorClass.WAIT else pause
+        return pause
 
     def _list(self) -> str:
         """Emit a complete list; returns the version to watch from."""

@@ -11,9 +11,12 @@ from deployments.reconciler.plan import Block, Wait
 from deployments.services.convergence import POISON, RESYNC, SLOW_RETRY, Outcome, backoff, spread
 
 APPLIED, RETRYING, BLOCKED, GONE, NONE = "applied", "retrying", "blocked", "gone", "none"
+PASSING_TRIES = 6
 SOONEST, LATEST = timedelta(seconds=2), timedelta(seconds=60)
 # After the API server comes back nobody waits longer than this for the worker to notice.
 UNREACHABLE_MOST = timedelta(seconds=20)
+# What a person has to put right, but also what an API server says for a moment while it starts or learns of a new role.
+PASSING = frozenset({"permission", "unauthorized", "kind_missing"})
 UNREACHABLE = frozenset({"unreachable", "timeout", "server_error", "too_many_requests", "webhook_unreachable"})
 
 _TITLES = {
@@ -78,7 +81,8 @@ def failed(error: ClusterError, *, failures: int, revision: int | None) -> Endin
     message = f"{title} {error.message}".strip()
     outcome = Outcome(RETRYING, error.code, message, _REMEDIES.get(error.code, ""), error.field, revision)
     if error.kind is ErrorClass.WAIT:
-        return Ending(_as_blocked(outcome), spread(SLOW_RETRY), failures + 1)
+        soon = error.code in PASSING and failures < PASSING_TRIES
+        return Ending(_as_blocked(outcome), backoff(failures) if soon else spread(SLOW_RETRY), failures + 1)
     if error.kind is ErrorClass.BUG:
         return Ending(_as_blocked(outcome), spread(RESYNC), failures + 1)
     pause = backoff(failures, most=UNREACHABLE_MOST) if error.code in UNREACHABLE else backoff(failures)

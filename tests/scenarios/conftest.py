@@ -12,7 +12,7 @@ from deployments.kube.cluster import Cluster
 from deployments.models import Team
 from tests.deployments import factories as make
 from tests.deployments.converging.driven import Driven
-from tests.scenarios import grounds, timings
+from tests.scenarios import differences, grounds, timings
 from tests.scenarios.grounds import Ground
 from tests.scenarios.stage import Counted, Stage
 
@@ -20,10 +20,13 @@ from tests.scenarios.stage import Counted, Stage
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "ground" not in metafunc.fixturenames:
         return
-    only = metafunc.definition.get_closest_marker("real_alone")
-    chosen = ("real",) if only else timings.GROUNDS
-    marks = {"real": [pytest.mark.cluster]}
-    params = [pytest.param(name, marks=marks.get(name, []), id=name) for name in chosen]
+    name = metafunc.definition.name
+    params = [pytest.param("real", marks=pytest.mark.cluster, id="real")]
+    if name in differences.LITE_FAILS:
+        known = pytest.mark.xfail(reason=differences.LITE_FAILS[name], strict=True)
+        params.insert(0, pytest.param("lite", marks=known, id="lite"))
+    elif name not in differences.REAL_ALONE:
+        params.insert(0, pytest.param("lite", id="lite"))
     metafunc.parametrize("ground", params, indirect=True, scope="session")
 
 

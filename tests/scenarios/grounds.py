@@ -37,8 +37,8 @@ Object = dict[str, Any]
 
 KEPT = REPOSITORY / ".demo-test"
 PROGRAMS = {
-    "lite": ["apiserver", "hub", "model"],
-    "real": ["install-webhooks", "hub", "model"],  # and with it everything that it comes after
+    "lite": ["apiserver", "hub", "model", "gateway"],
+    "real": ["install-webhooks", "hub", "model", "gateway"],  # and with it everything that it comes after
 }
 API_SERVER = {"lite": "apiserver", "real": "kube-apiserver"}
 # Pulls, downloads and engine starts take a fraction of what they take in the demo; back-offs keep their seconds.

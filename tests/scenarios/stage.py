@@ -189,6 +189,14 @@ class Stage:
         timings.took(f"{self.scenario}{f': {note}' if note else ''}", self.ground.name, time.monotonic() - begun)
         return row
 
+    def see(self, looks: Callable[[], Object], wanted: Object, *, within: float = 30, note: str = "") -> None:
+        """Look at the cluster until it looks as wanted, and note how long it took."""
+        begun = time.monotonic()
+        while not wanted.items() <= (found := looks()).items():
+            assert time.monotonic() - begun < within, f"after {within:.0f} s {found}"
+            time.sleep(0.2)
+        timings.took(f"{self.scenario}{f': {note}' if note else ''}", self.ground.name, time.monotonic() - begun)
+
     def running(self, name: str = "chat", **changes: Any) -> Deployment:
         """A deployment that serves."""
         row = self.ask(name, **changes)

@@ -54,7 +54,7 @@ def test_api_server_restart(stage: Stage):
         stage.until(row, lambda: Cluster.objects.get().trouble, what="the banner")
     row = stage.comes_to_pass(row, lambda: ready(stage, row) == 2, within=90, note="back, and goes on")
 
-    assert Cluster.objects.get().trouble == ""
+    stage.until(row, lambda: Cluster.objects.get().trouble == "", what="the banner gone")
     assert pod in {found["metadata"]["uid"] for found in stage.pods()}
     assert stage.service(row)["metadata"]["resourceVersion"] != version
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from tests.scenarios import differences
+
 GROUNDS = "lite", "real"
 
 _seconds: dict[str, dict[str, float]] = {}
@@ -49,6 +51,10 @@ def lines() -> Iterator[str]:
             yield f"ground {ground}: up with its nodes after {_started[ground]:.0f} s"
         else:
             yield f"ground {ground} did not run: {_absent.get(ground, 'not asked for')}"
+    for name, why in differences.REAL_ALONE.items():
+        yield f"on real alone: {name.removeprefix('test_').replace('_', ' ')} ({why})"
+    for name, why in differences.LITE_FAILS.items():
+        yield f"lite differs: {name.removeprefix('test_').replace('_', ' ')} ({why})"
 
 
 def _table(title: str, cells: dict[str, dict[str, float]] | dict[str, dict[str, int]], form: str) -> Iterator[str]:

@@ -115,6 +115,19 @@ def test_a_server_that_is_away_is_told_and_followed_again(followed: Followed, ad
     followed.until(lambda: name in followed.store, seconds=40)
 
 
+def test_a_refusal_of_a_moment_does_not_blind_for_long(followed: Followed, admin: Cluster, ground: RunningCluster):
+    """So does an API server speak that has just started and has not read the roles yet."""
+    mine = "/api/v1/namespaces"
+    ground.faults.before_hook = lambda request: (
+        Fault(status=403, reason="Forbidden", message="forbidden") if request.path == mine else None
+    )
+    ground.drop_watches()
+    followed.until(lambda: followed.broken)
+    ground.faults.clear()
+    before = followed.lists
+    followed.until(lambda: followed.lists > before, seconds=5)
+
+
 def test_a_complete_list_is_made_now_and_then(admin: Cluster):
     followed = Followed(admin, relist_seconds=1.0)
     followed.reflector.start()
