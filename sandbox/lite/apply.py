@@ -6,7 +6,7 @@ import copy
 from datetime import UTC, datetime
 from typing import Any
 
-from sandbox.lite import errors
+from sandbox.lite import errors, last_applied
 from sandbox.lite.fields import (
     Fields,
     Path,
@@ -73,8 +73,8 @@ def apply(
     last = managers.get(me)
     managers[me] = Owned(frozenset(wanted), resource.api_version, last.time if last else "")
     if last:
-        owned = closure({path for entry in managers.values() for path in entry.fields})
-        merged = remove(merged, closure(set(last.fields)) - owned, schema)
+        owned = {path for entry in managers.values() for path in entry.fields}
+        merged = _prune(merged, set(last.fields), owned, schema)
     found = compare(before, merged, schema)
     others = {other: entry for other, entry in managers.items() if other != me}
     conflicts = {
@@ -83,12 +83,23 @@ def apply(
         if (clash := strip(set(entry.fields) & (found.added | found.modified), "", False))
     }
     if conflicts and not force:
-        raise _conflict(conflicts)
+        allowed = last_applied.forgiven(manager, live, schema)
+        refused = {other: rest for other, clash in conflicts.items() if (rest := clash - allowed)}
+        if refused:
+            raise _conflict(refused)
     taken = {path for clash in conflicts.values() for path in clash}
     kept = without(without(others, taken), found.removed)
+    last_applied.follow(manager, merged, config)
+    noted = live is not None and merged["metadata"].get("annotations") != live["metadata"].get("annotations")
     stamp = now() if _any(found) else managers[me].time  # who only comes to share what is there leaves no time
     mine = Owned(managers[me].fields, resource.api_version, stamp)
-    if live is not None and last is not None and mine.fields == last.fields and not _any(found) and kept == others:
+    if (
+        live is not None
+        and last is not None
+        and mine.fields == last.fields
+        and not (_any(found) or noted)
+        and kept == others
+    ):
         return live
     if mine.fields:
         kept[me] = mine
@@ -116,14 +127,25 @@ def merge(live: Any, config: Any, schema: Schema) -> Any:
     return copy.deepcopy(config)
 
 
+def _prune(merged: Obj, last: Fields, owned: Fields, schema: Schema) -> Obj:
+    """Take out what only the last apply owned. What nobody owns stays, even below what goes."""
+    left = closure(field_set_loosely(remove(merged, last, schema), schema))
+    gone = closure(field_set_loosely(merged, schema)) - left - closure(owned)
+    pruned: Obj = remove(merged, gone & closure(last), schema)
+    return pruned
+
+
 def remove(value: Any, fields: Fields, schema: Schema, path: Path = ()) -> Any:
-    """Return `value` without the parts at `fields`."""
+    """Return `value` without the parts at `fields`, and without what they leave empty."""
     if isinstance(value, dict) and not schema.atomic:
         left = {}
         for name, child in value.items():
             step = (*path, f"f:{name}")
-            if step not in fields:
-                left[name] = remove(child, fields, schema.field(name) or Schema.ANY, step)
+            if step in fields:
+                continue
+            rest = remove(child, fields, schema.field(name) or Schema.ANY, step)
+            if rest or not child or not isinstance(child, dict | list):
+                left[name] = rest
         return left
     if isinstance(value, list) and (schema.is_set or schema.keys):
         kept = []

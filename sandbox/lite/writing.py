@@ -331,7 +331,9 @@ def _keep_identity(meta: Obj, before: Obj) -> None:
 
 
 def _counts(resource: Resource, obj: Obj) -> Obj:
-    """What a new generation is counted for: everything but metadata and status."""
+    """What a new generation is counted for: everything but metadata and status, and a Deployment's annotations."""
+    if resource.storage_key == "apps/deployments":
+        return {"spec": obj.get("spec"), "annotations": obj["metadata"].get("annotations")}
     return {k: v for k, v in obj.items() if k not in ("metadata", "status", "apiVersion", "kind")}
 
 

@@ -49,8 +49,8 @@ def _template(template: Obj, wanted: Obj | None) -> Iterator[Cause]:
     yield from annotation_causes(meta.get("annotations") or {}, "spec.template.annotations")
     spec = template.get("spec") or {}
     yield from pod_spec(spec, "spec.template.spec")
-    if spec.get("restartPolicy") in ("OnFailure", "Never"):
-        yield not_one_of("spec.template.spec.restartPolicy", spec["restartPolicy"], ("Always",))
+    if spec.get("restartPolicy") != "Always":
+        yield not_one_of("spec.template.spec.restartPolicy", spec.get("restartPolicy") or "", ("Always",))
     if spec.get("activeDeadlineSeconds") is not None:
         yield forbidden(
             "spec.template.spec.activeDeadlineSeconds", "activeDeadlineSeconds in ReplicaSet is not Supported"
