@@ -44,7 +44,7 @@ test: setup ## everything, as CI runs it; ARGS="-k name" narrows the tests
 	@$(PY) -m portal.demo install postgres redis prometheus chromium
 	@$(MAKE) --no-print-directory lint types contracts migrations
 	@echo "== control plane (for the scenarios on the real ground)"
-	@$(PY) -m sandbox.real.build || true
+	@$(PY) -m sandbox.real.build --where-possible
 	@echo "== tests (unit, integration, browser, scenarios)"
 	@$(PY) -m pytest $(ARGS) || { \
 		echo "== once more, what failed above: on a loaded machine a wait may run out (look at it even if it passes now)"; \

@@ -23,7 +23,7 @@ ACCOUNTS = "worker", "watcher", "live", "node", "gateway", "metrics"
 GROUNDS = "lite", "real"
 SCRAPE_SECONDS = 5
 # What an administrator installs for Slipway on any cluster.
-INSTALLED = "rbac.yaml", "storage-container.yaml"
+INSTALLED = "rbac.yaml", "storage-container.yaml", "admission.yaml"
 # What a person's shell may hold for other uses and our children must not see.
 PASSED_ON = "PATH", "HOME", "LANG", "LC_ALL", "TERM", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"
 

@@ -121,7 +121,7 @@ class ControlPlane:
 
     def _etcd(self, authority: Authority) -> Part:
         server = authority.server("etcd", (HOST, "localhost"), calls_itself=True)  # as its JSON gateway does
-        url, peer = f"https://{HOST}:{self.ports['etcd']}", f"http://{HOST}:{self.ports['etcd-peer']}"
+        url, peer = f"https://{HOST}:{self.ports['etcd']}", f"https://{HOST}:{self.ports['etcd-peer']}"
         options = {
             "name": "sandbox",
             "data-dir": self.folder / "etcd",
@@ -134,6 +134,10 @@ class ControlPlane:
             "key-file": server.key,
             "trusted-ca-file": authority.pair.certificate,
             "client-cert-auth": "true",
+            "peer-cert-file": server.certificate,
+            "peer-key-file": server.key,
+            "peer-trusted-ca-file": authority.pair.certificate,
+            "peer-client-cert-auth": "true",
             "unsafe-no-fsync": "true",  # what a power cut could take is a sandbox
             "log-level": "warn",
         }
@@ -267,7 +271,7 @@ def webhook_authority() -> Authority:
     return Authority(tools.cache_root() / "control-plane" / "webhooks", name="slipway-sandbox-webhooks")
 
 
-# Reads and writes of people and programs, each once; not what the control plane does for itself.
+# What Slipway's own accounts ask for, and nothing else.
 AUDIT_POLICY = """\
 apiVersion: audit.k8s.io/v1
 kind: Policy

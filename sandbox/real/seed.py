@@ -63,6 +63,7 @@ def sow(data: Path) -> bool:
     place = folder()
     if (data / "etcd").exists() or not place.exists():
         return False
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
     shutil.copytree(place / "etcd", data / "etcd")
     shutil.copy(place / RECORD, data / RECORD)
     return True

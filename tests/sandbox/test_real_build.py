@@ -14,6 +14,8 @@ from sandbox.real import build, objects, tools
 from sandbox.real.programs import CONTROLLERS, PORTS, ControlPlane
 
 GO = """#!/bin/sh
+if [ "$1" = version ]; then echo "go version go{version} linux/amd64"; exit; fi
+if [ "$1" = list ]; then echo "{folder}"; exit; fi
 echo "$@" >> "{log}"
 while [ $# -gt 0 ]; do
   if [ "$1" = "-o" ]; then echo built > "$2"; chmod +x "$2"; fi
@@ -42,7 +44,11 @@ def script(path: Path, text: str) -> None:
 def fake_go(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A Go client that writes down what it is told and makes what it should; returns its log."""
     log = tmp_path / "go.log"
-    script(tmp_path / "bin" / "go", GO.format(log=log))
+    script(tmp_path / "bin" / "go", GO.format(log=log, folder=tmp_path, version="1.26.1"))
+    for name in ("manager", "llmisvc"):
+        script(tmp_path / "cmd" / name / "main.go", "webhook.Options{Port: options.webhookPort}")
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "go.mod").touch()
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     for group in tools.WITH_MANIFESTS:
         keep_manifests(group, [])
@@ -59,6 +65,31 @@ def test_without_go_one_sentence_says_so_and_names_the_other_ground(cache: Path)
         build.ensure(print)
     assert str(told.value).count(". ") == 0
     assert "CLUSTER=lite" in str(told.value)
+
+
+def test_an_old_go_is_told_in_one_sentence_too(cache: Path, tmp_path: Path, monkeypatch) -> None:
+    script(tmp_path / "bin" / "go", GO.format(log=tmp_path / "log", folder=tmp_path, version="1.22.4"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    with pytest.raises(build.BuildError, match=r"Go 1\.26 or newer, and this is 1\.22: .* CLUSTER=lite"):
+        build.ensure(print)
+
+
+def test_where_nothing_can_be_built_a_run_of_the_tests_goes_on(cache: Path, capsys) -> None:
+    assert build.main(["--where-possible"]) == 0
+    assert "`go` was not found" in capsys.readouterr().out
+    assert build.main([]) == 1
+
+
+def test_kserves_webhooks_are_built_to_listen_on_this_machine_alone(fake_go: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    pins = build._loopback(tools.TOOLS[4], made).read_text()
+    assert f"\nreplace github.com/kserve/kserve => {made}/source\n" in pins
+    text = (made / "source" / "cmd" / "manager" / "main.go").read_text()
+    assert text == 'webhook.Options{Host: "127.0.0.1", Port: options.webhookPort}'
+    (tmp_path / "cmd" / "manager" / "main.go").write_text("webhook.Options{}")
+    with pytest.raises(build.BuildError, match="every address"):
+        build._loopback(tools.TOOLS[4], tmp_path / "again")
 
 
 def test_everything_is_built_once_with_progress(fake_go: Path) -> None:
@@ -83,7 +114,8 @@ def test_kubernetes_programs_know_their_version(fake_go: Path) -> None:
 
 
 def test_a_failing_build_says_why_and_leaves_no_program(cache: Path, tmp_path: Path, monkeypatch) -> None:
-    script(tmp_path / "bin" / "go", "#!/bin/sh\necho 'no space left on device' >&2\nexit 1\n")
+    failing = "#!/bin/sh\n[ $1 = version ] && exit\necho 'no space left on device' >&2\nexit 1\n"
+    script(tmp_path / "bin" / "go", failing)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     with pytest.raises(build.BuildError, match="no space left on device"):
         build.ensure(lambda line: None)
@@ -117,9 +149,7 @@ def test_what_was_built_is_kept_by_what_decides_it(tmp_path: Path, monkeypatch) 
         tools._key.cache_clear()
 
 
-def test_every_process_listens_on_loopback_alone_and_knows_what_must_be_up_before_it(
-    fake_go: Path, tmp_path: Path
-) -> None:
+def test_every_process_is_told_its_address_and_what_must_be_up_before_it(fake_go: Path, tmp_path: Path) -> None:
     build.ensure(lambda line: None)
     plane = ControlPlane(tmp_path / "plane", 6443, {name: 7000 + number for number, name in enumerate(PORTS)})
 

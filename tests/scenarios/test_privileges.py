@@ -6,11 +6,15 @@ Runs after every other scenario of its ground; alone it can only tell what was r
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deployments.kube.errors import ClusterError
 from deployments.kube.logs import LogSource
 from deployments.models import Flavor
 from portal.demo.layout import REPOSITORY
@@ -20,13 +24,14 @@ from tests.deployments import factories as make
 from tests.scenarios import privileges
 from tests.scenarios.grounds import Ground
 from tests.scenarios.privileges import Use
-from tests.scenarios.stage import Stage
+from tests.scenarios.stage import RESTRICTED, Stage
 
 pytestmark = pytest.mark.django_db
 
 RBAC = REPOSITORY / "k8s" / "portal" / "rbac.yaml"
 PORTAL = "worker", "watcher", "live"
 ACCOUNTS = *PORTAL, "node"
+LISTENING = "0A"  # TCP_LISTEN in include/net/tcp_states.h
 # Granted and not in the log, each with its reason.
 UNUSED_FOR_A_REASON: dict[str, dict[Use, str]] = {
     "worker": {
@@ -37,8 +42,6 @@ UNUSED_FOR_A_REASON: dict[str, dict[Use, str]] = {
     "node": {
         Use("", "nodes", "get"): "an agent that is started again looks for its Node",
         Use("", "nodes", "patch"): "and takes it over",
-        Use("", "configmaps", "get"): "a kubelet reads what a container's environment names; ours name none yet",
-        Use("", "secrets", "get"): "the same",
     },
 }
 
@@ -92,6 +95,59 @@ def test_the_worker_keeps_a_teams_guards(stage: Stage):
     stage.comes_to_pass(row, kept, note="a team's guards are put back")
 
 
+def test_the_worker_binds_roles_in_teams_alone(stage: Stage):
+    """With RBAC alone it could bind its team's role anywhere: it may bind that role."""
+    stage.applied()
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "grab", "namespace": "kube-system"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "slipway-team-worker"},
+        "subjects": [{"kind": "ServiceAccount", "name": "worker", "namespace": SYSTEM}],
+    }
+    with pytest.raises(ClusterError) as refused:
+        stage.worker.create(binding)
+    assert "only in namespaces of teams" in str(refused.value)
+    assert stage.ground.read("RoleBinding", "grab", "kube-system") is None
+
+
+def test_a_node_reads_what_a_containers_environment_names(stage: Stage):
+    stage.applied()
+    meta = {"name": "words", "namespace": stage.namespace}
+    stage.ground.create({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"HF_TOKEN": "hf_x"}})
+    stage.ground.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"LEVEL": "info"}})
+    container = {
+        "name": "main",
+        "image": "registry.k8s.io/pause:3.10",
+        "securityContext": RESTRICTED,
+        "envFrom": [{"secretRef": {"name": "words"}}, {"configMapRef": {"name": "words"}}],
+    }
+    spec = {
+        "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "containers": [container],
+    }
+    stage.ground.create({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+
+    def started() -> bool:
+        found = stage.ground.read("Pod", "words", stage.namespace)
+        states = found["status"].get("containerStatuses") or [{}]
+        return "running" in states[0].get("state", {})
+
+    stage.driven.until(started, seconds=30)
+
+
+def test_nothing_listens_beyond_this_machine(ground: Ground):
+    open_to_all = {
+        (name, address)
+        for name, row in json.loads((ground.data / "processes.json").read_text()).items()
+        if row["pid"]
+        for address in listening(row["pid"])
+        if not ipaddress.ip_address(address).is_loopback
+    }
+    assert open_to_all == set()
+
+
 def test_nobody_asks_for_what_was_not_granted(ground: Ground):
     """A scenario takes a role away and an API server that starts refuses everybody: both was granted and used, too."""
     log = ground.folder / "audit.jsonl"
@@ -101,6 +157,8 @@ def test_nobody_asks_for_what_was_not_granted(ground: Ground):
 
 
 def test_what_was_granted_was_used(ground: Ground, request: pytest.FixtureRequest):
+    if request.config.option.lf:
+        pytest.fail("only a run of all scenarios tells what is not used: a second look at it alone proves nothing")
     if not whole(request):
         pytest.skip("only a run of all scenarios tells what is not used")
     granted = privileges.granted(roles())
@@ -113,9 +171,36 @@ def test_what_was_granted_was_used(ground: Ground, request: pytest.FixtureReques
 
 
 def test_of_secrets_the_portal_may_only_create_and_delete() -> None:
-    granted = privileges.granted(read_manifests([RBAC]))
+    granted = privileges.granted(roles())
     verbs = {use.verb for account in PORTAL for use in granted[account] if use.resource.startswith("secrets")}
     assert verbs <= {"create", "delete"}
+
+
+def listening(pid: int) -> set[str]:
+    """Addresses on which a process takes TCP connections, from /proc."""
+    own = {link for path in Path(f"/proc/{pid}/fd").iterdir() if (link := _target(path)).startswith("socket:[")}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == LISTENING and f"socket:[{words[9]}]" in own:
+                found.add(_address(words[1].partition(":")[0]))
+    return found
+
+
+def _target(path: Path) -> str:
+    try:
+        return str(path.readlink())
+    except OSError:
+        return ""  # closed in between
+
+
+def _address(text: str) -> str:
+    """An address of /proc/net/tcp: hexadecimal, each 32 bits in the machine's own order."""
+    words = [bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8)]
+    address = ipaddress.ip_address(b"".join(words))
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
 
 
 def whole(request: pytest.FixtureRequest) -> bool:
