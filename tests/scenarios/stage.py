@@ -250,6 +250,14 @@ class Stage:
         """Every pod of the namespace."""
         return self.ground.list(POD, self.namespace)
 
+    def newest_serves(self, row: Deployment, number: int) -> bool:
+        """True when the portal says that this revision runs, and no pod of another is left on the cluster."""
+        row = self.fresh(row)
+        labels = [pod["metadata"]["labels"] for pod in self.pods()]
+        mine = {one["slipway.dev/revision"] for one in labels if one.get("slipway.dev/deployment") == str(row.pk)}
+        says = (portal_says(row), row.detail.get("serving_revision"))
+        return mine == {str(number)} and says == (Says("Running"), number)
+
     def told(self, row: Deployment, kind: str) -> list[Event]:
         """Lines of the deployment's timeline."""
         return list(Event.objects.filter(deployment=row, kind=kind).order_by("pk"))

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.models import Cluster, Deployment
+from deployments.models import Cluster
 from tests.scenarios.grounds import Ground
-from tests.scenarios.stage import SERVICE, Says, Stage, engine, portal_says
+from tests.scenarios.stage import SERVICE, Says, Stage, engine
 from tests.scenarios.webhook import HOOK, configuration, refusing
 
 pytestmark = pytest.mark.django_db
@@ -75,7 +75,7 @@ def test_etcd_restored_to_an_older_state(stage: Stage):
     row = stage.running()
     keep_state(stage.ground)
     row = stage.revise(row, engine=engine(max_model_len=4096))
-    row = stage.until(row, lambda: newest_serves(stage, row.pk, 2), within=60, what="revision 2")
+    row = stage.until(row, lambda: stage.newest_serves(row, 2), within=60, what="revision 2")
     later = stage.running("later")
     uid = stage.service(later)["metadata"]["uid"]
 
@@ -85,8 +85,8 @@ def test_etcd_restored_to_an_older_state(stage: Stage):
 
     stage.comes_to_pass(row, lambda: stage.told(row, "healed"), within=60, note="what was older is put right")
     stage.comes_to_pass(later, lambda: stage.told(later, "restored"), within=60, note="what was newer comes back")
-    row = stage.comes_to_pass(row, lambda: newest_serves(stage, row.pk, 2), within=120, note="the first serves")
-    later = stage.comes_to_pass(later, lambda: newest_serves(stage, later.pk, 1), within=120, note="the second serves")
+    row = stage.comes_to_pass(row, lambda: stage.newest_serves(row, 2), within=120, note="the first serves")
+    later = stage.comes_to_pass(later, lambda: stage.newest_serves(later, 1), within=120, note="the second serves")
     assert stage.service(row)["metadata"]["labels"]["slipway.dev/revision"] == "2"
     assert stage.service(later)["metadata"]["uid"] != uid
     assert (stage.held(row), stage.held(later)) == (1, 1)
@@ -128,11 +128,3 @@ def held_still(ground: Ground, programs: Sequence[str]) -> Iterator[None]:
                 os.kill(pid, signal.SIGCONT)
             except ProcessLookupError:
                 continue
-
-
-def newest_serves(stage: Stage, pk: int, number: int) -> bool:
-    """True when the portal says that this revision runs, and no pod of another is left on the cluster."""
-    row = stage.fresh(Deployment(pk=pk))
-    pods = [pod for pod in stage.pods() if pod["metadata"]["labels"]["slipway.dev/deployment"] == str(pk)]
-    only = {pod["metadata"]["labels"]["slipway.dev/revision"] for pod in pods} == {str(number)}
-    return only and portal_says(row) == Says("Running") and row.detail["serving_revision"] == number
