@@ -33,6 +33,7 @@ RUN_THINGS = (
     "deployments/test_pure_imports.py",
     "ops/test_kubernetes.py",
     "portal/test_settings.py",
+    "differential/test_*.py",
     "scenarios/test_*.py",
     "sandbox/test_controllers_cluster*.py",
     "sandbox/test_gateway_serving.py",

@@ -244,6 +244,11 @@ def _typed_message(resource: Resource, config: Obj, why: str) -> str:
     return f"failed to create typed patch object ({named}; {kind}): {why}"
 
 
+def _turn(path: Path) -> list[tuple[bool, str]]:
+    """Sort key of paths as structured-merge-diff walks its sets: at each level first what ends there."""
+    return [(place < len(path) - 1, step) for place, step in enumerate(path)]
+
+
 def _conflict(conflicts: dict[Manager, Fields]) -> errors.StatusError:
     causes, lines = [], []
     for manager in sorted(conflicts, key=lambda m: (m.name, m.operation, m.subresource)):
@@ -252,7 +257,7 @@ def _conflict(conflicts: dict[Manager, Fields]) -> errors.StatusError:
             who += f' with subresource "{manager.subresource}"'
         if manager.operation == "Update":
             who += f" using {manager.api_version}"
-        paths = sorted(dotted(path) for path in conflicts[manager])
+        paths = [dotted(path) for path in sorted(conflicts[manager], key=_turn)]
         causes += [
             {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": path} for path in paths
         ]

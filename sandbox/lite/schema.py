@@ -75,6 +75,8 @@ class Schema:
             return f"[]{self.items.go_type}"
         if self.kind == "map":
             extra = self.raw.get("additionalProperties")
+            if isinstance(extra, dict) and extra.get("$ref") == "api.resource.Quantity":
+                return "v1.ResourceList"
             return f"map[string]{self._child(extra).go_type}" if isinstance(extra, dict) else "map[string]interface {}"
         if self.kind == "object":
             return ".".join(self.name.split(".")[-2:])

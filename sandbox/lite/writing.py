@@ -66,13 +66,13 @@ def create_object(cluster: Cluster, resource: Resource, request: Request, obj: O
         obj.pop("status", None)
     change = Change(cluster, resource, request, obj, None, generated)
     _settle(change, tracked=not applied)
+    admit(change)
     existing = cluster.find(resource, request.namespace, meta["name"])
     if existing is not None:
         error = errors.already_exists(resource.group, resource.plural, meta["name"])
         if existing.obj["metadata"].get("deletionTimestamp"):
             error.message = f"object is being deleted: {error.message}"
         raise error
-    admit(change)
     if request.dry_run:
         return obj
     return cluster.storage.put(resource.storage_key, obj).obj
@@ -86,7 +86,8 @@ def update(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     if made and cluster.find(resource, request.namespace, request.name) is None:
         if meta.get("uid"):
             raise _stranger(resource, request, meta["uid"], "")
-        meta.pop("resourceVersion", None)
+        if not request.dry_run:
+            meta.pop("resourceVersion", None)
         return reply(resource, create_object(cluster, resource, request, sent), 201)
     live = cluster.require(resource, request.namespace, request.name).obj
     if meta.get("uid") not in (None, "", live["metadata"]["uid"]):
@@ -171,10 +172,12 @@ def _apply(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     sent = request.parsed()
     if not isinstance(sent, dict):
         raise errors.bad_request("error decoding YAML: the body is not an object")
+    stored = cluster.find(resource, request.namespace, request.name)
+    if stored is None and not request.subresource:
+        _refuse_uid(resource, request, sent)
     config = _named(resource, request, sent)
     if config["metadata"].get("managedFields"):
         raise errors.bad_request("metadata.managedFields must be nil")
-    stored = cluster.find(resource, request.namespace, request.name)
     live = stored.obj | {"apiVersion": resource.api_version} if stored else None
     if live is None:
         if request.subresource:
@@ -207,10 +210,7 @@ def applied_object(cluster: Cluster, resource: Resource, request: Request, live:
 
 def _named(resource: Resource, request: Request, sent: Obj) -> Obj:
     """Return an applied configuration with the name on the URL where it has none, and the namespace it gave."""
-    if (sent.get("apiVersion"), sent.get("kind")) != (resource.api_version, resource.kind):
-        version = str(sent.get("apiVersion") or "")
-        shown = version if "/" in version else f"/{version}"
-        raise errors.bad_request(f"invalid object type: {shown}, Kind={sent.get('kind') or ''}")
+    _check_type(resource, sent)
     given = (sent.get("metadata") or {}).get("namespace")
     config = decoding.with_meta(resource, request, sent)
     if given is None:
@@ -218,18 +218,32 @@ def _named(resource: Resource, request: Request, sent: Obj) -> Obj:
     return config
 
 
+def _check_type(resource: Resource, sent: Obj) -> None:
+    if (sent.get("apiVersion"), sent.get("kind")) != (resource.api_version, resource.kind):
+        version = str(sent.get("apiVersion") or "")
+        shown = version if "/" in version else f"/{version}"
+        raise errors.bad_request(f"invalid object type: {shown}, Kind={sent.get('kind') or ''}")
+
+
 def _apply_new(cluster: Cluster, resource: Resource, request: Request, config: Obj) -> Reply:
     manager, force = request.query["fieldManager"], request.flag("force")
     obj = orjson.loads(orjson.dumps(apply(resource, None, config, manager, force=force)))
-    uid = config["metadata"].get("uid")
-    if uid:
-        why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
-        raise errors.conflict(resource.group, resource.plural, request.name, why)
     if not request.dry_run:
         obj["metadata"].pop("resourceVersion", None)
     if resource.namespaced:
         obj["metadata"]["namespace"] = request.namespace
     return reply(resource, create_object(cluster, resource, request, obj, applied=True), 201)
+
+
+def _refuse_uid(resource: Resource, request: Request, sent: Obj) -> None:
+    """409 for an apply that names the uid of an object that is not there, said before its place is looked at."""
+    meta = sent.get("metadata")
+    uid = meta.get("uid") if isinstance(meta, dict) else None
+    _check_type(resource, sent)
+    if uid:
+        apply(resource, None, sent, request.query["fieldManager"], force=request.flag("force"))  # it fits its schema
+        why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+        raise errors.conflict(resource.group, resource.plural, request.name, why)
 
 
 def _settle(change: Change, *, tracked: bool) -> None:

@@ -13,7 +13,7 @@ from tests.differential.sequences import Sequence
 
 _UID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _SHOWN = re.compile(r'Invalid value: ("\{.*\}"): ')
-_VERSION_WORDS = re.compile(r"(ResourceVersion in (?:the precondition|record) \()(\d+)")
+_VERSION_WORDS = re.compile(r"(ResourceVersion in (?:the precondition|record) \(|\bresourceVersion:)(\d+)")
 _TOKEN_VOLUME = re.compile(r"\bkube-api-access-[a-z0-9]{5}\b")
 _ADDRESS = re.compile(r"\b10\.96\.\d+\.\d+\b")
 _MADE_NAME = re.compile(r"\b(gen-)[bcdfghjklmnpqrstvwxz2456789]{5}\b")

@@ -82,6 +82,35 @@ def by_kubectl(kind: str, change: Object) -> Sequence:
     )
 
 
+def quota_used_up() -> Sequence:
+    """A quota whose status is written as its controller would, then more than it allows."""
+    hard = {"count/configmaps": "1", "pods": "3", "requests.nvidia.com/gpu": "2"}
+    quota = whole("ResourceQuota", "team", {"spec": {"hard": hard}})
+    status = {"status": {"hard": hard, "used": dict.fromkeys(hard, "0")}}
+
+    def pod(name: str, gpus: int) -> Step:
+        amounts = {"nvidia.com/gpu": str(gpus)}
+        container = {"name": "main", "image": "engine:1", "resources": {"limits": amounts} if gpus else {}}
+        return Step("create", "Pod", name, whole("Pod", name, {"spec": {"containers": [container]}}))
+
+    return Sequence(
+        (
+            Step("create", "ServiceAccount", "default", whole("ServiceAccount", "default")),
+            Step("create", "ResourceQuota", "team", quota),
+            Step("update", "ResourceQuota", "team", status, subresource="status", live=True),
+            pod("a", 1),
+            pod("b", 2),
+            pod("c", 1),
+            pod("d", 1),
+            pod("e", 0),
+            pod("f", 0),
+            Step("create", "ConfigMap", "a", whole("ConfigMap", "a", LEAST["ConfigMap"])),
+            Step("create", "ConfigMap", "b", whole("ConfigMap", "b", LEAST["ConfigMap"])),
+            Step("apply", "ConfigMap", "b", whole("ConfigMap", "b", LEAST["ConfigMap"]), {"fieldManager": "one"}),
+        )
+    )
+
+
 CHANGES: dict[str, Object] = {
     "ConfigMap": {"data": {"x": "2", "y": "1"}},
     "Secret": {"stringData": {"y": "2"}},

@@ -38,13 +38,13 @@ class Change:
     @property
     def shown_name(self) -> str:
         """The object's name in refusals."""
-        return str(self.obj["metadata"]["name"])
+        return str(self.obj["metadata"]["name"]) or "Unknown"
 
     @property
     def asked_name(self) -> str:
         """The name as the client sent it: steps that run early know only its prefix."""
         meta = self.obj["metadata"]
-        return str(meta["generateName"] if self.generated else meta["name"])
+        return str(meta["generateName"] if self.generated else meta["name"]) or "Unknown"
 
     def is_new(self, key: str) -> bool:
         """Whether this is the create of one kind, told by its storage key."""
