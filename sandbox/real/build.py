@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -10,8 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
@@ -36,7 +34,7 @@ def ensure(say: Say) -> None:
         return
     if why := no_go():
         raise BuildError(why)
-    with _alone(say):
+    with tools.alone(say):
         todo = [tool for tool in tools.TOOLS if tool.find() is None]
         for number, tool in enumerate(todo, 1):
             _build(tool, f"{number} of {len(todo)}", say)
@@ -188,20 +186,6 @@ def _go(group: str, arguments: list[str], tick: Callable[[], None] | None = None
         if code:
             raise BuildError(f"go {arguments[0]} {arguments[-1]} failed:\n{trouble.read()[-3000:]}")
         return output.read()
-
-
-@contextmanager
-def _alone(say: Say) -> Iterator[None]:
-    """Let one build at a time write to the cache; a second waits for the first and finds everything done."""
-    place = tools.cache_root() / "control-plane"
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another build is at work; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _write(path: Path, text: str) -> None:

@@ -48,7 +48,13 @@ def ensure(say: Callable[[str], None]) -> None:
     place = folder()
     if place.exists():
         return
-    say("putting the first objects into an etcd that new clusters begin with (about 30 s)")
+    with tools.alone(say):
+        if not place.exists():
+            say("putting the first objects into an etcd that new clusters begin with (about 30 s)")
+            _keep(place)
+
+
+def _keep(place: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="slipway-seed-", dir=place.parent) as made:
         asyncio.run(_make(Path(made)))
         fresh = Path(made) / "seed"

@@ -6,12 +6,15 @@ is kept outside the tree, in a folder named after a hash of everything that deci
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -119,6 +122,20 @@ def module_version(group: str, module: str) -> str:
     if found is None:
         raise LookupError(f"{group}/go.mod does not require {module}")
     return found[1]
+
+
+@contextmanager
+def alone(say: Callable[[str], None]) -> Iterator[None]:
+    """Let one build at a time write to the cache; a second waits for the first and finds everything done."""
+    place = cache_root() / "control-plane"
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another build is at work; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @cache
