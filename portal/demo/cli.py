@@ -14,7 +14,6 @@ from portal.demo.logs import LogFolder
 from portal.demo.report import Terminal, table
 from portal.demo.stack import GROUNDS, Stack, reset
 from portal.demo.supervisor import StartFailed, Supervisor, with_needs
-from sandbox.real import build, seed
 
 SERVERS = "postgres", "redis", "prometheus"
 
@@ -57,6 +56,8 @@ def _up(args: argparse.Namespace, terminal: Terminal) -> int:
     if not install.ensure((args.only and set(args.only) & set(SERVERS)) or SERVERS, terminal.say):
         return 1
     if args.cluster == "real":
+        from sandbox.real import build, seed
+
         try:
             build.ensure(terminal.say)
             seed.ensure(terminal.say)

@@ -14,7 +14,6 @@ from portal.demo import services
 from portal.demo.layout import REPOSITORY, Layout, write_private
 from portal.demo.ports import PortBook
 from portal.demo.program import Program, answers, listens
-from sandbox.real import programs, seed
 
 PREFERRED_PORTS = {"web": 8000, "gateway": 8081}
 PORTS = ["postgres", "redis", "prometheus", "apiserver", "hub", "model", "metrics", "gateway", "web"]
@@ -39,9 +38,16 @@ class Stack:
         self.quick = quick
         self.ground = self.layout.ground(ground)
         self.secrets = self.layout.secrets()
-        webhooks = {f"{name}-webhook": port for name, port in programs.PREFERRED_PORTS.items()}
-        book = PortBook(self.layout / "ports.json", preferred=PREFERRED_PORTS | webhooks)
-        self.ports = book.choose([*PORTS, *(programs.PORTS if ground == "real" else ())])
+        preferred, names = PREFERRED_PORTS, PORTS
+        if ground == "real":
+            # Here and below only where it is wanted: everything else runs on Python's own library.
+            from sandbox.real.programs import PORTS as MORE
+            from sandbox.real.programs import PREFERRED_PORTS as WEBHOOKS
+
+            preferred = preferred | {f"{name}-webhook": port for name, port in WEBHOOKS.items()}
+            names = [*names, *MORE]
+        book = PortBook(self.layout / "ports.json", preferred=preferred)
+        self.ports = book.choose(names)
         self.prefix = book.choose_prefix()
         book.save()
         self.kubeconfig = self.layout / "kubeconfig"
@@ -132,6 +138,8 @@ class Stack:
         ]
 
     def _real(self) -> list[Program]:
+        from sandbox.real import programs, seed
+
         plane = programs.ControlPlane(
             self.layout / "cluster", self.ports["apiserver"], self.ports, ACCOUNTS, tuple(self._manifests())
         )
