@@ -308,7 +308,8 @@ def test_a_paused_target_rests_at_the_size_asked_for(ground: Ground) -> None:
         assert await items(client, "horizontalpodautoscalers", "rest", api="autoscaling/v2") == []
         await client.patch(path, {"metadata": {"annotations": {note: None}}})
         await said(client, "rest", "chat", "Paused", "ScaledObjectUnpaused")
-        assert len(await items(client, "horizontalpodautoscalers", "rest", api="autoscaling/v2")) == 1
+        back = await until(lambda: items(client, "horizontalpodautoscalers", "rest", api="autoscaling/v2"), "the HPA")
+        assert len(back) == 1
         await gone(client, "rest", "chat")
         assert await until(lambda: events_of(client, "rest", "ScaledObjectDeleted")) == ["ScaledObject was deleted"]
 
