@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sandbox.lite import errors, last_applied
+from sandbox.lite.converting import conversion_error
 from sandbox.lite.fields import (
     Fields,
     Path,
@@ -89,6 +90,8 @@ def apply(
             raise _conflict(refused)
     taken = {path for clash in conflicts.values() for path in clash}
     kept = without(without(others, taken), found.removed)
+    if resource.crd is None and (wrong := conversion_error(merged, schema)):
+        raise errors.StatusError(500, "", _unconvertible(resource, config, wrong))
     last_applied.follow(manager, merged, config)
     noted = live is not None and merged["metadata"].get("annotations") != live["metadata"].get("annotations")
     stamp = now() if _any(found) else managers[me].time  # who only comes to share what is there leaves no time
@@ -129,22 +132,23 @@ def merge(live: Any, config: Any, schema: Schema) -> Any:
 
 def _prune(merged: Obj, last: Fields, owned: Fields, schema: Schema) -> Obj:
     """Take out what only the last apply owned. What nobody owns stays, even below what goes."""
+    held = closure(owned)
     left = closure(field_set_loosely(remove(merged, last, schema), schema))
-    gone = closure(field_set_loosely(merged, schema)) - left - closure(owned)
-    pruned: Obj = remove(merged, gone & closure(last), schema)
+    gone = closure(field_set_loosely(merged, schema)) - left - held
+    pruned: Obj = remove(merged, gone & closure(last), schema, held=held)
     return pruned
 
 
-def remove(value: Any, fields: Fields, schema: Schema, path: Path = ()) -> Any:
-    """Return `value` without the parts at `fields`, and without what they leave empty."""
+def remove(value: Any, fields: Fields, schema: Schema, path: Path = (), held: Fields | None = None) -> Any:
+    """Return `value` without the parts at `fields`, and without what they leave empty unless it is in `held`."""
     if isinstance(value, dict) and not schema.atomic:
         left = {}
         for name, child in value.items():
             step = (*path, f"f:{name}")
             if step in fields:
                 continue
-            rest = remove(child, fields, schema.field(name) or Schema.ANY, step)
-            if rest or not child or not isinstance(child, dict | list):
+            rest = remove(child, fields, schema.field(name) or Schema.ANY, step, held)
+            if rest or not child or not isinstance(child, dict | list) or step in (held or ()):
                 left[name] = rest
         return left
     if isinstance(value, list) and (schema.is_set or schema.keys):
@@ -152,7 +156,7 @@ def remove(value: Any, fields: Fields, schema: Schema, path: Path = ()) -> Any:
         for item in value:
             step = (*path, item_step(item, schema, path))
             if step not in fields:
-                kept.append(remove(item, fields, schema.items, step))
+                kept.append(remove(item, fields, schema.items, step, held))
         return kept
     return value
 
@@ -238,10 +242,21 @@ def _any(found: Any) -> bool:
 
 
 def _typed_message(resource: Resource, config: Obj, why: str) -> str:
+    return f"failed to create typed patch object ({_told(resource, config)}): {why}"
+
+
+def _unconvertible(resource: Resource, config: Obj, why: str) -> str:
+    kind = f"{resource.group}/{resource.version}, Kind={resource.kind}"
+    return (
+        f"failed to convert new object ({_told(resource, config)}) to proper version: unable to convert unstructured "
+        f"object to {kind}: {why}"
+    )
+
+
+def _told(resource: Resource, config: Obj) -> str:
     meta = config.get("metadata") or {}
     named = f"{meta.get('namespace') or ''}/{meta.get('name') or ''}"
-    kind = f"{resource.group}/{resource.version}, Kind={resource.kind}"
-    return f"failed to create typed patch object ({named}; {kind}): {why}"
+    return f"{named}; {resource.group}/{resource.version}, Kind={resource.kind}"
 
 
 def _turn(path: Path) -> list[tuple[bool, str]]:

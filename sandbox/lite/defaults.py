@@ -140,6 +140,7 @@ def _pod(obj: Obj, old: Obj | None) -> None:
 
 
 def _deployment(obj: Obj, old: Obj | None) -> None:
+    obj.setdefault("spec", {}).setdefault("template", {})  # in Go it is a struct, there always
     spec = _workload(obj)
     strategy = spec.setdefault("strategy", {})
     strategy.setdefault("type", "RollingUpdate")
@@ -189,17 +190,7 @@ def _service(obj: Obj, old: Obj | None) -> None:
         client.setdefault("timeoutSeconds", 10800)
     elif spec["sessionAffinity"] == "None":
         spec.pop("sessionAffinityConfig", None)
-    if old is not None:
-        _keep_addresses(spec, old["spec"])
     obj.setdefault("status", {"loadBalancer": {}})
-
-
-def _keep_addresses(spec: Obj, before: Obj) -> None:
-    """Keep the addresses of a Service whose update leaves them out."""
-    if "ExternalName" not in (spec["type"], before["type"]):
-        for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
-            if not spec.get(name) and name in before:
-                spec[name] = before[name]
 
 
 def _ingress(obj: Obj, old: Obj | None) -> None:

@@ -82,9 +82,10 @@ def item_step(item: Any, schema: Schema, path: Path, index: int = 0) -> str:
         if value is not None:
             named[key] = value
     if not named:
-        keys = ", ".join(f'"{key}"' for key in schema.keys)
+        keys = " ".join(f'"{key}"' for key in schema.keys)
         raise TypedError(
-            f"{dotted(path)}: element {index}: associative list with keys has an element that omits key field {keys}"
+            f"{dotted(path)}: element {index}: associative list with keys has an element that omits all key fields "
+            f"[{keys}] (and doesn't have default values for any key fields)"
         )
     return "k:" + orjson.dumps(named, option=orjson.OPT_SORT_KEYS).decode()
 

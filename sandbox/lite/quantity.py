@@ -43,6 +43,15 @@ def canonical(value: Any) -> str:
     return _binary(amount) if (found[2] or "") in _BINARY else decimal(amount)
 
 
+def canonical_sum(one: str, other: str) -> str:
+    """Add two quantities; the sum keeps the family of suffixes of the first that is not zero."""
+    if parse(one) == 0:
+        return canonical(other)
+    found = _FORM.match(one)
+    amount = parse(one) + parse(other)
+    return _binary(amount) if found and (found[2] or "") in _BINARY else decimal(amount)
+
+
 def decimal(amount: Decimal) -> str:
     """Write an amount with the largest decimal suffix that leaves no fraction."""
     if amount == 0:

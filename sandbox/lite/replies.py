@@ -22,6 +22,7 @@ class Reply:
     content_type: str = JSON
     stream: AsyncIterator[bytes] | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)  # each is a header of its own
 
     @classmethod
     def json(cls, value: Any, status: int = 200) -> Reply:

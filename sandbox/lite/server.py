@@ -80,7 +80,7 @@ class ApiServer:
         """Authenticate, authorise and carry out one request; what it was warned of goes along, refusals too."""
         reply = await self._answer(request)
         if request.warnings:
-            reply.headers["Warning"] = ", ".join(f'299 - "{_quoted(text)}"' for text in request.warnings)
+            reply.warnings = [f'299 - "{_quoted(text)}"' for text in request.warnings]
         return reply
 
     async def _answer(self, request: Request) -> Reply:
@@ -148,7 +148,8 @@ async def _body(receive: Receive) -> bytes | None:
 
 async def _send(reply: Reply, receive: Receive, send: Send, *, headless: bool) -> None:
     headers = [(b"content-type", reply.content_type.encode()), (b"cache-control", b"no-cache, private")]
-    headers += [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in reply.headers.items()]
+    more = [*reply.headers.items(), *(("Warning", text) for text in reply.warnings)]
+    headers += [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in more]
     if reply.stream is None:
         headers.append((b"content-length", str(len(reply.body)).encode()))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})

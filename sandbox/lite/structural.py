@@ -21,9 +21,9 @@ _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 def prune(value: Any, schema: Schema, path: str = "") -> list[str]:
     """Drop, in place, the fields a schema does not know; returns their paths."""
     dropped: list[str] = []
-    if isinstance(value, dict) and schema.kind != "scalar":
+    if isinstance(value, dict) and (schema.kind != "scalar" or not schema.builtin):
         for name in list(value):
-            below = schema.field(name)
+            below = None if schema.kind == "scalar" else schema.field(name)
             step = f"{path}.{name}" if path else name
             if below is None:
                 dropped.append(step)

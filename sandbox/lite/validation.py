@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sandbox.lite import names
-from sandbox.lite.checking import CHANGES, CHANGES_FIRST, CHECKS
+from sandbox.lite.checking import CHANGES, CHANGES_FIRST, CHECKS, STATUS_CHECKS
 from sandbox.lite.checking.pods import is_extended, pod_spec
 from sandbox.lite.errors import Cause, invalid_value, required, unsupported
 from sandbox.lite.expressions import ExpressionFailed, compiled
@@ -45,7 +45,9 @@ def content(resource: Resource, obj: Obj, old: Obj | None, subresource: str) -> 
     changes = [] if old is None else list(updated(resource, old, obj, subresource))
     if key in CHANGES_FIRST:
         yield from changes
-    if subresource == "" and key in CHECKS:
+    if subresource == "status" and key in STATUS_CHECKS:
+        yield from STATUS_CHECKS[key](obj)
+    elif subresource == "" and key in CHECKS:
         yield from CHECKS[key](obj)
     elif key in _TEMPLATED:
         yield from _templated(obj.get("spec") or {})
@@ -75,7 +77,7 @@ def updated(resource: Resource, old: Obj, new: Obj, subresource: str) -> Iterato
     elif key == "/pods" and not subresource and _numbers(old["spec"]) != _numbers(new["spec"]):
         for kind in ("containers", "initContainers"):
             if len(old["spec"].get(kind) or ()) != len(new["spec"].get(kind) or ()):
-                text = f"Forbidden: pod updates may not add or remove {_WORDS[kind]}"
+                text = "Forbidden: pod updates may not add or remove containers"
                 yield Cause(f"spec.{kind}", "FieldValueForbidden", text)
     elif key == "/pods" and not subresource and _fixed(old["spec"]) != _fixed(new["spec"]):
         text = (
@@ -127,17 +129,14 @@ def _same(old: Obj, new: Obj, path: tuple[str, ...], rule: str) -> Iterator[Caus
         yield invalid_value(".".join(path), after, rule)
 
 
-_WORDS = {"containers": "containers", "initContainers": "init containers"}
-
-
 def _numbers(spec: Obj) -> list[int]:
     """How many containers of each kind there are."""
-    return [len(spec.get(kind) or ()) for kind in _WORDS]
+    return [len(spec.get(kind) or ()) for kind in ("containers", "initContainers")]
 
 
 def _fixed(spec: Obj) -> Obj:
     """Return the part of a pod spec that never changes."""
-    free = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "ephemeralContainers")
+    free = ("activeDeadlineSeconds", "tolerations", "ephemeralContainers")
     fixed = {name: value for name, value in spec.items() if name not in free}
     for kind in ("initContainers", "containers"):
         if kind in fixed:

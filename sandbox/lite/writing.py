@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -92,11 +93,16 @@ def update(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     live = cluster.require(resource, request.namespace, request.name).obj
     if meta.get("uid") not in (None, "", live["metadata"]["uid"]):
         raise _stranger(resource, request, meta["uid"], live["metadata"]["uid"])
-    if (resource.crd is not None or resource.storage_key in _CONDITIONAL) and version_of(meta) is None:
-        wanted = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
-        raise errors.invalid(resource.group, resource.plural, request.name, [wanted])
+    _require_version(resource, meta, request.name)
     stored = replace_object(cluster, resource, request, live, sent)
     return reply(resource, stored, 200)
+
+
+def _require_version(resource: Resource, meta: Obj, name: str) -> None:
+    """422 for an update that does not say which state it was made of, of a kind that wants it said."""
+    if (resource.crd is not None or resource.storage_key in _CONDITIONAL) and version_of(meta) is None:
+        wanted = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
+        raise errors.invalid(resource.group, resource.plural, name, [wanted])
 
 
 def _stranger(resource: Resource, request: Request, wanted: str, found: str) -> errors.StatusError:
@@ -119,6 +125,7 @@ def patch_object(cluster: Cluster, resource: Resource, request: Request) -> Repl
         return _apply(cluster, resource, request)
     live = cluster.require(resource, request.namespace, request.name).obj
     obj = patching.patched(resource, request, live | {"apiVersion": resource.api_version})
+    _require_version(resource, obj["metadata"], request.name)
     stored = replace_object(cluster, resource, request, live, obj)
     return reply(resource, stored, 200)
 
@@ -130,15 +137,15 @@ def replace_object(
     meta, before = obj["metadata"], live["metadata"]
     if version_of(meta) not in (None, before["resourceVersion"]):
         raise errors.conflict(resource.group, resource.plural, before["name"], errors.MODIFIED)
+    wrong = []
     if meta.get("uid") not in (None, "", before["uid"]):
-        wrong = errors.invalid_value("metadata.uid", meta["uid"], "field is immutable")
-        raise errors.invalid(resource.group, resource.kind, before["name"], [wrong])
+        wrong.append(errors.invalid_value("metadata.uid", meta["uid"], "field is immutable"))
     if meta.get("name") != before["name"]:
         raise errors.bad_request("the name of the object does not match the name on the URL")
     obj = _keep_other_half(resource, request.subresource, live, obj)
     _keep_identity(obj["metadata"], before)
     change = Change(cluster, resource, request, obj, live)
-    _settle(change, tracked=not applied)
+    _settle(change, tracked=not applied, wrong=wrong)
     if resource.generation and _counts(resource, obj) != _counts(resource, live):
         obj["metadata"]["generation"] = before.get("generation", 0) + 1
     admit(change)
@@ -203,6 +210,7 @@ def applied_object(cluster: Cluster, resource: Resource, request: Request, live:
     manager, force = request.query.get("fieldManager", ""), request.flag("force")
     result = apply(resource, live, config, manager, force=force, subresource=request.subresource)
     if result is live:
+        admit(Change(cluster, resource, request, live, live))  # what it is warned of, it is warned of again
         return live
     result = orjson.loads(orjson.dumps(result))
     return replace_object(cluster, resource, request, live, result, applied=True)
@@ -246,8 +254,10 @@ def _refuse_uid(resource: Resource, request: Request, sent: Obj) -> None:
         raise errors.conflict(resource.group, resource.plural, request.name, why)
 
 
-def _settle(change: Change, *, tracked: bool) -> None:
+def _settle(change: Change, *, tracked: bool, wrong: Sequence[errors.Cause] = ()) -> None:
     """Fill defaults, note who owns what, let admission complete the object, then check it. 422 when it is wrong.
+
+    `wrong` is what was found before.
 
     What admission adds is nobody's: ownership is noted before. An apply has noted its own.
     """
@@ -265,7 +275,7 @@ def _settle(change: Change, *, tracked: bool) -> None:
     _fill(change)
     if change.creating:
         prepare(resource, obj)
-    causes = validate(resource, obj)
+    causes = [*wrong, *validate(resource, obj)]
     if resource.crd is not None:
         causes = _custom_causes(change, causes)
         if not causes:

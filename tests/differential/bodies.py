@@ -81,7 +81,6 @@ RIGHT: dict[str, list[Object]] = {
         {"spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}, "min": {"cpu": "50m"}}]}},
         {"spec": {"limits": [{"type": "Pod", "max": {"memory": "1Gi"}}]}},
         {"spec": {"limits": [{"type": "Container", "defaultRequest": {"memory": "1000Mi", "cpu": "0.1"}}]}},
-        {"spec": {"limits": []}},
     ],
     "NetworkPolicy": [
         {"spec": {"policyTypes": ["Ingress"]}},

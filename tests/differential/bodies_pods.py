@@ -7,6 +7,7 @@ from copy import deepcopy
 from tests.differential.sequences import Object
 
 _CONTAINER: Object = {"name": "main", "image": "engine:1"}
+_TIME = "2026-01-01T00:00:00Z"
 _SAFE: Object = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -135,7 +136,11 @@ STATUS: dict[str, list[Object]] = {
     "Pod": [
         {"status": {"phase": "Running"}},
         {"status": {"phase": "Failed", "reason": "Nope"}},
-        {"status": {"conditions": [{"type": "Ready", "status": "True"}]}},
+        {
+            "status": {
+                "conditions": [{"type": "Ready", "status": "True", "lastProbeTime": _TIME, "lastTransitionTime": _TIME}]
+            }
+        },
         {"status": {"podIP": "10.0.0.1"}},
     ],
     "Deployment": [

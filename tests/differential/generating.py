@@ -53,7 +53,10 @@ def sequences(draw: st.DrawFn, kind: str) -> Sequence:
     others = BESIDE.get(kind, ())
     for _ in range(draw(st.integers(1, LENGTH - 1))):
         chosen = _pick(draw, (kind, kind, kind, kind, *others))
-        steps.append(draw(_steps(chosen)))
+        step = draw(_steps(chosen))
+        # Two names that the servers make up may stand in another order on each.
+        if step.name != "gen-" or all(other.name != "gen-" for other in steps):
+            steps.append(step)
     watched = _pick(draw, (kind, ""))
     return Sequence(tuple(steps), labels, watched, _pick(draw, WATCHED) if watched else "")
 
@@ -112,7 +115,7 @@ def _update(draw: st.DrawFn, kind: str, name: str) -> Step:
             body["metadata"]["resourceVersion"] = version
         if draw(st.integers(0, 4)) == 0:
             body["metadata"]["uid"] = _pick(draw, (UID, "00000000-0000-4000-8000-000000000000"))
-        return Step("update", kind, name, body, query, subresource)
+        return Step("update", kind, name, body, query)
     return Step("update", kind, name, _changes(draw, kind, subresource), query, subresource, live=True)
 
 
@@ -227,7 +230,7 @@ def _body(draw: st.DrawFn, kind: str, name: str) -> Object:
 
 def _changes(draw: st.DrawFn, kind: str, subresource: str) -> Object:
     if subresource:
-        return deepcopy(_pick(draw, (*bodies.STATUS[kind], *RIGHT_ANYWHERE[:2], *RIGHT[kind])))
+        return deepcopy(_pick(draw, (*bodies.STATUS[kind], *RIGHT[kind])))
     right = draw(st.integers(0, 5))
     choice = (*RIGHT[kind], *RIGHT_ANYWHERE) if right else (*WRONG[kind], *WRONG[kind], *WRONG_ANYWHERE)
     return deepcopy(_pick(draw, choice))

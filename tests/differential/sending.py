@@ -66,7 +66,8 @@ class Memory:
     def note(self, step: Step, answer: Answer) -> None:
         """Remember the object that a step was answered with."""
         body = answer.body
-        if not isinstance(body, dict) or answer.status >= 400 or step.query.get("dryRun"):
+        tried = step.query.get("dryRun") or (isinstance(step.body, dict) and step.body.get("dryRun"))
+        if not isinstance(body, dict) or answer.status >= 400 or tried:
             return
         self.page = (body.get("metadata") or {}).get("continue", "") if step.verb == "list" else self.page
         if body.get("kind") == step.kind:

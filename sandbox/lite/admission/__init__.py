@@ -27,6 +27,7 @@ _MUTATING = (
     kserve.complete,
 )
 _VALIDATING = (
+    services.advise,
     services.check_address,
     limits.check,
     podsecurity.check,

@@ -7,7 +7,7 @@ from typing import Any
 
 from sandbox.lite import errors
 from sandbox.lite.admission.change import Change
-from sandbox.lite.quantity import parse
+from sandbox.lite.quantity import canonical_sum, parse
 
 Obj = dict[str, Any]
 
@@ -43,38 +43,53 @@ def _fill(container: Obj, word: str, found: Obj) -> Iterator[str]:
 
 
 def check(change: Change) -> None:
-    """403 for a container below the least or above the most its namespace allows."""
+    """403 for a pod, or a container, below the least or above the most its namespace allows."""
     if not change.is_new("/pods"):
         return
     problems: list[str] = []
     for item in _items(change):
-        for container in _containers(change.obj):
-            resources = container.get("resources") or {}
-            problems += _breaches(item, resources)
+        if item.get("type") == "Pod":
+            problems += _breaches(item, _together(change.obj))
+        elif item.get("type") == "Container":
+            for container in _containers(change.obj):
+                problems += _breaches(item, container.get("resources") or {})
     if problems:
         text = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
         raise errors.forbidden("", "pods", change.shown_name, text)
 
 
 def _breaches(item: Obj, resources: Obj) -> Iterator[str]:
-    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+    requests, limits, kind = resources.get("requests") or {}, resources.get("limits") or {}, item["type"]
     for name, least in (item.get("min") or {}).items():
         if name not in requests:
-            yield f"minimum {name} usage per Container is {least}.  No request is specified"
+            yield f"minimum {name} usage per {kind} is {least}.  No request is specified"
         elif parse(requests[name]) < parse(least):
-            yield f"minimum {name} usage per Container is {least}, but request is {requests[name]}"
+            yield f"minimum {name} usage per {kind} is {least}, but request is {requests[name]}"
     for name, most in (item.get("max") or {}).items():
         if name not in limits:
-            yield f"maximum {name} usage per Container is {most}.  No limit is specified"
+            yield f"maximum {name} usage per {kind} is {most}.  No limit is specified"
         elif parse(limits[name]) > parse(most):
-            yield f"maximum {name} usage per Container is {most}, but limit is {limits[name]}"
+            yield f"maximum {name} usage per {kind} is {most}, but limit is {limits[name]}"
+
+
+def _together(pod: Obj) -> Obj:
+    """What a pod asks for and may use: the sum of its containers, or what one of those needs that run before."""
+    found: Obj = {}
+    for kind in ("requests", "limits"):
+        totals: dict[str, str] = {}
+        for container in pod["spec"].get("containers") or ():
+            for name, value in ((container.get("resources") or {}).get(kind) or {}).items():
+                totals[name] = canonical_sum(totals.get(name, "0"), value)
+        for container in pod["spec"].get("initContainers") or ():
+            for name, value in ((container.get("resources") or {}).get(kind) or {}).items():
+                totals[name] = max(totals.get(name, "0"), value, key=parse)
+        found[kind] = totals
+    return found
 
 
 def _items(change: Change) -> Iterator[Obj]:
     for found in change.cluster.read_all("/limitranges", change.namespace):
-        for item in (found.get("spec") or {}).get("limits") or ():
-            if item.get("type") == "Container":
-                yield item
+        yield from (found.get("spec") or {}).get("limits") or ()
 
 
 def _containers(pod: Obj) -> list[Obj]:

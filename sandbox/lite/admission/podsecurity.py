@@ -32,11 +32,11 @@ _SAFE_SYSCTLS = {
 def check(change: Change) -> None:
     """403 for a pod below the level its namespace enforces; a warning where it only warns."""
     kind = change.resource.storage_key
-    if not (change.is_new("/pods") or kind in _TEMPLATED):
+    if change.request.subresource or not (change.is_new("/pods") or kind in _TEMPLATED):
         return
     namespace = change.cluster.read("/namespaces", "", change.namespace) or {"metadata": {}}
     labels = namespace["metadata"].get("labels") or {}
-    warned = labels.get(f"{_LABEL}warn", "privileged")
+    warned = labels.get(f"{_LABEL}warn") or labels.get(f"{_LABEL}enforce", "privileged")
     spec = change.obj["spec"] if kind == "/pods" else ((change.obj.get("spec") or {}).get("template") or {}).get("spec")
     if kind == "/pods":
         level = labels.get(f"{_LABEL}enforce", "privileged")

@@ -11,7 +11,7 @@ _PREFIX = "10.96"
 
 
 def give_address(change: Change) -> None:
-    """Give a Service a free cluster address. 500 when none is left."""
+    """Give a Service a free cluster address, or the one it has. 500 when none is left."""
     if change.resource.storage_key != "/services":
         return
     spec = change.obj["spec"]
@@ -21,6 +21,10 @@ def give_address(change: Change) -> None:
             for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
                 spec.pop(name, None)
         return
+    if change.old is not None and change.old["spec"]["type"] != "ExternalName":
+        for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+            if not spec.get(name) and name in change.old["spec"]:
+                spec[name] = change.old["spec"][name]
     if not spec.get("clusterIP"):
         taken = {service["spec"].get("clusterIP") for service in change.cluster.read_all("/services")}
         free = (f"{_PREFIX}.{random.randrange(1, 255)}.{random.randrange(1, 255)}" for _ in range(1000))  # noqa: S311
@@ -32,6 +36,15 @@ def give_address(change: Change) -> None:
     both = spec["clusterIP"] == "None" and not spec.get("selector")  # then endpoints may have any address
     spec.setdefault("ipFamilies", ["IPv4", "IPv6"] if both else ["IPv4"])
     spec.setdefault("ipFamilyPolicy", "RequireDualStack" if both else "SingleStack")
+
+
+def advise(change: Change) -> None:
+    """Warn of what has no effect."""
+    spec = change.obj.get("spec") or {}
+    if change.resource.storage_key != "/services" or change.request.subresource or spec.get("clusterIP") != "None":
+        return
+    if spec.get("sessionAffinity") not in (None, "None"):
+        change.request.warnings.append("spec.SessionAffinity is ignored for headless services")
 
 
 def check_address(change: Change) -> None:

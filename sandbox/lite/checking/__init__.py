@@ -27,6 +27,7 @@ CHECKS: dict[str, Callable[[Obj], Iterator[Cause]]] = {
     "rbac.authorization.k8s.io/rolebindings": policies.role_binding,
     "rbac.authorization.k8s.io/clusterrolebindings": policies.role_binding,
 }
+STATUS_CHECKS: dict[str, Callable[[Obj], Iterator[Cause]]] = {"apps/deployments": workloads.deployment_status}
 CHANGES: dict[str, Callable[[Obj, Obj], Iterator[Cause]]] = {
     "/configmaps": small.config_map_change,
     "/secrets": small.secret_change,

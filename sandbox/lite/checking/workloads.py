@@ -36,6 +36,22 @@ def deployment(obj: Obj) -> Iterator[Cause]:
             yield invalid_value("spec.progressDeadlineSeconds", deadline, "must be greater than minReadySeconds")
 
 
+def deployment_status(obj: Obj) -> Iterator[Cause]:
+    """Check the status of a Deployment: its numbers fit each other."""
+    status = obj.get("status") or {}
+    names = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas")
+    numbers = {name: status.get(name) or 0 for name in names}
+    yield from count(status.get("observedGeneration"), "status.observedGeneration")
+    for name in names:
+        yield from count(numbers[name], f"status.{name}")
+    for name in ("updatedReplicas", "readyReplicas", "availableReplicas"):
+        if numbers[name] > numbers["replicas"]:
+            yield invalid_value(f"status.{name}", numbers[name], "cannot be greater than status.replicas")
+    if numbers["availableReplicas"] > numbers["readyReplicas"]:
+        number = numbers["availableReplicas"]
+        yield invalid_value("status.availableReplicas", number, "cannot be greater than readyReplicas")
+
+
 def _template(template: Obj, wanted: Obj | None) -> Iterator[Cause]:
     meta = template.get("metadata") or {}
     labels = meta.get("labels")
@@ -64,7 +80,10 @@ def _strategy(strategy: Obj) -> Iterator[Cause]:
             yield forbidden("spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'")
         return
     if kind != "RollingUpdate":
-        shown = {"Type": kind or "", "RollingUpdate": None}
+        given = (
+            {"MaxUnavailable": rolling.get("maxUnavailable"), "MaxSurge": rolling.get("maxSurge")} if rolling else None
+        )
+        shown = {"Type": kind or "", "RollingUpdate": given}
         yield not_one_of("spec.strategy", shown, ("Recreate", "RollingUpdate"))
         return
     field = "spec.strategy.rollingUpdate"
