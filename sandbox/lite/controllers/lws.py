@@ -180,7 +180,7 @@ class LeaderWorkerSetController:
             return True
         options = {"preconditions": {"uid": uid_of(leader)}, "propagationPolicy": "Foreground"}
         answer = await self._client.delete(PODS.of(leader), options)
-        if answer.get("kind") == "Pod":
+        if answer["metadata"].get("deletionGracePeriodSeconds"):  # it has time to stop
             self._pods.remember(answer)
         text = (
             f"Worker pod {pod['metadata']['name']} failed, deleted leader pod {leader['metadata']['name']} to "
