@@ -146,7 +146,9 @@ def replace_object(
     _keep_identity(obj["metadata"], before)
     change = Change(cluster, resource, request, obj, live)
     _settle(change, tracked=not applied, wrong=wrong)
-    if resource.generation and _counts(resource, obj) != _counts(resource, live):
+    # A status write may change a Deployment's annotations, as its controller does, and is no new generation.
+    whole = request.subresource != "status"
+    if resource.generation and whole and _counts(resource, obj) != _counts(resource, live):
         obj["metadata"]["generation"] = before.get("generation", 0) + 1
     admit(change)
     if _unchanged(live, obj):
@@ -332,6 +334,8 @@ def _keep_other_half(resource: Resource, subresource: str, live: Obj, obj: Obj) 
         kept = orjson.loads(orjson.dumps(live))
         kept["apiVersion"] = obj["apiVersion"]
         kept["metadata"]["managedFields"] = obj["metadata"].get("managedFields") or []
+        if resource.storage_key == "apps/deployments" and "annotations" in obj["metadata"]:
+            kept["metadata"]["annotations"] = obj["metadata"]["annotations"]
         if "status" in obj:
             kept["status"] = obj["status"]
         else:

@@ -116,7 +116,8 @@ class DeploymentController:
         if annotations_of(deployment).get(plan.REVISION) == str(revision):
             return deployment
         change = {"metadata": {"annotations": {plan.REVISION: str(revision)}}}
-        changed = await self._client.patch(DEPLOYMENTS.of(deployment), change)
+        # By its status, as kube-controller-manager does: the annotation is then no new generation.
+        changed = await self._client.patch_status(DEPLOYMENTS.of(deployment), change)
         self._deployments.remember(changed)
         return changed
 
