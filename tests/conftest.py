@@ -103,10 +103,12 @@ def turn(item: pytest.Item) -> int:
     """Place of a test in the run: cheap ones tell early what is broken, and nothing runs beside an idle stack.
 
     The browser comes before the tests that kill parts of the stack both share; clusters of their own come after all,
-    and last what asks which privileges were used on them.
+    the real one last, and on each of them what asks which privileges were used on it. No ground comes up twice: its
+    audit log would begin anew.
     """
-    if item.path.is_relative_to(TESTS / "scenarios") or item.get_closest_marker("cluster"):
-        return 5 if item.path.name == "test_privileges.py" else 4
+    real = item.get_closest_marker("cluster") is not None
+    if item.path.is_relative_to(TESTS / "scenarios") or real:
+        return 4 + 2 * real + (item.path.name == "test_privileges.py")
     if item.get_closest_marker("browser"):
         return 2
     if item.get_closest_marker("stack"):

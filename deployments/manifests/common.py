@@ -54,6 +54,7 @@ class Platform:
     portal_namespace: str = "slipway-system"
     worker_account: str = "worker"
     live_account: str = "live"
+    watcher_account: str = "watcher"
     cluster_cidrs: tuple[str, ...] = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
     storage_container: str = "slipway-hf"
     initializer_image: str = ""

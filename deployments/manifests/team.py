@@ -21,7 +21,7 @@ def build_team(wish: TeamWish) -> list[Object]:
             _deny_all(wish),
             _allow_dns(wish),
             _role_binding(wish, "slipway-worker", WORKER_ROLE, wish.platform.worker_account),
-            _role_binding(wish, "slipway-live", LIVE_ROLE, wish.platform.live_account),
+            _role_binding(wish, "slipway-live", LIVE_ROLE, wish.platform.live_account, wish.platform.watcher_account),
         ]
     )
 
@@ -94,11 +94,14 @@ def _allow_dns(wish: TeamWish) -> Object:
     }
 
 
-def _role_binding(wish: TeamWish, name: str, role: str, account: str) -> Object:
+def _role_binding(wish: TeamWish, name: str, role: str, *accounts: str) -> Object:
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "RoleBinding",
         "metadata": _metadata(wish, name),
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": wish.platform.portal_namespace}],
+        "subjects": [
+            {"kind": "ServiceAccount", "name": account, "namespace": wish.platform.portal_namespace}
+            for account in accounts
+        ],
     }

@@ -342,6 +342,7 @@ def test_the_platform_says_where_gateway_and_accounts_are():
     assert route["spec"]["parentRefs"][0]["name"] == "edge"
     bindings = [obj for obj in build_team(TeamWish("i", "t", "t-1", {}, platform)) if obj["kind"] == "RoleBinding"]
     assert bindings[0]["subjects"] == [{"kind": "ServiceAccount", "name": "w", "namespace": "slipway-system"}]
+    assert [subject["name"] for subject in bindings[1]["subjects"]] == ["live", "watcher"]
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -144,6 +144,11 @@ def test_the_watcher_and_live_only_read() -> None:
     assert rules(LIVE_ROLE) == [{"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}]
 
 
+def test_nobody_reads_logs_outside_namespaces_of_teams() -> None:
+    wide = {obj["roleRef"]["name"] for obj in of_kind("ClusterRoleBinding").values()}
+    assert "pods/log" not in {resource for role in wide for rule in rules(role) for resource in rule["resources"]}
+
+
 def test_team_roles_are_bound_nowhere_but_where_the_worker_binds_them() -> None:
     bound = {obj["roleRef"]["name"] for obj in of_kind("ClusterRoleBinding").values()}
     assert bound == {"slipway-worker", "slipway-watcher"}

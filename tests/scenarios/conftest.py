@@ -43,6 +43,13 @@ def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
 
 
 @pytest.fixture(autouse=True)
+def played(request: pytest.FixtureRequest) -> None:
+    """Note on a cluster which scenarios it has seen."""
+    if "ground" in request.fixturenames:
+        request.getfixturevalue("ground").played.add(request.path)
+
+
+@pytest.fixture(autouse=True)
 def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     """No hint reaches a broker: the stage's workers look at what is due by themselves."""
     monkeypatch.setattr("portal.lib.hints._send", lambda task, pk: None)

@@ -26,12 +26,11 @@ from kubernetes import config as official_config
 
 from deployments.kube.kinds import KINDS, Kind
 from portal.demo.layout import REPOSITORY
-from portal.demo.ports import PortBook
 from portal.demo.running import idle_folder, running
-from portal.demo.stack import NODES
 from sandbox.certificates import signing_key
 from sandbox.lite.auth import ISSUER
 from sandbox.real import tools
+from tests.scenarios.agents import Agents
 
 Object = dict[str, Any]
 
@@ -41,8 +40,6 @@ PROGRAMS = {
     "real": ["install-webhooks", "hub", "model", "gateway"],  # and with it everything that it comes after
 }
 API_SERVER = {"lite": "apiserver", "real": "kube-apiserver"}
-# Pulls, downloads and engine starts take a fraction of what they take in the demo; back-offs keep their seconds.
-SPEED = 24.0
 JSON, MERGE_PATCH, JSON_PATCH = "application/json", "application/merge-patch+json", "application/json-patch+json"
 # Kinds that only scenarios look at, beside those that Slipway knows.
 OTHERS = (
@@ -79,7 +76,7 @@ def started(name: str) -> Iterator[Ground]:
         environment = stack.enter_context(running(data, only=PROGRAMS[name], ground=name))
         ground = Ground(name, data, environment)
         stack.callback(ground.close)
-        stack.enter_context(_nodes(ground))
+        stack.enter_context(ground.agents.running())
         ground.start_seconds = time.monotonic() - begun
         yield ground
 
@@ -97,6 +94,8 @@ class Ground:
     data: Path
     environment: dict[str, str]
     start_seconds: float = 0.0
+    # The modules whose scenarios were played on this very cluster, and so are in its audit log.
+    played: set[Path] = field(default_factory=set)
     _closing: list[Callable[[], None]] = field(default_factory=list)
 
     @property
@@ -112,6 +111,16 @@ class Ground:
         """Close what was opened."""
         for step in self._closing:
             step()
+
+    @cached_property
+    def agents(self) -> Agents:
+        """The agents of its nodes."""
+        return Agents(self)
+
+    @property
+    def audit_log(self) -> Path:
+        """Where the real API server writes what was asked of it, until this cluster is cleared."""
+        return self.folder / "audit.jsonl"
 
     # Eyes and hands
 
@@ -237,48 +246,3 @@ def path_of(kind: str, namespace: str = "", name: str = "") -> str:
 def _known(kind: str, api_version: str = "") -> Kind:
     found = (item for item in (*KINDS, *OTHERS) if item.kind == kind and api_version in ("", item.api_version))
     return next(found)
-
-
-@contextmanager
-def _nodes(ground: Ground) -> Iterator[None]:
-    """Run the node agents, several times as fast as the demo's, until the block ends; back when all are ready."""
-    book = PortBook(ground.data / "node-ports.json", preferred={})
-    prefix = book.choose_prefix()
-    agents: list[subprocess.Popen[bytes]] = []
-    logs = ground.data / "logs"
-    with ExitStack() as stack:
-        for name in NODES:
-            words = ["--name", name, "--pod-prefix", f"127.{prefix}", "--hub-url", ground.environment["HUB_URL"]]
-            words += ["--model-url", _model_url(ground), "--speed", str(SPEED)]
-            words += ["--kubeconfig", str(ground.kubeconfig_of("node"))]
-            log = stack.enter_context((logs / f"node-{name}.log").open("wb"))
-            argv = [sys.executable, "-m", "sandbox", "node", *words]
-            agents.append(subprocess.Popen(argv, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
-        try:
-            _await_nodes(ground, agents)
-            yield
-        finally:
-            for agent in agents:
-                agent.terminate()
-            for agent in agents:
-                agent.wait(30)
-
-
-def _await_nodes(ground: Ground, agents: list[subprocess.Popen[bytes]]) -> None:
-    deadline = time.monotonic() + 60
-    while sum(_is_ready(node) for node in ground.list("Node")) < len(agents):
-        if any(agent.poll() is not None for agent in agents) or time.monotonic() > deadline:
-            raise RuntimeError(f"the nodes did not come up; their logs: {ground.data / 'logs'}")
-        time.sleep(0.1)
-
-
-def _is_ready(node: Object) -> bool:
-    conditions = node.get("status", {}).get("conditions", [])
-    ready = any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
-    taints = {taint["key"] for taint in node["spec"].get("taints", [])}
-    return ready and "node.kubernetes.io/not-ready" not in taints
-
-
-def _model_url(ground: Ground) -> str:
-    ports: dict[str, int] = json.loads((ground.data / "ports.json").read_text())
-    return f"http://127.0.0.1:{ports['model']}"

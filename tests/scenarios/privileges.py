@@ -3,66 +3,134 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployments.labels import LABEL_TEAM
+
 ACCOUNT = "system:serviceaccount:slipway-system:"
+WORKER = f"{ACCOUNT}worker"
 # What the API server lets every account do: finding its way, and asking what it may do.
 EVERYBODYS = "selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"
+# Where a right holds or was used, beside the names of single namespaces.
+CLUSTER_WIDE, IN_TEAMS = "", "namespaces of teams"
+FORBIDDEN = 403
+ROLES = "ClusterRole", "Role"
 
 
 @dataclass(frozen=True, order=True)
 class Use:
-    """One verb on one resource of a group; subresources as `pods/log`."""
+    """One verb on one resource of a group, and where; subresources as `pods/log`."""
 
     group: str
     resource: str
     verb: str
+    where: str = CLUSTER_WIDE
 
     def __str__(self) -> str:
-        return f"{self.verb} {self.resource}{'.' if self.group else ''}{self.group}"
+        place = f"in {self.where}" if self.where else "cluster-wide"
+        return f"{self.verb} {self.resource}{'.' if self.group else ''}{self.group} {place}"
+
+    def at(self, where: str) -> Use:
+        """The same elsewhere."""
+        return Use(self.group, self.resource, self.verb, where)
 
 
 def granted(objects: Iterable[dict[str, Any]]) -> dict[str, set[Use]]:
-    """Per account of Slipway what its bindings, cluster-wide or made in a team's namespace, allow.
+    """Per account of Slipway what its bindings allow, and where.
 
-    `objects` are roles and bindings; a RoleBinding counts like a ClusterRoleBinding, whatever its namespace.
+    `objects` are roles and bindings; a RoleBinding with the label of a team stands for the same one in every team.
     """
     known = list(objects)
-    roles = {item["metadata"]["name"]: item for item in known if item["kind"] in ("ClusterRole", "Role")}
+    roles = {(item["kind"], item["metadata"]["name"]): item["rules"] for item in known if item["kind"] in ROLES}
     found: dict[str, set[Use]] = {}
     for item in known:
         if item["kind"] in ("ClusterRoleBinding", "RoleBinding"):
-            rules = roles[item["roleRef"]["name"]]["rules"] if item["roleRef"]["name"] in roles else []
+            rules = roles[item["roleRef"]["kind"], item["roleRef"]["name"]]
             for subject in item.get("subjects") or ():
-                found.setdefault(subject["name"], set()).update(_uses(rules))
+                found.setdefault(subject["name"], set()).update(_rights(rules, _reach(item)))
     return found
 
 
-def used(audit_log: Path) -> dict[str, set[Use]]:
-    """Per account of Slipway what the API server let it do."""
+def used(audit_log: Path) -> dict[str, dict[Use, str]]:
+    """Per account of Slipway what the API server let it do, and the first path at which it did.
+
+    A request that RBAC lets pass and admission then forbids is none.
+    """
     return _seen(audit_log, allowed=True)
 
 
-def refused(audit_log: Path) -> dict[str, set[Use]]:
-    """Per account of Slipway what RBAC forbade it."""
+def refused(audit_log: Path) -> dict[str, dict[Use, str]]:
+    """Per account of Slipway what RBAC forbade it, and the first path."""
     return _seen(audit_log, allowed=False)
 
 
-def _seen(audit_log: Path, *, allowed: bool) -> dict[str, set[Use]]:
-    found: dict[str, set[Use]] = {}
+def unused(rights: Iterable[Use], uses: Iterable[Use]) -> Iterator[str]:
+    """What was granted for nothing: never used, or cluster-wide where teams' namespaces would do."""
+    rights, uses = set(rights), set(uses)
+    for right in sorted(rights):
+        places = {use.where for use in uses if use.at(right.where) == right}
+        if not places:
+            yield f"{right}: not used"
+        elif right.where == CLUSTER_WIDE and places == {IN_TEAMS}:
+            yield f"{right}: used only in {IN_TEAMS}"
+        elif right.where != CLUSTER_WIDE and right.where not in places:
+            yield f"{right}: used only elsewhere"
+        elif right.where != CLUSTER_WIDE and right.at(CLUSTER_WIDE) in rights:
+            yield f"{right}: granted cluster-wide as well"
+
+
+def not_granted(rights: Iterable[Use], uses: Mapping[Use, str]) -> Iterator[str]:
+    """What was used although none of these rights allows it there."""
+    rights = set(rights)
+    for use, path in sorted(uses.items()):
+        if not {use, use.at(CLUSTER_WIDE)} & rights:
+            yield f"{use}: {path}"
+
+
+def _reach(binding: dict[str, Any]) -> str:
+    if binding["kind"] == "ClusterRoleBinding":
+        return CLUSTER_WIDE
+    metadata = binding["metadata"]
+    return IN_TEAMS if LABEL_TEAM in (metadata.get("labels") or {}) else str(metadata["namespace"])
+
+
+def _rights(rules: Iterable[dict[str, Any]], where: str) -> Iterator[Use]:
+    for rule in rules:
+        for group in rule.get("apiGroups", ()):
+            for resource in rule.get("resources", ()):
+                for verb in rule["verbs"]:
+                    yield Use(group, resource, verb, where)
+
+
+def _seen(audit_log: Path, *, allowed: bool) -> dict[str, dict[Use, str]]:
+    found: dict[str, dict[Use, str]] = {}
+    bound: set[str] = set()  # namespaces of teams, as long as the worker's first binding stands in them
     for event in _events(audit_log):
         name = event["user"]["username"]
         target = event.get("objectRef")
         if not name.startswith(ACCOUNT) or target is None or target["resource"] in EVERYBODYS:
             continue
         decision = (event.get("annotations") or {}).get("authorization.k8s.io/decision")
-        if (decision == "allow") is allowed:
-            sub = f"/{target['subresource']}" if target.get("subresource") else ""
-            use = Use(target.get("apiGroup", ""), target["resource"] + sub, event["verb"])
-            found.setdefault(name.removeprefix(ACCOUNT), set()).add(use)
+        code = event.get("responseStatus", {}).get("code", 0)
+        if (decision == "allow") is allowed and not (allowed and code == FORBIDDEN):
+            namespace = target.get("namespace", CLUSTER_WIDE)
+            use = Use(
+                target.get("apiGroup", ""),
+                f"{target['resource']}/{target['subresource']}" if target.get("subresource") else target["resource"],
+                event["verb"],
+                IN_TEAMS if namespace in bound else namespace,
+            )
+            found.setdefault(name.removeprefix(ACCOUNT), {}).setdefault(use, event["requestURI"])
+        if name == WORKER and event["verb"] == "create" and code == 201:
+            # Until it has bound a role there, a team's namespace is to the worker like any other: what it does before
+            # takes a right that holds cluster-wide.
+            if target["resource"] == "rolebindings":
+                bound.add(target["namespace"])
+            elif target["resource"] == "namespaces":
+                bound.discard(target["name"])
     return found
 
 
@@ -72,11 +140,3 @@ def _events(audit_log: Path) -> Iterator[dict[str, Any]]:
             for line in lines:
                 if line.endswith("\n"):  # the last one may still be written
                     yield json.loads(line)
-
-
-def _uses(rules: Iterable[dict[str, Any]]) -> Iterator[Use]:
-    for rule in rules:
-        for group in rule.get("apiGroups", ()):
-            for resource in rule.get("resources", ()):
-                for verb in rule["verbs"]:
-                    yield Use(group, resource, verb)
