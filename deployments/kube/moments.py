@@ -15,14 +15,19 @@ from deployments.kube.observe import Observed, PodView
 Moments = Mapping[str, datetime]
 
 
-def moments_of(pod: PodView) -> dict[str, datetime]:
-    """What the pod itself tells now: made, model download begun, engine begun, ready."""
+def moments_of(pod: PodView, known: Moments) -> dict[str, datetime]:
+    """What the pod itself tells now: made, model download begun, engine begun, ready.
+
+    A container that was started again tells its latest start alone; without its first among the moments `known` it
+    says nothing of when its revision first served.
+    """
     weights, engine = pod.initializer, pod.engine
+    first = engine is not None and not engine.restarts
     told = {
         "created": pod.created,
-        "download": weights.since if weights else None,
-        "engine": engine.since if engine and engine.state == "running" else None,
-        "ready": pod.ready_since if pod.ready else None,
+        "download": weights.since if weights and not weights.restarts else None,
+        "engine": engine.since if engine and first and engine.state == "running" else None,
+        "ready": pod.ready_since if pod.ready and (first or "engine" in known) else None,
     }
     return {step: at for step, at in told.items() if at is not None}
 
@@ -39,7 +44,7 @@ def remembered(observed: Observed, before: Observed | None) -> Observed:
         return replace(observed, moments={})
     for pod in observed.live_pods:
         known = kept.setdefault(str(pod.revision or ""), {})
-        for step, at in moments_of(pod).items():
+        for step, at in moments_of(pod, known).items():
             known[step] = min(at, known.get(step, at))
     here = {str(pod.revision or "") for pod in observed.pods}
     newest = max(kept, key=lambda number: int(number or 0), default="")

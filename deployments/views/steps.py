@@ -102,7 +102,7 @@ def _pod_steps(pod: PodView | None, known: Moments) -> list[Step]:
     pulled = loaded or (weights is not None and (weights.state == "running" or weights.restarts > 0))
     running = engine is not None and engine.state == "running"
     started = running and engine is not None and (engine.started or engine.ready)
-    first = {**moments_of(pod), **known}
+    first = {**moments_of(pod, known), **known}
     # A step ends where the next begins; an engine that is loaded says so by being ready.
     times = (
         first.get("created"),

@@ -60,6 +60,14 @@ def moments(*history: Observed) -> dict[str, dict[str, datetime]]:
     return {number: dict(known) for number, known in last.moments.items()}
 
 
+def test_an_engine_that_was_started_again_tells_nothing_of_its_first_start():
+    engine = serving().containers[1]
+    again = replace(serving(ready=3600), containers=(serving().containers[0], replace(engine, restarts=2)))
+    assert set(moments(seen(again))["1"]) == {"created", "download"}
+    crashed = moments(seen(serving(ready=None)), seen(again))["1"]
+    assert (crashed["engine"], crashed["ready"]) == (at(10), at(3600))
+
+
 def test_a_pod_that_was_not_heard_of_for_a_while_was_ready_before() -> None:
     known = moments(seen(serving()), seen(serving(ready=None)), seen(serving(ready=1260)))
 
