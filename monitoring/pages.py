@@ -78,10 +78,10 @@ def cards(
     over: Range,
     panels: tuple[Panel, ...] = PANELS,
     marks: Sequence[Mark] = (),
-    serving_since: datetime | None = None,
+    expected_since: datetime | None = None,
 ) -> list[Card]:
     """Read `panels`, one query each and one for the targets' health."""
-    state = read_health(door, scope, over, serving_since)
+    state = read_health(door, scope, over, expected_since)
     return [card(read_panel(door, panel, scope, over, state), marks) for panel in panels]
 
 

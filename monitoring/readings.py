@@ -79,11 +79,12 @@ class Reading:
 
 
 def read_health(
-    door: Prometheus, scope: Scope, over: Range | None = None, serving_since: datetime | None = None
+    door: Prometheus, scope: Scope, over: Range | None = None, expected_since: datetime | None = None
 ) -> Health:
     """Ask once which targets are known, up, and old enough to compute the rates of `over` from.
 
-    `serving_since`, where known, is when the pods became ready: from then on they have one rate window to answer.
+    `expected_since`, where known, is when the pods became ready or the deployment failed: from then on they have one
+    rate window to answer before their silence counts.
     """
     over = over or Range.last(900)
     needed = over.window + over.step  # the first point with a full window behind it
@@ -95,7 +96,7 @@ def read_health(
     if not answer.get("before"):
         scrape = settings.PROMETHEUS_SCRAPE_INTERVAL
         wait = max(0, needed - scrape * int(answer.get("answers", 0)))
-    patient = serving_since is None or timezone.now() - serving_since < timedelta(seconds=needed)
+    patient = expected_since is None or timezone.now() - expected_since < timedelta(seconds=needed)
     starting = patient and not answer.get("ever")
     return Health(int(answer.get("known", 0)), int(answer.get("up", 0)), wait, starting)
 

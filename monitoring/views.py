@@ -28,7 +28,8 @@ COMING_UP = {
     Deployment.State.DOWNLOADING,
     Deployment.State.STARTING,
 }
-SERVING = {Deployment.State.RUNNING, Deployment.State.DEGRADED}
+# From these on an engine that says nothing is not on its way any more.
+SETTLED = {Deployment.State.RUNNING, Deployment.State.DEGRADED, Deployment.State.FAILED}
 TROUBLE = {Display.UNREACHABLE, Display.REFUSED}
 MOST_MARKS = 10  # revisions marked in one chart
 MOST_COLUMNS = 100  # deployments whose figures one request may ask for
@@ -81,9 +82,9 @@ def deployment_charts(request: PortalRequest, pk: int) -> HttpResponse:
     every = request.GET.get("set") == "all"
     panels = PANELS if every else tuple(BY_ID[panel] for panel in OVERVIEW_IDS)
     over = pages.span(chosen, _began(deployment))
-    serving_since = deployment.state_since if deployment.state in SERVING else None
+    expected_since = deployment.state_since if deployment.state in SETTLED else None
     found = pages.cards(
-        prometheus(), _scope(deployment), over, panels, _applied(deployment, over), serving_since=serving_since
+        prometheus(), _scope(deployment), over, panels, _applied(deployment, over), expected_since=expected_since
     )
     if deployment.state in COMING_UP and not any(card.drawn or card.reading.display in TROUBLE for card in found):
         return render(request, "monitoring/_soon.html")

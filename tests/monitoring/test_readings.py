@@ -72,10 +72,10 @@ def test_a_young_target_is_collecting_and_says_how_long() -> None:
     assert "45 s" in reading.sentence
 
 
-def health_of(over: Range = OVER, serving_since: datetime | None = None, **answer: float) -> Health:
+def health_of(over: Range = OVER, expected_since: datetime | None = None, **answer: float) -> Health:
     """What is made of Prometheus's answer about the targets."""
     lines = [Series({"series": name}, [(1600, value)]) for name, value in answer.items()]
-    return read_health(Door(lambda: lines), SCOPE, over, serving_since)  # type: ignore[arg-type]
+    return read_health(Door(lambda: lines), SCOPE, over, expected_since)  # type: ignore[arg-type]
 
 
 def test_an_engine_that_loads_is_collecting_and_not_down() -> None:
@@ -83,13 +83,13 @@ def test_an_engine_that_loads_is_collecting_and_not_down() -> None:
 
     assert read("ttft", [], health_of(**loading)).display is Display.STARTING
     just_ready = timezone.now() - timedelta(seconds=8)
-    assert read("kv", [], health_of(serving_since=just_ready, **loading)).display is Display.STARTING
+    assert read("kv", [], health_of(expected_since=just_ready, **loading)).display is Display.STARTING
 
 
 def test_one_that_never_answered_though_its_pods_serve_for_long_is_down() -> None:
     long_ready = timezone.now() - timedelta(minutes=5)
 
-    state = health_of(serving_since=long_ready, known=1, answers=0, before=0, ever=0)
+    state = health_of(expected_since=long_ready, known=1, answers=0, before=0, ever=0)
 
     assert read("kv", [], state).display is Display.DOWN
 

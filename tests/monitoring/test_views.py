@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
 from deployments.models import Deployment, User
+from monitoring import views
+from monitoring.prometheus import Range, Series
+from monitoring.readings import SENTENCES, Display
 from tests.conftest import PrometheusServer
 from tests.deployments import factories as make
 from tests.deployments.viewing import signed_in
@@ -52,6 +57,32 @@ def test_a_deployment_that_comes_up_is_not_told_off_for_having_no_figures(
 
 def test_a_running_one_without_targets_is(watched: None, ann: User, chat: Deployment) -> None:
     assert "Not scraped" in charts(ann, in_state(chat, Deployment.State.RUNNING))
+
+
+class Silent:
+    """A Prometheus that knows one target, which never answered."""
+
+    away_since = None
+
+    def instant(self, query: str) -> list[Series]:
+        return [Series({"series": "known"}, [(0, 1)])]
+
+    def range(self, query: str, over: Range) -> list[Series]:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [(Deployment.State.FAILED, Display.DOWN), (Deployment.State.STOPPING, Display.STARTING)],
+)
+def test_an_engine_that_fails_is_not_said_to_be_on_its_way(
+    monkeypatch: pytest.MonkeyPatch, ann: User, chat: Deployment, state: str, sentence: Display
+) -> None:
+    monkeypatch.setattr(views, "prometheus", Silent)
+    hours_ago = timezone.now() - timedelta(hours=2)
+    Deployment.objects.filter(pk=chat.pk).update(state=state, state_since=hours_ago)
+
+    assert SENTENCES[sentence] in charts(ann, chat)
 
 
 def test_an_outage_is_said_in_any_state(settings: Any, ann: User, chat: Deployment) -> None:
