@@ -5,8 +5,13 @@ from .audit import Event
 from .catalog import CatalogEntry, EngineProfile, ModelCheck
 from .cluster import Cluster, Flavor, Node
 from .convergence import AppliedObject, Intent, Status
-from .deployment import Approval, Deployment, DeploymentQuerySet, Revision, RevisionQuerySet, Wanted
+from .deployment import Approval, Deployment, DeploymentQuerySet, Emergency, Revision, RevisionQuerySet, Wanted
+from .endpoint_keys import EndpointKey, KeyUsage
+from .idempotency import IdempotencyKey
+from .notices import Notification
+from .people import GroupRule, Invitation
 from .quota import QuotaAccount, QuotaGrant, QuotaHold, Reservation
+from .quota_requests import QuotaRequest
 
 __all__ = [
     "ApiToken",
@@ -16,17 +21,25 @@ __all__ = [
     "Cluster",
     "Deployment",
     "DeploymentQuerySet",
+    "Emergency",
+    "EndpointKey",
     "EngineProfile",
     "Event",
     "Flavor",
+    "GroupRule",
+    "IdempotencyKey",
     "Intent",
+    "Invitation",
+    "KeyUsage",
     "Membership",
     "ModelCheck",
     "Node",
+    "Notification",
     "Principal",
     "QuotaAccount",
     "QuotaGrant",
     "QuotaHold",
+    "QuotaRequest",
     "Reservation",
     "Revision",
     "RevisionQuerySet",

@@ -15,6 +15,9 @@ class User(AbstractUser):
     """A person or a service account. Platform admins own GPUs, quotas and policy."""
 
     is_platform_admin = models.BooleanField(default=False)
+    # True: a platform admin by a group of the identity provider, and no longer one without it.
+    admin_by_group = models.BooleanField(default=False)
+    mail_notices = models.BooleanField(default=True, help_text="Notices are sent by e-mail too")
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,18 @@ class Team(models.Model):
         LEAD = "lead", "A team lead approves within quota and without guarded options, an admin everything else"
         AUTO = "auto", "Approved at once within quota and without guarded options"
 
+    class AtExpiry(models.TextChoices):
+        KEEP = "keep", "What runs goes on when a grant ends; it cannot grow"
+        STOP = "stop", "What runs beyond the grants that are left is stopped, newest first"
+
     slug = models.SlugField(max_length=20, unique=True)
     name = models.CharField(max_length=80)
     # Fixed for ever: the namespace's random suffix makes sure that it is never somebody else's later.
     namespace = models.CharField(max_length=32, unique=True)
     policy = models.CharField(max_length=8, choices=Policy, default=Policy.ASK)
+    # Requests for more GPUs than this are an admin's, whatever the policy; empty: however many.
+    ask_above = models.PositiveIntegerField(null=True, blank=True)
+    at_expiry = models.CharField(max_length=8, choices=AtExpiry, default=AtExpiry.KEEP)
     created_at = models.DateTimeField(default=timezone.now)
     archived_at = models.DateTimeField(null=True, blank=True)
     # The team's own objects (namespace, quota, policies) are reconciled like a deployment.
@@ -116,6 +126,8 @@ class Membership(models.Model):
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=8, choices=Role, default=Role.MEMBER)
+    # True: made by a rule about a group of the identity provider, and ended with it at a later sign-in.
+    by_group = models.BooleanField(default=False)
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -33,6 +33,10 @@ class Flavor(models.Model):
     compute_capability = models.DecimalField(max_digits=4, decimal_places=1)
     gpus_per_node = models.PositiveIntegerField(default=8)
     price_per_hour = models.DecimalField(max_digits=8, decimal_places=2, default=0)
+    # On top of the product label; {"label": "value"}.
+    node_selector = models.JSONField(default=dict, blank=True)
+    # [{"key", "operator", "value", "effect"}], as Kubernetes spells them, on top of the one for the resource's name.
+    tolerations = models.JSONField(default=list, blank=True)
     active = models.BooleanField(default=True)
 
     class Meta:

@@ -184,12 +184,15 @@ class Approval(models.Model):
         POLICY = "policy", "Policy"
         LEAD = "lead", "Team lead"
         ADMIN = "admin", "Admin"
+        EMERGENCY = "emergency", "Two admins, in an emergency"
 
     revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="approvals")
     digest = models.CharField(max_length=64)
-    kind = models.CharField(max_length=8, choices=Kind)
+    kind = models.CharField(max_length=12, choices=Kind)
     actor = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     approved = models.BooleanField()
+    # The admin who signed with an author of the revision in an emergency; a trigger keeps them apart.
+    second = models.ForeignKey(User, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
     comment = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -197,8 +200,31 @@ class Approval(models.Model):
         constraints = [
             models.CheckConstraint(
                 condition=Q(kind="policy") | Q(actor__isnull=False), name="approval_by_policy_or_somebody"
-            )
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="emergency", second__isnull=False) & ~Q(second=F("actor")) & ~Q(comment="")
+                | (~Q(kind="emergency") & Q(second=None)),
+                name="approval_in_emergency_by_two_with_reason",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{'approved' if self.approved else 'rejected'}: {self.revision}"
+
+
+class Emergency(models.Model):
+    """An admin's call to let through what only its authors could approve; a second admin signs it, or it lapses."""
+
+    revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="emergencies")
+    digest = models.CharField(max_length=64)
+    called_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    reason = models.CharField(max_length=500)
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField()
+    approval = models.OneToOneField(Approval, null=True, on_delete=models.PROTECT, related_name="emergency")
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=~Q(reason=""), name="emergency_has_reason")]
+
+    def __str__(self) -> str:
+        return f"{self.revision}: {self.reason}"

@@ -45,6 +45,9 @@ class QuotaGrant(models.Model):
     granted_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     comment = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
+    # What was told of its end, so that it is told once: that it comes near, and that it has come.
+    warned_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
 
     objects = GrantQuerySet.as_manager()
 

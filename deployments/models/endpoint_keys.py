@@ -1,0 +1,95 @@
+"""Keys with which programs call models, and what each of them used."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from .accounts import Principal, Team, User
+from .deployment import Deployment
+
+
+class EndpointKeyQuerySet(models.QuerySet["EndpointKey"]):
+    """The doors to keys."""
+
+    def live(self) -> EndpointKeyQuerySet:
+        """Keys that open a door now: not revoked or expired, of a living team and, if somebody.s own, of its people."""
+        now = timezone.now()
+        return self.filter(
+            Q(expires_at=None) | Q(expires_at__gt=now),
+            Q(person=None) | Q(person__is_active=True, person__memberships__team=models.F("team")),
+            revoked_at=None,
+            team__archived_at=None,
+        )
+
+    def visible_to(self, principal: Principal) -> EndpointKeyQuerySet:
+        """Keys whose name, reach and use the principal may see: of the own teams, for an admin all."""
+        return self.filter(team__in=Team.objects.visible_to(principal))
+
+    def manageable_by(self, principal: Principal) -> EndpointKeyQuerySet:
+        """Keys that the principal may rotate and revoke: the own ones, a lead's team's, for an admin all."""
+        if not principal.may("write"):
+            return self.none()
+        own = Q(person=principal.user, team__in=Team.objects.writable_by(principal))
+        led = Q(team__in=Team.objects.led_by(principal))
+        governed = Q(team__in=Team.objects.governed_by(principal, "write"))
+        return self.filter(own | led | governed)
+
+
+class EndpointKey(models.Model):
+    """A bearer key for endpoints of one team. Only its SHA-256 is kept; the first characters tell keys apart.
+
+    Without `deployments` it opens all of the team's, those to come too. With a `person` it ends with their membership.
+    """
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="endpoint_keys")
+    person = models.ForeignKey(User, null=True, blank=True, on_delete=models.CASCADE, related_name="endpoint_keys")
+    every_deployment = models.BooleanField(default=False)
+    deployments = models.ManyToManyField(Deployment, blank=True, related_name="endpoint_keys")
+    name = models.CharField(max_length=80)
+    prefix = models.CharField(max_length=12)
+    digest = models.CharField(max_length=64, unique=True)
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    tokens_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    # The key that this one takes the place of; the older one lives on until it expires or is revoked.
+    rotated_from = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT, related_name="successors")
+
+    objects = EndpointKeyQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [
+            models.CheckConstraint(
+                condition=(Q(requests_per_minute=None) | Q(requests_per_minute__gte=1))
+                & (Q(tokens_per_minute=None) | Q(tokens_per_minute__gte=1)),
+                name="endpoint_key_limits_let_something_pass",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"
+
+
+class KeyUsage(models.Model):
+    """What one key used of one deployment in one hour, as the gateway counted it."""
+
+    key = models.ForeignKey(EndpointKey, on_delete=models.PROTECT, related_name="usage")
+    deployment = models.ForeignKey(Deployment, on_delete=models.PROTECT, related_name="+")
+    hour = models.DateTimeField(help_text="Its beginning, UTC")
+    requests = models.PositiveBigIntegerField(default=0)
+    refused = models.PositiveBigIntegerField(default=0, help_text="Requests over a limit of the key")
+    prompt_tokens = models.PositiveBigIntegerField(default=0)
+    completion_tokens = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        ordering = ["-hour"]
+        constraints = [models.UniqueConstraint(fields=["key", "deployment", "hour"], name="one_key_usage_per_hour")]
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.requests} requests in {self.hour:%Y-%m-%d %H:00}"

@@ -1,0 +1,80 @@
+"""How people come into teams: by an invitation, or by a group that the identity provider tells of."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from .accounts import Membership, Principal, Team, User
+
+
+class InvitationQuerySet(models.QuerySet["Invitation"]):
+    """The doors to invitations."""
+
+    def open(self) -> InvitationQuerySet:
+        """Invitations that somebody can still accept."""
+        return self.filter(
+            accepted_at=None, revoked_at=None, expires_at__gt=timezone.now(), team__archived_at__isnull=True
+        )
+
+    def manageable_by(self, principal: Principal) -> InvitationQuerySet:
+        """Invitations into teams whose people the principal rules: as a lead, or as an admin."""
+        if not principal.may("write"):
+            return self.none()
+        governed = Team.objects.governed_by(principal, "write")
+        return self.filter(Q(team__in=governed) | Q(team__in=Team.objects.led_by(principal)))
+
+
+class Invitation(models.Model):
+    """A link that lets whoever opens it into a team once. Only the SHA-256 of its word is kept."""
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="invitations")
+    email = models.EmailField(blank=True, help_text="Where it was sent; empty: the link is handed over")
+    role = models.CharField(max_length=8, choices=Membership.Role, default=Membership.Role.MEMBER)
+    digest = models.CharField(max_length=64, unique=True)
+    invited_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    accepted_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    objects = InvitationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(accepted_at=None, accepted_by=None)
+                | Q(accepted_at__isnull=False, accepted_by__isnull=False),
+                name="invitation_accepted_by_somebody",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.email or 'link'} into {self.team}"
+
+
+class GroupRule(models.Model):
+    """People whose identity provider names this group belong to the team in this role, or are platform admins."""
+
+    group = models.CharField(max_length=200)
+    team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.CASCADE, related_name="group_rules")
+    role = models.CharField(max_length=8, choices=Membership.Role, default=Membership.Role.MEMBER)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["group", "pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["group", "team"], name="one_rule_per_group_and_team"),
+            models.UniqueConstraint(fields=["group"], condition=Q(team=None), name="one_admin_rule_per_group"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.group} → {self.team or 'platform admins'}"
+
+    @property
+    def makes_admins(self) -> bool:
+        """True for the rule of a group whose people are platform admins."""
+        return self.team_id is None
