@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import yaml
 
+from sandbox import definitions
 from sandbox.kubeconfigs import kubeconfig, write_kubeconfig
 from sandbox.lite import errors
 from sandbox.lite.auth import MASTERS
@@ -30,7 +31,7 @@ _ADMIN = User("kubernetes-admin", (MASTERS, "system:authenticated"))
 
 def bring_up(cluster: Cluster, accounts: Iterable[str], manifests: Iterable[Path]) -> None:
     """Make the objects every cluster has, the accounts asked for, and those of `manifests`. Repeatable."""
-    for path in sorted((HERE / "crds").glob("*.json")):
+    for path in definitions.of_lite():
         if cluster.read(CRDS, "", path.stem) is None:
             _ensure(cluster, orjson.loads(path.read_bytes()))
     for name in ("first", "presets"):

@@ -17,10 +17,11 @@ from typing import Any
 
 import yaml
 
+from sandbox.definitions import place_of
+
 HERE = Path(__file__).parent
 BUILTINS = HERE / "data" / "builtins.json"
 POINTERS = HERE / "data" / "pointers.json"
-CRDS = HERE / "crds"
 KUBERNETES = "v1.36.0-local"
 
 ROOTS = """
@@ -97,8 +98,7 @@ def write_crds(folder: Path) -> None:
                 document["spec"].pop("conversion", None)
                 for version in document["spec"]["versions"]:
                     version["schema"] = _slim(version.get("schema", {}))
-                target = CRDS / f"{document['metadata']['name']}.json"
-                target.write_text(json.dumps(document, separators=(",", ":")) + "\n")
+                place_of(document["metadata"]["name"]).write_text(json.dumps(document, separators=(",", ":")) + "\n")
 
 
 def _short(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from sandbox.definitions import of_others
 from sandbox.lite.bootstrap import SYSTEM, role
 from sandbox.real import tools
 
@@ -39,8 +40,8 @@ def namespaces() -> list[Obj]:
 
 
 def definitions(ports: Mapping[str, int], authority: bytes) -> list[Obj]:
-    """Every CustomResourceDefinition: those of KServe and LeaderWorkerSet from their modules, others as in `lite`."""
-    found = {path.stem: orjson.loads(path.read_bytes()) for path in sorted((LITE / "crds").glob("*.json"))}
+    """Every CustomResourceDefinition: KServe's and LeaderWorkerSet's from their modules, others from `k8s/crds`."""
+    found = {path.stem: orjson.loads(path.read_bytes()) for path in of_others()}
     for item in _brought():
         if item["kind"] == "CustomResourceDefinition":
             found[item["metadata"]["name"]] = item

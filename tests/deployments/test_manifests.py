@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -32,9 +31,9 @@ from deployments.manifests import (
 from deployments.manifests.cluster import PINNED_HF
 from deployments.manifests.common import Resolution
 from deployments.spec_errors import parse_spec
+from sandbox import definitions
 from tests.deployments.wishes import spec_json, spec_of, wish_of
 
-CRDS = Path(__file__).parents[2] / "sandbox/lite/crds"
 CORE = "1.36"
 TEAM = TeamWish("install", "search", "search-ab3de", {"nvidia.com/gpu": 4})
 SPLIT = spec_of(args={"max-model-len": 8192, "tensor-parallel-size": 4}, replicas={"min": 1, "max": 2})
@@ -52,7 +51,7 @@ def everything() -> list[Object]:
 def crd_schemas() -> dict[tuple[str, str], dict[str, Any]]:
     """Schemas of custom resources by apiVersion and kind, made strict: unknown fields are errors."""
     found = {}
-    for path in CRDS.glob("*.json"):
+    for path in definitions.of_lite():
         crd = json.loads(path.read_text())
         group, kind = crd["spec"]["group"], crd["spec"]["names"]["kind"]
         for version in crd["spec"]["versions"]:

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 import yaml
 
-import sandbox.lite
 from portal.demo.running import idle_folder, running
+from sandbox import definitions
 from sandbox.lite.testing import running_cluster
 from tests.differential.bodies import LEAST
 from tests.differential.sending import Server, markers_of
@@ -83,8 +83,7 @@ def _serve_custom_kinds(server: Server) -> None:
 
 def custom_kind(name: str) -> dict[str, Any]:
     """A CustomResourceDefinition as `lite` serves it."""
-    folder = Path(sandbox.lite.__file__).parent / "crds"
-    crd: dict[str, Any] = orjson.loads((folder / f"{name}.json").read_bytes())
+    crd: dict[str, Any] = orjson.loads(definitions.place_of(name).read_bytes())
     crd.pop("status", None)
     crd["spec"].pop("conversion", None)
     return crd

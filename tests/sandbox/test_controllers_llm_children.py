@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import sandbox.lite
+from sandbox import definitions
 from sandbox.lite.controllers import llm_routes as routes
 from sandbox.lite.controllers import llm_scheduler as scheduler
 from sandbox.lite.controllers import llm_workloads as workloads
@@ -43,7 +44,7 @@ MADE_BY_SERVER = ("internalTrafficPolicy", "ipFamilies", "ipFamilyPolicy", "sess
 
 def _resources() -> dict[str, Any]:
     found = {item.kind: item for item in builtin_resources()}
-    for path in sorted((LITE / "crds").glob("*.json")):
+    for path in definitions.of_lite():
         for item in crd_resources(json.loads(path.read_text())):
             found.setdefault(f"{item.group}/{item.version}/{item.kind}", item)
     return found

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from sandbox import definitions
 from sandbox.lite import rules
 from sandbox.lite.expressions import ExpressionFailed, compiled, escape, value_of
 from sandbox.lite.resources import crd_resources
@@ -363,7 +363,7 @@ def test_every_rule_of_the_kinds_in_the_sandbox_compiles() -> None:
         return sum(bool(rule.expression) for rule in node.rules) + sum(walk(one) for one in below)
 
     counts = {}
-    for path in (Path(rules.__file__).parent / "crds").glob("*.json"):
+    for path in definitions.of_lite():
         for resource in crd_resources(orjson.loads(path.read_bytes())):
             node = rules.rules_of(resource)
             if node is not None:
