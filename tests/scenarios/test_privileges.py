@@ -118,7 +118,7 @@ def test_a_node_reads_what_a_containers_environment_names_in_any_namespace(stage
     spec = {
         "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"},
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
-        "terminationGracePeriodSeconds": 0,
+        "terminationGracePeriodSeconds": 1,  # with none the API server removes it without its node
         "containers": [container],
     }
     stage.ground.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"LEVEL": "info"}})
@@ -129,8 +129,13 @@ def test_a_node_reads_what_a_containers_environment_names_in_any_namespace(stage
         states = (found or {"status": {}})["status"].get("containerStatuses") or [{}]
         return cast(dict[str, Any], states[0].get("state", {}).get(what) or {})
 
+    def said_again() -> bool:
+        events = stage.ground.list("Event", namespace)
+        return any(item["involvedObject"]["name"] == name and item.get("count", 1) > 1 for item in events)
+
     try:
-        stage.driven.until(lambda: state("waiting").get("reason") == "CreateContainerConfigError", seconds=30)
+        stage.driven.until(said_again, seconds=60)
+        assert state("waiting")["reason"] == "CreateContainerConfigError"
         stage.ground.create({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"TOKEN": "hf_x"}})
         stage.driven.until(lambda: state("running"), seconds=60)
     finally:
