@@ -25,6 +25,7 @@ Obj = dict[str, Any]
 HERE = Path(__file__).parent
 SYSTEM = "slipway-system"
 YEAR = 365 * 24 * 3600
+_OF_THE_SERVER = "default", "kube-system", "kube-public", "kube-node-lease"  # namespaces that it makes itself
 _FIRST = ("Namespace", "CustomResourceDefinition")
 _ADMIN = User("kubernetes-admin", (MASTERS, "system:authenticated"))
 
@@ -120,8 +121,9 @@ def _ensure(cluster: Cluster, obj: Obj, *, replace: bool = False) -> None:
         raise LookupError(f"this cluster does not serve {obj['apiVersion']} {obj['kind']}")
     meta = obj["metadata"]
     namespace = meta.get("namespace", "default") if resource.namespaced else ""
+    manager = "kube-apiserver" if obj["kind"] == "Namespace" and meta["name"] in _OF_THE_SERVER else "sandbox"
     request = Request(
-        "POST", "", {"fieldManager": "sandbox"}, {}, verb="create", group=resource.group, version=resource.version,
+        "POST", "", {"fieldManager": manager}, {}, verb="create", group=resource.group, version=resource.version,
         resource=resource.plural, namespace=namespace, user=_ADMIN,
     )  # fmt: skip
     stored = cluster.find(resource, namespace, meta["name"])

@@ -102,8 +102,8 @@ MODIFIED = "the object has been modified; please apply your changes to the lates
 
 
 def invalid(group: str, kind: str, name: str, causes: list[Cause]) -> StatusError:
-    """422 with one cause per wrong field."""
-    sentences = [f"{cause.field}: {cause.message}" for cause in causes]
+    """422 with one cause per wrong field; the sentence says the same of one field once."""
+    sentences = list(dict.fromkeys(f"{cause.field}: {cause.message}" for cause in causes))
     text = sentences[0] if len(sentences) == 1 else f"[{', '.join(sentences)}]"
     return StatusError(
         422,

@@ -37,9 +37,11 @@ def strategic_merge(target: Any, patch: Any, schema: Schema) -> Any:
     result = dict(target) if isinstance(target, dict) else {}
     if "$retainKeys" in patch:
         result = {name: value for name, value in result.items() if name in patch["$retainKeys"]}
-    for name, value in patch.items():
+    before = dict(result)
+    # A patch has its directives first, and they are about what becomes of the lists.
+    for name, value in sorted(patch.items(), key=lambda item: item[0].startswith("$")):
         if name.startswith("$"):
-            _directive(result, name, value, schema)
+            _directive(result, before, name, value, schema)
         elif value is None:
             result.pop(name, None)
         else:
@@ -54,25 +56,21 @@ def strategic_merge(target: Any, patch: Any, schema: Schema) -> Any:
     return result
 
 
-def _directive(result: Obj, name: str, value: Any, schema: Schema) -> None:
+def _directive(result: Obj, before: Obj, name: str, value: Any, schema: Schema) -> None:
     verb, _, target = name.partition("/")
     if verb == "$deleteFromPrimitiveList":
         result[target] = [item for item in result.get(target) or [] if item not in value]
     elif verb == "$setElementOrder":
         below = schema.field(target) or Schema.ANY
         key = below.raw.get("x-kubernetes-patch-merge-key")
-        order = [item[key] if key else item for item in value]
-        items = result.get(target) or []
-        places = {name: place for place, name in enumerate(order)}
-        items.sort(key=lambda item: places.get(item.get(key) if key else item, len(places)))
-        if items:
-            result[target] = items
+        if items := result.get(target):
+            result[target] = _ordered(items, value, before.get(target) or [], key)
 
 
 def _merge_list(current: list[Any], patch: list[Any], schema: Schema) -> list[Any]:
     key = schema.raw.get("x-kubernetes-patch-merge-key")
     if not key:
-        return current + [item for item in patch if item not in current]
+        return _ordered(current + [item for item in patch if item not in current], patch, current, None)
     if any(item.get("$patch") == "replace" for item in patch):
         return [copy.deepcopy(item) for item in patch if "$patch" not in item]
     if not current:
@@ -89,4 +87,24 @@ def _merge_list(current: list[Any], patch: list[Any], schema: Schema) -> list[An
             result.append(strategic_merge({}, item, schema.items))
         else:
             result[place] = strategic_merge(result[place], item, schema.items)
-    return result
+    return _ordered(result, patch, current, key)
+
+
+def _ordered(items: list[Any], patch: list[Any], server: list[Any], key: str | None) -> list[Any]:
+    """Order a merged list: what the patch names by the patch, the rest as it was, and where the two meet as it was.
+
+    What is new comes before all that the patch does not name.
+    """
+
+    def name(item: Any) -> Any:
+        return item.get(key) if key else item
+
+    wanted, known = [name(item) for item in patch], [name(item) for item in server]
+    named = sorted((item for item in items if name(item) in wanted), key=lambda item: wanted.index(name(item)))
+    rest = [item for item in items if name(item) not in wanted]
+    result: list[Any] = []
+    while named and rest:
+        mine, other = name(named[0]), name(rest[0])
+        kept = mine in known and other in known and known.index(other) < known.index(mine)
+        result.append((rest if kept else named).pop(0))
+    return result + named + rest

@@ -15,7 +15,7 @@ import httpx
 import uvicorn
 
 from sandbox.client import Client
-from sandbox.lite import bootstrap, certificates
+from sandbox.lite import bootstrap, certificates, quotas
 from sandbox.lite.cluster import Cluster
 from sandbox.lite.faults import Faults
 from sandbox.lite.inprocess import BASE_URL, InProcessTransport
@@ -72,6 +72,7 @@ async def serve(settings: Settings, sockets: Sequence[socket.socket]) -> None:
     cluster.webhooks = not settings.bare
     if not settings.bare:
         cluster.storage.listen(_namespace_follower(cluster, authority))
+        cluster.storage.listen(quotas.keeper(cluster))
     bootstrap.bring_up(cluster, settings.accounts, settings.manifests)
     bootstrap.write_kubeconfigs(cluster, settings.data, url, authority, settings.accounts)
     app = ApiServer(cluster, settings.faults)

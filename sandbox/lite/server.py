@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from sandbox.lite import discovery, errors, reading, removing, reviews, subresources, writing
+from sandbox.lite import applying, discovery, errors, reading, removing, reviews, subresources, writing
 from sandbox.lite.cluster import Cluster
 from sandbox.lite.faults import ConnectionDropped, Faults
 from sandbox.lite.logs import Logs
@@ -29,11 +29,11 @@ MAIN: dict[str, Handler] = {
     "watch": reading.watch,
     "create": writing.create,
     "update": writing.update,
-    "patch": writing.patch_object,
+    "patch": applying.patch_object,
     "delete": removing.delete,
     "deletecollection": removing.delete_collection,
 }
-STATUS: dict[str, Handler] = {"get": reading.get, "update": writing.update, "patch": writing.patch_object}
+STATUS: dict[str, Handler] = {"get": reading.get, "update": writing.update, "patch": applying.patch_object}
 SUBRESOURCES: dict[str, dict[str, Handler]] = {
     "status": STATUS,
     "finalize": {"update": writing.update},

@@ -45,8 +45,8 @@ def drop_nulls(value: Any, schema: Schema) -> None:
         for name in list(value):
             below = schema.field(name) or Schema.ANY
             if value[name] is None:
-                if schema.builtin and schema.kind == "map" and below.raw.get("type") == "string":
-                    value[name] = ""  # what null is in a Go map of strings
+                if schema.builtin and schema.kind == "map" and (below.raw is QUANTITY or _is_text(below)):
+                    value[name] = "" if _is_text(below) else "0"  # what null is in a Go map of either
                 elif below.kind != "any" and not below.raw.get("nullable") and "default" not in below.raw:
                     del value[name]
             elif schema.builtin and value[name] in ({}, []) and below.kind in ("map", "list"):
@@ -59,6 +59,10 @@ def drop_nulls(value: Any, schema: Schema) -> None:
     elif isinstance(value, list):
         for item in value:
             drop_nulls(item, schema.items if schema.kind == "list" else Schema.ANY)
+
+
+def _is_text(schema: Schema) -> bool:
+    return schema.raw.get("type") == "string"
 
 
 def fill_defaults(value: Any, schema: Schema) -> None:

@@ -10,13 +10,14 @@ import orjson
 
 from sandbox.lite import decoding, errors, patching
 from sandbox.lite.apply import now
+from sandbox.lite.applying import applied_object, require_manager
 from sandbox.lite.cluster import Cluster
 from sandbox.lite.removing import delete_object
 from sandbox.lite.replies import Reply
 from sandbox.lite.requests import APPLY, Request
 from sandbox.lite.resources import Resource
 from sandbox.lite.selectors import lookup, match_labels
-from sandbox.lite.writing import applied_object, replace_object, reply, require_manager
+from sandbox.lite.writing import replace_object, reply
 
 Obj = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Create, update and patch: from what was sent to what is stored."""
+"""Create and update: from what was sent to what is stored."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import orjson
 
-from sandbox.lite import decoding, errors, names, patching, rules
+from sandbox.lite import decoding, errors, names, rules
 from sandbox.lite.admission import Change, admit, mutate
-from sandbox.lite.apply import apply, now, track_update
+from sandbox.lite.apply import now, track_update
 from sandbox.lite.cluster import Cluster, versioned
 from sandbox.lite.defaults import fill_builtin, prepare
 from sandbox.lite.fields import TypedError
 from sandbox.lite.replies import Reply
-from sandbox.lite.requests import APPLY, Request
+from sandbox.lite.requests import Request
 from sandbox.lite.resources import Resource
 from sandbox.lite.schema_validator import validator
 from sandbox.lite.structural import fill_defaults, missing
@@ -87,18 +87,19 @@ def update(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     if made and cluster.find(resource, request.namespace, request.name) is None:
         if meta.get("uid"):
             raise _stranger(resource, request, meta["uid"], "")
+        version_of(meta)  # nobody asks which it is, but a number it has to be
         if not request.dry_run:
             meta.pop("resourceVersion", None)
         return reply(resource, create_object(cluster, resource, request, sent), 201)
     live = cluster.require(resource, request.namespace, request.name).obj
     if meta.get("uid") not in (None, "", live["metadata"]["uid"]):
         raise _stranger(resource, request, meta["uid"], live["metadata"]["uid"])
-    _require_version(resource, meta, request.name)
+    require_version(resource, meta, request.name)
     stored = replace_object(cluster, resource, request, live, sent)
     return reply(resource, stored, 200)
 
 
-def _require_version(resource: Resource, meta: Obj, name: str) -> None:
+def require_version(resource: Resource, meta: Obj, name: str) -> None:
     """422 for an update that does not say which state it was made of, of a kind that wants it said."""
     if (resource.crd is not None or resource.storage_key in _CONDITIONAL) and version_of(meta) is None:
         wanted = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
@@ -116,18 +117,6 @@ def _stranger(resource: Resource, request: Request, wanted: str, found: str) -> 
         f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
     )
     return errors.conflict(resource.group, resource.plural, request.name, why)
-
-
-def patch_object(cluster: Cluster, resource: Resource, request: Request) -> Reply:
-    """PATCH in any of its four forms."""
-    patching.check_type(resource, request)
-    if request.content_type == APPLY:
-        return _apply(cluster, resource, request)
-    live = cluster.require(resource, request.namespace, request.name).obj
-    obj = patching.patched(resource, request, live | {"apiVersion": resource.api_version})
-    _require_version(resource, obj["metadata"], request.name)
-    stored = replace_object(cluster, resource, request, live, obj)
-    return reply(resource, stored, 200)
 
 
 def replace_object(
@@ -173,87 +162,6 @@ def finished(obj: Obj) -> bool:
     meta = obj["metadata"]
     held = meta.get("finalizers") or (obj["kind"] == "Namespace" and obj.get("spec", {}).get("finalizers"))
     return not held and not meta.get("deletionGracePeriodSeconds")
-
-
-def _apply(cluster: Cluster, resource: Resource, request: Request) -> Reply:
-    """Server-side apply: create or join."""
-    require_manager(request)
-    sent = request.parsed()
-    if not isinstance(sent, dict):
-        raise errors.bad_request("error decoding YAML: the body is not an object")
-    stored = cluster.find(resource, request.namespace, request.name)
-    if stored is None and not request.subresource:
-        _refuse_uid(resource, request, sent)
-    config = _named(resource, request, sent)
-    if config["metadata"].get("managedFields"):
-        raise errors.bad_request("metadata.managedFields must be nil")
-    live = stored.obj | {"apiVersion": resource.api_version} if stored else None
-    if live is None:
-        if request.subresource:
-            raise errors.not_found(resource.group, resource.plural, request.name)
-        if not (sent.get("metadata") or {}).get("name"):
-            raise decoding.nameless(request)
-        return _apply_new(cluster, resource, request, config)
-    return reply(resource, applied_object(cluster, resource, request, live, config), 200)
-
-
-def require_manager(request: Request) -> None:
-    """422 for an apply by nobody."""
-    if not request.query.get("fieldManager"):
-        wanted = errors.required("fieldManager", "is required for apply patch")
-        raise errors.invalid("meta.k8s.io", "PatchOptions", "", [wanted])
-
-
-def applied_object(cluster: Cluster, resource: Resource, request: Request, live: Obj, config: Obj) -> Obj:
-    """Apply a configuration to an object and return its new state; the old one when nothing changed."""
-    version = config["metadata"].get("resourceVersion")
-    if version and version != live["metadata"]["resourceVersion"]:
-        raise errors.conflict(resource.group, resource.plural, request.name, errors.MODIFIED)
-    manager, force = request.query.get("fieldManager", ""), request.flag("force")
-    result = apply(resource, live, config, manager, force=force, subresource=request.subresource)
-    if result is live:
-        admit(Change(cluster, resource, request, live, live))  # what it is warned of, it is warned of again
-        return live
-    result = orjson.loads(orjson.dumps(result))
-    return replace_object(cluster, resource, request, live, result, applied=True)
-
-
-def _named(resource: Resource, request: Request, sent: Obj) -> Obj:
-    """Return an applied configuration with the name on the URL where it has none, and the namespace it gave."""
-    _check_type(resource, sent)
-    given = (sent.get("metadata") or {}).get("namespace")
-    config = decoding.with_meta(resource, request, sent)
-    if given is None:
-        config["metadata"].pop("namespace", None)  # complaints show the namespace only where it was given
-    return config
-
-
-def _check_type(resource: Resource, sent: Obj) -> None:
-    if (sent.get("apiVersion"), sent.get("kind")) != (resource.api_version, resource.kind):
-        version = str(sent.get("apiVersion") or "")
-        shown = version if "/" in version else f"/{version}"
-        raise errors.bad_request(f"invalid object type: {shown}, Kind={sent.get('kind') or ''}")
-
-
-def _apply_new(cluster: Cluster, resource: Resource, request: Request, config: Obj) -> Reply:
-    manager, force = request.query["fieldManager"], request.flag("force")
-    obj = orjson.loads(orjson.dumps(apply(resource, None, config, manager, force=force)))
-    if not request.dry_run:
-        obj["metadata"].pop("resourceVersion", None)
-    if resource.namespaced:
-        obj["metadata"]["namespace"] = request.namespace
-    return reply(resource, create_object(cluster, resource, request, obj, applied=True), 201)
-
-
-def _refuse_uid(resource: Resource, request: Request, sent: Obj) -> None:
-    """409 for an apply that names the uid of an object that is not there, said before its place is looked at."""
-    meta = sent.get("metadata")
-    uid = meta.get("uid") if isinstance(meta, dict) else None
-    _check_type(resource, sent)
-    if uid:
-        apply(resource, None, sent, request.query["fieldManager"], force=request.flag("force"))  # it fits its schema
-        why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
-        raise errors.conflict(resource.group, resource.plural, request.name, why)
 
 
 def _settle(change: Change, *, tracked: bool, wrong: Sequence[errors.Cause] = ()) -> None:

@@ -1,159 +1,93 @@
-"""ResourceQuota: what the pods of a namespace may ask for together, and how many objects there may be."""
+"""ResourceQuota: what the pods of a namespace may ask for together, and how many objects there may be.
+
+As kube-apiserver does it goes by a quota's status, which is its controller's to keep true, and notes there what it
+lets in.
+"""
 
 from __future__ import annotations
 
-from decimal import Decimal
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sandbox.lite import errors
 from sandbox.lite.admission.change import Change
-from sandbox.lite.quantity import decimal, parse
-from sandbox.lite.validation import is_extended
+from sandbox.lite.quantity import parse
+from sandbox.lite.quota_usage import CLAIMS, PODS, SERVICES, Amounts, added, counts, grown, in_scope, usage
+from sandbox.lite.quotas import QUOTAS, write_status
 
 if TYPE_CHECKING:
-    from sandbox.lite.cluster import Cluster
+    from sandbox.lite.errors import StatusError
 
 Obj = dict[str, Any]
-Amounts = dict[str, Decimal]
 
-_COUNTED = {
-    "/pods": "pods",
-    "/services": "services",
-    "/secrets": "secrets",
-    "/configmaps": "configmaps",
-    "/persistentvolumeclaims": "persistentvolumeclaims",
-    "/replicationcontrollers": "replicationcontrollers",
-    "/resourcequotas": "resourcequotas",
-}
+_MAY_GROW = SERVICES, CLAIMS  # kinds of which an update may use more
 _MUST_SAY = ("cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory")
 
 
 def check(change: Change) -> None:
     """403 in Kubernetes' own words when a new object does not fit a quota of its namespace."""
-    if not change.creating or not change.resource.namespaced:
+    kind = change.resource.storage_key
+    if change.request.subresource or not (change.creating or kind in _MAY_GROW) or not change.namespace:
         return
-    quotas = change.cluster.read_all("/resourcequotas", change.namespace)
+    quotas = [quota for quota in change.cluster.read_all(QUOTAS, change.namespace) if _takes_in(quota, kind, change)]
+    for quota in quotas:
+        _must_say(change, quota)
+        _must_be_known(change, quota)
     if not quotas:
         return
-    asked = usage(change.resource.storage_key, change.obj)
+    asked = grown(usage(kind, change.old) if change.old else {}, usage(kind, change.obj))
+    noted: list[tuple[Obj, Amounts]] = []
     for quota in quotas:
-        hard = (quota.get("spec") or {}).get("hard") or {}
-        if not _in_scope(quota, change):
-            continue
-        _must_say(change, quota, hard)
-        wanted = {name: asked[name] for name in hard if asked.get(name)}
-        if not wanted:
-            continue
-        used = used_in(change.cluster, change.namespace, list(hard))
-        over = sorted(name for name, amount in wanted.items() if used[name] + amount > parse(hard[name]))
+        hard, used = _hard(quota), quota["status"].get("used") or {}
+        wanted = {name: amount for name, amount in asked.items() if name in hard}
+        total = used | {name: added(used, wanted)[name] for name in wanted}
+        over = sorted(name for name in wanted if parse(total[name]) > parse(hard[name]))
         if over:
-            raise errors.forbidden(
-                change.resource.group,
-                change.resource.plural,
-                change.shown_name,
-                f"exceeded quota: {quota['metadata']['name']}, requested: {_say(over, wanted, hard)}, "
-                f"used: {_say(over, used, hard)}, limited: {','.join(f'{name}={hard[name]}' for name in over)}",
-            )
+            words = f"requested: {_say(over, wanted)}, used: {_say(over, used)}, limited: {_say(over, hard)}"
+            raise _forbidden(change, f"exceeded quota: {quota['metadata']['name']}, {words}")
+        if total != used:
+            noted.append((quota, total))
+    if not change.request.dry_run:
+        for quota, total in noted:
+            write_status(change.cluster, quota, {**quota["status"], "used": total}, "kube-apiserver")
 
 
-def used_in(cluster: Cluster, namespace: str, names: list[str]) -> Amounts:
-    """Return how much of each named amount a namespace uses now; finished pods use nothing."""
-    totals: Amounts = {name: Decimal(0) for name in names}
-    for kind in cluster.storage.kinds():
-        if kind != "/pods" and not any(name in totals for name in _count_names(kind)):
-            continue
-        for obj in cluster.read_all(kind, namespace):
-            for name, amount in usage(kind, obj).items():
-                if name in totals:
-                    totals[name] += amount
-    return totals
+def _hard(quota: Obj) -> Amounts:
+    found: Amounts = (quota.get("status") or {}).get("hard") or {}
+    return found
 
 
-def usage(kind: str, obj: Obj) -> Amounts:
-    """Return what one object of a storage key counts for."""
-    counts = {name: Decimal(1) for name in _count_names(kind)}
-    if kind == "/persistentvolumeclaims":
-        asked = (((obj.get("spec") or {}).get("resources") or {}).get("requests") or {}).get("storage", "0")
-        return counts | {"requests.storage": parse(asked)}
-    if kind != "/pods":
-        return counts
-    if (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
-        return {}
-    result = counts
-    spec = obj["spec"]
-    for list_name in ("requests", "limits"):
-        for name, amount in _pod_total(spec, list_name).items():
-            result[f"{list_name}.{name}"] = amount
-            if list_name == "requests" and name in ("cpu", "memory", "ephemeral-storage"):
-                result[name] = amount
-    return {name: amount for name, amount in result.items() if not (name.startswith("limits.") and is_extended(name))}
+def _takes_in(quota: Obj, kind: str, change: Change) -> bool:
+    return any(counts(kind, name) for name in _hard(quota)) and in_scope(quota, kind, change.obj)
 
 
-def _pod_total(spec: Obj, list_name: str) -> Amounts:
-    """Add up the containers; each init container must fit by itself, since they run before."""
-    totals: Amounts = {}
-    for container in spec.get("containers") or ():
-        for name, amount in ((container.get("resources") or {}).get(list_name) or {}).items():
-            totals[name] = totals.get(name, Decimal(0)) + parse(amount)
-    for container in spec.get("initContainers") or ():
-        for name, amount in ((container.get("resources") or {}).get(list_name) or {}).items():
-            value = parse(amount)
-            if container.get("restartPolicy") == "Always":
-                totals[name] = totals.get(name, Decimal(0)) + value
-            else:
-                totals[name] = max(totals.get(name, Decimal(0)), value)
-    return totals
-
-
-def _count_names(kind: str) -> list[str]:
-    group, _, plural = kind.partition("/")
-    names = [f"count/{plural}.{group}" if group else f"count/{plural}"]
-    return [*names, _COUNTED[kind]] if kind in _COUNTED else names
-
-
-def _must_say(change: Change, quota: Obj, hard: Obj) -> None:
+def _must_say(change: Change, quota: Obj) -> None:
     """A quota on CPU or memory obliges every container to say how much of it."""
-    if change.resource.storage_key != "/pods":
+    if change.resource.storage_key != PODS:
         return
     spec = change.obj["spec"]
     containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
     silent: dict[str, list[str]] = {}
-    for name in sorted(set(hard) & set(_MUST_SAY)):
+    for name in sorted(set(_hard(quota)) & set(_MUST_SAY)):
         list_name, _, resource = name.rpartition(".")
         for container in containers:
             if resource not in ((container.get("resources") or {}).get(list_name or "requests") or {}):
                 silent.setdefault(name, []).append(container["name"])
     if silent:
         words = "; ".join(f"{name} for: {','.join(sorted(who))}" for name, who in silent.items())
-        text = f"failed quota: {quota['metadata']['name']}: must specify {words}"
-        raise errors.forbidden("", "pods", change.shown_name, text)
+        raise _forbidden(change, f"failed quota: {quota['metadata']['name']}: must specify {words}")
 
 
-def _in_scope(quota: Obj, change: Change) -> bool:
-    """Whether a quota's scopes take in a pod; quotas without scopes take in everything."""
-    scopes = (quota.get("spec") or {}).get("scopes") or ()
-    if not scopes:
-        return True
-    if change.resource.storage_key != "/pods":
-        return False
-    spec, quality = change.obj["spec"], (change.obj.get("status") or {}).get("qosClass")
-    answers = {
-        "BestEffort": quality == "BestEffort",
-        "NotBestEffort": quality != "BestEffort",
-        "Terminating": spec.get("activeDeadlineSeconds") is not None,
-        "NotTerminating": spec.get("activeDeadlineSeconds") is None,
-    }
-    return all(answers.get(scope, True) for scope in scopes)
+def _must_be_known(change: Change, quota: Obj) -> None:
+    names = sorted(name for name in _hard(quota) if counts(change.resource.storage_key, name))
+    if not set(names) <= set(quota["status"].get("used") or ()):
+        text = f"status unknown for quota: {quota['metadata']['name']}, resources: {','.join(names)}"
+        raise _forbidden(change, text)
 
 
-def _say(names: list[str], amounts: Amounts, hard: Obj) -> str:
-    return ",".join(f"{name}={_spell(amounts[name], str(hard[name]))}" for name in names)
+def _say(names: list[str], amounts: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={amounts[name]}" for name in names)
 
 
-def _spell(amount: Decimal, like: str) -> str:
-    """Write an amount in the family of suffixes its limit uses."""
-    from sandbox.lite.quantity import canonical
-
-    if like.endswith("i") and amount == amount.to_integral_value() and amount >= 1024:
-        return canonical(f"{int(amount) // 1024}Ki") if int(amount) % 1024 == 0 else str(int(amount))
-    return decimal(amount)
+def _forbidden(change: Change, text: str) -> StatusError:
+    return errors.forbidden(change.resource.group, change.resource.plural, change.shown_name, text)

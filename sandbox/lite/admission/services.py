@@ -58,6 +58,8 @@ def check_address(change: Change) -> None:
     others = (each for each in change.cluster.read_all("/services") if each["spec"].get("clusterIP") == address)
     if not address.startswith(f"{_PREFIX}."):
         why = "the provided network does not match the current range"
+        if change.request.dry_run:  # then another allocator is asked
+            why = f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {_PREFIX}.0.0/16"
     elif any(True for _ in others):
         why = "provided IP is already allocated"
     else:

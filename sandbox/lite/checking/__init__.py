@@ -27,7 +27,10 @@ CHECKS: dict[str, Callable[[Obj], Iterator[Cause]]] = {
     "rbac.authorization.k8s.io/rolebindings": policies.role_binding,
     "rbac.authorization.k8s.io/clusterrolebindings": policies.role_binding,
 }
-STATUS_CHECKS: dict[str, Callable[[Obj], Iterator[Cause]]] = {"apps/deployments": workloads.deployment_status}
+STATUS_CHECKS: dict[str, Callable[[Obj], Iterator[Cause]]] = {
+    "apps/deployments": workloads.deployment_status,
+    "/resourcequotas": quotas.resource_quota_status,
+}
 CHANGES: dict[str, Callable[[Obj, Obj], Iterator[Cause]]] = {
     "/configmaps": small.config_map_change,
     "/secrets": small.secret_change,

@@ -34,13 +34,24 @@ def resource_quota(obj: Obj) -> Iterator[Cause]:
     """Check a ResourceQuota."""
     spec = obj.get("spec") or {}
     hard = spec.get("hard") or {}
-    for name in hard:
-        field = f"spec.hard[{name}]"
-        yield from quota_name(name, field)
-        yield from amount(hard[name], field)
-        if name in OBJECTS or name.startswith("count/"):
-            yield from whole_amount(hard[name], field)
+    yield from _amounts(hard, "spec.hard")
     yield from _scopes(spec, hard)
+
+
+def resource_quota_status(obj: Obj) -> Iterator[Cause]:
+    """Check the status that a ResourceQuota is sent."""
+    status = obj.get("status") or {}
+    for name in ("hard", "used"):
+        yield from _amounts(status.get(name) or {}, f"status.{name}")
+
+
+def _amounts(amounts: Obj, where: str) -> Iterator[Cause]:
+    for name in amounts:
+        field = f"{where}[{name}]"
+        yield from quota_name(name, field)
+        yield from amount(amounts[name], field)
+        if name in OBJECTS or name.startswith("count/"):
+            yield from whole_amount(amounts[name], field)
 
 
 def resource_quota_change(old: Obj, new: Obj) -> Iterator[Cause]:

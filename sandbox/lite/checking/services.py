@@ -47,6 +47,9 @@ def service(obj: Obj) -> Iterator[Cause]:
             yield required("spec.externalName")
         else:
             yield from subdomain(name, "spec.externalName")
+    if spec.get("type") != "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is not None:
+        only = "may only be used when `type` is 'LoadBalancer'"
+        yield forbidden("spec.allocateLoadBalancerNodePorts", only)
 
 
 def service_change(old: Obj, new: Obj) -> Iterator[Cause]:

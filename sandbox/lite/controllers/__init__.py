@@ -16,7 +16,6 @@ Where a rule lives (pure modules decide, the loops beside them act):
 | ScaledObject: polls, zero, fallback | `keda_decision`, `keda_fallback` | `keda_poll`, `keda_scalers`, `keda_status` |
 | what nobody owns any more | `garbage` | `garbage` |
 | birth and death of namespaces | | `namespaces` |
-| ResourceQuota status | `quota_usage` | `quota` |
 | PodDisruptionBudget status | `disruption` (functions) | `disruption` |
 | InferenceService: webhooks | `kserve_admission` | the API server, through ADMISSION |
 | InferenceService: runtime and pod spec | `kserve_runtimes` | `kserve` |
@@ -53,7 +52,6 @@ from sandbox.lite.controllers.lws import LeaderWorkerSetController
 from sandbox.lite.controllers.lws_plan import complete_pod
 from sandbox.lite.controllers.namespaces import NamespaceController
 from sandbox.lite.controllers.nodes import NodeController
-from sandbox.lite.controllers.quota import QuotaController
 from sandbox.lite.controllers.replicaset import ReplicaSetController
 from sandbox.lite.controllers.runtime import Manager
 from sandbox.lite.controllers.scaling import REAL_TIME, Scaling
@@ -79,7 +77,6 @@ async def start(client: Client, *, authority: str = "", scaling: Scaling = REAL_
     NodeController(manager)
     GarbageCollector(manager)
     NamespaceController(manager, authority)
-    QuotaController(manager)
     DisruptionController(manager)
     InferenceServiceController(manager)
     LLMInferenceServiceController(manager)
