@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.differential import bodies_custom as custom
 from tests.differential import bodies_pods as pods
-from tests.differential.sequences import BY_NAME, Object
+from tests.differential.sequences import BY_NAME, HARD, UNUSED, Object
 
 NAMES = "a", "b"
 
@@ -65,6 +65,7 @@ RIGHT: dict[str, list[Object]] = {
         {"spec": {"sessionAffinity": "ClientIP"}},
         {"spec": {"publishNotReadyAddresses": True}},
         {"spec": {"type": "ExternalName", "externalName": "example.com"}},
+        {"spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": False}},
     ],
     "ResourceQuota": [
         {"spec": {"hard": {"configmaps": "1"}}},
@@ -75,6 +76,8 @@ RIGHT: dict[str, list[Object]] = {
         {"spec": {"hard": {"count/deployments.apps": "1", "count/pods": "1"}}},
         {"spec": {"hard": {"pods": None, "cpu": "1.5", "memory": "1G"}}},
         {"spec": {"scopes": ["NotTerminating"]}},
+        {"spec": {"hard": {"services": "1", "services.nodeports": "1", "secrets": "1"}}},
+        {"spec": {"hard": {"count/inferenceservices.serving.kserve.io": "1", "resourcequotas": "2"}}},
     ],
     "LimitRange": [
         {"spec": {"limits": [{"type": "Container", "default": {"cpu": "1"}}]}},
@@ -217,7 +220,19 @@ WRONG_ANYWHERE: list[Object] = [
     {"apiVersion": "nope/v1"},
 ]
 # What the status subresource of a kind is sent.
-STATUS: dict[str, list[Object]] = pods.STATUS | custom.STATUS
+STATUS: dict[str, list[Object]] = {
+    "ResourceQuota": [
+        {"status": {"hard": HARD, "used": UNUSED}},
+        {"status": {"hard": {"pods": "2", "configmaps": "1"}, "used": {"pods": "1", "configmaps": "1"}}},
+        {"status": {"hard": {"pods": "2", "cpu": "1"}, "used": {"pods": "0"}}},
+        {"status": {"hard": {"requests.memory": "1Gi", "cpu": "1"}, "used": {"requests.memory": "512Mi", "cpu": "0"}}},
+        {"status": {"used": {"nope": "1"}}},
+        {"status": {"used": {"pods": "-1"}}},
+        {"status": None},
+    ],
+    **pods.STATUS,
+    **custom.STATUS,
+}
 # Places that a JSON patch of a kind points at.
 POINTERS: dict[str, tuple[str, ...]] = {
     "ConfigMap": ("/data/x", "/data/y", "/data"),

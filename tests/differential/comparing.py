@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tests.differential.sending import Answer, Outcome
-from tests.differential.sequences import Sequence
+from tests.differential.remembering import Answer, Outcome
+from tests.differential.sequences import Recorded, Sequence
 
 _UID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _SHOWN = re.compile(r'Invalid value: ("\{.*\}"): ')
@@ -101,7 +101,7 @@ class Plain:
         return self._versions.setdefault(text, f"(version {len(self._versions)})")
 
 
-def differences(sequence: Sequence, real: Outcome, lite: Outcome) -> Iterator[Difference]:
+def differences(sequence: Sequence | Recorded, real: Outcome, lite: Outcome) -> Iterator[Difference]:
     """Yield where the answers to a sequence differ, step by step, then the watch."""
     one, other = Plain(), Plain()
     for number, (left, right) in enumerate(zip(real.answers, lite.answers, strict=True), start=-1):

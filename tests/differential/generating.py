@@ -11,8 +11,10 @@ from tests.differential import bodies
 from tests.differential.bodies import LEAST, NAMES, RIGHT, RIGHT_ANYWHERE, WRONG, WRONG_ANYWHERE, whole
 from tests.differential.sequences import (
     CONTINUE,
+    HARD,
     OLD_VERSION,
     UID,
+    UNUSED,
     VERSION,
     Object,
     Sequence,
@@ -35,6 +37,9 @@ LEVELS = {}, {}, {}, {"pod-security.kubernetes.io/enforce": "baseline"}, {
 BESIDE = {
     "Pod": ("ServiceAccount", "ResourceQuota", "LimitRange", "ConfigMap"),
     "ConfigMap": ("ResourceQuota",),
+    "Secret": ("ResourceQuota",),
+    "Service": ("ResourceQuota",),
+    "InferenceService": ("ResourceQuota",),
     "ResourceQuota": ("ConfigMap", "Pod"),
     "LimitRange": ("Pod",),
     "Deployment": ("ResourceQuota",),
@@ -49,6 +54,10 @@ def sequences(draw: st.DrawFn, kind: str) -> Sequence:
     for first in FIRST.get(kind, ()):
         if draw(st.integers(0, 3)):
             steps.append(first)
+    if kind in TIGHT and draw(st.booleans()):
+        hard = _pick(draw, TIGHT[kind])
+        steps += [Step("create", "ResourceQuota", "team", whole("ResourceQuota", "team", {"spec": {"hard": hard}}))]
+        steps += [_told("team")] if draw(st.integers(0, 3)) else []
     steps.append(Step("create", kind, "a", _body(draw, kind, "a"), _options(draw, "create")))
     others = BESIDE.get(kind, ())
     for _ in range(draw(st.integers(1, LENGTH - 1))):
@@ -57,14 +66,40 @@ def sequences(draw: st.DrawFn, kind: str) -> Sequence:
         # Two names that the servers make up may stand in another order on each.
         if step.name != "gen-" or all(other.name != "gen-" for other in steps):
             steps.append(step)
+        if step.kind == "ResourceQuota" and step.verb in _WRITES and not step.subresource and draw(st.integers(0, 3)):
+            steps.append(_told(step.name))
     watched = _pick(draw, (kind, ""))
-    return Sequence(tuple(steps), labels, watched, _pick(draw, WATCHED) if watched else "")
+    return Sequence(tuple(steps), labels, watched, _pick(draw, WATCHED) if watched else "", "generated")
 
 
 FIRST: dict[str, tuple[Step, ...]] = {
     "Pod": (Step("create", "ServiceAccount", "default", whole("ServiceAccount", "default")),),
     "LimitRange": (Step("create", "ServiceAccount", "default", whole("ServiceAccount", "default")),),
 }
+
+
+# Quotas that stand first and are soon used up.
+TIGHT: dict[str, tuple[Object, ...]] = {
+    "Pod": (
+        {"pods": "2"},
+        {"count/pods": "1", "requests.nvidia.com/gpu": "2"},
+        {"requests.cpu": "1", "limits.memory": "1Gi"},
+        {"cpu": "600m", "requests.memory": "64Mi", "limits.nvidia.com/gpu": "1"},
+    ),
+    "ConfigMap": ({"configmaps": "1"}, {"count/configmaps": "2", "configmaps": "3"}),
+    "Secret": ({"secrets": "1"}, {"count/secrets": "2"}),
+    "Service": ({"services": "1"}, {"count/services": "2", "services.loadbalancers": "1"}),
+    "Deployment": ({"count/deployments.apps": "1"},),
+    "InferenceService": ({"count/inferenceservices.serving.kserve.io": "1"},),
+    "ResourceQuota": ({"resourcequotas": "2"}, {"count/resourcequotas": "2", "pods": "1"}),
+}
+_WRITES = "create", "update", "merge", "strategic", "json", "apply"
+
+
+def _told(name: str) -> Step:
+    """What the quota controller writes of a new or changed quota where there is nothing yet that counts."""
+    status = {"status": {"hard": HARD, "used": UNUSED}}
+    return Step("update", "ResourceQuota", name, status, subresource="status", live=True)
 
 
 @st.composite

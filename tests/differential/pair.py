@@ -9,8 +9,9 @@ from typing import Self
 
 from tests.differential import tolerated
 from tests.differential.comparing import Difference, differences
-from tests.differential.sending import Outcome, Server
-from tests.differential.sequences import Sequence
+from tests.differential.remembering import Outcome
+from tests.differential.sending import Server
+from tests.differential.sequences import Recorded, Sequence
 
 
 class Pair:
@@ -23,6 +24,7 @@ class Pair:
         self._sequences = self._found = 0
         self._seconds = 0.0
         self._tolerated: Counter[str] = Counter()
+        self._sorts: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         return self
@@ -30,11 +32,13 @@ class Pair:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def play(self, sequence: Sequence) -> list[Difference]:
+    def play(self, sequence: Sequence | Recorded) -> list[Difference]:
         """Return where the answers differ, what is tolerated left out."""
         self._sequences += 1
+        sort = "recorded" if isinstance(sequence, Recorded) else sequence.origin
+        self._sorts[sort] += 1
         begun, namespace = time.monotonic(), f"{self._run}-{self._sequences}"
-        playing = [self._pool.submit(server.play, sequence, namespace) for server in self._servers]
+        playing = [self._pool.submit(_play, server, sequence, namespace) for server in self._servers]
         outcomes: list[Outcome] = [each.result() for each in playing]
         self._seconds += time.monotonic() - begun
         found: list[Difference] = []
@@ -44,17 +48,22 @@ class Pair:
                 found.append(difference)
                 continue
             self._tolerated[item.reason] += 1
-            if item.rest:
-                break
         self._found += bool(found)
         return found
 
-    def summary(self) -> str:
+    def summary(self, seed: int) -> list[str]:
         """How much was asked, how fast, and what differed."""
         requests = sum(server.requests for server in self._servers)
+        sorts = ", ".join(f"{count} {sort}" for sort, count in self._sorts.items())
         lines = [
-            f"differential: {self._sequences} sequences, {requests} requests to both servers in {self._seconds:.0f} s, "
-            f"{self._found} sequences with differences"
+            f"differential: {self._sequences} sequences compared ({sorts}; SLIPWAY_SEED={seed}), {requests} requests "
+            f"to both servers in {self._seconds:.0f} s, {self._found} sequences with differences"
         ]
         lines += [f"  tolerated {count} times: {reason}" for reason, count in self._tolerated.most_common()]
-        return "\n".join(lines)
+        return lines
+
+
+def _play(server: Server, sequence: Sequence | Recorded, namespace: str) -> Outcome:
+    if isinstance(sequence, Recorded):
+        return server.replay(sequence, namespace)
+    return server.play(sequence, namespace)

@@ -1,31 +1,20 @@
-"""One server under test: keep-alive connections to it, and what it said so far, to fill tokens from."""
+"""One server under test: keep-alive connections to it, and sequences sent over them."""
 
 from __future__ import annotations
 
 import http.client
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import orjson
 
 from tests.differential.bodies import LEAST, whole
-from tests.differential.sequences import (
-    BY_NAME,
-    CONTINUE,
-    JSON,
-    METHODS,
-    NAMESPACE,
-    OLD_VERSION,
-    UID,
-    VERSION,
-    Object,
-    Sequence,
-    Step,
-)
+from tests.differential.remembering import Answer, Memory, Outcome, Places
+from tests.differential.sequences import BY_NAME, JSON, METHODS, NAMESPACE, Object, Recorded, Sequence, Step
 
 AGENT = "differential/1.0"
 MARK = "mark"  # every label of a marker, so that selectors can take it in
@@ -37,75 +26,13 @@ def markers_of(kind: str) -> str:
     return f"markers-{kind.lower()}"
 
 
-@dataclass
-class Answer:
-    """What a server answered: a status, an object (a Status, a list, ...) and its warnings."""
-
-    status: int
-    body: Any
-    warnings: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Outcome:
-    """All that a server said to one sequence; `events` are (type, object) pairs."""
-
-    answers: list[Answer] = field(default_factory=list)
-    events: list[tuple[str, Object]] = field(default_factory=list)
-
-
-class Memory:
-    """What a server said of each object of one sequence, first and last."""
-
-    def __init__(self, namespace: str) -> None:
-        self.namespace = namespace
-        self.first: dict[tuple[str, str], Object] = {}
-        self.last: dict[tuple[str, str], Object] = {}
-        self.page = ""
-
-    def note(self, step: Step, answer: Answer) -> None:
-        """Remember the object that a step was answered with."""
-        body = answer.body
-        tried = step.query.get("dryRun") or (isinstance(step.body, dict) and step.body.get("dryRun"))
-        if not isinstance(body, dict) or answer.status >= 400 or tried:
-            return
-        self.page = (body.get("metadata") or {}).get("continue", "") if step.verb == "list" else self.page
-        if body.get("kind") == step.kind:
-            key = step.kind, step.name
-            self.first.setdefault(key, body)
-            self.last[key] = body
-
-    def fill(self, value: Any, step: Step) -> Any:
-        """Return a copy of a body with its tokens replaced."""
-        if isinstance(value, dict):
-            return {name: self.fill(child, step) for name, child in value.items()}
-        if isinstance(value, list):
-            return [self.fill(child, step) for child in value]
-        if isinstance(value, str) and value.startswith("@"):
-            return self._token(value, step)
-        return value
-
-    def _token(self, text: str, step: Step) -> str:
-        word, *where = text.split()
-        if word == NAMESPACE:
-            return self.namespace
-        if word == CONTINUE:
-            return self.page
-        kind, name = where or (step.kind, step.name)
-        seen = (self.first if word == OLD_VERSION else self.last).get((kind, name), {}).get("metadata", {})
-        if word == UID:
-            return str(seen.get("uid", "00000000-0000-4000-8000-000000000000"))
-        if word in (VERSION, OLD_VERSION):
-            return str(seen.get("resourceVersion", "1"))
-        return text
-
-
 class Server:
     """A server, reached as its administrator through one kept connection and one more for each watch."""
 
     def __init__(self, name: str, url: str, token: str, trust: ssl.SSLContext | None = None) -> None:
         self.name = name
         self.requests = 0
+        self.caught_up: Callable[[Server], None] | None = None  # waits until admission knows the quotas as they are
         parts = urlsplit(url)
         self._place = parts.hostname or "", parts.port or 443
         self._trust = trust
@@ -126,11 +53,46 @@ class Server:
         for step in sequence.steps:
             answer = self._step(step, memory)
             memory.note(step, answer)
+            if step.kind == "ResourceQuota" and step.verb not in ("get", "list") and self.caught_up is not None:
+                self.caught_up(self)
             outcome.answers.append(answer)
         if sequence.watched:
             since = made.body["metadata"]["resourceVersion"]
             outcome.events = list(self._replay(sequence, namespace, since))
         return outcome
+
+    def replay(self, recorded: Recorded, namespace: str) -> Outcome:
+        """Send what was recorded, in a new namespace that its first requests make, then what it watched."""
+        memory = Places()
+        outcome = Outcome([Answer(0, None)])  # nothing is asked before
+        watches: dict[str, str] = {}
+        for step in recorded.steps:
+            request = memory.fill(step.within(namespace))
+            path, query = request["path"], request.get("query", {})
+            if query.get("watch"):
+                since = query.pop("resourceVersion")
+                asked = urlencode(query | {"timeoutSeconds": "1"})
+                watches.setdefault(f"{path}?{asked}", since)
+                outcome.answers.append(Answer(0, None))  # its events are compared
+                continue
+            answer = self.send(request["method"], path, request.get("body"), request.get("type", JSON), query)
+            answer.body = _own(answer.body, namespace)
+            memory.learn(path, answer)
+            outcome.answers.append(answer)
+        urls = [f"{url}&resourceVersion={since}" for url, since in watches.items()]
+        self.requests += len(urls)
+        with ThreadPoolExecutor(len(urls)) as pool:
+            for found in pool.map(lambda url: self._watched(url, namespace), urls):
+                outcome.events += found
+        return outcome
+
+    def _watched(self, url: str, namespace: str) -> list[tuple[str, Object]]:
+        """Return all that a watch says of a namespace until its time is up."""
+        with self._stream(url) as lines:
+            events = [(event["type"], event["object"]) for event in map(orjson.loads, lines)]
+        return [
+            (sort, obj) for sort, obj in events if sort == "ERROR" or (sort != "BOOKMARK" and _is_in(obj, namespace))
+        ]
 
     def send(
         self, method: str, path: str, body: Any = None, kind: str = JSON, query: Mapping[str, str] | None = None
@@ -177,10 +139,9 @@ class Server:
         with self._stream(f"{kind.path()}?{urlencode(query)}") as lines:
             for line in lines:
                 event = orjson.loads(line)
-                meta = event["object"].get("metadata") or {}
-                if meta.get("name") == name:
+                if event["object"].get("metadata", {}).get("name") == name:
                     return
-                if namespace in (meta.get("namespace"), meta.get("name")) or event["type"] == "ERROR":
+                if _is_in(event["object"], namespace) or event["type"] == "ERROR":
                     yield event["type"], event["object"]
         raise AssertionError(f"{self.name}: the watch ended before its marker came")
 
@@ -198,6 +159,18 @@ class Server:
         if self._trust is None:
             return http.client.HTTPConnection(host, port, timeout=SECONDS)
         return http.client.HTTPSConnection(host, port, timeout=SECONDS, context=self._trust)
+
+
+def _own(body: Any, namespace: str) -> Any:
+    """Leave out of a list what other sequences made."""
+    if isinstance(body, dict) and isinstance(body.get("items"), list):
+        return body | {"items": [item for item in body["items"] if _is_in(item, namespace)]}
+    return body
+
+
+def _is_in(obj: Object, namespace: str) -> bool:
+    meta = obj.get("metadata") or {}
+    return namespace in (meta.get("namespace"), meta.get("name"))
 
 
 def _laid_over(live: Any, changes: Any) -> Any:

@@ -33,6 +33,7 @@ WHOLE = ("create", "list", "deletecollection")  # asked of the collection
 # Each may name another object: `@uid ConfigMap a`.
 UID, VERSION, OLD_VERSION, NAMESPACE = "@uid", "@version", "@old-version", "@namespace"
 CONTINUE = "@continue"  # the token of the last page
+HARD, UNUSED = "@hard", "@unused"  # of a quota: what its spec allows, and nothing of it used
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,64 @@ class Step:
 class Sequence:
     """Requests in a namespace of their own, whose labels may ask for pod security; then one watch is replayed.
 
-    `watched` is a kind whose events from before the first request on are compared, through a label selector.
+    `watched` is a kind whose events from before the first request on are compared, through a label selector. `origin`
+    says how it came to be.
     """
 
     steps: tuple[Step, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
     watched: str = ""
     selector: str = ""
+    origin: str = "scripted"
 
     def __str__(self) -> str:
         lines = [f"{number}. {step}" for number, step in enumerate(self.steps)]
         watch = [f"watch {self.watched} {self.selector}".rstrip()] if self.watched else []
         return "\n".join([f"namespace labels {dict(self.labels)}", *lines, *watch])
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it was sent to a server, written as `tests.scenarios.recording` does."""
+
+    sent: Object
+
+    @property
+    def path(self) -> str:
+        """The URL path."""
+        return str(self.sent["path"])
+
+    @property
+    def kind(self) -> str:
+        """What it is about; empty for what is no kind."""
+        words = self.path.split("/")
+        return next((kind.kind for kind in KINDS if kind.plural in words[-2:]), "")
+
+    def within(self, namespace: str) -> Object:
+        """The request with a namespace's name in place of the token for it."""
+        found: Object = json.loads(json.dumps(self.sent).replace(NAMESPACE, namespace))
+        return found
+
+    def __str__(self) -> str:
+        return json.dumps(self.sent)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What Slipway sent in a scenario."""
+
+    name: str
+    steps: tuple[Request, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([self.name, *(f"{number}. {step}" for number, step in enumerate(self.steps))])
+
+
+def place_of(path: str, meta: Mapping[str, str]) -> str:
+    """The path of an object that was met in the answer to a request for `path`."""
+    if path.endswith(f"/{meta['name']}"):
+        return path
+    root, _, plural = path.rpartition("/")
+    root = root.partition("/namespaces/")[0]
+    namespace = f"/namespaces/{meta['namespace']}" if meta.get("namespace") else ""
+    return f"{root}{namespace}/{plural}/{meta['name']}"

@@ -28,6 +28,7 @@ CRDS = (
     "servingruntimes.serving.kserve.io",
 )
 PATIENCE = 60.0  # seconds until a new CRD is served
+_LOOKOUT, _WATCHED = "lookout", "count/configmaps"
 
 
 @contextmanager
@@ -40,6 +41,7 @@ def real() -> Iterator[Server]:
         try:
             _serve_custom_kinds(server)
             _make_markers(server)
+            server.caught_up = Lookout(server).wait
             yield server
         finally:
             server.close()
@@ -53,6 +55,36 @@ def lite() -> Iterator[Server]:
         _make_markers(server)
         yield server
         server.close()
+
+
+class Lookout:
+    """Waits until kube-apiserver's admission has heard of every change to a quota: its copies come by a watch.
+
+    A quota of our own is changed last. Changes come in order, so once it is met as it is, all earlier ones are known.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._seen = 1
+        _make_namespace(server, _LOOKOUT)
+        quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": _LOOKOUT}}
+        self._quota = quota | {"spec": {"hard": {_WATCHED: "0"}}}
+        assert server.send("POST", BY_NAME["ResourceQuota"].path(_LOOKOUT), self._quota).status == 201
+
+    def wait(self, server: Server) -> None:
+        """Return when admission goes by the quotas as they are now; AssertionError after a minute."""
+        self._seen += 2  # an odd number is spelled as it is, a thousand as 1k
+        status = {"hard": {_WATCHED: "0"}, "used": {_WATCHED: str(self._seen)}}
+        path = BY_NAME["ResourceQuota"].path(_LOOKOUT, _LOOKOUT) + "/status"
+        assert server.send("PUT", path, self._quota | {"status": status}).status == 200
+        deadline = time.monotonic() + PATIENCE
+        probe = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe"}}
+        wanted = f"used: {_WATCHED}={self._seen},"
+        while True:
+            answer = server.send("POST", BY_NAME["ConfigMap"].path(_LOOKOUT), probe, query={"dryRun": "All"})
+            if answer.status == 403 and wanted in answer.body["message"]:
+                return
+            assert time.monotonic() < deadline, answer.body
+            time.sleep(0.001)
 
 
 def connect_real(folder: Path) -> Server:
@@ -91,8 +123,12 @@ def custom_kind(name: str) -> dict[str, Any]:
 
 def _make_markers(server: Server) -> None:
     for kind in LEAST:
-        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": markers_of(kind)}}
-        assert server.send("POST", BY_NAME["Namespace"].path(), body).status in (201, 409)
+        _make_namespace(server, markers_of(kind))
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
     path = BY_NAME["ServiceAccount"].path(markers_of("Pod"))
     assert server.send("POST", path, account).status in (201, 409)
+
+
+def _make_namespace(server: Server, name: str) -> None:
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    assert server.send("POST", BY_NAME["Namespace"].path(), body).status in (201, 409)

@@ -1,4 +1,4 @@
-"""`lite` answers as kube-apiserver does: recorded sequences, and generated ones.
+"""`lite` answers as kube-apiserver does: what Slipway was recorded to send, what is written by hand, what is generated.
 
 SLIPWAY_SEQUENCES is how many are generated (2,000 where the cluster tier is asked for by its marker, else 200),
 SLIPWAY_SEED what they begin from.
@@ -6,17 +6,19 @@ SLIPWAY_SEED what they begin from.
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, currently_in_test_context, given, note, seed, settings
 
-from tests.differential import generating, recorded
+from tests.differential import SEED, generating, scripted
 from tests.differential.bodies import LEAST
 from tests.differential.pair import Pair
-from tests.differential.sequences import Sequence
+from tests.differential.sequences import Recorded, Request, Sequence
 
-SEED = int(os.environ.get("SLIPWAY_SEED", "1"))
+RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("*.json"))
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -28,18 +30,29 @@ def sequences(request: pytest.FixtureRequest) -> int:
     return int(os.environ.get("SLIPWAY_SEQUENCES", "2000" if asked else "200"))
 
 
-@pytest.mark.parametrize("kind", recorded.CHANGES)
+def test_there_are_recordings() -> None:
+    """Without one the next test would say nothing."""
+    assert RECORDINGS
+
+
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
+def test_slipway_is_answered_the_same(pair: Pair, path: Path) -> None:
+    requests = json.loads(path.read_text())["requests"]
+    assert_same(pair, Recorded(path.stem, tuple(Request(each) for each in requests)))
+
+
+@pytest.mark.parametrize("kind", scripted.CHANGES)
 def test_a_reconciler_is_answered_the_same(pair: Pair, kind: str) -> None:
-    assert_same(pair, recorded.reconciled(kind, recorded.CHANGES[kind]))
+    assert_same(pair, scripted.reconciled(kind, scripted.CHANGES[kind]))
 
 
-@pytest.mark.parametrize("kind", recorded.CHANGES)
+@pytest.mark.parametrize("kind", scripted.CHANGES)
 def test_kubectl_is_answered_the_same(pair: Pair, kind: str) -> None:
-    assert_same(pair, recorded.by_kubectl(kind, recorded.CHANGES[kind]))
+    assert_same(pair, scripted.by_kubectl(kind, scripted.CHANGES[kind]))
 
 
 def test_a_used_up_quota_is_told_the_same(pair: Pair) -> None:
-    assert_same(pair, recorded.quota_used_up())
+    assert_same(pair, scripted.quota_used_up())
 
 
 @pytest.mark.parametrize("kind", LEAST)
@@ -60,7 +73,7 @@ def test_generated_requests_are_answered_the_same(pair: Pair, kind: str, sequenc
     compare()
 
 
-def assert_same(pair: Pair, sequence: Sequence) -> None:
+def assert_same(pair: Pair, sequence: Sequence | Recorded) -> None:
     """Fail with the sequence and every place where the answers differ."""
     found = pair.play(sequence)
     if found:

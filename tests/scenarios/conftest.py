@@ -12,7 +12,7 @@ from deployments.kube.cluster import Cluster
 from deployments.models import Team
 from tests.deployments import factories as make
 from tests.deployments.converging.driven import Driven
-from tests.scenarios import differences, grounds, timings
+from tests.scenarios import differences, grounds, recording, timings
 from tests.scenarios.grounds import Ground
 from tests.scenarios.stage import Counted, Stage
 
@@ -64,6 +64,17 @@ def team(db: None) -> Team:
     for slug, gpus in (("l4-24gb", 8), ("l40s-48gb", 4), ("h100-80gb", 4)):
         make.make_grant(team, make.make_flavor(slug), gpus)
     return team
+
+
+@pytest.fixture(autouse=True)
+def recorded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """With SLIPWAY_RECORD, take down what Slipway sends."""
+    if not recording.folder() or "stage" not in request.fixturenames:
+        yield
+        return
+    with recording.taken_down(monkeypatch, request.getfixturevalue("team").namespace) as taken:
+        yield
+    recording.keep(taken, request.node.originalname.removeprefix("test_"))
 
 
 @pytest.fixture

@@ -12,9 +12,4 @@ REAL_ALONE = {
     "test_etcd_restored_to_an_older_state": "lite keeps its objects in SQLite",
 }
 # Scenarios that `lite` is known to fail, by the name of their test; one that passes there has to leave this list.
-LITE_FAILS = {
-    "test_a_watch_from_long_ago": (
-        "lite goes on with watches from any of its last 4,096 changes, across restarts too; kube-apiserver's watch "
-        "cache begins with its start"
-    ),
-}
+LITE_FAILS: dict[str, str] = {}

@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
-from deployments.kube.cluster import Cluster as Door
-from deployments.kube.errors import ClusterError, ErrorClass
-from deployments.kube.kinds import kind_of
-from deployments.kube.reflector import Reflector
-from deployments.kube.slim import Pod
-from deployments.models import Cluster, Deployment
+from deployments.models import Cluster, Deployment, Status
+from tests.deployments.converging.driven import Driven
+from tests.scenarios.forgetting import EVERYTHING, Late, forget, wait_for
 from tests.scenarios.grounds import Ground, Object
 from tests.scenarios.stage import SERVICE, Says, Stage, portal_says
 
@@ -58,19 +55,24 @@ def test_api_server_restart(stage: Stage):
 
 
 def test_a_watch_from_long_ago(stage: Stage):
-    """410, which ends in a new list."""
-    door = Door.from_kubeconfig(stage.ground.kubeconfig_of("watcher"))
-    pods = kind_of("v1", "Pod")
-    reflector = Reflector(door, pods, Pod, lambda pod: None, lambda signal: None)
+    """410: what the watcher missed the cluster has forgotten, so it reads everything anew."""
+    row = stage.running()
+    [lost] = names_of(stage.pods())
+    with late_watcher(stage) as eyes:
+        with eyes.shut():
+            stage.ground.remove("Pod", lost, stage.namespace)
+            stage.ground.remove("PodDisruptionBudget", row.name, stage.namespace)
+            wait_for(lambda: names_of(stage.pods()) not in (set(), {lost}), "another pod")
+            forget(stage.ground)
+            assert names_in(row) == {lost}
+        [made] = names_of(stage.pods()) - {lost}
+        row = stage.comes_to_pass(row, lambda: names_in(row) == {made}, within=60, note="the other pod is known")
+        row = stage.comes_to(row, Says("Running"), within=90)
+        row = stage.comes_to_pass(row, lambda: stage.told(row, "restored"), within=60, note="what was lost is back")
 
-    def follow() -> None:
-        for line in door.watch(pods, "1", seconds=5):
-            reflector._handle(line)
-
-    with pytest.raises(ClusterError) as failure:
-        follow()
-    assert failure.value.kind is ErrorClass.EXPIRED
-    door.close()
+    assert eyes.expired == EVERYTHING
+    assert stage.ground.read("PodDisruptionBudget", row.name, stage.namespace) is not None
+    stage.until(row, lambda: Cluster.objects.get().trouble == "", what="no banner")
 
 
 def test_an_expired_token(stage: Stage, tmp_path: Path):
@@ -126,6 +128,21 @@ def test_a_crd_is_missing(stage: Stage):
 
 
 @contextmanager
+def late_watcher(stage: Stage) -> Iterator[Late]:
+    """A watcher behind a door that can be shut, in place of the stage's."""
+    eyes = Late.from_kubeconfig(stage.ground.kubeconfig_of("watcher"))
+    assert isinstance(eyes, Late)
+    stage.driven.watcher.end()
+    stage.driven = Driven(eyes)
+    stage.driven.until(lambda: stage.driven.watcher.synced)
+    try:
+        yield eyes
+    finally:
+        stage.driven.watcher.end()
+        eyes.close()
+
+
+@contextmanager
 def stopped(ground: Ground, program: str) -> Iterator[None]:
     """A program that is down for the length of the block: killed, and what the supervisor starts instead held still."""
     first = ground.pid(program)
@@ -142,6 +159,16 @@ def stopped(ground: Ground, program: str) -> Iterator[None]:
     while not ground.answers():
         assert time.monotonic() < deadline + 60
         time.sleep(0.1)
+
+
+def names_of(pods: Iterable[Object]) -> set[str]:
+    """Names of those pods that are to stay."""
+    return {pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]}
+
+
+def names_in(row: Deployment) -> set[str]:
+    """Names of the pods that the portal knows of a deployment."""
+    return {pod["name"] for pod in Status.objects.get(deployment=row).observed["pods"]}
 
 
 def back(stage: Stage, row: Deployment, before: str) -> bool:

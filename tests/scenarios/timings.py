@@ -13,6 +13,7 @@ _seconds: dict[str, dict[str, float]] = {}
 _calls: dict[str, dict[str, int]] = {}
 _absent: dict[str, str] = {}
 _started: dict[str, float] = {}
+_compared: list[str] = []
 
 
 def took(scenario: str, ground: str, seconds: float) -> None:
@@ -40,9 +41,15 @@ def absent(ground: str, why: str) -> None:
     _absent[ground] = why
 
 
+def compared(words: list[str]) -> None:
+    """Note how much of `lite` was compared with the real API server, or why nothing was."""
+    _compared[:] = words
+
+
 def lines() -> Iterator[str]:
     """The table, side by side; nothing when no ground was asked for."""
     if not _started and not _absent:
+        yield from _compared
         return
     yield from _table("seconds until the portal says it", _seconds, "{:.1f}")
     yield from _table("API calls of a reconcile", _calls, "{:d}")
@@ -51,6 +58,7 @@ def lines() -> Iterator[str]:
             yield f"ground {ground}: up with its nodes after {_started[ground]:.0f} s"
         else:
             yield f"ground {ground} did not run: {_absent.get(ground, 'not asked for')}"
+    yield from _compared or ["differential: not asked for"]
     for name, why in differences.REAL_ALONE.items():
         yield f"on real alone: {name.removeprefix('test_').replace('_', ' ')} ({why})"
     for name, why in differences.LITE_FAILS.items():

@@ -1,4 +1,4 @@
-"""What Slipway's reconciler and kubectl send, as sequences: their fields, managers and media types."""
+"""What a reconciler and kubectl send, written by hand for every kind: their fields, managers and media types."""
 
 from __future__ import annotations
 
