@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from sandbox.real import seed, tools
+from sandbox.real import cache, seed, tools
 from sandbox.real.tools import Tool
 
 Say = Callable[[str], None]
@@ -30,6 +30,8 @@ class BuildError(Exception):
 
 def ensure(say: Say) -> None:
     """Build what is missing, with progress; BuildError when that fails. Nothing to do costs nothing."""
+    for group in tools.RECIPES:
+        cache.use(tools.folder(group))
     if not tools.missing():
         return
     if why := no_go():
@@ -42,6 +44,8 @@ def ensure(say: Say) -> None:
             if not tools.manifests(group).exists():
                 say(f"reading the manifests of {group}")
                 _write(tools.manifests(group), json.dumps(_manifests(group)))
+        for group in tools.RECIPES:
+            cache.clear_away(tools.folder(group), say)
 
 
 def no_go() -> str:
@@ -85,6 +89,8 @@ def _build(tool: Tool, place: str, say: Say) -> None:
     say(f"building {tool.name} ({place}; about {_usual(tool.seconds)} the first time)")
     target = tool.path
     target.parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in target.parent.glob(f".{tool.name}.*"):
+        abandoned.unlink()
     fresh = target.with_name(f".{tool.name}.{os.getpid()}")
     flags = ["-s", "-w"]
     if tool.group == "kubernetes":

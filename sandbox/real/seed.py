@@ -24,13 +24,14 @@ import httpx
 import orjson
 
 from sandbox.client import Client
-from sandbox.real import install, objects, tools
+from sandbox.real import cache, install, objects, tools
 from sandbox.real.programs import PORTS, PREFERRED_PORTS, ControlPlane, Part, webhook_authority
 
 READY_SECONDS = 90.0
 # The name by which a cluster is known is the uid of this namespace: each cluster makes its own at its first start.
 NAMELESS = b"/registry/namespaces/kube-system"
 RECORD = "installed-first.json"
+UNFINISHED = "slipway-seed-"
 
 
 def folder() -> Path:
@@ -46,16 +47,20 @@ def folder() -> Path:
 def ensure(say: Callable[[str], None]) -> None:
     """Make the seed if it is not there; RuntimeError when the server does not start."""
     place = folder()
+    cache.use(place)
     if place.exists():
         return
     with tools.alone(say):
         if not place.exists():
+            for abandoned in place.parent.glob(f"{UNFINISHED}*"):
+                shutil.rmtree(abandoned, ignore_errors=True)
             say("putting the first objects into an etcd that new clusters begin with (about 30 s)")
             _keep(place)
+            cache.clear_away(place, say)
 
 
 def _keep(place: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="slipway-seed-", dir=place.parent) as made:
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=place.parent) as made:
         asyncio.run(_make(Path(made)))
         fresh = Path(made) / "seed"
         fresh.mkdir()
@@ -69,6 +74,7 @@ def sow(data: Path) -> bool:
     place = folder()
     if (data / "etcd").exists() or not place.exists():
         return False
+    cache.use(place)
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     shutil.copytree(place / "etcd", data / "etcd")
     shutil.copy(place / RECORD, data / RECORD)

@@ -12,12 +12,16 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 MODULES = Path(__file__).parent / "tools"
 # Part of a group's hash: raise one when its programs are built in another way.
@@ -126,7 +130,10 @@ def module_version(group: str, module: str) -> str:
 
 @contextmanager
 def alone(say: Callable[[str], None]) -> Iterator[None]:
-    """Let one build at a time write to the cache; a second waits for the first and finds everything done."""
+    """Let one build at a time write to the cache; a second waits for the first and finds everything done.
+
+    Within the block SIGTERM ends this program in order: no compiler and no server of a seed stays behind.
+    """
     place = cache_root() / "control-plane"
     place.mkdir(parents=True, exist_ok=True)
     with (place / "lock").open("w") as lock:
@@ -135,7 +142,24 @@ def alone(say: Callable[[str], None]) -> Iterator[None]:
         except BlockingIOError:
             say("another build is at work; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        with _ends_in_order():
+            yield
+
+
+@contextmanager
+def _ends_in_order() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
         yield
+        return
+
+    def end(number: int, _: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @cache
