@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from django.db.models.functions import Now
 
 from deployments.models import Approval, Deployment, Principal, Revision, Team, User, Wanted
 from deployments.services import events, holds, states, waiting
+from deployments.services.asks import ADMIN, Ask, needs_admin, reasons
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError, StaleError
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
@@ -50,71 +52,63 @@ def decide(*, principal: Principal, revision: Revision, digest: str, approve: bo
     Raises StaleError when that is not what would run any more, NotAllowedError for the author and for those without
     the role, InvalidError for a rejection without a reason. Approved without quota it waits in line.
     """
-    deployment = _locked(principal, revision)
-    now = Revision.objects.select_related("flavor").get(pk=revision.pk)
-    if digest != now.digest or deployment.latest_id != now.pk:
-        raise StaleError("This request was changed since the page was loaded. Look at the newest revision.")
-    if now.verdict != Revision.Verdict.PENDING:
-        raise ConflictError(f"This revision is decided already: {now.get_verdict_display().lower()}.")
-    if deployment.wanted == Wanted.DELETED:
-        raise ConflictError("This deployment is being deleted.")
-    standing = standing_of(principal, now)
-    if not (standing.approve if approve else standing.reject):
-        raise NotAllowedError(standing.why)
+    deployment, now = undecided(principal, revision, digest)
+    may = standing_of(decided_anew(principal), now)
+    if not (may.approve if approve else may.reject):
+        raise NotAllowedError(may.why)
     text = line_of(comment, field="comment", longest=500, required=False)
     if not approve and not text:
         why = "Say why it is rejected: the one who asked reads this."
         raise InvalidError(why, field="comment", pointer="/comment", code="required")
-    return _record(deployment, now, kind=standing.kind, approve=approve, actor=principal.user, comment=text)
+    return record(deployment, now, kind=may.kind, approve=approve, actor=principal.user, comment=text)
 
 
 def by_policy(*, deployment: Deployment, revision: Revision) -> Approval | None:
-    """Approve at once what the team's policy lets through: within quota and without guarded options."""
+    """Approve at once what the team's policy lets through: within quota, not too large, without guarded options."""
     if deployment.team.policy != Team.Policy.AUTO:
         return None  # Said apart: what it would cost takes five queries.
-    if not policy_covers(deployment.team, guarded=bool(revision.guarded), within=cost_of(revision).within):
+    if asks_of(revision):
         return None
-    return _record(deployment, revision, kind=Approval.Kind.POLICY, approve=True, actor=None, comment="")
-
-
-def policy_covers(team: Team, *, guarded: bool, within: bool) -> bool:
-    """True when a request of this team is approved without anybody looking."""
-    return team.policy == Team.Policy.AUTO and within and not guarded
-
-
-def who_decides(team: Team, *, guarded: bool, within: bool) -> str:
-    """Who would decide about a request, in words for the form."""
-    if policy_covers(team, guarded=guarded, within=within):
-        return "Approved at once by the team's policy."
-    if guarded:
-        return "An admin approves: the request uses guarded options."
-    if team.policy == Team.Policy.ASK:
-        return "An admin approves every request of this team."
-    if not within:
-        return "An admin approves: the request goes beyond the team's quota."
-    return "Another lead of the team or an admin approves."
+    return record(deployment, revision, kind=Approval.Kind.POLICY, approve=True, actor=None, comment="")
 
 
 def standing_of(principal: Principal, revision: Revision) -> Standing:
     """What the principal may decide about this revision, and in words why not more."""
-    deployment = revision.deployment
+    leads = Team.objects.led_by(principal).filter(pk=revision.deployment.team_id)
+    return standing(
+        principal,
+        asks=asks_of(revision),
+        author=principal.user.pk in authors_of(revision),
+        leads=not principal.is_admin and leads.exists(),
+    )
+
+
+def standing(principal: Principal, *, asks: Sequence[Ask], author: bool, leads: bool) -> Standing:
+    """`standing_of` from what is known: the reasons to ask, and what the principal is to revision and team."""
     if not principal.may("approve"):
         return Standing(False, False, why="This token may not approve.")
-    if principal.user.pk in authors_of(revision):
+    if author:
         return Standing(False, False, why="You asked for this or edited it: somebody else has to decide.")
     if principal.is_admin:
         return Standing(True, True, Approval.Kind.ADMIN)
-    if not Team.objects.led_by(principal).filter(pk=deployment.team_id).exists():
+    if not leads:
         return Standing(False, False, why="Only a lead of the team or an admin decides.")
-    if revision.guarded:
-        why = "The request uses guarded options: an admin has to approve it."
-    elif deployment.team.policy == Team.Policy.ASK:
-        why = "Every request of this team is approved by an admin."
-    elif not cost_of(revision).within:
-        why = "The request goes beyond the team's quota: an admin has to approve it."
-    else:
+    if not needs_admin(asks):
         return Standing(True, True, Approval.Kind.LEAD)
-    return Standing(False, True, Approval.Kind.LEAD, why)
+    words = " ".join(ask.message for ask in asks if ask.who == ADMIN)
+    return Standing(False, True, Approval.Kind.LEAD, f"An admin has to approve it. {words}")
+
+
+def asks_of(revision: Revision) -> tuple[Ask, ...]:
+    """Why somebody has to decide about this revision now."""
+    within = cost_of(revision).within
+    return reasons(revision.deployment.team, gpus=revision.gpus, guarded=revision.guarded, within=within)
+
+
+def decided_anew(principal: Principal) -> Principal:
+    """The principal as the database knows the user now: an open page of a demoted admin decides nothing."""
+    user = User.objects.filter(pk=principal.user.pk).first()
+    return replace(principal, user=user) if user is not None else principal
 
 
 def authors_of(revision: Revision) -> set[int]:
@@ -138,27 +132,59 @@ def cost_of(revision: Revision) -> Cost:
     )
 
 
-def _record(
-    deployment: Deployment, revision: Revision, *, kind: str, approve: bool, actor: User | None, comment: str
+def undecided(principal: Principal, revision: Revision, digest: str) -> tuple[Deployment, Revision]:
+    """The locked deployment and its newest revision, which waits and which `digest` names.
+
+    Raises MissingError where there is nothing to see, StaleError for another digest, ConflictError once it is decided.
+    """
+    deployment = _locked(principal, revision)
+    now = Revision.objects.select_related("flavor", "deployment__team", "deployment__applied").get(pk=revision.pk)
+    if digest != now.digest or deployment.latest_id != now.pk:
+        raise StaleError("This request was changed since the page was loaded. Look at the newest revision.")
+    if now.verdict != Revision.Verdict.PENDING:
+        raise ConflictError(f"This revision is decided already: {now.get_verdict_display().lower()}.")
+    if deployment.wanted == Wanted.DELETED:
+        raise ConflictError("This deployment is being deleted.")
+    return deployment, now
+
+
+def record(
+    deployment: Deployment,
+    revision: Revision,
+    *,
+    kind: str,
+    approve: bool,
+    actor: User | None,
+    comment: str,
+    second: User | None = None,
 ) -> Approval:
+    """Write a verdict down, and let what was approved run or wait in line. The caller has checked who may."""
     approval = Approval.objects.create(
-        revision=revision, digest=revision.digest, kind=kind, actor=actor, approved=approve, comment=comment
+        revision=revision,
+        digest=revision.digest,
+        kind=kind,
+        actor=actor,
+        approved=approve,
+        comment=comment,
+        second=second,
     )
     verdict = Revision.Verdict.APPROVED if approve else Revision.Verdict.REJECTED
     Revision.objects.filter(pk=revision.pk).update(verdict=verdict)
     revision.verdict = verdict
-    who = "policy" if actor is None else actor.get_full_name() or actor.username
+    who = " and ".join(person.get_full_name() or person.username for person in (actor, second) if person) or "policy"
+    emergency = " in an emergency" if second is not None else ""
     events.record(
         kind="approved" if approve else "rejected",
-        message=f"Revision {revision.number} {'approved' if approve else 'rejected'} by {who}"
+        message=f"Revision {revision.number} {'approved' if approve else 'rejected'}{emergency} by {who}"
         + (f": {comment}" if comment else ""),
         deployment=deployment,
         actor=actor,
-        level="good" if approve else "warning",
+        level="bad" if second is not None else "good" if approve else "warning",
         data={
             "revision": revision.number,
             "digest": revision.digest,
             "as": kind,
+            **({"second": second.pk} if second is not None else {}),
             **events.changed({"verdict": Revision.Verdict.PENDING}, {"verdict": verdict}),
         },
     )

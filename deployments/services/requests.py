@@ -20,7 +20,8 @@ from deployments.manifests.common import Resolution, Wish
 from deployments.manifests.count import gpus_of
 from deployments.models import Cluster, Deployment, Flavor, Principal, Revision, Team, Wanted
 from deployments.preflight import Facts
-from deployments.services import approvals, events, facts, holds, model_checks, states
+from deployments.services import approvals, asks, events, facts, holds, model_checks, states
+from deployments.services.asks import Ask
 from deployments.services.errors import (
     ConflictError,
     InvalidError,
@@ -55,6 +56,7 @@ class PreflightResult:
     check: SourceCheck | None = None
     quota: Usage | None = None
     gpus: int = 0
+    asks: tuple[Ask, ...] = ()
     approval: str = ""
 
     @property
@@ -95,6 +97,7 @@ def preflight(
         found = [item for item in found if not item.code.startswith(("quota_", "credential_"))]
     usage = next((row for row in usages if row.flavor.slug == parsed.flavor), None)
     more = parsed.gpus - (holds.held_by(deployment, usage.flavor) if deployment and usage else 0)
+    why = _asks(own, parsed, known, within=usage is not None and more <= usage.free) if own else ()
     return PreflightResult(
         findings=(*findings, *found),
         spec=parsed,
@@ -104,11 +107,8 @@ def preflight(
         check=check,
         quota=usage,
         gpus=parsed.gpus,
-        approval=approvals.who_decides(
-            own, guarded=bool(_guarded(parsed, known)), within=usage is not None and more <= usage.free
-        )
-        if own
-        else "",
+        asks=why,
+        approval=asks.in_words(why) if own else "",
     )
 
 
@@ -157,7 +157,10 @@ def _submit(
     principal: Principal, team: Team, name: str, spec: DeploymentSpec, note: str, check: SourceCheck | None
 ) -> Deployment:
     # One request of a team at a time: name, quota and number of pending requests stay as they were checked.
-    team = Team.objects.select_for_update(no_key=True).get(pk=team.pk)
+    row = Team.objects.active().select_for_update(no_key=True).filter(pk=team.pk).first()
+    if row is None:
+        raise RefusedError([no_such_team()])  # Archived meanwhile.
+    team = row
     if Revision.objects.pending().filter(deployment__team=team).count() >= MOST_PENDING:
         raise ConflictError(f"{MOST_PENDING} requests of the team wait for a decision. Have some decided first.")
     known = facts.gather(team=team, name=name, check=check)
@@ -327,6 +330,10 @@ def _options(spec: DeploymentSpec, known: Facts) -> list[Option]:
         return options(known.model, flavor.gpu, spec.engine.args, gpus_per_node=flavor.gpus_per_node, others=others)
     except UnknownShapeError:
         return []
+
+
+def _asks(team: Team, spec: DeploymentSpec, known: Facts, *, within: bool) -> tuple[Ask, ...]:
+    return asks.reasons(team, gpus=spec.gpus, guarded=_guarded(spec, known), within=within)
 
 
 def _guarded(spec: DeploymentSpec, known: Facts) -> list[str]:

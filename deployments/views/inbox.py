@@ -6,7 +6,7 @@ from django.db.models import Case, Exists, F, IntegerField, OuterRef, Q, QuerySe
 from django.db.models.functions import Coalesce, Greatest
 
 from deployments.models import Principal, QuotaAccount, QuotaGrant, QuotaHold, Revision, Team
-from deployments.services import approvals
+from deployments.services import approvals, asks
 
 
 def undecided(principal: Principal) -> QuerySet[Revision]:
@@ -17,6 +17,7 @@ def undecided(principal: Principal) -> QuerySet[Revision]:
     return (
         rows.exclude(deployment__team__policy=Team.Policy.ASK)
         .filter(guarded=[])
+        .exclude(deployment__team__ask_above__lt=F("gpus"))
         .alias(charge=_charge(), held=_held(), left=_left())
         .filter(Q(charge__lte=F("held")) | Q(charge__lte=F("held") + F("left")))
     )
@@ -37,11 +38,9 @@ def decider_of(revision: Revision | None) -> str:
     """Who may approve a revision, in words; empty where none waits."""
     if revision is None or revision.verdict != Revision.Verdict.PENDING:
         return ""
-    team = revision.deployment.team
-    guarded, within = bool(revision.guarded), approvals.cost_of(revision).within
-    if approvals.policy_covers(team, guarded=guarded, within=within):
-        return "A lead of the team or an admin approves."  # It did not cover it when it was asked for.
-    return approvals.who_decides(team, guarded=guarded, within=within)
+    why = approvals.asks_of(revision)
+    # Without a reason policy would approve it now: it did not when it was asked for.
+    return asks.in_words(why) if why else "A lead of the team or an admin approves."
 
 
 def _decided_by(principal: Principal) -> Q:

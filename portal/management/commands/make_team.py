@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from deployments.models import Membership, Principal, Team, User
-from deployments.services import teams
+from deployments.services import memberships, policies, teams
 from deployments.services.errors import DomainError
 
 
@@ -43,7 +43,7 @@ class Command(BaseCommand):
             name = options["name"] or slug
             team = teams.create(principal=principal, slug=slug, name=name, policy=policy or Team.Policy.ASK)
         elif policy:
-            team = teams.set_policy(principal=principal, team=team, policy=policy)
+            team = policies.set_policy(principal=principal, team=team, policy=policy)
         roles = [(name, Membership.Role.LEAD) for name in options["lead"]]
         roles += [(name, Membership.Role.MEMBER) for name in options["member"]]
         for username, role in roles:
@@ -52,5 +52,5 @@ class Command(BaseCommand):
                 raise CommandError(
                     f"There is no account “{username}”: they sign in once, or manage.py make_user makes it."
                 )
-            teams.add_member(principal=principal, team=team, user=user, role=role)
+            memberships.add(principal=principal, team=team, user=user, role=role)
         return team
