@@ -166,6 +166,46 @@ def test_quota_is_free_again_when_the_pod_is_done(api: Api) -> None:
     assert api.post(f"{path}/pods", pod("next", resources=gpus(1))).status_code == 201
 
 
+def test_a_quota_says_at_once_what_is_used(api: Api) -> None:
+    path = api.namespace("team-used")
+    hard = {
+        "requests.nvidia.com/gpu": "4",
+        "limits.nvidia.com/gpu": "4",
+        "count/configmaps": "9",
+        "services.nodeports": 3,
+    }
+    api.post(f"{path}/configmaps", named("ConfigMap", "one"))
+    api.post(f"{path}/resourcequotas", named("ResourceQuota", "q", spec={"hard": hard}))
+    api.post(f"{path}/pods", pod("job", resources=gpus(3)))
+    api.post(f"{path}/pods", pod("tried", resources=gpus(1)), dryRun="All")
+
+    def used() -> Obj:
+        return dict(api.get(f"{path}/resourcequotas/q").json()["status"]["used"])
+
+    # With the cluster's own root certificate; and nobody counts limits of what a plugin offers.
+    assert used() == {"count/configmaps": "2", "requests.nvidia.com/gpu": "3", "services.nodeports": "0"}
+    api.delete(f"{path}/pods/job", {"gracePeriodSeconds": 0})
+    assert used()["requests.nvidia.com/gpu"] == "0"
+
+
+def test_a_quotas_status_is_checked_and_kept_true(api: Api) -> None:
+    path = f"{api.namespace('team-told')}/resourcequotas"
+    api.post(path, named("ResourceQuota", "q", spec={"hard": {"secrets": "3"}}))
+
+    wrong = api.patch(f"{path}/q/status", {"status": {"used": {"nope": "3"}}})
+    api.patch(f"{path}/q/status", {"status": {"used": {"secrets": "3"}}})
+
+    assert "status.used[nope]" in message(wrong)
+    assert api.get(f"{path}/q").json()["status"] == {"hard": {"secrets": "3"}, "used": {"secrets": "0"}}
+
+
+def test_an_apply_leaves_nothing_empty(api: Api) -> None:
+    path = f"{api.namespace('team-empty')}/serviceaccounts/a"
+    body = named("ServiceAccount", "a", labels={"app": "a"}) | {"secrets": []}
+    api.apply(path, body)
+    assert "secrets" not in api.apply(path, body | {"automountServiceAccountToken": False}).json()
+
+
 def test_a_cpu_quota_obliges_containers_to_ask(api: Api) -> None:
     path = api.namespace("team-must")
     hard = {"requests.cpu": "2", "requests.memory": "4Gi", "count/configmaps": "2"}

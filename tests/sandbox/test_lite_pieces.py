@@ -136,6 +136,18 @@ def test_strategic_merge_obeys_replace_and_element_order() -> None:
     assert strategic_merge(live, whole, SPEC)["containers"] == [{"name": "c", "image": "3"}]
 
 
+def test_strategic_merge_puts_what_is_new_first_and_where_the_order_says() -> None:
+    live = {"containers": [{"name": "a"}, {"name": "b"}]}
+    order = {"$setElementOrder/containers": [{"name": "a"}, {"name": "c"}, {"name": "b"}]}
+
+    def names(patch: dict[str, Any]) -> list[str]:
+        return [item["name"] for item in strategic_merge(live, patch, SPEC)["containers"]]
+
+    assert names({"containers": [{"name": "c"}]}) == ["c", "a", "b"]
+    assert names({"containers": [{"name": "c"}, {"name": "b", "image": "1"}]}) == ["c", "a", "b"]
+    assert names(order | {"containers": [{"name": "c"}]}) == ["a", "c", "b"]
+
+
 @pytest.mark.parametrize(
     ("text", "stored"),
     [

@@ -168,20 +168,6 @@ def quantity(text: str | int | float) -> float:
     return float(text)
 
 
-def spell_quantity(resource: str, amount: float) -> str:
-    """Spell an amount as the API server does: cpu in cores or millicores, bytes in the largest whole unit."""
-    base = resource.rpartition(".")[2] if resource.startswith(("requests.", "limits.")) else resource
-    if base == "cpu" and not float(amount).is_integer():
-        return f"{math.ceil(amount * 1000)}m"
-    whole = math.ceil(amount)
-    if base in ("memory", "storage", "ephemeral-storage"):
-        for suffix in ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki"):
-            unit = int(_SUFFIXES[suffix])
-            if whole and whole % unit == 0:
-                return f"{whole // unit}{suffix}"
-    return str(whole)
-
-
 def pod_resources(pod: Obj, kind: str = "requests") -> dict[str, float]:
     """Sum what a pod asks for: containers and sidecars together, or the largest init container if that is more."""
     spec = pod["spec"]
