@@ -23,7 +23,7 @@ from deployments.models import (
     Reservation,
     Team,
 )
-from deployments.services import facts, ledger, teams, tokens
+from deployments.services import facts, grants, ledger, tokens
 from deployments.services.errors import InvalidError
 
 BY_TEAM = OpenApiParameter("team", str, description="Slug of a team")
@@ -110,7 +110,7 @@ class GrantViewSet(ApiViewSet):
             raise InvalidError("There is no such team.", field="team", pointer="/team", code="team_unknown")
         if flavor is None:
             raise InvalidError("There is no such flavor.", field="flavor", pointer="/flavor", code="flavor_unknown")
-        made = teams.grant(
+        made = grants.grant(
             principal=self.principal,
             team=team,
             flavor=flavor,
@@ -124,7 +124,7 @@ class GrantViewSet(ApiViewSet):
     def partial_update(self, request: Request, pk: str) -> Response:
         """Cut, raise or end a grant (admins). What is held stays held; growth alone is refused."""
         body = _valid(schemas.GrantChange, request)
-        teams.change_grant(principal=self.principal, grant_id=int(pk), gpus=body.get("gpus"), until=body.get("until"))
+        grants.change_grant(principal=self.principal, grant_id=int(pk), gpus=body.get("gpus"), until=body.get("until"))
         return Response(_grant(int(pk)))
 
 

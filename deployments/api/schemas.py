@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 from deployments.api.openapi import inlined
 from deployments.models import Deployment, Event, Membership, QuotaGrant, Reservation, Revision, Team
-from deployments.services.teams import MOST_GPUS
+from deployments.services.grants import MOST_GPUS
 from deployments.services.tokens import DEFAULT_DAYS, MOST_DAYS
 from deployments.spec import DeploymentSpec
 

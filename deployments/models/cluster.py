@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.db import models
 from django.utils import timezone
 
+from deployments.labels import GPU_PREFIX
+
 
 class Cluster(models.Model):
     """One Kubernetes cluster. The watcher keeps version, capabilities and `seen_at`; pages show how old it is."""
@@ -44,6 +46,12 @@ class Flavor(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def stands_on(self, node: Node) -> bool:
+        """True when the GPUs of this node are of this flavor; labels that are not kept of nodes are not compared."""
+        kept = {name: value for name, value in self.node_selector.items() if name.startswith(GPU_PREFIX)}
+        same = (node.product, node.resource_name) == (self.product, self.resource_name)
+        return same and all(node.labels.get(name) == value for name, value in kept.items())
 
 
 class Node(models.Model):

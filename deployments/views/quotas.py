@@ -15,8 +15,7 @@ from django.utils.dateparse import parse_date
 from django.views.decorators.http import require_POST, require_safe
 
 from deployments.models import Deployment, Flavor, Node, Principal, Reservation, Team, User
-from deployments.services import holds
-from deployments.services import teams as team_services
+from deployments.services import grants, holds
 from deployments.services.errors import DomainError
 from deployments.services.principals import principal_of
 from portal.lib.htmx import PortalRequest, signed_in
@@ -86,7 +85,7 @@ def grant(request: PortalRequest) -> HttpResponse:
     if not errors:
         gpus = int(values["gpus"])
         try:
-            team_services.grant(
+            grants.grant(
                 principal=principal, team=team, flavor=flavor, gpus=gpus, until=until, comment=values["comment"]
             )
         except DomainError as error:

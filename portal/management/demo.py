@@ -25,7 +25,7 @@ from deployments.models import (
     Team,
     User,
 )
-from deployments.services import approvals, model_checks, requests, teams, tokens
+from deployments.services import approvals, grants, memberships, model_checks, requests, teams, tokens
 from deployments.sources import SourceCode
 from deployments.spec import DeploymentSpec
 from portal.management import platform
@@ -113,15 +113,15 @@ class Demo:
             team = teams.create(principal=self.admin, slug=row["slug"], name=row["name"], policy=row["policy"])
             self.made.append(f"team {team.name}")
             for flavor, gpus in row["grants"].items():
-                teams.grant(
+                grants.grant(
                     principal=self.admin, team=team, flavor=Flavor.objects.get(slug=flavor), gpus=gpus, comment="Demo"
                 )
             for person in self.plan["people"]:
                 if person.get("team") == team.slug:
                     user = User.objects.get(username=person["username"])
-                    teams.add_member(principal=self.admin, team=team, user=user, role=person["role"])
+                    memberships.add(principal=self.admin, team=team, user=user, role=person["role"])
             if any(item["team"] == team.slug and "traffic" in item for item in self.plan["deployments"]):
-                teams.add_member(
+                memberships.add(
                     principal=self.admin, team=team, user=self._traffic_user(), role=Membership.Role.MEMBER
                 )
 

@@ -9,7 +9,7 @@ from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from deployments.models import Approval, Deployment, Event, Revision, Team, Wanted
-from deployments.services import approvals, ledger, lifecycle, requests, teams, waiting
+from deployments.services import approvals, grants, ledger, lifecycle, requests, waiting
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError, StaleError
 from deployments.spec import DeploymentSpec
 from tests.deployments import factories as make
@@ -213,7 +213,7 @@ def test_a_new_grant_wakes_the_line(ann, carol, team, h100, full, django_capture
     waits = ask(ann, team, gpus=2)
     decide(carol, waits)
     with django_capture_on_commit_callbacks(execute=True):
-        teams.grant(principal=make.principal(carol), team=team, flavor=h100, gpus=2)
+        grants.grant(principal=make.principal(carol), team=team, flavor=h100, gpus=2)
     assert settle(waits) == [True]
 
 

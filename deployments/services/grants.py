@@ -1,0 +1,135 @@
+"""Quota that admins grant: how many GPUs of a flavor a team may hold, from when until when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from django.utils import timezone
+
+from deployments.models import Flavor, Principal, QuotaAccount, QuotaGrant, Team
+from deployments.services import events, waiting
+from deployments.services.errors import InvalidError, MissingError, NotAllowedError
+from deployments.services.text import line_of
+from deployments.services.transactions import in_transaction
+from portal.lib.hints import RECONCILE_TEAM, hint
+
+MOST_GPUS = 10_000
+
+
+@in_transaction
+def grant(
+    *,
+    principal: Principal,
+    team: Team,
+    flavor: Flavor,
+    gpus: int,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    comment: str = "",
+) -> QuotaGrant:
+    """Let a team hold more GPUs of a flavor, from `since` (now) until `until` (for good); who waits for them is served.
+
+    InvalidError for a number, a flavor or dates that cannot be meant.
+    """
+    _needs_admin(principal)
+    check_gpus(gpus, least=1)
+    check_dates(since, until, names=("since", "until"))
+    # The team before the account that the trigger locks, as `requests.submit` does: no deadlocks.
+    _governed(principal, team.pk)
+    made = QuotaGrant.objects.create(
+        team=team,
+        flavor=flavor,
+        gpus=gpus,
+        valid_from=since or timezone.now(),
+        valid_until=until,
+        granted_by=principal.user,
+        comment=line_of(comment, field="comment", longest=500, required=False),
+    )
+    message = f"{gpus} × {flavor.name} granted to {team.name}"
+    after = {"gpus": gpus, "from": since.isoformat() if since else None, "until": until.isoformat() if until else None}
+    _granted(principal, made, message, {"after": after})
+    return made
+
+
+@in_transaction
+def change_grant(
+    *,
+    principal: Principal,
+    grant_id: int,
+    gpus: int | None = None,
+    until: datetime | None = None,
+    comment: str = "",
+) -> QuotaGrant:
+    """Cut, raise, end or prolong a grant. What is held stays held: growth alone is refused from then on."""
+    _needs_admin(principal)
+    why = line_of(comment, field="comment", longest=500, required=False)
+    row = QuotaGrant.objects.writable_by(principal).select_related("team", "flavor").filter(pk=grant_id).first()
+    if row is None:
+        raise MissingError("There is no such grant.")
+    _governed(principal, row.team_id)
+    row.refresh_from_db(fields=["gpus", "valid_until", "warned_at", "ended_at"])
+    before = {"gpus": row.gpus, "until": row.valid_until.isoformat() if row.valid_until else None}
+    if gpus is not None:
+        check_gpus(gpus, least=0)
+        row.gpus = gpus
+    if until is not None and until != row.valid_until:
+        row.valid_until = until
+        # Another end is told of anew: that it comes near, and that it has come.
+        row.warned_at = row.ended_at = None
+    row.save(update_fields=["gpus", "valid_until", "warned_at", "ended_at"])
+    after = {"gpus": row.gpus, "until": row.valid_until.isoformat() if row.valid_until else None}
+    message = f"Grant of {row.flavor.name} to {row.team.name} changed to {row.gpus}" + (f": {why}" if why else "")
+    _granted(principal, row, message, events.changed(before, after))
+    return row
+
+
+def follow(team_id: int, flavor_id: int) -> None:
+    """After the grants of a team changed, or one began or ended: its namespace's ResourceQuota and its line follow."""
+    Team.objects.filter(pk=team_id).update(next_reconcile_at=timezone.now())
+    hint(RECONCILE_TEAM, team_id)
+    waiting.wake_later(QuotaAccount.objects.get(team=team_id, flavor=flavor_id).pk)
+
+
+def check_gpus(gpus: object, *, least: int = 1) -> None:
+    """Raise InvalidError unless `gpus` is a number of GPUs that somebody can mean."""
+    if isinstance(gpus, bool) or not isinstance(gpus, int) or not least <= gpus <= MOST_GPUS:
+        raise InvalidError(f"Must be a whole number from {least} to {MOST_GPUS:,}.", field="gpus", pointer="/gpus")
+
+
+def check_dates(
+    since: datetime | None, until: datetime | None, *, names: tuple[str, str] = ("valid_from", "valid_until")
+) -> None:
+    """Raise InvalidError, at the field of that name, for a span that is over or ends before it begins."""
+    now = timezone.now()
+    if since is not None and since <= now:
+        words = "Must lie in the future. Leave it empty to begin at once."
+        raise InvalidError(words, field=names[0], pointer=f"/{names[0]}")
+    if until is not None and until <= now:
+        raise InvalidError("Must lie in the future.", field=names[1], pointer=f"/{names[1]}")
+    if since is not None and until is not None and until <= since:
+        raise InvalidError("Must lie after the beginning.", field=names[1], pointer=f"/{names[1]}")
+
+
+def _granted(principal: Principal, row: QuotaGrant, message: str, data: Mapping[str, object]) -> None:
+    events.record(
+        kind="quota_granted",
+        message=message,
+        team=row.team,
+        actor=principal.user,
+        data={**data, "grant": row.pk, "flavor": row.flavor.slug},
+    )
+    follow(row.team_id, row.flavor_id)
+
+
+def _needs_admin(principal: Principal) -> None:
+    if not (principal.is_admin and principal.may("approve")):
+        raise NotAllowedError("Only an admin may grant quota.")
+
+
+def _governed(principal: Principal, team_id: int) -> Team:
+    """The team, locked; to a token that does not reach it there is none."""
+    row = Team.objects.governed_by(principal).select_for_update(no_key=True, of=("self",)).filter(pk=team_id).first()
+    if row is None:
+        raise MissingError("There is no such team.")
+    return row

@@ -1,0 +1,332 @@
+"""Quota that leads ask for and admins grant: whole, in part, otherwise, or not at all."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import F
+from django.utils import timezone
+
+from deployments.models import (
+    Flavor,
+    Principal,
+    QuotaAccount,
+    QuotaGrant,
+    QuotaHold,
+    QuotaRequest,
+    Team,
+    Wanted,
+)
+from deployments.services import events, grants
+from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
+from deployments.services.flavors import Capacity, capacity, nodes_seen
+from deployments.services.text import line_of
+from deployments.services.transactions import in_transaction
+
+# Undecided requests of one team for one flavor.
+MOST_PENDING = 3
+MOST_WORDS = 500
+# Grants that end, and deployments that give back, of which the context names so many.
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one team may hold of a flavor, and holds. `until` is when the first of its grants ends."""
+
+    team: Team
+    granted: int
+    reserved: int
+    until: datetime | None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an admin weighs: what there is, who has it, what comes back next, and what would be promised then.
+
+    `ends` are grants with an end, the next first; `releases` are holds whose deployment was stopped or deleted.
+    """
+
+    capacity: Capacity
+    shares: tuple[Share, ...]
+    ends: tuple[QuotaGrant, ...]
+    releases: tuple[QuotaHold, ...]
+    asked: int
+
+    @property
+    def granted_after(self) -> int:
+        """GPUs granted to all teams together if this request is granted whole."""
+        return self.capacity.granted + self.asked
+
+    @property
+    def beyond(self) -> int:
+        """GPUs promised beyond what the cluster has if this request is granted whole; 0 when it is not known."""
+        if self.capacity.total is None:
+            return 0
+        return max(0, self.granted_after - self.capacity.total)
+
+
+@in_transaction
+def ask(
+    *,
+    principal: Principal,
+    team: Team,
+    flavor: Flavor,
+    gpus: int,
+    why: str,
+    valid_from: datetime | None = None,
+    valid_until: datetime | None = None,
+) -> QuotaRequest:
+    """Ask admins for GPUs of a flavor. Leads of the team alone; at most three wait per team and flavor."""
+    _leads(principal, team)
+    words = line_of(why, field="why", longest=MOST_WORDS)
+    grants.check_gpus(gpus)
+    grants.check_dates(valid_from, valid_until)
+    # One request of a team at a time: the number of those that wait stays as it was counted.
+    Team.objects.select_for_update(no_key=True).values("pk").get(pk=team.pk)
+    if not Flavor.objects.filter(pk=flavor.pk, active=True).exists():
+        raise InvalidError("This GPU is not offered.", field="flavor", pointer="/flavor", code="flavor_unknown")
+    if QuotaRequest.objects.pending().filter(team=team, flavor=flavor).count() >= MOST_PENDING:
+        raise ConflictError(
+            f"{MOST_PENDING} requests of the team for {flavor.name} wait for a decision. Withdraw one first.",
+            field="flavor",
+            pointer="/flavor",
+        )
+    row = QuotaRequest.objects.create(
+        team=team,
+        flavor=flavor,
+        gpus=gpus,
+        why=words,
+        valid_from=valid_from,
+        valid_until=valid_until,
+        author=principal.user,
+    )
+    events.record(
+        kind="quota_asked",
+        message=f"{gpus} × {flavor.name} asked for by {principal.user.username}: {words}",
+        team=team,
+        actor=principal.user,
+        data={"request": row.pk, "flavor": flavor.slug, "after": _as_asked(row)},
+    )
+    return row
+
+
+@in_transaction
+def withdraw(*, principal: Principal, request_id: int) -> QuotaRequest:
+    """Take a request back before anybody decides: its author, or another lead of the team."""
+    row = _locked(principal, request_id)
+    if row.author_id != principal.user.pk or not principal.may("write"):
+        _leads(principal, row.team)
+    _end(row, QuotaRequest.State.WITHDRAWN)
+    events.record(
+        kind="quota_withdrawn",
+        message=f"Request for {row.gpus} × {row.flavor.name} withdrawn by {principal.user.username}",
+        team=row.team,
+        actor=principal.user,
+        data=_changed(row),
+    )
+    return row
+
+
+@in_transaction
+def decide(
+    *,
+    principal: Principal,
+    request_id: int,
+    grant: bool,
+    comment: str,
+    flavor: Flavor | None = None,
+    gpus: int | None = None,
+    valid_from: datetime | None = None,
+    valid_until: datetime | None = None,
+) -> QuotaRequest:
+    """Grant a request or deny it, with a comment. What is None is granted as it was asked for.
+
+    Fewer GPUs grant it in part; another flavor or another date grants it otherwise. Admins alone, never the author.
+    """
+    row = _locked(principal, request_id)
+    if not QuotaRequest.objects.decidable_by(principal).filter(pk=row.pk).exists():
+        if row.author_id == principal.user.pk and principal.is_admin:
+            raise NotAllowedError("You asked for this: another admin has to decide.")
+        raise NotAllowedError("Only an admin decides about quota.")
+    words = line_of(comment, field="comment", longest=MOST_WORDS)
+    if not grant:
+        _end(row, QuotaRequest.State.DENIED, by=principal, comment=words)
+        _tell(principal, row, f"Request for {row.gpus} × {row.flavor.name} denied: {words}", level="warning")
+        return row
+    _pending(row)
+    given = _given(row, flavor, gpus, valid_from, valid_until)
+    made = grants.grant(
+        principal=principal,
+        team=row.team,
+        flavor=given.flavor,
+        gpus=given.gpus,
+        since=given.valid_from,
+        until=given.valid_until,
+        comment=words,
+    )
+    _end(row, _verdict(row, given), by=principal, comment=words, granted=made)
+    granted = f"{given.gpus} × {given.flavor.name}"
+    asked = f"{row.gpus} × {row.flavor.name}"
+    _tell(principal, row, f"{granted} granted" + (f" of {asked} asked for" if granted != asked else "") + f": {words}")
+    return row
+
+
+def context_of(request: QuotaRequest) -> Context:
+    """What an admin weighs when deciding about this request (five queries)."""
+    return contexts_of([request])[request.pk]
+
+
+def contexts_of(requests: Iterable[QuotaRequest]) -> dict[int, Context]:
+    """`context_of` many requests by primary key, in five queries; `flavor` is best selected along."""
+    rows = list(requests)
+    flavors = {row.flavor_id: row.flavor for row in rows}
+    nodes = nodes_seen()
+    live: dict[tuple[int, int], list[QuotaGrant]] = defaultdict(list)
+    ends: dict[int, list[QuotaGrant]] = defaultdict(list)
+    granted = QuotaGrant.objects.live().filter(flavor__in=flavors).select_related("team", "flavor")
+    for grant in granted.order_by(F("valid_until").asc(nulls_last=True), "pk"):
+        live[grant.flavor_id, grant.team_id].append(grant)
+        if grant.valid_until is not None:
+            ends[grant.flavor_id].append(grant)
+    shares: dict[int, list[Share]] = defaultdict(list)
+    accounts = QuotaAccount.objects.filter(flavor__in=flavors).select_related("team").order_by("team__slug")
+    for account in accounts:
+        own = live.get((account.flavor_id, account.team_id), [])
+        if own or account.reserved:
+            limit = sum(grant.gpus for grant in own)
+            until = own[0].valid_until if own else None
+            shares[account.flavor_id].append(Share(account.team, limit, account.reserved, until))
+    going: dict[int, list[QuotaHold]] = defaultdict(list)
+    for hold in (
+        QuotaHold.objects.filter(account__flavor__in=flavors, gpus__gt=0)
+        .exclude(deployment__wanted=Wanted.RUNNING)
+        .select_related("account", "deployment__team")
+        .order_by("deployment__wanted_at", "pk")
+    ):
+        going[hold.account.flavor_id].append(hold)
+    capacities = {
+        pk: capacity(flavor, nodes, sum(s.granted for s in shares[pk]), sum(s.reserved for s in shares[pk]))
+        for pk, flavor in flavors.items()
+    }
+    return {
+        row.pk: Context(
+            capacity=capacities[row.flavor_id],
+            shares=tuple(shares[row.flavor_id]),
+            ends=tuple(ends[row.flavor_id][:NAMED]),
+            releases=tuple(going[row.flavor_id][:NAMED]),
+            asked=row.gpus,
+        )
+        for row in rows
+    }
+
+
+def may_ask(principal: Principal, team: Team) -> bool:
+    """True for leads of the team: they ask for its quota."""
+    return principal.may("write") and Team.objects.active().led_by(principal).filter(pk=team.pk).exists()
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What is granted of a request."""
+
+    flavor: Flavor
+    gpus: int
+    valid_from: datetime | None
+    valid_until: datetime | None
+
+
+def _given(
+    row: QuotaRequest, flavor: Flavor | None, gpus: int | None, since: datetime | None, until: datetime | None
+) -> _Given:
+    """What is granted, as far as it was said; the rest as it was asked for. A beginning that has passed is now."""
+    if flavor is not None and not Flavor.objects.filter(pk=flavor.pk, active=True).exists():
+        raise InvalidError("This GPU is not offered.", field="flavor", pointer="/flavor", code="flavor_unknown")
+    given = flavor or row.flavor
+    if gpus is not None:
+        grants.check_gpus(gpus)
+        if given.pk == row.flavor_id and gpus > row.gpus:
+            raise InvalidError(f"Not more than was asked for: {row.gpus}.", field="gpus", pointer="/gpus")
+    if since is None and row.valid_from is not None and row.valid_from > timezone.now():
+        since = row.valid_from
+    if until is None and row.valid_until is not None and row.valid_until <= timezone.now():
+        words = "The end that was asked for has passed. Say until when."
+        raise InvalidError(words, field="valid_until", pointer="/valid_until")
+    until = until or row.valid_until
+    grants.check_dates(since, until)
+    return _Given(given, gpus if gpus is not None else row.gpus, since, until)
+
+
+def _verdict(row: QuotaRequest, given: _Given) -> QuotaRequest.State:
+    begins = given.valid_from is not None and given.valid_from != row.valid_from
+    if given.flavor.pk != row.flavor_id or begins or given.valid_until != row.valid_until:
+        return QuotaRequest.State.OTHERWISE
+    return QuotaRequest.State.PARTLY if given.gpus < row.gpus else QuotaRequest.State.GRANTED
+
+
+def _locked(principal: Principal, request_id: int) -> QuotaRequest:
+    """The request, its team and itself locked in this order, as every service that grants; 404 for strangers."""
+    seen = QuotaRequest.objects.visible_to(principal).filter(pk=request_id).values_list("team_id", flat=True).first()
+    if seen is None:
+        raise MissingError("There is no such request.")
+    Team.objects.select_for_update(no_key=True).values("pk").get(pk=seen)
+    rows = QuotaRequest.objects.select_for_update(no_key=True, of=("self",)).select_related("team", "flavor", "author")
+    return rows.get(pk=request_id)
+
+
+def _leads(principal: Principal, team: Team) -> None:
+    if may_ask(principal, team):
+        return
+    if Team.objects.visible_to(principal).filter(pk=team.pk).exists():
+        raise NotAllowedError("Only a lead of the team asks for its quota.")
+    raise MissingError("There is no such team.")
+
+
+def _pending(row: QuotaRequest) -> None:
+    if row.state != QuotaRequest.State.PENDING:
+        raise ConflictError(f"This request is settled already: {row.get_state_display().lower()}.")
+
+
+def _end(
+    row: QuotaRequest,
+    state: QuotaRequest.State,
+    *,
+    by: Principal | None = None,
+    comment: str = "",
+    granted: QuotaGrant | None = None,
+) -> None:
+    _pending(row)
+    row.state, row.comment, row.granted = state, comment, granted
+    if by is not None:
+        row.decided_by, row.decided_at = by.user, timezone.now()
+    row.save(update_fields=["state", "comment", "granted", "decided_by", "decided_at"])
+
+
+def _tell(principal: Principal, row: QuotaRequest, message: str, *, level: str = "good") -> None:
+    events.record(
+        kind="quota_denied" if row.state == QuotaRequest.State.DENIED else "quota_request_granted",
+        message=message,
+        team=row.team,
+        actor=principal.user,
+        level=level,
+        data=_changed(row) | {"author": row.author_id, "grant": row.granted_id},
+    )
+
+
+def _changed(row: QuotaRequest) -> dict[str, object]:
+    return {
+        "request": row.pk,
+        "flavor": row.flavor.slug,
+        **events.changed({"state": QuotaRequest.State.PENDING}, {"state": row.state}),
+    }
+
+
+def _as_asked(row: QuotaRequest) -> dict[str, object]:
+    return {
+        "gpus": row.gpus,
+        "from": row.valid_from.isoformat() if row.valid_from else None,
+        "until": row.valid_until.isoformat() if row.valid_until else None,
+    }
