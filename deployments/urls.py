@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from django.urls import path
 
-from deployments.views import account, actions, approving, ask, catalogue, detail, overview, places, prompting, quotas
+from deployments.views import (
+    account,
+    actions,
+    approving,
+    ask,
+    audit,
+    catalogue,
+    detail,
+    overview,
+    places,
+    prompting,
+    quotas,
+)
 
 urlpatterns = [
     path("", overview.overview, name="overview"),
@@ -30,6 +42,7 @@ urlpatterns = [
     path("quotas/grant/", quotas.grant, name="quotas-grant"),
     path("capacity/", places.capacity, name="capacity"),
     path("cluster/", places.cluster, name="cluster"),
+    path("audit/", audit.audit, name="audit"),
     path("account/", account.account, name="account"),
     path("account/tokens/<int:pk>/revoke/", account.revoke, name="account-revoke"),
 ]

@@ -216,6 +216,22 @@ def pretty_json(value: Any) -> str:
 
 
 @register.filter
+def in_words(kind: str) -> str:
+    """The kind of an event as words: Quota granted."""
+    return str(kind).replace("_", " ").capitalize()
+
+
+@register.filter
+def stored(value: Any) -> str:
+    """A stored value for people: a dash for none, JSON for what is nested."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+@register.filter
 def item(mapping: Any, key: Any) -> Any:
     """The value under `key`, or nothing."""
     return mapping.get(key, "") if isinstance(mapping, Mapping) else ""

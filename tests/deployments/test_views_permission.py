@@ -16,6 +16,7 @@ FOR_SCRIPTS = ["approvals-waiting"]
 OF_A_TEAM = ["detail", "logs", "revisions", "manifests", "prompt", "stop", "delete"]
 MEMBERS_ONLY = ["edit"]
 ADMINS_ONLY = ["cluster"]
+LEADS_AND_ADMINS = ["audit"]
 POSTS = ["deployment-preflight", "deployment-edit-preflight", "approvals-decide", "quotas-grant", "account-revoke"]
 POSTS += ["deployment-start"]
 
@@ -36,6 +37,7 @@ def test_every_page_of_the_domain_stands_in_this_matrix() -> None:
         *OPEN_TO_ALL,
         *FOR_SCRIPTS,
         *ADMINS_ONLY,
+        *LEADS_AND_ADMINS,
         *POSTS,
         *(f"deployment-{name}" for name in OF_A_TEAM + MEMBERS_ONLY),
     }
@@ -43,7 +45,7 @@ def test_every_page_of_the_domain_stands_in_this_matrix() -> None:
     assert get_resolver() is not None
 
 
-@pytest.mark.parametrize("name", OPEN_TO_ALL + FOR_SCRIPTS + ADMINS_ONLY)
+@pytest.mark.parametrize("name", OPEN_TO_ALL + FOR_SCRIPTS + ADMINS_ONLY + LEADS_AND_ADMINS)
 def test_nobody_is_sent_to_the_sign_in(db: None, name: str) -> None:
     answer = Client().get(reverse(name))
 
@@ -51,7 +53,7 @@ def test_nobody_is_sent_to_the_sign_in(db: None, name: str) -> None:
     assert answer["Location"].startswith("/accounts/login/?next=")
 
 
-@pytest.mark.parametrize("name", OPEN_TO_ALL + FOR_SCRIPTS + ADMINS_ONLY)
+@pytest.mark.parametrize("name", OPEN_TO_ALL + FOR_SCRIPTS + ADMINS_ONLY + LEADS_AND_ADMINS)
 def test_nobody_is_sent_to_the_sign_in_by_htmx_as_a_whole_page(db: None, name: str) -> None:
     answer = Client().get(reverse(name), headers={"HX-Request": "true"})
 

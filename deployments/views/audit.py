@@ -1,0 +1,196 @@
+"""The audit: who changed what, from what to what. Admins see all of it, leads what belongs to their teams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, time, timedelta
+from typing import Any, cast
+
+from django.http import Http404, HttpResponse, HttpResponseBase
+from django.shortcuts import render
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+from django.utils.dateparse import parse_date
+from django.views.decorators.http import require_safe
+
+from deployments.models import Event, Team
+from deployments.models.audit import EventQuerySet
+from deployments.services.principals import principal_of
+from portal.lib.htmx import PortalRequest, page_or_partial, signed_in
+from portal.lib.pages import keyset_page, query_with
+from portal.lib.sheets import csv_chunks, download, json_chunks
+
+ROWS = 50
+CHUNK = 1000
+FIELDS = ("team", "actor", "kind", "level", "deployment", "since", "until", "q")
+HEADER = ("id", "time", "team", "deployment", "actor", "kind", "level", "message", "before", "after", "request_id")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What the address asks for, as typed; `errors` says what could not be meant."""
+
+    team: str = ""
+    actor: str = ""
+    kind: str = ""
+    level: str = ""
+    deployment: str = ""
+    since: str = ""
+    until: str = ""
+    q: str = ""
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_query(cls, query: Any) -> Filter:
+        """Read the address of the page."""
+        text = {name: " ".join(str(query.get(name, "")).replace("\0", "").split())[:150] for name in FIELDS}
+        errors = {name: "There is no such day." for name in ("since", "until") if text[name] and not _day(text[name])}
+        if text["level"] and text["level"] not in Event.Level.values:
+            text["level"] = ""
+        return cls(**text, errors=errors)
+
+    @property
+    def empty(self) -> bool:
+        """True when everything is shown."""
+        return not any(getattr(self, name) for name in FIELDS)
+
+    def applied_to(self, rows: EventQuerySet) -> EventQuerySet:
+        """The rows that are asked for; none where a day does not exist."""
+        if self.errors:
+            return rows.none()
+        number = self.deployment if self.deployment.isascii() and self.deployment.isdigit() else ""
+        until = _day(self.until)
+        rows = rows.narrowed(
+            team=self.team,
+            actor=self.actor,
+            kind=self.kind,
+            level=self.level,
+            deployment=min(int(number), 2**63 - 1) if number else self.deployment,
+            since=_day(self.since),
+            until=until + timedelta(days=1) if until else None,
+        )
+        return rows.search(self.q) if self.q else rows
+
+
+@dataclass(frozen=True)
+class Change:
+    """One value that a change has changed."""
+
+    name: str
+    before: Any
+    after: Any
+
+
+@require_safe
+@signed_in
+def audit(request: PortalRequest) -> HttpResponse:
+    """The page, and with `format=csv` or `jsonl` all of it as a file. To people who lead no team it does not exist."""
+    principal = principal_of(request)
+    if not (principal.is_admin or Team.objects.led_by(principal).exists()):
+        raise Http404
+    wish = Filter.from_query(request.GET)
+    rows = wish.applied_to(Event.objects.auditable_by(principal).select_related("team", "deployment", "actor"))
+    if (kind := request.GET.get("format")) in {"csv", "jsonl"}:
+        return cast(HttpResponse, _export(request, rows, kind))  # What is streamed has the same headers.
+    page = keyset_page(
+        rows, order=("-pk",), after=request.GET.get("after", ""), before=request.GET.get("before", ""), size=ROWS
+    )
+    asked = {name: value for name, value in asdict(wish).items() if name != "errors" and value}
+    context = {
+        "wish": wish,
+        "page": page,
+        "lines": [(event, changes(event), link_of(event)) for event in page.rows],
+        "kinds": Event.objects.kinds(),
+        "levels": Event.Level.choices,
+        "newer": query_with(asked, before=page.before),
+        "older": query_with(asked, after=page.after),
+        "exports": {kind: query_with(asked, format=kind) for kind in ("csv", "jsonl")},
+    }
+    return _page(request, context)
+
+
+def changes(event: Event) -> list[Change]:
+    """What changed from what to what, by name; values of nested objects are told apart by dots."""
+    before, after = _flat(event.data.get("before")), _flat(event.data.get("after"))
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return [Change(name, before.get(name), after.get(name)) for name in names]
+
+
+def link_of(event: Event) -> str:
+    """Where the thing stands that an event is about; empty where no page shows it."""
+    if event.deployment is not None:
+        return "" if event.deployment.deleted_at else reverse("deployment-detail", args=[event.deployment_id])
+    slug = event.team.slug if event.team else ""
+    for beginning, name, query in PLACES:
+        if event.kind.startswith(beginning):
+            try:
+                return reverse(name) + (f"?team={slug}" if query and slug else "")
+            except NoReverseMatch:
+                return ""
+    return ""
+
+
+# Kinds of events that are about no deployment, the page that shows their objects, and whether it takes a team.
+PLACES = (
+    ("quota_", "quotas", True),
+    ("grant_", "quotas", True),
+    ("gpus_", "quotas", True),
+)
+
+
+def _page(request: PortalRequest, context: dict[str, Any]) -> HttpResponse:
+    return render(request, page_or_partial(request, "pages/audit.html#rows"), context)
+
+
+def _export(request: PortalRequest, rows: EventQuerySet, kind: str) -> HttpResponseBase:
+    chunks = _chunks(rows)
+    if kind == "csv":
+        lines = ([list(_line(event).values()) for event in chunk] for chunk in chunks)
+        return download(request, csv_chunks(HEADER, lines), filename="audit.csv", kind="text/csv; charset=utf-8")
+    documents = ([_line(event) | {"data": event.data} for event in chunk] for chunk in chunks)
+    return download(request, json_chunks(documents), filename="audit.jsonl", kind="application/jsonl")
+
+
+def _chunks(rows: EventQuerySet) -> Iterator[list[Event]]:
+    """All rows, newest first, by keyset: each query asks anew what may be seen, and nothing is held between two."""
+    last: int | None = None
+    ordered = rows.order_by("-pk")
+    while chunk := list((ordered if last is None else ordered.filter(pk__lt=last))[:CHUNK]):
+        yield chunk
+        last = chunk[-1].pk
+
+
+def _line(event: Event) -> dict[str, Any]:
+    return {
+        "id": event.pk,
+        "time": event.created_at.isoformat(),
+        "team": event.team.slug if event.team else None,
+        "deployment": event.deployment.name if event.deployment else None,
+        "actor": event.actor.username if event.actor else None,
+        "kind": event.kind,
+        "level": event.level,
+        "message": event.message,
+        "before": event.data.get("before"),
+        "after": event.data.get("after"),
+        "request_id": event.request_id,
+    }
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        inner: dict[str, Any] = {}
+        for name, below in value.items():
+            inner |= _flat(below, f"{path}.{name}" if path else str(name))
+        return inner
+    return {path: value} if path else {}
+
+
+def _day(text: str) -> datetime | None:
+    """The first moment of a day; None for no day or one that does not exist."""
+    try:
+        # In ASCII: it reads the digits of any script.
+        day = parse_date(text) if text.isascii() else None
+        return timezone.make_aware(datetime.combine(day, time())) if day and 1970 <= day.year <= 9000 else None
+    except ValueError:
+        return None
