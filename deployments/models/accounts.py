@@ -75,6 +75,13 @@ class TeamQuerySet(models.QuerySet["Team"]):
         teams = self.filter(memberships__user=principal.user, memberships__role=Membership.Role.LEAD)
         return teams if principal.team_ids is None else teams.filter(pk__in=principal.team_ids)
 
+    def managed_by(self, principal: Principal) -> TeamQuerySet:
+        """Teams whose people the principal may change: those they lead, for an admin all that the token reaches."""
+        if not principal.may("write"):
+            return self.none()
+        governed = Team.objects.governed_by(principal, "write").values("pk")
+        return self.filter(Q(pk__in=governed) | Q(pk__in=Team.objects.led_by(principal).values("pk")))
+
 
 class Team(models.Model):
     """People who own deployments and quota together, and one namespace on the cluster."""
@@ -116,6 +123,14 @@ class Team(models.Model):
         return self.name
 
 
+class MembershipQuerySet(models.QuerySet["Membership"]):
+    """The door to memberships."""
+
+    def visible_to(self, principal: Principal) -> MembershipQuerySet:
+        """Who belongs to the teams that the principal may see."""
+        return self.filter(team__in=Team.objects.visible_to(principal))
+
+
 class Membership(models.Model):
     """Who belongs to a team, and who leads it."""
 
@@ -129,6 +144,8 @@ class Membership(models.Model):
     # True: made by a rule about a group of the identity provider, and ended with it at a later sign-in.
     by_group = models.BooleanField(default=False)
     created_at = models.DateTimeField(default=timezone.now)
+
+    objects = MembershipQuerySet.as_manager()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["team", "user"], name="one_membership_per_team")]

@@ -19,6 +19,8 @@ from portal.lib.hints import PROBE, hint
 logger = logging.getLogger(__name__)
 
 CHANNEL = "slipway"
+# The name under which changes of who may see what are told.
+PEOPLE = "people"
 PROBE_AGAIN = timedelta(seconds=5)
 # What pages never need when a state is computed, and what weighs most in a row.
 HEAVY = ("objects_json", "findings", "resolution")

@@ -1,17 +1,26 @@
-"""Teams, who belongs to them, and the quota that admins grant them."""
+"""Teams: made, renamed and archived by admins. Who belongs to them is in `memberships`."""
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
-from datetime import datetime
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
-from deployments.models import Flavor, Membership, Principal, QuotaAccount, QuotaGrant, Team, User
-from deployments.services import events, waiting
+from deployments.models import (
+    ApiToken,
+    Deployment,
+    EndpointKey,
+    GroupRule,
+    Invitation,
+    Principal,
+    QuotaGrant,
+    QuotaRequest,
+    Team,
+)
+from deployments.services import events, memberships, policies
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
@@ -20,7 +29,6 @@ from portal.lib.hints import RECONCILE_TEAM, hint
 SLUG = re.compile(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?")
 # No vowels: a random word shall not be one.
 SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz0123456789"
-MOST_GPUS = 10_000
 
 
 @in_transaction
@@ -40,7 +48,7 @@ def create(*, principal: Principal, slug: str, name: str, policy: str = Team.Pol
                 slug=slug,
                 name=line_of(name, field="name", longest=80),
                 namespace=f"{slug}-{suffix}",
-                policy=_policy(policy),
+                policy=policies.policy_named(policy),
             )
     except IntegrityError:
         raise ConflictError(f"There is a team “{slug}” already.", field="slug", pointer="/slug") from None
@@ -56,135 +64,72 @@ def create(*, principal: Principal, slug: str, name: str, policy: str = Team.Pol
 
 
 @in_transaction
-def set_policy(*, principal: Principal, team: Team, policy: str) -> Team:
-    """Say who approves the team's requests."""
-    _needs_admin(principal, "change who approves")
-    row = _governed(principal, team.pk)
-    before, row.policy = row.policy, _policy(policy)
-    if before != row.policy:
-        row.save(update_fields=["policy"])
+def rename(*, principal: Principal, team: Team, name: str) -> Team:
+    """Change what people read. Slug and namespace stay: addresses and objects on the cluster carry them."""
+    row = memberships.ruled(principal, team)
+    before, row.name = row.name, line_of(name, field="name", longest=80)
+    if before != row.name:
+        row.save(update_fields=["name"])
         events.record(
-            kind="team_policy",
-            message=f"Approval of {row.name} is now “{row.policy}”",
+            kind="team_renamed",
+            message=f"{before} is called {row.name} now",
             team=row,
             actor=principal.user,
-            data=events.changed({"policy": before}, {"policy": row.policy}),
+            data=events.changed({"name": before}, {"name": row.name}),
         )
     return row
 
 
 @in_transaction
-def add_member(*, principal: Principal, team: Team, user: User, role: str = Membership.Role.MEMBER) -> Membership:
-    """Let a person into a team, or change their role. Leads do this for their own team, admins for all."""
-    _needs_lead(principal, team)
-    if role not in Membership.Role.values:
-        raise InvalidError(f"Choose one of: {', '.join(Membership.Role.values)}.", field="role", pointer="/role")
-    before = Membership.objects.select_for_update().filter(team=team, user=user).first()
-    if before is not None and before.role == role:
-        return before
-    member, _ = Membership.objects.update_or_create(team=team, user=user, defaults={"role": role})
+def archive(*, principal: Principal, team: Team) -> Team:
+    """Close a team for good: no more requests, and tokens, keys, invitations, rules and grants of it end.
+
+    ConflictError while it has deployments: whoever archives sees first what would stop. Its people can still read what
+    was, and neither its slug nor its namespace is ever given to another team.
+    """
+    _needs_admin(principal, "archive teams")
+    row = _governed(principal, team.pk)
+    if row.archived_at is not None:
+        return row
+    living = Deployment.objects.alive().filter(team=row).count()
+    if living:
+        many = "deployment is" if living == 1 else "deployments are"
+        raise ConflictError(f"{living} {many} left: delete them first, then archive the team.", code="has_deployments")
+    row.archived_at = timezone.now()
+    row.save(update_fields=["archived_at"])
     events.record(
-        kind="member_added" if before is None else "member_changed",
-        message=f"{user.username} is now {member.get_role_display().lower()} of {team.name}",
-        team=team,
+        kind="team_archived",
+        message=f"Team {row.name} archived",
+        team=row,
         actor=principal.user,
-        data=events.changed({"role": before.role if before else None}, {"role": role}) | {"user": user.pk},
+        level="warning",
+        data={"before": {"archived": False}, "after": {"archived": True}, "ended": _end_all_of(row)},
     )
-    return member
-
-
-@in_transaction
-def remove_member(*, principal: Principal, team: Team, user: User) -> None:
-    """Take a person out of a team: with the next request they are a stranger there."""
-    _needs_lead(principal, team)
-    deleted, _ = Membership.objects.filter(team=team, user=user).delete()
-    if not deleted:
-        raise MissingError("This person does not belong to the team.")
-    events.record(
-        kind="member_removed",
-        message=f"{user.username} left {team.name}",
-        team=team,
-        actor=principal.user,
-        data={"user": user.pk},
-    )
-
-
-@in_transaction
-def grant(
-    *,
-    principal: Principal,
-    team: Team,
-    flavor: Flavor,
-    gpus: int,
-    until: datetime | None = None,
-    comment: str = "",
-) -> QuotaGrant:
-    """Let a team hold more GPUs of a flavor, until `until` if given; whoever waits for them is served."""
-    _needs_admin(principal, "grant quota")
-    _check_gpus(gpus, least=1)
-    if until is not None and until <= timezone.now():
-        raise InvalidError("Must lie in the future.", field="until", pointer="/until")
-    # The team before the account that the trigger locks, as `requests.submit` does: no deadlocks.
-    _governed(principal, team.pk)
-    made = QuotaGrant.objects.create(
-        team=team,
-        flavor=flavor,
-        gpus=gpus,
-        valid_until=until,
-        granted_by=principal.user,
-        comment=line_of(comment, field="comment", longest=500, required=False),
-    )
-    _granted(principal, made, f"{gpus} × {flavor.name} granted to {team.name}", {"after": {"gpus": gpus}})
-    return made
-
-
-@in_transaction
-def change_grant(
-    *, principal: Principal, grant_id: int, gpus: int | None = None, until: datetime | None = None
-) -> QuotaGrant:
-    """Cut, raise or end a grant. What is held stays held: growth alone is refused from then on."""
-    _needs_admin(principal, "grant quota")
-    row = QuotaGrant.objects.writable_by(principal).select_related("team", "flavor").filter(pk=grant_id).first()
-    if row is None:
-        raise MissingError("There is no such grant.")
-    _governed(principal, row.team_id)
-    row.refresh_from_db(fields=["gpus", "valid_until"])
-    before = {"gpus": row.gpus, "until": row.valid_until.isoformat() if row.valid_until else None}
-    if gpus is not None:
-        _check_gpus(gpus, least=0)
-        row.gpus = gpus
-    if until is not None:
-        row.valid_until = until
-    row.save(update_fields=["gpus", "valid_until"])
-    after = {"gpus": row.gpus, "until": row.valid_until.isoformat() if row.valid_until else None}
-    message = f"Grant of {row.flavor.name} to {row.team.name} changed to {row.gpus}"
-    _granted(principal, row, message, events.changed(before, after))
+    # The namespace's ResourceQuota follows the grants.
+    Team.objects.filter(pk=row.pk).update(next_reconcile_at=timezone.now())
+    hint(RECONCILE_TEAM, row.pk)
+    memberships.tell_streams()
     return row
 
 
-def _granted(principal: Principal, row: QuotaGrant, message: str, data: Mapping[str, object]) -> None:
-    events.record(
-        kind="quota_granted",
-        message=message,
-        team=row.team,
-        actor=principal.user,
-        data={**data, "grant": row.pk, "flavor": row.flavor.slug},
-    )
-    # The namespace's ResourceQuota follows the grants.
-    Team.objects.filter(pk=row.team_id).update(next_reconcile_at=timezone.now())
-    hint(RECONCILE_TEAM, row.team_id)
-    waiting.wake_later(QuotaAccount.objects.get(team=row.team, flavor=row.flavor).pk)
-
-
-def _check_gpus(gpus: object, *, least: int) -> None:
-    if isinstance(gpus, bool) or not isinstance(gpus, int) or not least <= gpus <= MOST_GPUS:
-        raise InvalidError(f"Must be a whole number from {least} to {MOST_GPUS:,}.", field="gpus", pointer="/gpus")
-
-
-def _policy(policy: str) -> str:
-    if policy not in Team.Policy.values:
-        raise InvalidError(f"Choose one of: {', '.join(Team.Policy.values)}.", field="policy", pointer="/policy")
-    return policy
+def _end_all_of(team: Team) -> dict[str, int]:
+    """End what opens doors in the team's name, or holds GPUs for it. Returns how many of each ended."""
+    now = team.archived_at
+    active = set(Team.objects.active().values_list("pk", flat=True))
+    tokens = ApiToken.objects.filter(revoked_at=None, team_ids__contains=[team.pk])
+    # A token for several teams lives on in the others.
+    bound_alone = [row.pk for row in tokens if not active & set(row.team_ids or ())]
+    requests = QuotaRequest.objects.pending().filter(team=team)
+    return {
+        "tokens": ApiToken.objects.filter(pk__in=bound_alone).update(revoked_at=now),
+        "keys": EndpointKey.objects.filter(team=team, revoked_at=None).update(revoked_at=now),
+        "invitations": Invitation.objects.filter(team=team, accepted_at=None, revoked_at=None).update(revoked_at=now),
+        "group_rules": GroupRule.objects.filter(team=team).delete()[0],
+        "quota_requests": requests.update(state=QuotaRequest.State.WITHDRAWN, decided_at=now),
+        "grants": QuotaGrant.objects.filter(Q(valid_until=None) | Q(valid_until__gt=now), team=team).update(
+            valid_until=now
+        ),
+    }
 
 
 def _needs_admin(principal: Principal, what: str) -> None:
@@ -198,10 +143,3 @@ def _governed(principal: Principal, team_id: int) -> Team:
     if row is None:
         raise MissingError("There is no such team.")
     return row
-
-
-def _needs_lead(principal: Principal, team: Team) -> None:
-    if Team.objects.governed_by(principal, "write").filter(pk=team.pk).exists():
-        return
-    if not principal.may("write") or not Team.objects.led_by(principal).filter(pk=team.pk).exists():
-        raise NotAllowedError("Only a lead of the team or an admin may change who belongs to it.")

@@ -14,7 +14,7 @@ from django.db.models import F, Max
 from django.db.models.functions import Now
 
 from deployments.models import Deployment, QuotaAccount, Revision, User, Wanted
-from deployments.services import events, holds, states
+from deployments.services import authority, events, holds, states
 from deployments.services.errors import QuotaExceededError
 from deployments.services.text import gpus_in_words
 from deployments.services.transactions import in_transaction
@@ -107,6 +107,8 @@ def _admit(pk: int) -> bool | None:
     if not Deployment.objects.awaiting_quota().filter(pk=pk).exists():
         return None
     assert deployment.latest is not None
+    if authority.void_if_fallen(deployment):
+        return None
     try:
         _take(deployment, deployment.latest, None)
     except QuotaExceededError:

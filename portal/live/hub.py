@@ -10,14 +10,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
 from django.db import connections
 
 from deployments.models import Cluster
-from deployments.services.states import CHANNEL
+from deployments.services.states import CHANNEL, PEOPLE
 from portal.live.callers import Caller
 from portal.live.database import in_database
 from portal.live.http import event
@@ -26,7 +26,8 @@ from portal.live.permission import ended, hearers, lost
 logger = logging.getLogger(__name__)
 
 COALESCE_SECONDS = 0.1
-RECHECK_SECONDS = 30.0
+# A stream ends at most five seconds after its caller's right to it; a change that is announced ends it at once.
+RECHECK_SECONDS = 4.0
 CLUSTER_SECONDS = 5.0
 RECONNECT_SECONDS = 1.0
 RECENT = 5000
@@ -107,6 +108,7 @@ class Hub:
         self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self._listening_since: float | None = None
         self._wake = asyncio.Event()
+        self._look = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.listening = asyncio.Event()
 
@@ -152,6 +154,9 @@ class Hub:
 
     def heard(self, payload: str) -> None:
         """Take one notification."""
+        if payload == PEOPLE:
+            self._look.set()
+            return
         number = payload.removeprefix(PREFIX)
         if payload.startswith(PREFIX) and number.isascii() and number.isdigit():
             self._pending.add(int(number))
@@ -196,7 +201,9 @@ class Hub:
 
     async def _recheck(self) -> None:
         while True:
-            await asyncio.sleep(RECHECK_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), RECHECK_SECONDS)
+            self._look.clear()
             await self.recheck()
 
     async def recheck(self) -> None:
@@ -206,7 +213,7 @@ class Hub:
             return
         try:
             gone, barred = await in_database(_over, callers, {(each.caller, each.deployment) for each in self.watches})
-        except Exception as error:  # noqa: BLE001 - asked again in half a minute; deliveries check for themselves
+        except Exception as error:  # noqa: BLE001 - asked again in seconds; deliveries check for themselves
             logger.warning("sessions of open pages not checked: %s", error)
             return
         for stream in self.streams:

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth.models import AnonymousUser
 
 from deployments.models import Deployment, Event, Team
-from deployments.services import events, teams, tokens
+from deployments.services import events, grants, memberships, policies, teams, tokens
 from deployments.services.errors import (
     ConflictError,
     InvalidError,
@@ -73,12 +73,12 @@ def test_each_scope_opens_its_own_door(ann, team, scopes, visible, writable, cal
 
 
 def test_leads_and_admins_manage_members_and_strangers_do_not(alice, ann, bob, carol, team):
-    for who in (ann, bob):
-        with pytest.raises(NotAllowedError):
-            teams.add_member(principal=make.principal(who), team=team, user=bob)
-    teams.add_member(principal=make.principal(alice), team=team, user=bob, role="lead")
+    for who, refusal in ((ann, NotAllowedError), (bob, MissingError)):
+        with pytest.raises(refusal):
+            memberships.add(principal=make.principal(who), team=team, user=bob)
+    memberships.add(principal=make.principal(alice), team=team, user=bob, role="lead")
     assert Team.objects.led_by(make.principal(bob)).filter(pk=team.pk).exists()
-    teams.remove_member(principal=make.principal(carol), team=team, user=bob)
+    memberships.remove(principal=make.principal(carol), team=team, user=bob)
     assert not Team.objects.visible_to(make.principal(bob)).filter(pk=team.pk).exists()
     assert [event.kind for event in Event.objects.order_by("pk")] == ["member_added", "member_removed"]
 
@@ -87,7 +87,7 @@ def test_only_admins_make_teams_and_grant_quota(alice, carol, team, h100):
     with pytest.raises(NotAllowedError):
         teams.create(principal=make.principal(alice), slug="own", name="Own")
     with pytest.raises(NotAllowedError):
-        teams.grant(principal=make.principal(alice), team=team, flavor=h100, gpus=1)
+        grants.grant(principal=make.principal(alice), team=team, flavor=h100, gpus=1)
     made = teams.create(principal=make.principal(carol), slug="vision", name="Vision")
     assert made.namespace.startswith("vision-")
     assert len(made.namespace) == len("vision-") + 5
@@ -98,7 +98,7 @@ def test_only_admins_make_teams_and_grant_quota(alice, carol, team, h100):
 @pytest.mark.parametrize("gpus", [-1, True, 10**9, "4", 1.5, None])
 def test_odd_grants_are_refused(carol, team, h100, gpus):
     with pytest.raises(InvalidError):
-        teams.grant(principal=make.principal(carol), team=team, flavor=h100, gpus=gpus)
+        grants.grant(principal=make.principal(carol), team=team, flavor=h100, gpus=gpus)
 
 
 def test_a_cut_grant_leaves_what_is_held(carol, ann, team, h100):
@@ -107,7 +107,7 @@ def test_a_cut_grant_leaves_what_is_held(carol, ann, team, h100):
     deployment = make.make_deployment(team, ann, gpus=4, approved=True)
     ledger.reserve(deployment=deployment, revision=deployment.latest, gpus=4)
     grant = team.grants.get()
-    teams.change_grant(principal=make.principal(carol), grant_id=grant.pk, gpus=1)
+    grants.change_grant(principal=make.principal(carol), grant_id=grant.pk, gpus=1)
     row = ledger.usage(team)[0]
     assert (row.limit, row.reserved, row.free) == (1, 4, 0)
     assert Event.objects.get(kind="quota_granted").data["before"] == {"gpus": 4}
@@ -119,21 +119,21 @@ def test_an_admins_token_for_one_team_rules_no_other(alice, carol, team, h100):
     token, _ = tokens.create(principal=make.principal(carol), name="ci", scopes=["write", "approve"], teams=[team])
     bound = principal_of_token(token)
     with pytest.raises(MissingError):
-        teams.change_grant(principal=bound, grant_id=theirs.pk, gpus=64)
+        grants.change_grant(principal=bound, grant_id=theirs.pk, gpus=64)
     with pytest.raises(MissingError):
-        teams.grant(principal=bound, team=labs, flavor=h100, gpus=64)
+        grants.grant(principal=bound, team=labs, flavor=h100, gpus=64)
     with pytest.raises(MissingError):
-        teams.set_policy(principal=bound, team=labs, policy=Team.Policy.AUTO)
-    with pytest.raises(NotAllowedError):
-        teams.add_member(principal=bound, team=labs, user=alice)
-    with pytest.raises(NotAllowedError):
-        teams.remove_member(principal=bound, team=labs, user=alice)
+        policies.set_policy(principal=bound, team=labs, policy=Team.Policy.AUTO)
+    with pytest.raises(MissingError):
+        memberships.add(principal=bound, team=labs, user=alice)
+    with pytest.raises(MissingError):
+        memberships.remove(principal=bound, team=labs, user=alice)
     with pytest.raises(NotAllowedError):
         teams.create(principal=bound, slug="mine", name="Mine")
     theirs.refresh_from_db()
     assert theirs.gpus == 2
 
-    own = teams.grant(principal=bound, team=team, flavor=h100, gpus=1)
-    assert teams.change_grant(principal=bound, grant_id=own.pk, gpus=3).gpus == 3
-    assert teams.set_policy(principal=bound, team=team, policy=Team.Policy.AUTO).policy == Team.Policy.AUTO
-    assert teams.add_member(principal=bound, team=team, user=carol).team == team
+    own = grants.grant(principal=bound, team=team, flavor=h100, gpus=1)
+    assert grants.change_grant(principal=bound, grant_id=own.pk, gpus=3).gpus == 3
+    assert policies.set_policy(principal=bound, team=team, policy=Team.Policy.AUTO).policy == Team.Policy.AUTO
+    assert memberships.add(principal=bound, team=team, user=carol).team == team

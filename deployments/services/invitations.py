@@ -1,0 +1,172 @@
+"""Invitations: links that let whoever opens them into a team once. The word is shown once, its SHA-256 is kept."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from datetime import timedelta
+from enum import Enum
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.mail import send_mail
+from django.core.validators import validate_email
+from django.utils import timezone
+
+from deployments.models import Invitation, Membership, Principal, Team, User
+from deployments.services import events, memberships
+from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
+from deployments.services.text import line_of
+from deployments.services.tokens import digest_of
+from deployments.services.transactions import in_transaction
+
+logger = logging.getLogger(__name__)
+
+MOST_DAYS = 30
+DEFAULT_DAYS = 7
+MOST_OPEN = 50
+LONGEST_WORD = 100
+
+
+class Standing(Enum):
+    """What a link is worth now."""
+
+    OPEN = "open"
+    ACCEPTED = "accepted"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+@in_transaction
+def invite(
+    *,
+    principal: Principal,
+    team: Team,
+    role: str = Membership.Role.MEMBER,
+    email: str = "",
+    days: int = DEFAULT_DAYS,
+) -> tuple[Invitation, str]:
+    """Make an invitation that lives `days` days, and return it with its word, which is never shown again.
+
+    Leads invite into their own team, admins into all. Whoever sends it by mail calls `mail` after the commit.
+    """
+    row = memberships.ruled(principal, team)
+    memberships.check_role(role)
+    if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= MOST_DAYS:
+        raise InvalidError(f"An invitation lives 1 to {MOST_DAYS} days.", field="days", pointer="/days")
+    address = _address(email)
+    if Invitation.objects.open().filter(team=row).count() >= MOST_OPEN:
+        raise ConflictError(f"{MOST_OPEN} invitations of the team are open: revoke one first.", code="too_many")
+    word = secrets.token_urlsafe(24)
+    invitation = Invitation.objects.create(
+        team=row,
+        email=address,
+        role=role,
+        digest=digest_of(word),
+        invited_by=principal.user,
+        expires_at=timezone.now() + timedelta(days=days),
+    )
+    whom = address or "Whoever has the link"
+    events.record(
+        kind="invited",
+        message=f"{whom} invited into {row.name} as {invitation.get_role_display().lower()}",
+        team=row,
+        actor=principal.user,
+        data={"invitation": invitation.pk, "after": {"role": role, "until": invitation.expires_at.isoformat()}},
+    )
+    return invitation, word
+
+
+def mail(invitation: Invitation, link: str) -> bool:
+    """Send the link to the address of the invitation; False when there is none, or no mail could be sent."""
+    if not invitation.email:
+        return False
+    who = invitation.invited_by.get_full_name() or invitation.invited_by.username
+    text = (
+        f"{who} invites you into the team {invitation.team.name} on Slipway ({settings.SLIPWAY_URL}).\n\n"
+        f"Open this link to join; it works once, until {invitation.expires_at:%-d %B %Y}:\n{link}\n"
+    )
+    try:
+        return send_mail(f"Join {invitation.team.name} on Slipway", text, None, [invitation.email]) == 1
+    except OSError as error:  # smtplib's errors are among them
+        logger.warning("invitation %d not mailed: %s: %s", invitation.pk, type(error).__name__, error)
+        return False
+
+
+@in_transaction
+def revoke(*, principal: Principal, invitation_id: int) -> Invitation:
+    """End an open invitation. To strangers it does not exist; revoking twice changes nothing."""
+    if not principal.may("write"):
+        raise NotAllowedError("This token may not do that.")
+    rows = Invitation.objects.manageable_by(principal).select_for_update(of=("self",)).select_related("team")
+    row = rows.filter(pk=invitation_id).first()
+    if row is None:
+        raise MissingError("There is no such invitation.")
+    if row.accepted_at is not None:
+        raise ConflictError("This invitation is accepted already: take the person out of the team instead.")
+    if row.revoked_at is None:
+        row.revoked_at = timezone.now()
+        row.save(update_fields=["revoked_at"])
+        events.record(
+            kind="invitation_revoked",
+            message=f"Invitation of {row.email or 'whoever has the link'} into {row.team.name} revoked",
+            team=row.team,
+            actor=principal.user,
+            data={"invitation": row.pk},
+        )
+    return row
+
+
+def found(word: str) -> Invitation | None:
+    """The invitation that this word opens, whatever it is worth; None for a word that nobody made."""
+    if not word.isascii() or len(word) > LONGEST_WORD:
+        return None
+    return Invitation.objects.select_related("team", "invited_by").filter(digest=digest_of(word)).first()
+
+
+def standing(invitation: Invitation) -> Standing:
+    """Whether it lets somebody in now. It ends with the right of the person who gave it."""
+    if invitation.accepted_at is not None:
+        return Standing.ACCEPTED
+    if invitation.revoked_at is not None or invitation.team.archived_at is not None:
+        return Standing.REVOKED
+    if invitation.expires_at <= timezone.now():
+        return Standing.EXPIRED
+    host = Principal(user=invitation.invited_by)
+    if not Team.objects.managed_by(host).filter(pk=invitation.team_id).exists():
+        return Standing.REVOKED
+    return Standing.OPEN
+
+
+@in_transaction
+def accept(*, user: User, word: str) -> Membership:
+    """Let this person into the team. ConflictError with the code accepted, expired, revoked or member otherwise.
+
+    Whoever belongs already keeps the invitation whole, unless it makes them a lead.
+    """
+    known = found(word)
+    if known is None or not user.is_active:
+        raise MissingError("There is no such invitation.")
+    # The team before the invitation, as everything that changes a team's people does: no deadlocks.
+    team = Team.objects.select_for_update(no_key=True).get(pk=known.team_id)
+    row = Invitation.objects.select_for_update(of=("self",)).select_related("invited_by").get(pk=known.pk)
+    row.team = team
+    worth = standing(row)
+    if worth is not Standing.OPEN:
+        raise ConflictError(f"This invitation is {worth.value}.", code=worth.value)
+    before = Membership.objects.filter(team=team, user=user).first()
+    if before is not None and (before.role == row.role or before.role == Membership.Role.LEAD):
+        raise ConflictError(f"You belong to {team.name} already.", code="member")
+    row.accepted_at, row.accepted_by = timezone.now(), user
+    row.save(update_fields=["accepted_at", "accepted_by"])
+    return memberships.write(team, user, role=row.role, actor=user, why=f"invited by {row.invited_by.username}")
+
+
+def _address(email: object) -> str:
+    text = line_of(email, field="email", longest=254, required=False)
+    if text:
+        try:
+            validate_email(text)
+        except ValidationError:
+            raise InvalidError("This is no e-mail address.", field="email", pointer="/email") from None
+    return text
