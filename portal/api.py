@@ -16,9 +16,9 @@ from rest_framework.routers import SimpleRouter
 
 from deployments.api.base import check_parameters, choices_of
 from deployments.api.deployments import DeploymentViewSet, PreflightViewSet
+from deployments.api.events import EventViewSet
 from deployments.api.others import (
     CatalogViewSet,
-    EventViewSet,
     FlavorViewSet,
     GrantViewSet,
     ProfileViewSet,

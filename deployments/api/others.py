@@ -1,4 +1,4 @@
-"""Teams, flavors, quota, the ledger, the catalogue, the audit, tokens, and who one is."""
+"""Teams, flavors, quota, the ledger, the catalogue, tokens, and who one is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from deployments.models import (
     ApiToken,
     CatalogEntry,
     EngineProfile,
-    Event,
     Flavor,
     Membership,
     QuotaGrant,
@@ -143,23 +142,6 @@ class ReservationViewSet(ApiViewSet):
         rows = Reservation.objects.visible_to(self.principal)
         rows = _filtered(request, rows, team="account__team__slug", flavor="account__flavor__slug")
         return keyset(request, shapes.reservations(rows), shapes.reservation)
-
-
-class EventViewSet(ApiViewSet):
-    """The audit."""
-
-    parameters: ClassVar[dict[str, tuple[str, ...]]] = {"list": (*PAGING, "team", "deployment", "kind")}
-
-    @extend_schema(
-        operation_id="events_list",
-        parameters=[*PAGE, BY_TEAM, BY_DEPLOYMENT, OpenApiParameter("kind", str)],
-        responses={200: schemas.page_of(schemas.EventAnswer), **PROBLEMS},
-    )
-    def list(self, request: Request) -> Response:
-        """What happened, newest first."""
-        rows = Event.objects.visible_to(self.principal)
-        rows = _filtered(request, rows, team="team__slug", kind="kind")
-        return keyset(request, shapes.events(rows), shapes.event)
 
 
 class CatalogViewSet(ApiViewSet):
