@@ -65,6 +65,8 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
         gpus_per_replica=spec.gpus_per_replica,
         weights_bytes=known.model.weights_bytes if known.model else None,
         engine_version=profile.version,
+        node_selector=flavor.node_selector,
+        tolerations=flavor.tolerations,
     )
     wish = Wish(
         install_id=given["install_id"],

@@ -33,15 +33,19 @@ class Resolution:
     storage_uri: str = ""
     engine_version: str = ""
     secret_names: tuple[str, ...] = ()
+    # Of the flavor, on top of its product and the taint of GPU nodes.
+    node_selector: Mapping[str, str] = field(default_factory=dict, hash=False)
+    tolerations: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
 
     def as_json(self) -> dict[str, Any]:
         """This resolution as plain JSON values."""
-        return {**asdict(self), "secret_names": list(self.secret_names)}
+        return {**asdict(self), "secret_names": list(self.secret_names), "tolerations": list(self.tolerations)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Resolution:
         """A resolution from stored JSON."""
-        return cls(**{**data, "secret_names": tuple(data.get("secret_names", ()))})
+        lists = {name: tuple(data.get(name, ())) for name in ("secret_names", "tolerations")}
+        return cls(**{**data, **lists})
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,8 @@ def _inference_service(wish: Wish, runtime: str) -> Object:
                     "fsGroup": USER_ID,
                     "seccompProfile": {"type": "RuntimeDefault"},
                 },
-                "nodeSelector": {"nvidia.com/gpu.product": resolution.product},
-                "tolerations": [GPU_TAINT],
+                "nodeSelector": {**resolution.node_selector, "nvidia.com/gpu.product": resolution.product},
+                "tolerations": _tolerations(wish),
                 "storageContainerName": wish.platform.storage_container,
                 "model": {
                     "modelFormat": {"name": "vLLM"},
@@ -144,6 +144,16 @@ def _inference_service(wish: Wish, runtime: str) -> Object:
             }
         },
     }
+
+
+def _tolerations(wish: Wish) -> list[dict[str, str]]:
+    """Of the taints that keep others off GPU nodes: the common one, one named like the resource, the flavor's own."""
+    by_name = {**GPU_TAINT, "key": wish.resolution.resource_name}
+    found: list[dict[str, str]] = []
+    for each in (GPU_TAINT, by_name, *(dict(item) for item in wish.resolution.tolerations)):
+        if each not in found:
+            found.append(each)
+    return found
 
 
 def _resources(wish: Wish) -> dict[str, dict[str, str]]:

@@ -26,11 +26,19 @@ class FlavorFacts:
     free: int | None = None
     largest_free_block: int | None = None
     enabled: bool = True
+    node_selector: Mapping[str, str] = field(default_factory=dict, hash=False)
+    tolerations: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
 
     @property
     def gpu(self) -> GpuFacts:
         """What the fit estimate needs of this GPU."""
         return gpu_facts(self.product, self.memory_mib, self.compute_capability)
+
+    @property
+    def is_slice(self) -> bool:
+        """True when what pods get is a part of a GPU: a MIG slice, or a share of its time."""
+        by_name = self.resource_name.endswith(".shared") or "/mig-" in self.resource_name
+        return by_name or self.product.endswith("-SHARED") or "-MIG-" in self.product
 
     @property
     def label(self) -> str:

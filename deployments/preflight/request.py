@@ -182,6 +182,20 @@ def node_size(case: Case) -> Iterator[Finding]:
 
 
 @rules.rule
+def slices_apart(case: Case) -> Iterator[Finding]:
+    """Parts of GPUs cannot work together: MIG slices have no path to one another, shares may be of one GPU."""
+    flavor, needed = case.flavor, case.spec.gpus_per_replica
+    if flavor is not None and flavor.is_slice and needed > 1:
+        yield error(
+            "slices_apart",
+            "/spec/engine/args/tensor-parallel-size",
+            f"{flavor.label} is a part of a GPU: one replica runs on one of them, not on {needed:,} together.",
+            "Use one, or choose a flavor of whole GPUs.",
+            1 if case.spec.pipeline_parallel == 1 else None,
+        )
+
+
+@rules.rule
 def room_now(case: Case) -> Iterator[Finding]:
     """Within quota is not the same as free: say when the cluster is full at the moment."""
     flavor, needed = case.flavor, case.spec.gpus_per_replica

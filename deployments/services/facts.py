@@ -66,14 +66,13 @@ def is_seen(cluster: Cluster) -> bool:
 
 def flavors(cluster: Cluster | None) -> dict[str, FlavorFacts]:
     """The flavors by slug, with what is free on `cluster`; free counts stay None without one."""
-    nodes: dict[str, list[Node]] = {}
+    nodes: list[Node] = []
     if cluster is not None:
-        for node in Node.objects.filter(cluster=cluster).only(
-            "product", "allocatable", "requested", "ready", "unschedulable"
-        ):
-            nodes.setdefault(node.product, []).append(node)
+        columns = ("product", "resource_name", "labels", "allocatable", "requested", "ready", "unschedulable")
+        nodes = list(Node.objects.filter(cluster=cluster).only(*columns))
     return {
-        row.slug: _flavor(row, nodes.get(row.product, []), known=cluster is not None) for row in Flavor.objects.all()
+        row.slug: _flavor(row, [node for node in nodes if row.stands_on(node)], known=cluster is not None)
+        for row in Flavor.objects.all()
     }
 
 
@@ -103,6 +102,8 @@ def _flavor(row: Flavor, nodes: list[Node], *, known: bool) -> FlavorFacts:
         free=sum(node.free for node in nodes) if known else None,
         largest_free_block=max((node.free for node in nodes), default=0) if known else None,
         enabled=row.active,
+        node_selector=row.node_selector,
+        tolerations=tuple(row.tolerations),
     )
 
 

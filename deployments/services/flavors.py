@@ -1,14 +1,24 @@
-"""Kinds of GPU: what the cluster has of each, what its nodes propose, and what admins make of it."""
+"""Kinds of GPU: what the cluster has of each, and what admins offer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+from django.db import IntegrityError, transaction
 from django.db.models import Sum
+from django.db.models.functions import Now
 
-from deployments.models import Flavor, Node, QuotaAccount, QuotaGrant
-from deployments.services import facts
+from deployments.models import Flavor, Node, Principal, QuotaAccount, QuotaGrant, Team
+from deployments.services import events, facts
+from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
+from deployments.services.flavor_fields import checked
+from deployments.services.text import gpus_in_words
+from deployments.services.transactions import in_transaction
+
+# What kind of GPU it is: GPUs of it that are held would otherwise become others.
+KIND = ("product", "resource_name")
 
 
 @dataclass(frozen=True)
@@ -69,3 +79,90 @@ def capacity(flavor: Flavor, nodes: list[Node] | None, granted: int, reserved: i
         free=sum(node.free for node in own),
         block=max((node.free for node in own), default=0),
     )
+
+
+@in_transaction
+def create(*, principal: Principal, **values: object) -> Flavor:
+    """Offer a kind of GPU. `values` are fields of Flavor; InvalidError names the one that cannot be meant."""
+    _needs_admin(principal)
+    for name in ("slug", "name", "product", "memory_mib", "compute_capability"):
+        if values.get(name) in (None, ""):
+            raise InvalidError("This field is required.", field=name, pointer=f"/{name}", code="required")
+    row = Flavor(**checked(values))
+    try:
+        with transaction.atomic():
+            row.save(force_insert=True)
+    except IntegrityError:
+        words = f"There is a flavor “{row.slug}” already."
+        raise ConflictError(words, field="slug", pointer="/slug") from None
+    events.record(
+        kind="flavor_made",
+        message=f"Flavor {row.name} is offered",
+        actor=principal.user,
+        data={"flavor": row.slug, "after": as_json(row)},
+    )
+    return row
+
+
+@in_transaction
+def change(*, principal: Principal, slug: str, **values: object) -> Flavor:
+    """Change what a flavor says. Revisions keep the flavor they were resolved to; only later ones follow.
+
+    ConflictError for another kind of GPU (product, resource) while deployments hold some of it.
+    """
+    _needs_admin(principal)
+    row = Flavor.objects.select_for_update(no_key=True).filter(slug=slug).first() if "\0" not in slug else None
+    if row is None:
+        raise MissingError("There is no such flavor.")
+    if "slug" in values:
+        raise InvalidError("The name in addresses stays as it is.", field="slug", pointer="/slug")
+    before = as_json(row)
+    for name, value in checked(values).items():
+        setattr(row, name, value)
+    after = as_json(row)
+    changed = events.changed(before, after)
+    if not changed["after"]:
+        return row
+    for name in KIND:
+        held = QuotaAccount.objects.filter(flavor=row).aggregate(gpus=Sum("reserved"))["gpus"] or 0
+        if name in changed["after"] and held:
+            words = f"Deployments hold {gpus_in_words(held)} of this kind. Make another flavor for the new one."
+            raise ConflictError(words, field=name, pointer=f"/{name}")
+    row.save()
+    events.record(
+        kind="flavor_changed",
+        message=f"Flavor {row.name} changed",
+        actor=principal.user,
+        data={"flavor": row.slug, **changed},
+    )
+    if "resource_name" in changed["after"]:
+        # The ResourceQuotas of the teams name it.
+        Team.objects.filter(accounts__flavor=row).update(next_reconcile_at=Now())
+    return row
+
+
+def may_edit(principal: Principal) -> bool:
+    """True for those who say what GPUs are offered: admins, with a token that is bound to no team."""
+    return principal.is_admin and principal.may("approve") and principal.team_ids is None
+
+
+def as_json(row: Flavor) -> dict[str, Any]:
+    """A flavor's fields as plain JSON values."""
+    return {
+        "slug": row.slug,
+        "name": row.name,
+        "product": row.product,
+        "memory_mib": row.memory_mib,
+        "resource_name": row.resource_name,
+        "compute_capability": float(row.compute_capability),
+        "gpus_per_node": row.gpus_per_node,
+        "price_per_hour": float(row.price_per_hour),
+        "node_selector": row.node_selector,
+        "tolerations": row.tolerations,
+        "active": row.active,
+    }
+
+
+def _needs_admin(principal: Principal) -> None:
+    if not may_edit(principal):
+        raise NotAllowedError("Only an admin says which GPUs are offered.")

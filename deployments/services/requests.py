@@ -281,6 +281,8 @@ def _resolve(spec: DeploymentSpec, known: Facts) -> Resolution:
         weights_bytes=known.model.weights_bytes if known.model else None,
         storage_uri=f"hf://{parse(spec.source.uri).id}:{commit}",
         engine_version=profile.version,
+        node_selector=flavor.node_selector,
+        tolerations=flavor.tolerations,
     )
 
 
