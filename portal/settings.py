@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import django_stubs_ext
 import structlog
+from django.core.exceptions import ImproperlyConfigured
 
 django_stubs_ext.monkeypatch()
 
@@ -52,6 +53,8 @@ ALLAUTH_TRUSTED_PROXY_COUNT = 1 if TRUST_PROXY else 0
 PROMETHEUS_URL = env("PROMETHEUS_URL", "http://127.0.0.1:9090")
 GATEWAY_URL = env("GATEWAY_URL", "http://127.0.0.1:8081")
 GATEWAY_PUBLIC_URL = env("GATEWAY_PUBLIC_URL", GATEWAY_URL)
+# What the gateway shows when it reports what keys used; without it nobody can.
+GATEWAY_TOKEN = env("SLIPWAY_GATEWAY_TOKEN")
 HUB_URL = env("HUB_URL", "https://huggingface.co")
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
 KUBECONFIG_WORKER = env("KUBECONFIG_WORKER")
@@ -187,7 +190,11 @@ SOCIALACCOUNT_PROVIDERS = (
                     "name": env("OIDC_NAME", "Single sign-on"),
                     "client_id": env("OIDC_CLIENT_ID"),
                     "secret": env("OIDC_CLIENT_SECRET"),
-                    "settings": {"server_url": env("OIDC_SERVER_URL")},
+                    "settings": {
+                        "server_url": env("OIDC_SERVER_URL"),
+                        "scope": env_list("OIDC_SCOPES", "openid,profile,email"),
+                        "oauth_pkce_enabled": True,
+                    },
                 }
             ]
         }
@@ -195,6 +202,14 @@ SOCIALACCOUNT_PROVIDERS = (
     if env("OIDC_SERVER_URL")
     else {}
 )
+# The claim that names somebody's groups; what groups give is in rules that admins make.
+OIDC_GROUPS_CLAIM = env("OIDC_GROUPS_CLAIM", "groups")
+# Who gets an account by single sign-on: all, or only people of a group that a rule speaks of.
+OIDC_SIGNUP = env("SLIPWAY_OIDC_SIGNUP", "all")
+if OIDC_SIGNUP not in {"all", "groups"}:
+    raise ImproperlyConfigured("SLIPWAY_OIDC_SIGNUP is “all” or “groups”.")
+# People whom an invitation reached make themselves a local account.
+SIGNUP_BY_INVITATION = env_bool("SLIPWAY_SIGNUP_BY_INVITATION")
 ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,5/5m/key"}
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_COOKIES

@@ -1,11 +1,13 @@
-"""Who may call an endpoint: short tokens that Slipway signs for the prompt box and the probe, API tokens for programs.
+"""Who may call an endpoint: endpoint keys, API tokens, short tokens that Slipway signs for prompt box and probe.
 
-A signature alone admits nobody: user, membership and deployment are read again at every question.
+A signature alone admits nobody: user, membership and deployment are read again at every question. An answer says for
+how long a gateway may remember it: five seconds at most, and no longer than the credential lives.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from django.core import signing
@@ -13,7 +15,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from deployments.models import Deployment, Principal, User
-from deployments.services import tokens
+from deployments.services import endpoint_keys, tokens
 from deployments.services.errors import MissingError, NotAllowedError
 from deployments.services.principals import principal_of_token
 
@@ -22,24 +24,56 @@ SALT = "slipway.invoke"
 LONGEST_SECONDS = 900
 LONGEST_HEADER = 2000
 PROBE = "probe"
+# Seconds for which a gateway may go by an answer, so that what is revoked is refused within them.
+REMEMBERED = 5.0
+# Seconds for which it may while it cannot ask: a restart of `live` is not noticed. Never for keys, which are revoked
+# where this matters: there a gateway that gets no answer refuses.
+WITHOUT_ANSWER = 60.0
+
+
+@dataclass(frozen=True)
+class KeyTerms:
+    """The key that opened the door, and what it may use in a minute (None: no limit)."""
+
+    key_id: int
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+    @property
+    def limited(self) -> bool:
+        """True where each request has to be counted before it passes."""
+        return self.requests_per_minute is not None or self.tokens_per_minute is not None
 
 
 @dataclass(frozen=True)
 class Admission:
-    """The caller may pass; `subject` names them for the gateway's log."""
+    """The caller may pass; `subject` names them for the gateway's log.
+
+    The gateway may remember it for `remembered` seconds, and go by it for `without_answer` while it cannot ask.
+    """
 
     subject: str
     deployment_id: int
     status: int = 200
+    key: KeyTerms | None = None
+    remembered: float = REMEMBERED
+    without_answer: float = WITHOUT_ANSWER
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """The caller may not pass: 401 when nobody is known to ask, 403 when somebody is who may not call this."""
+    """The caller may not pass: 401 when nobody is known to ask, 403 when somebody is who may not call this.
+
+    429 when a limit of the key `key_id` is used up: `limit` says which (requests, tokens), `retry_after` is in seconds.
+    """
 
     status: int
     code: str
     message: str
+    limit: str = ""
+    retry_after: int = 0
+    key_id: int = 0
+    deployment_id: int = 0
 
 
 def token_for(*, principal: Principal, deployment: Deployment, seconds: int = 300) -> str:
@@ -61,16 +95,34 @@ def admit(authorization_header: str, namespace: str, name: str) -> Admission | R
     scheme, _, text = (authorization_header or "")[:LONGEST_HEADER].partition(" ")
     text = text.strip()
     if scheme.lower() != "bearer" or not text:
-        return Refusal(401, "missing_token", "Send a token: “Authorization: Bearer …”.")
+        return Refusal(401, "missing_token", "Send a key or token: “Authorization: Bearer …”.")
     if text.startswith(PREFIX):
         return _admit_signed(text, namespace, name)
+    if text.startswith(endpoint_keys.PREFIX):
+        return _admit_key(text, _named(namespace, name))
     token = tokens.authenticate(text)
     if token is None:
         return Refusal(401, "invalid_token", "This token is unknown, expired or revoked.")
     principal = principal_of_token(token)
     if not principal.may("invoke"):
         return Refusal(403, "scope", "This token may not call endpoints: it lacks the scope “invoke”.")
-    return _admit_principal(principal, f"token:{token.prefix}", _named(namespace, name))
+    return _admit_principal(principal, f"token:{token.prefix}", _named(namespace, name), token.expires_at)
+
+
+def _admit_key(text: str, wanted: Q) -> Admission | Refusal:
+    key = endpoint_keys.authenticate(text)
+    if key is None:
+        return Refusal(401, "invalid_api_key", "This key is unknown, expired or revoked.")
+    reached = Deployment.objects.alive().filter(wanted, team=key.team_id)
+    if not key.every_deployment:
+        reached = reached.filter(endpoint_keys=key)
+    pk = reached.values_list("pk", flat=True).first()
+    if pk is None:
+        return _unknown()
+    terms = KeyTerms(key.pk, key.requests_per_minute, key.tokens_per_minute)
+    # With a limit each request is a question of its own: only so one count holds for all gateways together.
+    remembered = 0.0 if terms.limited else _remembered(key.expires_at)
+    return Admission(f"key:{key.prefix}", pk, key=terms, remembered=remembered, without_answer=0.0)
 
 
 def _admit_signed(text: str, namespace: str, name: str) -> Admission | Refusal:
@@ -90,12 +142,20 @@ def _admit_signed(text: str, namespace: str, name: str) -> Admission | Refusal:
     user = User.objects.filter(pk=subject, is_active=True).first()
     if user is None:
         return refused
-    return _admit_principal(Principal(user=user), f"user:{user.username}", wanted)
+    ends = datetime.fromtimestamp(expires, UTC)
+    return _admit_principal(Principal(user=user), f"user:{user.username}", wanted, ends)
 
 
-def _admit_principal(principal: Principal, subject: str, wanted: Q) -> Admission | Refusal:
+def _admit_principal(principal: Principal, subject: str, wanted: Q, ends: datetime | None) -> Admission | Refusal:
     pk = Deployment.objects.callable_by(principal).filter(wanted).values_list("pk", flat=True).first()
-    return _unknown() if pk is None else Admission(subject, pk)
+    return _unknown() if pk is None else Admission(subject, pk, remembered=_remembered(ends))
+
+
+def _remembered(ends: datetime | None) -> float:
+    """Seconds for which an answer counts whose credential ends then."""
+    if ends is None:
+        return REMEMBERED
+    return max(0.0, min(REMEMBERED, (ends - timezone.now()).total_seconds()))
 
 
 def _named(namespace: str, name: str) -> Q:
@@ -105,7 +165,7 @@ def _named(namespace: str, name: str) -> Q:
 
 def _unknown() -> Refusal:
     # The same whether it exists or not: strangers learn nothing.
-    return Refusal(403, "not_allowed", "There is no such endpoint for this token.")
+    return Refusal(403, "not_allowed", "There is no such endpoint for this key or token.")
 
 
 def _sign(deployment_id: int, subject: int | str, seconds: int) -> str:

@@ -8,8 +8,6 @@ import uuid
 from collections.abc import Awaitable, Callable
 
 import orjson
-from django.db import DatabaseError, InterfaceError
-from psycopg_pool import PoolTimeout
 
 from portal.lib.problems import MEDIA_TYPE, entry, problem
 from portal.live import prompt
@@ -35,10 +33,11 @@ from portal.live.hub import Hub
 from portal.live.logs import LogReader
 from portal.live.permission import hearers
 from portal.live.places import Places
+from portal.live.usage import DATABASE_AWAY, Tally, usage_report
+from portal.live.usage import PATH as USAGE
 
 logger = logging.getLogger(__name__)
 
-DATABASE_AWAY = (DatabaseError, InterfaceError, PoolTimeout)
 RETRY = [(b"retry-after", b"5")]
 PROMPTS_PER_USER = 4
 QUESTIONS = 500
@@ -59,6 +58,7 @@ class LiveApp:
         self.prompts = Places(per_user=PROMPTS_PER_USER, per_process=200)
         self.questions = Places(per_user=QUESTIONS, per_process=QUESTIONS)
         self.reader = LogReader()
+        self.tally = Tally()
 
     @staticmethod
     def serves(path: str) -> bool:
@@ -97,6 +97,7 @@ class LiveApp:
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self.hub.stop()
+                await self.tally.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
@@ -105,10 +106,12 @@ class LiveApp:
         if path == "/live/status/":
             return _only(method, {"GET"}, self._status)
         if path == PREFIX and method == "POST":
-            return self._held(authorize)
+            return self._held(self._authorize)
         if path.startswith(PREFIX):
             # Any method: it is the caller's.
-            return self._held(authorize_request)
+            return self._held(self._authorize_request)
+        if path == USAGE:
+            return _only(method, {"POST"}, self._held(usage_report))
         if PROMPT.fullmatch(path):
             return _only(method, {"POST"}, self._prompt)
         if LOGS.fullmatch(path) or API_LOGS.fullmatch(path):
@@ -123,6 +126,12 @@ class LiveApp:
                 await handler(scope, receive, send)
 
         return answer
+
+    async def _authorize(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await authorize(scope, receive, send, self.tally)
+
+    async def _authorize_request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await authorize_request(scope, receive, send, self.tally)
 
     async def _status(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = await in_database(caller_of, scope)

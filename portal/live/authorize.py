@@ -2,6 +2,9 @@
 
 It comes in two forms. Slipway's own sandbox posts JSON. Envoy's external authorization over HTTP, and others that
 forward the caller's request without its body, append the caller's path to ours; nginx names it in X-Original-URI.
+
+A gateway that posts JSON counts the requests of a key itself and reports them (`portal.live.usage`), because it does
+not ask for each; of the others each question is a request, and is counted here.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ from urllib.parse import unquote
 
 import orjson
 
-from deployments.services import invoke
+from deployments.services import usage
 from deployments.services.invoke import Admission, Refusal
 from portal.live.database import in_database
 from portal.live.http import Receive, Refused, Scope, Send, body_of, header_of, send_json
+from portal.live.usage import Tally
 
 MOST_BODY = 8 * 1024
 PREFIX = "/live/authorize/"
@@ -23,8 +27,8 @@ PREFIX = "/live/authorize/"
 ENDPOINT = re.compile(r"/([a-z0-9-]{1,63})/([a-z0-9-]{1,63})(/[^?#]*)?")
 
 
-async def authorize(scope: Scope, receive: Receive, send: Send) -> None:
-    """200 admits and names the caller; 401 and 403 refuse. A question in JSON."""
+async def authorize(scope: Scope, receive: Receive, send: Send, tally: Tally) -> None:
+    """200 admits, names the caller and says how long that counts; 401, 403 and 429 refuse. A question in JSON."""
     try:
         question: Any = orjson.loads(await body_of(receive, most=MOST_BODY))
     except orjson.JSONDecodeError:
@@ -32,30 +36,44 @@ async def authorize(scope: Scope, receive: Receive, send: Send) -> None:
     namespace, name = (question.get(key) if isinstance(question, dict) else None for key in ("namespace", "name"))
     if not isinstance(namespace, str) or not isinstance(name, str):
         raise Refused(400, "invalid", "Send JSON with namespace and name.")
-    verdict = await in_database(invoke.admit, header_of(scope, b"authorization"), namespace, name)
+    verdict = await in_database(usage.ask, header_of(scope, b"authorization"), namespace, name)
     if isinstance(verdict, Admission):
-        await send_json(send, 200, {"subject": verdict.subject, "deployment": verdict.deployment_id})
+        key = verdict.key
+        answer = {
+            "subject": verdict.subject,
+            "deployment": verdict.deployment_id,
+            "key": key and key.key_id,
+            "requests_per_minute": key and key.requests_per_minute,
+            "tokens_per_minute": key and key.tokens_per_minute,
+            "cache_seconds": verdict.remembered,
+            "stale_seconds": verdict.without_answer,
+        }
+        await send_json(send, 200, answer)
         return
-    await send_json(send, verdict.status, {"code": verdict.code, "message": verdict.message}, _challenge(verdict))
+    tally.refused(verdict)
+    refusal = {"code": verdict.code, "message": verdict.message, "limit": verdict.limit}
+    await send_json(send, verdict.status, refusal, _headers(verdict))
 
 
-async def authorize_request(scope: Scope, receive: Receive, send: Send) -> None:
+async def authorize_request(scope: Scope, receive: Receive, send: Send, tally: Tally) -> None:
     """The same answer to a request of any method that carries the caller's path; a body is not read.
 
     What is refused goes back to the caller as it is: an error as OpenAI's clients know it.
     """
     endpoint = endpoint_of(_asked_path(scope))
     if endpoint is None:
-        verdict: Admission | Refusal = Refusal(403, "not_allowed", "There is no such endpoint for this token.")
+        verdict: Admission | Refusal = Refusal(403, "not_allowed", "There is no such endpoint for this key or token.")
     else:
-        verdict = await in_database(invoke.admit, header_of(scope, b"authorization"), *endpoint)
+        verdict = await in_database(usage.ask, header_of(scope, b"authorization"), *endpoint)
     if isinstance(verdict, Admission):
+        tally.admitted(verdict)
         extra = [(b"x-slipway-subject", verdict.subject.encode("ascii", "replace"))]
         await send_json(send, 200, {"subject": verdict.subject, "deployment": verdict.deployment_id}, extra)
         return
-    kind = "authentication_error" if verdict.status == 401 else "permission_error"
+    tally.refused(verdict)
+    kind = verdict.limit or ("authentication_error" if verdict.status == 401 else "permission_error")
     error = {"message": verdict.message, "type": kind, "code": verdict.code, "param": None}
-    await send_json(send, verdict.status, {"error": error}, _challenge(verdict))
+    await send_json(send, verdict.status, {"error": error}, _headers(verdict))
 
 
 def endpoint_of(path: str) -> tuple[str, str] | None:
@@ -82,5 +100,7 @@ def _asked_path(scope: Scope) -> str:
     return asked
 
 
-def _challenge(refusal: Refusal) -> list[tuple[bytes, bytes]]:
-    return [(b"www-authenticate", b'Bearer realm="slipway"')] if refusal.status == 401 else []
+def _headers(refusal: Refusal) -> list[tuple[bytes, bytes]]:
+    if refusal.status == 401:
+        return [(b"www-authenticate", b'Bearer realm="slipway"')]
+    return [(b"retry-after", str(refusal.retry_after).encode())] if refusal.retry_after else []

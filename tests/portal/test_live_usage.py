@@ -1,0 +1,174 @@
+"""Keys at the gateway's question, and what gateways report of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from deployments.models import Deployment, EndpointKey, KeyUsage, Team, User
+from deployments.services import endpoint_keys as keys
+from deployments.services import usage
+from deployments.services.endpoint_keys import Limits
+from deployments.services.rates import OwnCounters
+from portal.live.app import LiveApp
+from tests.deployments import factories as make
+from tests.portal.asgi import Answer, call
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+TOKEN = "of-the-gateway"
+CHAT = "/live/authorize/search-x7k2p/chat/v1/chat/completions"
+
+
+@pytest.fixture(autouse=True)
+def installation(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.ALLOWED_HOSTS = ["testserver"]
+    settings.GATEWAY_TOKEN = TOKEN
+    counting = OwnCounters()
+    monkeypatch.setattr(usage, "counters", lambda: counting)
+
+
+@pytest.fixture
+def alice(transactional_db: None) -> User:
+    return make.make_user("alice", team=make.make_team("search"), lead=True)
+
+
+@pytest.fixture
+def chat(alice: User) -> Deployment:
+    return make.make_deployment(Team.objects.get(), alice, approved=True)
+
+
+def key_of(chat: Deployment, alice: User, **limits: int) -> tuple[EndpointKey, str]:
+    return keys.create(
+        principal=make.principal(alice),
+        team=chat.team,
+        name="ci",
+        every_deployment=True,
+        limits=Limits(**limits),
+    )
+
+
+def played(*wishes: tuple[str, dict[str, Any]]) -> list[Answer]:
+    """The answers of one process to these requests in turn, after which it ends."""
+
+    async def run() -> list[Answer]:
+        app = LiveApp()
+        answers = [await call(app, path, **options).whole() for path, options in wishes]
+        await app.tally.stop()
+        return answers
+
+    return asyncio.run(run())
+
+
+def question(text: str) -> tuple[str, dict[str, Any]]:
+    body = orjson.dumps({"namespace": "search-x7k2p", "name": "chat"})
+    return "/live/authorize/", {"method": "POST", "headers": {"authorization": f"Bearer {text}"}, "body": body}
+
+
+def report(document: Any, token: str = TOKEN) -> tuple[str, dict[str, Any]]:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    body = document if isinstance(document, bytes) else orjson.dumps(document)
+    return "/live/usage/", {"method": "POST", "headers": headers, "body": body}
+
+
+def used() -> list[tuple[int, int, int, int]]:
+    return list(KeyUsage.objects.values_list("requests", "refused", "prompt_tokens", "completion_tokens"))
+
+
+def test_the_gateway_hears_which_key_asks_and_how_long_that_counts(chat: Deployment, alice: User) -> None:
+    key, text = key_of(chat, alice)
+    narrow, limited = key_of(chat, alice, requests_per_minute=9)
+
+    free, counted = played(question(text), question(limited))
+
+    assert free.json() == {
+        "subject": f"key:{key.prefix}",
+        "deployment": chat.pk,
+        "key": key.pk,
+        "requests_per_minute": None,
+        "tokens_per_minute": None,
+        "cache_seconds": 5.0,
+        "stale_seconds": 0.0,
+    }
+    assert (counted.json()["key"], counted.json()["requests_per_minute"]) == (narrow.pk, 9)
+    assert counted.json()["cache_seconds"] == 0.0
+
+
+def test_over_a_limit_the_gateway_hears_so_and_it_is_counted(chat: Deployment, alice: User) -> None:
+    _, text = key_of(chat, alice, requests_per_minute=1)
+
+    _, over = played(question(text), question(text))
+
+    assert (over.status, over.json()["code"], over.json()["limit"]) == (429, "rate_limit_exceeded", "requests")
+    assert 1 <= int(over.headers["retry-after"]) <= 61
+    assert used() == [(0, 1, 0, 0)]  # what passes is the gateway's to report
+
+
+def test_for_envoy_requests_are_counted_here_and_the_caller_gets_openais_words(chat: Deployment, alice: User) -> None:
+    _, text = key_of(chat, alice, requests_per_minute=2)
+    asked = (CHAT, {"method": "POST", "headers": {"authorization": f"Bearer {text}"}})
+
+    answers = played(asked, asked, asked)
+
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    error = answers[2].json()["error"]
+    assert (error["type"], error["code"], error["param"]) == ("requests", "rate_limit_exceeded", None)
+    assert int(answers[2].headers["retry-after"]) >= 1
+    assert used() == [(2, 1, 0, 0)]
+
+
+def test_a_report_is_kept_and_its_tokens_are_waited_for(chat: Deployment, alice: User) -> None:
+    key, text = key_of(chat, alice, tokens_per_minute=100)
+    row = {"key": key.pk, "deployment": chat.pk, "requests": 1, "prompt_tokens": 60, "completion_tokens": 90}
+
+    first, kept, over = played(question(text), report({"reports": [row]}), question(text))
+
+    assert (first.status, kept.status, kept.json()) == (200, 200, {"kept": 1})
+    assert (over.status, over.json()["limit"]) == (429, "tokens")
+    assert used() == [(1, 1, 60, 90)]
+
+
+@pytest.mark.parametrize("token", ["", "another", TOKEN + "x"])
+def test_only_the_gateway_reports(chat: Deployment, token: str) -> None:
+    (answer,) = played(report({"reports": []}, token))
+
+    assert answer.status == 401
+
+
+def test_without_a_token_set_nobody_reports(chat: Deployment, settings: Any) -> None:
+    settings.GATEWAY_TOKEN = ""
+
+    (answer,) = played(("/live/usage/", {"method": "POST", "headers": {"authorization": "Bearer "}, "body": b"{}"}))
+
+    assert answer.status == 401
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"{",
+        [],
+        {"reports": 1},
+        {"reports": [{}] * 1001},
+        {"reports": [[]]},
+        {"reports": [{"key": 0, "deployment": 1}]},
+        {"reports": [{"key": 1, "deployment": 1, "requests": -1}]},
+        {"reports": [{"key": 1, "deployment": 1, "prompt_tokens": 1.5}]},
+        {"reports": [{"key": True, "deployment": 1}]},
+        {"reports": [{"key": 2**63, "deployment": 1}]},
+    ],
+)
+def test_a_report_that_makes_no_sense_is_refused_whole(chat: Deployment, document: Any) -> None:
+    (answer,) = played(report(document))
+
+    assert answer.status == 422
+    assert used() == []
+
+
+def test_reports_are_posted(chat: Deployment) -> None:
+    (answer,) = played(("/live/usage/", {}))
+
+    assert answer.status == 405
