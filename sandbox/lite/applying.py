@@ -64,11 +64,11 @@ def require_manager(request: Request) -> None:
 
 def applied_object(cluster: Cluster, resource: Resource, request: Request, live: Obj, config: Obj) -> Obj:
     """Apply a configuration to an object and return its new state; the old one when nothing changed."""
+    manager, force = request.query.get("fieldManager", ""), request.flag("force")
+    result = apply(resource, live, config, manager, force=force, subresource=request.subresource)
     version = config["metadata"].get("resourceVersion")
     if version and version != live["metadata"]["resourceVersion"]:
         raise errors.conflict(resource.group, resource.plural, request.name, errors.MODIFIED)
-    manager, force = request.query.get("fieldManager", ""), request.flag("force")
-    result = apply(resource, live, config, manager, force=force, subresource=request.subresource)
     if result is live:
         admit(Change(cluster, resource, request, live, live))  # what it is warned of, it is warned of again
         return live

@@ -187,10 +187,6 @@ def _service(obj: Obj, old: Obj | None) -> None:
         spec.setdefault("internalTrafficPolicy", "Cluster")
     if spec["type"] in ("NodePort", "LoadBalancer"):
         spec.setdefault("externalTrafficPolicy", "Cluster")
-    elif old is not None:  # who changes the type alone means the rest of it too
-        for name in ("externalTrafficPolicy", "allocateLoadBalancerNodePorts"):
-            if spec.get(name) == old["spec"].get(name):
-                spec.pop(name, None)
     if spec["sessionAffinity"] == "ClientIP":
         client = spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {})
         client.setdefault("timeoutSeconds", 10800)

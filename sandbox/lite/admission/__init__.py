@@ -24,6 +24,7 @@ _MUTATING = (
     scheduling.tolerate_trouble,
     limits.fill,
     services.give_address,
+    services.forget_type,
     kserve.complete,
 )
 _VALIDATING = (

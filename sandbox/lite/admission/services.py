@@ -38,6 +38,18 @@ def give_address(change: Change) -> None:
     spec.setdefault("ipFamilyPolicy", "RequireDualStack" if both else "SingleStack")
 
 
+def forget_type(change: Change) -> None:
+    """Who changes a Service's type alone means what belongs to the type too; it stays theirs who gave it."""
+    if change.resource.storage_key != "/services" or change.old is None:
+        return
+    spec, before = change.obj["spec"], change.old["spec"]
+    open_to_all = spec["type"] in ("NodePort", "LoadBalancer")
+    names = () if open_to_all else ("externalTrafficPolicy",)
+    for name in (*names, *(() if spec["type"] == "LoadBalancer" else ("allocateLoadBalancerNodePorts",))):
+        if spec.get(name) == before.get(name):
+            spec.pop(name, None)
+
+
 def advise(change: Change) -> None:
     """Warn of what has no effect."""
     spec = change.obj.get("spec") or {}

@@ -31,6 +31,7 @@ def service(obj: Obj) -> Iterator[Cause]:
     ports = spec.get("ports") or []
     if not ports and not outside and spec.get("clusterIP") != "None":
         yield required("spec.ports")
+    yield from _of_type(spec)
     seen: set[str] = set()
     for index, item in enumerate(ports):
         yield from _port(item, f"spec.ports[{index}]", seen, alone=len(ports) == 1)
@@ -40,13 +41,8 @@ def service(obj: Obj) -> Iterator[Cause]:
     yield from _same_places(ports)
     if spec.get("type") not in _TYPES:
         yield not_one_of("spec.type", spec.get("type") or "", _TYPES)
-    yield from _addresses(spec, outside=outside)
-    if outside:
-        name = spec.get("externalName") or ""
-        if not name:
-            yield required("spec.externalName")
-        else:
-            yield from subdomain(name, "spec.externalName")
+    if not outside:
+        yield from _address(spec.get("clusterIP") or "")
     if spec.get("type") != "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is not None:
         only = "may only be used when `type` is 'LoadBalancer'"
         yield forbidden("spec.allocateLoadBalancerNodePorts", only)
@@ -98,12 +94,22 @@ def _same_places(ports: list[Obj]) -> Iterator[Cause]:
         seen.add(key)
 
 
-def _addresses(spec: Obj, *, outside: bool) -> Iterator[Cause]:
-    address = spec.get("clusterIP") or ""
-    if outside:
-        if address:
-            yield forbidden("spec.clusterIPs", "may not be set for ExternalName services")
+def _of_type(spec: Obj) -> Iterator[Cause]:
+    """Check what one type of Service may not have, or has to."""
+    kind, address = spec.get("type"), spec.get("clusterIP") or ""
+    if kind in ("LoadBalancer", "NodePort") and address == "None":
+        yield invalid_value("spec.clusterIPs[0]", address, f"may not be set to 'None' for {kind} services")
+    if kind != "ExternalName":
         return
+    if address:
+        yield forbidden("spec.clusterIPs", "may not be set for ExternalName services")
+    if name := spec.get("externalName") or "":
+        yield from subdomain(name, "spec.externalName")
+    else:
+        yield required("spec.externalName")
+
+
+def _address(address: str) -> Iterator[Cause]:
     if address in ("", "None"):
         return
     try:
