@@ -68,6 +68,8 @@ SLIPWAY_PUBLIC_SCHEMA = env_bool("SLIPWAY_PUBLIC_SCHEMA")
 PROMETHEUS_SCRAPE_INTERVAL = int(env("PROMETHEUS_SCRAPE_INTERVAL", "15"))
 # Days after which a request that nobody decided about ends.
 REQUEST_EXPIRY_DAYS = int(env("SLIPWAY_REQUEST_EXPIRY_DAYS", "14"))
+# Days before the end of a grant on which its team is told.
+QUOTA_WARNING_DAYS = int(env("SLIPWAY_QUOTA_WARNING_DAYS", "7"))
 
 # Where Slipway's neighbours stand on the cluster: deployments.services.platform puts these into what it builds.
 GATEWAY_REF = env("GATEWAY_REF", "kserve/kserve-ingress-gateway")
@@ -274,7 +276,26 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "DESCRIPTION": "Ask for models, approve them, watch them and call them.",
     "SERVE_INCLUDE_SCHEMA": False,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "deployments.api.openapi.with_idempotency",
+    ],
 }
+
+# Mail: by SMTP, or as files in a folder; with neither there is none, and notices are on the site alone.
+EMAIL_HOST = env("EMAIL_HOST")
+EMAIL_PORT = int(env("EMAIL_PORT", "587"))
+EMAIL_HOST_USER = env("EMAIL_HOST_USER")
+EMAIL_HOST_PASSWORD = env("EMAIL_HOST_PASSWORD")
+EMAIL_USE_TLS = env_bool("EMAIL_USE_TLS", EMAIL_PORT == 587)
+EMAIL_USE_SSL = env_bool("EMAIL_USE_SSL", EMAIL_PORT == 465)
+EMAIL_TIMEOUT = 10
+EMAIL_FILE_PATH = env("EMAIL_FILE_PATH")
+DEFAULT_FROM_EMAIL = env("EMAIL_FROM", "slipway@localhost")
+EMAIL_BACKEND = "django.core.mail.backends.{}.EmailBackend".format(
+    "filebased" if EMAIL_FILE_PATH else "smtp" if EMAIL_HOST else "dummy"
+)
+SENDS_MAIL = bool(EMAIL_FILE_PATH or EMAIL_HOST)
 
 # Messages are hints (docs/reconciling.md): publishing never waits for Redis, and nothing is kept in it.
 CELERY_BROKER_URL = REDIS_URL
@@ -305,6 +326,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": timedelta(seconds=5),
         "options": {"expires": 5},
     },
+    "sweep-mail": {"task": "deployments.sweep_mail", "schedule": timedelta(seconds=20), "options": {"expires": 20}},
 }
 
 # One line per outcome; JSON where a collector reads them.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 from django.conf import settings
 from django.db.models.functions import Now
 
-from deployments.models import Deployment, Revision
+from deployments.models import Deployment, QuotaRequest, Revision
 from deployments.services import events, states
 from deployments.services.transactions import in_transaction
 
@@ -25,13 +26,46 @@ def expire_undecided() -> int:
     """
     before = Now() - timedelta(days=settings.REQUEST_EXPIRY_DAYS)
     found = list(Revision.objects.pending().filter(created_at__lt=before).values_list("pk", flat=True)[:AT_ONCE])
+    return _each(found, _expire)
+
+
+def expire_asked() -> int:
+    """End requests for quota that nobody decided about for as long; the sweep calls this. Returns how many."""
+    before = Now() - timedelta(days=settings.REQUEST_EXPIRY_DAYS)
+    found = list(QuotaRequest.objects.pending().filter(created_at__lt=before).values_list("pk", flat=True)[:AT_ONCE])
+    return _each(found, _expire_asked)
+
+
+def _each(found: Iterable[int], expire: Callable[[int], bool]) -> int:
     expired = 0
     for pk in found:
         try:
-            expired += _expire(pk)
+            expired += expire(pk)
         except Exception:
-            logger.exception("revision %s could not expire", pk)
+            logger.exception("%s could not expire (%s)", pk, expire.__name__)
     return expired
+
+
+@in_transaction
+def _expire_asked(pk: int) -> bool:
+    # A guarded update: somebody may have decided or withdrawn it meanwhile.
+    if not QuotaRequest.objects.pending().filter(pk=pk).update(state=QuotaRequest.State.EXPIRED):
+        return False
+    row = QuotaRequest.objects.select_related("team", "flavor").get(pk=pk)
+    wish = f"{row.gpus} × {row.flavor.name}"
+    events.record(
+        kind="quota_expired",
+        message=f"Nobody decided about the request for {wish} for {settings.REQUEST_EXPIRY_DAYS} days",
+        team=row.team,
+        level="warning",
+        data={
+            "request": pk,
+            "flavor": row.flavor.slug,
+            "author": row.author_id,
+            **events.changed({"state": QuotaRequest.State.PENDING}, {"state": QuotaRequest.State.EXPIRED}),
+        },
+    )
+    return True
 
 
 @in_transaction

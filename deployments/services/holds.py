@@ -40,6 +40,11 @@ class Usage:
         """GPUs that may still be taken; none while a limit was cut below what is held."""
         return max(0, self.limit - self.reserved)
 
+    @property
+    def over(self) -> int:
+        """GPUs held beyond the limit: it was cut, or a grant has ended."""
+        return max(0, self.reserved - self.limit)
+
 
 @in_transaction
 def reserve(*, deployment: Deployment, revision: Revision, gpus: int, actor: User | None = None) -> Reservation | None:

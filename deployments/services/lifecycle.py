@@ -41,6 +41,23 @@ def stop(*, principal: Principal, deployment: Deployment, reason: str = "") -> D
 
 
 @in_transaction
+def stop_by_itself(*, deployment: Deployment, reason: str) -> bool:
+    """Stop what nobody asked to stop, for a reason that the timeline tells; False when it does not run any more."""
+    row = Deployment.objects.alive().locked().select_related("team", "latest").get(pk=deployment.pk)
+    if row.wanted != Wanted.RUNNING:
+        return False
+    _want(row, Wanted.STOPPED)
+    events.record(
+        kind="stopped",
+        message=f"Stopped by Slipway: {reason}",
+        deployment=row,
+        level="warning",
+        data=events.changed({"wanted": Wanted.RUNNING}, {"wanted": Wanted.STOPPED}) | {"reason": reason},
+    )
+    return True
+
+
+@in_transaction
 def start(*, principal: Principal, deployment: Deployment) -> Deployment:
     """Run the approved revision again; raises QuotaExceededError when its GPUs are not free."""
     row = _locked(principal, deployment)
