@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SECRETS = "secret_key", "postgres", "postgres_admin", "redis"
+SECRETS = "secret_key", "postgres", "postgres_admin", "redis", "gateway"
 
 
 @dataclass(frozen=True)

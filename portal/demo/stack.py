@@ -38,6 +38,7 @@ class Stack:
         self.quick = quick
         self.ground = self.layout.ground(ground)
         self.secrets = self.layout.secrets()
+        write_private(self.layout / "gateway-token", self.secrets["gateway"])
         preferred, names = PREFERRED_PORTS, PORTS
         if ground == "real":
             # Here and below only where it is wanted: everything else runs on Python's own library.
@@ -75,6 +76,7 @@ class Stack:
             "PROMETHEUS_SCRAPE_INTERVAL": str(SCRAPE_SECONDS),
             "GATEWAY_URL": self.url("gateway"),
             "GATEWAY_PUBLIC_URL": self.url("gateway"),
+            "SLIPWAY_GATEWAY_TOKEN": words["gateway"],
             "HUB_URL": self.url("hub"),
             **{f"KUBECONFIG_{name.upper()}": self._account(name) for name in ("worker", "watcher", "live")},
         }
@@ -182,6 +184,8 @@ class Stack:
             self._sandbox(
                 "gateway",
                 ("--port", str(self.ports["gateway"]), "--auth-url", f"{self.url('web')}/live/authorize/"),
+                ("--usage-url", f"{self.url('web')}/live/usage/"),
+                ("--usage-token-file", str(self.layout / "gateway-token")),
                 account="gateway",
                 after=(self._cluster_up,),
                 ready=answers(f"{self.url('gateway')}/healthz"),

@@ -9,7 +9,10 @@ statuses of its Gateways and routes. With the API server down it goes on serving
 | whether a Gateway takes a route, and the statuses | `attachment` (pure) |
 | which pods stand behind a Service, and the least busy one | `endpoints` |
 | asking whether a caller may | `authorization` |
-| passing a request on, both ways unbuffered | `proxy` |
+| how many tokens an answer took | `metering` (pure) |
+| telling the authority what keys used | `reporting` |
+| one request on its way, and its body | `exchange` |
+| passing a request on, answers unbuffered | `proxy` |
 | watching, and writing statuses | `cluster` |
 """
 
@@ -18,12 +21,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+from pathlib import Path
 
 from sandbox.asgi import listen
 from sandbox.client import Client
 from sandbox.gateway.authorization import Authorizer
 from sandbox.gateway.cluster import Cluster
 from sandbox.gateway.proxy import Gateway
+from sandbox.gateway.reporting import Reporter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--auth-url", help="asked before each request is passed on; without it all are")
+    parser.add_argument("--usage-url", help="told what keys used")
+    parser.add_argument("--usage-token-file", type=Path, help="holds the token with which it is told")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,16 +46,25 @@ def run(args: argparse.Namespace) -> int:
     if not args.kubeconfig:
         print("gateway: give --kubeconfig or set KUBECONFIG")
         return 2
-    asyncio.run(serve(Client.from_kubeconfig(args.kubeconfig), args.host, args.port, args.auth_url))
+    if bool(args.usage_url) != bool(args.usage_token_file):
+        print("gateway: give --usage-url and --usage-token-file together")
+        return 2
+    usage = (args.usage_url, args.usage_token_file) if args.usage_url else None
+    asyncio.run(serve(Client.from_kubeconfig(args.kubeconfig), args.host, args.port, args.auth_url, usage))
     return 0
 
 
-async def serve(client: Client, host: str, port: int, auth_url: str | None) -> None:
+async def serve(
+    client: Client, host: str, port: int, auth_url: str | None, usage: tuple[str, Path] | None = None
+) -> None:
     """Watch the cluster and serve until cancelled."""
     async with asyncio.TaskGroup() as group:
         cluster = Cluster(client)
         group.create_task(cluster.run())
-        app = Gateway(cluster, Authorizer(auth_url) if auth_url else None)
+        reporter = Reporter(*usage) if usage else None
+        if reporter is not None:
+            group.create_task(reporter.run())
+        app = Gateway(cluster, Authorizer(auth_url) if auth_url else None, reporter=reporter)
         listener = await listen(app, host, port, server_header="slipway-gateway")
         print(f"gateway: listening on http://{host}:{listener.address[1]}", flush=True)
         try:

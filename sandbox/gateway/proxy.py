@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
-import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import httpx
 
-from sandbox.asgi import Answer, Receive, Scope, Send, json_answer, send_answer, text_answer
+from sandbox.asgi import Receive, Scope, Send, text_answer
 from sandbox.gateway.authorization import Authorizer, Decision
 from sandbox.gateway.cluster import Cluster
 from sandbox.gateway.endpoints import Balancer, Endpoint
+from sandbox.gateway.exchange import CallerGone, Exchange, read_body, rest_of_body
+from sandbox.gateway.metering import Meter
 from sandbox.gateway.metrics import CONTENT_TYPE, Metrics
+from sandbox.gateway.reporting import Reporter
 from sandbox.gateway.routes import Rule, changed_headers, find, rewritten, safe_path
 
 log = logging.getLogger(__name__)
@@ -30,63 +30,23 @@ _NOT_PASSED_ON = {
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
     "transfer-encoding", "upgrade", "host", "authorization", "x-request-id", PREFILLER,
 }  # fmt: skip
+_NOT_OF_METERED = {"accept-encoding", "content-length"}
 _NOT_PASSED_BACK = _NOT_PASSED_ON | {"server", "date"}
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_KINDS = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-}
-
-
-class CallerGone(Exception):
-    """The caller closed the connection before its answer was complete."""
-
-
-@dataclass
-class Exchange:
-    """One request on its way; `started` once part of the answer was sent."""
-
-    scope: Scope
-    receive: Receive
-    send: Send
-    request_id: str
-    headers: dict[str, str]
-    began: float
-    namespace: str = ""
-    name: str = ""
-    status: int = 0
-    started: bool = False
-    body_touched: bool = False
-
-    @property
-    def raw_path(self) -> str:
-        """The path as it came, undecoded and without the query."""
-        raw: bytes = self.scope.get("raw_path") or str(self.scope["path"]).encode()
-        return raw.split(b"?")[0].decode("latin-1")
-
-    async def answer(self, answer: Answer) -> None:
-        """Send a whole answer of the gateway's own."""
-        self.started, self.status = True, answer.status
-        extra = (*answer.headers, ("x-request-id", self.request_id))
-        whole = Answer(answer.status, answer.body, answer.content_type, extra)
-        await send_answer(self.send, whole, head=self.scope["method"] == "HEAD")
-
-    async def refuse(self, status: int, code: str, message: str, **headers: str) -> None:
-        """Send an error as OpenAI spells them."""
-        kind = _KINDS.get(status, "server_error")
-        error = {"message": message, "type": kind, "param": None, "code": code}
-        spelled = {name.replace("_", "-"): value for name, value in headers.items()}
-        await self.answer(json_answer({"error": error}, status, spelled))
 
 
 class Gateway:
     """The ASGI application."""
 
-    def __init__(self, cluster: Cluster, authorizer: Authorizer | None, http: httpx.AsyncClient | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        authorizer: Authorizer | None,
+        http: httpx.AsyncClient | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
         self._cluster = cluster
         self._authorizer = authorizer
+        self._reporter = reporter
         self._balancer = Balancer()
         self._metrics = Metrics()
         self._http = http or httpx.AsyncClient(
@@ -101,15 +61,14 @@ class Gateway:
         await self._http.aclose()
         if self._authorizer is not None:
             await self._authorizer.close()
+        if self._reporter is not None:
+            await self._reporter.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        exchange = Exchange(scope, receive, send, request_id, headers, time.perf_counter())
+        exchange = Exchange.of(scope, receive, send)
         try:
             await self._handle(exchange)
         except CallerGone:
@@ -140,11 +99,29 @@ class Gateway:
         decision = await self._decide(exchange)
         if decision.status == 503:
             await exchange.refuse(503, "authorization_unavailable", decision.message, retry_after=RETRY_AFTER)
+        elif decision.status == 429:
+            wait = str(decision.retry_after)
+            await exchange.refuse(429, "rate_limit_exceeded", decision.message, decision.limit, retry_after=wait)
         elif decision.status != 200:
             code = {401: "invalid_api_key", 403: "not_permitted"}.get(decision.status, "refused")
             await exchange.refuse(decision.status, code, decision.message)
-        else:
+        elif self._reporter is None or decision.key is None or decision.deployment is None:
             await self._pass_on(exchange, rule)
+        else:
+            await self._pass_on_metered(exchange, rule, decision.key, decision.deployment)
+
+    async def _pass_on_metered(self, exchange: Exchange, rule: Rule, key: int, deployment: int) -> None:
+        """Pass a request of a key on and report what it took, however it ends."""
+        assert self._reporter is not None
+        exchange.meter = Meter()
+        try:
+            await read_body(exchange)
+            await self._pass_on(exchange, rule)
+        finally:
+            # Of an engine's refusal nothing was computed; of a caller who left, what had come.
+            computed = exchange.status < 400 and exchange.scope["method"] == "POST"
+            prompt, made = exchange.meter.tokens(exchange.sent_bytes) if computed else (0, 0)
+            self._reporter.add(key, deployment, prompt_tokens=prompt, completion_tokens=made)
 
     async def _decide(self, exchange: Exchange) -> Decision:
         if self._authorizer is None:
@@ -219,14 +196,24 @@ class Gateway:
         passed.append(("x-request-id", exchange.request_id))
         if prefiller is not None:
             passed.append((PREFILLER, f"{prefiller.host}:{prefiller.port}"))
-        has_body = "content-length" in exchange.headers or "transfer-encoding" in exchange.headers
-        if not has_body:
+        content: bytes | AsyncIterator[bytes] | None = None
+        if exchange.meter is not None:
+            # Only an answer that is not packed can be read; and the body may be another.
+            passed = [(name, value) for name, value in passed if name not in _NOT_OF_METERED]
+            passed.append(("accept-encoding", "identity"))
+        if exchange.body is not None:
+            content = exchange.body
+        elif exchange.has_body:
+            content = rest_of_body(exchange, body_sent)
+            if exchange.meter is not None and "content-length" in exchange.headers:
+                passed.append(("content-length", exchange.headers["content-length"]))
+        if exchange.body is not None or not exchange.has_body:
             body_sent.set()
         request = self._http.build_request(
             exchange.scope["method"],
             f"http://{endpoint.host}:{endpoint.port}{path}",
             headers=passed,
-            content=_body(exchange, body_sent) if has_body else None,
+            content=content,
         )
         answer = await self._http.send(request, stream=True)
         try:
@@ -244,26 +231,21 @@ class Gateway:
         await exchange.send({"type": "http.response.start", "status": answer.status_code, "headers": encoded})
         elapsed = time.perf_counter() - exchange.began
         self._metrics.first_byte.labels(exchange.namespace, exchange.name).observe(elapsed)
+        meter = exchange.meter
+        if meter is None:
+            async for chunk in answer.aiter_raw():
+                await exchange.send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await exchange.send({"type": "http.response.body", "body": b""})
+            return
+        exchange.meter = meter = Meter(content_type=answer.headers.get("content-type", ""), hide=exchange.hide_usage)
         async for chunk in answer.aiter_raw():
-            await exchange.send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await exchange.send({"type": "http.response.body", "body": b""})
+            if passed := meter.feed(chunk):
+                await exchange.send({"type": "http.response.body", "body": passed, "more_body": True})
+        await exchange.send({"type": "http.response.body", "body": meter.end()})
 
 
 def _header_list(scope: Scope) -> list[tuple[str, str]]:
     return [(key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in scope["headers"]]
-
-
-async def _body(exchange: Exchange, sent: asyncio.Event) -> AsyncIterator[bytes]:
-    exchange.body_touched = True
-    while True:
-        message = await exchange.receive()
-        if message["type"] == "http.disconnect":
-            raise CallerGone
-        if message.get("body"):
-            yield message["body"]
-        if not message.get("more_body"):
-            sent.set()
-            return
 
 
 async def _until_gone(exchange: Exchange, body_sent: asyncio.Event) -> None:

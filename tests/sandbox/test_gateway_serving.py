@@ -31,6 +31,7 @@ from sandbox.client import Client
 from sandbox.gateway.authorization import Authorizer
 from sandbox.gateway.cluster import Cluster
 from sandbox.gateway.proxy import Gateway
+from sandbox.gateway.reporting import Reporter
 from sandbox.lite.testing import running_cluster
 from tests.sandbox.ground import Ground, create, ensure_namespace, maybe, shared, until
 
@@ -62,9 +63,23 @@ class Engine:
                 await while_connected(request, self._stream(send))
             except Disconnected:
                 self.aborted.set()
+        elif request.path == "/v1/chat/completions":
+            await self._complete(json.loads(body), send)
         else:
             text = {"engine": self.name, "size": len(body), "query": scope["query_string"].decode()}
             await send_answer(send, json_answer(text, 201, {"x-engine": self.name}))
+
+    async def _complete(self, wish: dict[str, Any], send: Any) -> None:
+        usage = {"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 7}}
+        if not wish.get("stream"):
+            await send_answer(send, json_answer(usage))
+            return
+        await start_stream(send, "text/event-stream")
+        await send_chunk(send, b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
+        if wish.get("stream_options", {}).get("include_usage"):
+            await send_chunk(send, b"data: " + json.dumps(usage).encode() + b"\n\n")
+        await send_chunk(send, b"data: [DONE]\n\n")
+        await end_stream(send)
 
     async def _stream(self, send: Any) -> None:
         await start_stream(send, "text/event-stream")
@@ -83,7 +98,12 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def stage(
-    client: Client, *, engines: int = 2, ready: bool = True, auth: str | None = None
+    client: Client,
+    *,
+    engines: int = 2,
+    ready: bool = True,
+    auth: str | None = None,
+    reporter: Reporter | None = None,
 ) -> AsyncIterator[Stage]:
     """Bring up engines, the objects that lead to them, and the gateway."""
     made = [Engine(f"e{number}") for number in range(engines)]
@@ -93,7 +113,7 @@ async def stage(
     await _objects(client, made, port, ready=ready)
     cluster = Cluster(client)
     following = asyncio.create_task(cluster.run())
-    app = Gateway(cluster, Authorizer(auth) if auth else None)
+    app = Gateway(cluster, Authorizer(auth) if auth else None, reporter=reporter)
     door = await listen(app, "127.0.0.1", 0)
     address = f"http://127.0.0.1:{door.address[1]}"
     async with httpx.AsyncClient(base_url=address, timeout=10, trust_env=False) as http:
@@ -317,6 +337,52 @@ def test_callers_are_asked_for_and_refused_in_openais_words(ground: Ground) -> N
             assert len(on.engines[0].seen) == 2
 
     ground.play(whole)
+
+
+def test_what_a_key_uses_is_reported_and_its_limit_is_told_in_openais_words(ground: Ground, tmp_path: Path) -> None:
+    """Two requests, one of them a stream that did not ask for usage; the third is over the limit."""
+    asked, reports = [], []
+
+    async def portal(scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive)
+        body = json.loads(await request.body())
+        if request.path == "/live/usage/":
+            reports.extend(body["reports"])
+            await send_answer(send, json_answer({"kept": 1}))
+            return
+        asked.append(body)
+        over = {"code": "rate_limit_exceeded", "limit": "requests", "message": "This key may use 2."}
+        terms = {"key": 5, "deployment": 7, "cache_seconds": 0.0, "stale_seconds": 0.0}
+        answer = json_answer(terms) if len(asked) < 3 else json_answer(over, 429, {"retry-after": "31"})
+        await send_answer(send, answer)
+
+    async def whole(client: Client) -> None:
+        authority = await listen(portal, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{authority.address[1]}/live"
+        (tmp_path / "token").write_text("t")
+        reporter = Reporter(f"{url}/usage/", tmp_path / "token")
+        async with stage(client, engines=1, auth=f"{url}/authorize/", reporter=reporter) as on:
+
+            async def post(wish: Any) -> httpx.Response:
+                headers = {"Authorization": "Bearer slk_x", "Accept-Encoding": "gzip"}
+                return await on.http.post("/team/chat/v1/chat/completions", json=wish, headers=headers)
+
+            wish = {"model": "chat", "messages": [{"role": "user", "content": "é"}]}
+            plain, stream, over = await post(wish), await post({**wish, "stream": True}), await post(wish)
+
+            assert plain.json()["usage"]["completion_tokens"] == 7
+            assert stream.text == 'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n'
+            assert (over.status_code, over.headers["retry-after"]) == (429, "31")
+            error = over.json()["error"]
+            assert (error["type"], error["code"]) == ("requests", "rate_limit_exceeded")
+            first, second = (json.loads(item["body"]) for item in on.engines[0].seen)
+            assert (first, second["stream_options"]) == (wish, {"include_usage": True})
+            assert {item["headers"]["accept-encoding"] for item in on.engines[0].seen} == {"identity"}
+            await reporter.flush()
+        authority.close()
+
+    ground.play(whole)
+    assert reports == [{"key": 5, "deployment": 7, "requests": 2, "prompt_tokens": 22, "completion_tokens": 14}]
 
 
 def test_gateway_and_route_get_their_statuses(ground: Ground) -> None:
