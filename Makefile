@@ -4,7 +4,7 @@ PY := .venv/bin/python
 CLUSTER ?= lite
 .DEFAULT_GOAL := help
 .PHONY: help demo control-plane demo-status demo-reset setup lint types contracts migrations test test-fast test-unit \
-	test-integration test-browser test-cluster lock
+	test-integration test-browser test-cluster bench-quota lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,12 +59,15 @@ test-unit: test-fast
 test-integration: setup ## the tests that need PostgreSQL, Redis or Prometheus
 	@$(PY) -m pytest -m "integration and not browser" $(ARGS)
 
-test-cluster: setup control-plane ## the scenarios on the real control plane
+test-cluster: setup control-plane ## the scenarios on the real control plane; lite plays only what is compared with it
 	@$(PY) -m portal.demo install postgres redis prometheus
 	@$(PY) -m pytest -m cluster $(ARGS)
 
 test-browser: setup ## Chromium on a running stack
 	@$(PY) -m pytest -m browser $(ARGS)
+
+bench-quota: setup ## try to overshoot a quota over many connections, and what its guards cost; ARGS="--transactions 5000"
+	@$(PY) -m bench.quota $(ARGS)
 
 lock: setup ## pin requirements/*.in again, with hashes and without registry addresses
 	@scripts/lock

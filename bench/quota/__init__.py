@@ -1,0 +1,1 @@
+"""Whether quota can be overshot, and what guarding it costs: see `__main__`."""

@@ -1,0 +1,175 @@
+"""Try to overshoot a quota with many connections at once, and count; then say what the guards cost.
+
+    make bench-quota                                  # or .venv/bin/python -m bench.quota --transactions 50000
+
+Clients in plain SQL take, scale, move, delete and cut grants at both isolation levels: with the ledger's trigger as it
+is shipped, with each guard alone, and with guards that must fail, which shows that the referee sees what it looks for.
+Then the same through the services, and approvals per second through the service beside the fewest SQL statements that
+leave the same rows. A referee replays a log that is written under the accounts' locks: a take counts as over when the
+account stands above the limit committed before it. Deadlocks and conflicts (40001) are given as
+seen/left after as many tries as a service makes. The database is one of its own and is thrown away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from psycopg import IsolationLevel
+
+from bench.quota.referee import Verdict
+from portal.demo.running import running
+
+LEVELS = (IsolationLevel.READ_COMMITTED, IsolationLevel.REPEATABLE_READ)
+ROW = "{:<28} {:<16} {:>8} {:>8} {:>7} {:>7} {:>6} {:>6} {:>8} {:>8} {:>9} {:>9} {:>7}"
+HEAD = (
+    "guard",
+    "isolation",
+    "done",
+    "refused",
+    "takes",
+    "cuts",
+    "over",
+    "worst",
+    "accounts",
+    "doubled",
+    "deadlocks",
+    "conflicts",
+    "tx/s",
+)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--transactions", type=int, default=50_000, help="of the shipped guard, at each level")
+    arguments.add_argument("--connections", type=int, default=32)
+    arguments.add_argument("--approvals", type=int, default=2_000)
+    arguments.add_argument("--seed", type=int, default=1)
+    wanted = arguments.parse_args()
+    with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL runs as another user where this runs as root
+        with running(Path(folder) / "data", only=["postgres", "redis"], quick=True) as environment:
+            os.environ.update(environment)
+            return measure(environment["DATABASE_URL"], wanted)
+
+
+def measure(url: str, wanted: argparse.Namespace) -> int:
+    """Run everything against this database; 1 when a guard that should hold did not."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+    import django
+
+    django.setup()
+    from django.core.management import call_command
+
+    from bench.quota import shape, world
+
+    call_command("migrate", verbosity=0)
+    world.install_log()
+    print(
+        f"{wanted.connections} connections, {shape.TEAMS} teams, {shape.PLACES} deployments each, seed {wanted.seed}\n"
+    )
+    print(ROW.format(*HEAD))
+    failed = plain(url, wanted)
+    failed |= through_services(url, wanted)
+    print("\nA guard that should hold did not." if failed else "\nEvery guard that should hold did.")
+    return int(failed)
+
+
+def plain(url: str, wanted: argparse.Namespace) -> bool:
+    """Each guard at each isolation level, by clients in SQL."""
+    from django.db import connection
+
+    from bench.quota import clients, guards, referee, world
+
+    failed = False
+    for guard in guards.EACH:
+        for level in LEVELS:
+            made = world.make(waiting=0, seed=wanted.seed)
+            with connection.cursor() as cursor:
+                cursor.execute(guard.sql())
+            referee_starts()
+            total = wanted.transactions if guard is guards.TRIGGER else wanted.transactions // 5
+            counts, took = clients.together(
+                clients.churn, wanted.connections, url, made, guard, level, total // wanted.connections, wanted.seed
+            )
+            verdict = referee.judge()
+            show(guard.name + ("" if guard.holds else " (control)"), level, counts, verdict, took)
+            failed |= guard.holds and not (verdict.clean and not counts["deadlocks left"])
+    with connection.cursor() as cursor:
+        cursor.execute(guards.TRIGGER.sql())
+    return failed
+
+
+def through_services(url: str, wanted: argparse.Namespace) -> bool:
+    """Approvals, then takes, releases and cuts, by the services; and approvals in the least SQL."""
+    from bench.quota import clients, referee, service, world
+
+    failed = False
+    rates = {}
+    for level in LEVELS:
+        made = world.make(waiting=0, seed=wanted.seed)
+        referee_starts()
+        share = wanted.transactions // 10 // wanted.connections
+        counts, took = clients.together(
+            service.churn, wanted.connections, made, wanted.connections, level, share, wanted.seed
+        )
+        verdict = referee.judge()
+        show("through the services", level, counts, verdict, took)
+        failed |= not verdict.clean or bool(counts["deadlocks left"])
+    ways: list[tuple[str, IsolationLevel | None]] = [("in SQL", None)]
+    ways += [(f"by the service, {level.name}", level) for level in LEVELS]
+    for name, way in ways:
+        made = world.make(waiting=wanted.approvals, seed=wanted.seed)
+        referee_starts()
+        if way is None:
+            counts, took = clients.together(service.approve_in_sql, wanted.connections, url, made, wanted.connections)
+        else:
+            counts, took = clients.together(service.approve, wanted.connections, made, wanted.connections, way)
+        verdict = referee.judge()
+        failed |= not verdict.clean or bool(counts["deadlocks left"])
+        rates[name] = sum(counts.values()) / took
+        outcome = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+        print(f"\napprovals {name}: {rates[name]:.0f} a second ({outcome}; {verdict.takes} took GPUs)", end="")
+    sql, *services = rates.values()
+    print(f"\nthe service reaches {' and '.join(f'{rate / sql:.2f}' for rate in services)} of plain SQL")
+    return failed
+
+
+def referee_starts() -> None:
+    """Forget the log but for the limits that hold at the start."""
+    from django.db import connection
+
+    from bench.quota import referee
+
+    referee.forget()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """INSERT INTO bench_log SELECT nextval('bench_seq'), 'grant', a.id, g.id, 0, g.gpus
+                 FROM deployments_quotagrant g
+                 JOIN deployments_quotaaccount a ON a.team_id = g.team_id AND a.flavor_id = g.flavor_id"""
+        )
+    connection.close()
+
+
+def show(name: str, level: IsolationLevel, counts: Counter[str], verdict: Verdict, took: float) -> None:
+    """One line of the table."""
+    refused = sum(count for what, count in counts.items() if what.startswith("refused"))
+    done = counts["committed"]
+    deadlocks = f"{counts['deadlocks']}/{counts['deadlocks left']}"
+    conflicts = f"{counts['conflicts']}/{counts['conflicts left']}"
+    print(
+        ROW.format(
+            name[:28], level.name.replace("_", " ").lower(), done, refused, verdict.takes, verdict.cuts, verdict.over,
+            verdict.worst, len(verdict.accounts_over), verdict.doubled + verdict.books_wrong, deadlocks, conflicts,
+            f"{(done + refused) / took:.0f}",
+        ),
+        flush=True,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
