@@ -123,12 +123,11 @@ def _stop_newest(row: QuotaGrant, over: int) -> list[str]:
     going = holds.exclude(deployment__wanted=Wanted.RUNNING).aggregate(gpus=Sum("gpus"))["gpus"] or 0
     over -= going
     chosen: list[int] = []
-    for deployment, gpus in (
-        holds.filter(deployment__wanted=Wanted.RUNNING).order_by("-deployment").values_list("deployment", "gpus")
-    ):
+    running = holds.filter(deployment__wanted=Wanted.RUNNING).order_by("-deployment_id")
+    for pk, gpus in running.values_list("deployment_id", "gpus"):
         if over <= 0:
             break
-        chosen.append(deployment)
+        chosen.append(pk)
         over -= gpus
     stopped = []
     for deployment in Deployment.objects.filter(pk__in=chosen).order_by("pk"):

@@ -1,0 +1,115 @@
+"""What a deployment that waits for GPUs could ask for instead and have at once: fewer replicas, a smaller split,
+an fp8 KV cache, another flavor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from deployments.engine.facts import ModelFacts
+from deployments.engine.options import Choice, options, splits
+from deployments.engine.sizing import FitState, UnknownShapeError, fit
+from deployments.spec import ArgValue, DeploymentSpec
+
+ARGS = "/spec/engine/args/"
+SPLIT = f"{ARGS}tensor-parallel-size"
+CACHE = f"{ARGS}kv-cache-dtype"
+MIN, MAX, FLAVOR = "/spec/replicas/min", "/spec/replicas/max", "/spec/flavor"
+MOST = 5
+
+
+@dataclass(frozen=True)
+class Room:
+    """What may be taken of one flavor at once: by quota, and on the nodes (None: not known)."""
+
+    choice: Choice
+    label: str
+    quota: int
+    free: int | None = None
+    block: int | None = None
+
+    def takes(self, replicas: int, gpus: int) -> bool:
+        """True when so many replicas of so many GPUs each would start now."""
+        on_nodes = self.free is None or replicas * gpus <= self.free
+        return on_nodes and (self.block is None or gpus <= self.block) and gpus <= self.choice.gpus_per_node
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Changes of the spec, by JSON pointer, with which it would start now, and the GPUs that it then reserves."""
+
+    text: str
+    sets: tuple[tuple[str, int | str], ...]
+    gpus: int
+
+
+def alternatives(model: ModelFacts | None, spec: DeploymentSpec, rooms: Mapping[str, Room]) -> list[Alternative]:
+    """What fits now, the smallest change first; `rooms` by slug of the flavor. Without a model only fewer replicas."""
+    own = rooms.get(spec.flavor)
+    found: list[Alternative] = []
+    if own is not None:
+        found += _on(own, spec, spec.tensor_parallel, "", less=True)
+    if model is not None:
+        try:
+            found += _smaller(model, spec, own) if own is not None else ()
+            for slug, room in rooms.items():
+                if slug != spec.flavor:
+                    found += _elsewhere(model, spec, room)
+        except UnknownShapeError:
+            pass
+    return list(dict.fromkeys(found))[:MOST]
+
+
+def _smaller(model: ModelFacts, spec: DeploymentSpec, room: Room) -> Iterator[Alternative]:
+    """On the same GPUs, split over fewer of them: the largest split that fits, also with a smaller cache."""
+    for size in reversed(splits(model, spec.tensor_parallel - 1)):
+        cache = _cache(model, spec.engine.args, room.choice, size)
+        if cache is not None:
+            found = list(_on(room, spec, size, cache))
+            if found:
+                yield from found
+                return
+
+
+def _elsewhere(model: ModelFacts, spec: DeploymentSpec, room: Room) -> Iterator[Alternative]:
+    """On another flavor, by the fewest GPUs that hold the model."""
+    for size in splits(model, max(1, room.choice.gpus_per_node // spec.pipeline_parallel)):
+        cache = _cache(model, spec.engine.args, room.choice, size)
+        if cache is not None:
+            yield from _on(room, spec, size, cache)
+            return
+
+
+def _cache(model: ModelFacts, args: Mapping[str, ArgValue], choice: Choice, size: int) -> str | None:
+    """The KV cache with which the model fits when split so: "" as it is, "fp8"; None when it does not fit."""
+    split = {**args, "tensor-parallel-size": size}
+    if fit(model, choice.gpu, split).state is not FitState.NO:
+        return ""
+    smaller = options(model, choice.gpu, split, gpus_per_node=size)
+    return next((str(option.value) for option in smaller if option.pointer == CACHE), None)
+
+
+def _on(room: Room, spec: DeploymentSpec, size: int, cache: str, *, less: bool = False) -> Iterator[Alternative]:
+    """The spec on this flavor with this split: as many of its replicas as quota and nodes hold; `less`: not all."""
+    gpus = size * spec.pipeline_parallel
+    most = min(room.quota // gpus, spec.replicas.max - less)
+    least = min(spec.replicas.min, most)
+    if most < 1 or not room.takes(least, gpus):
+        return
+    sets: list[tuple[str, int | str]] = []
+    words: list[str] = []
+    if room.choice.slug != spec.flavor:
+        sets.append((FLAVOR, room.choice.slug))
+    if size != spec.tensor_parallel:
+        sets.append((SPLIT, size))
+    if room.choice.slug != spec.flavor or size != spec.tensor_parallel:
+        words.append(f"{size} × {room.label} per replica" if gpus == size else f"{room.label}, split over {size}")
+    if cache:
+        sets.append((CACHE, cache))
+        words.append(f"an {cache} KV cache")
+    if most < spec.replicas.max:
+        sets.append((MAX, most))
+        words.append("1 replica" if most == 1 else f"{most} replicas")
+    if least < spec.replicas.min:
+        sets.append((MIN, least))
+    yield Alternative(", ".join(words), tuple(sets), most * gpus)

@@ -1,0 +1,167 @@
+"""What somebody whose deployment waits for quota wants to know: their place, what would free GPUs, and other ways."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from deployments.engine.alternatives import Alternative, Room, alternatives
+from deployments.engine.facts import ModelFacts
+from deployments.engine.options import Choice
+from deployments.models import (
+    Deployment,
+    Flavor,
+    ModelCheck,
+    QuotaGrant,
+    QuotaHold,
+    QuotaRequest,
+    Revision,
+    Wanted,
+)
+from deployments.preflight import Facts, check
+from deployments.services import facts, holds, waiting
+from deployments.spec import DeploymentSpec
+
+# What would free GPUs is named, the most at first.
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Freeing:
+    """One thing that gives the team GPUs: a deployment that holds some, a grant that begins, a request that waits.
+
+    `kind` is "stopping", "hold", "grant" or "request"; `at` is when, where that is known.
+    """
+
+    kind: str
+    gpus: int
+    name: str = ""
+    deployment: int | None = None
+    at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A deployment in its account's line. GPUs: `needs` in all, `more` than it holds; the team has `free` of `limit`.
+
+    `beyond` are GPUs by which the need exceeds the whole limit: then only more quota helps, and others pass.
+    """
+
+    flavor: Flavor
+    place: int
+    of: int
+    needs: int
+    more: int
+    free: int
+    limit: int
+    frees: tuple[Freeing, ...]
+    alternatives: tuple[Alternative, ...]
+
+    @property
+    def beyond(self) -> int:
+        """GPUs missing in the quota itself."""
+        return max(0, self.needs - self.limit)
+
+    @property
+    def ask_for(self) -> int:
+        """GPUs of quota with which it would start."""
+        return max(0, self.more - self.free)
+
+
+def waiting_of(deployment: Deployment) -> Waiting | None:
+    """How a deployment waits for quota; None for one that does not (then one query)."""
+    row = Deployment.objects.awaiting_quota().filter(pk=deployment.pk).select_related("team", "latest__flavor").first()
+    if row is None or row.latest is None:
+        return None
+    latest, flavor = row.latest, row.latest.flavor
+    account = holds.account_of(team_id=row.team_id, flavor_id=flavor.pk)
+    line = [each.pk for each in waiting.line(account)]
+    usages = {usage.flavor.pk: usage for usage in holds.usage(row.team)}
+    usage = usages.get(flavor.pk, holds.Usage(flavor, 0, account.reserved))
+    needs = holds.charge(old=row.applied, new=latest)
+    return Waiting(
+        flavor=flavor,
+        place=line.index(row.pk) + 1 if row.pk in line else len(line) + 1,
+        of=max(len(line), 1),
+        needs=needs,
+        more=max(0, needs - holds.held_by(row, flavor)),
+        free=usage.free,
+        limit=usage.limit,
+        frees=tuple(_frees(row, latest)[:NAMED]),
+        alternatives=tuple(_alternatives(row, latest, usages)),
+    )
+
+
+def _frees(row: Deployment, latest: Revision) -> list[Freeing]:
+    """What goes already first, then what is promised, then what is held, the largest first (three queries)."""
+    held = QuotaHold.objects.filter(account__team=row.team_id, account__flavor=latest.flavor_id, gpus__gt=0)
+    rows = list(held.exclude(deployment=row.pk).select_related("deployment").order_by("-gpus", "deployment__name"))
+    going = [hold for hold in rows if hold.deployment.wanted != Wanted.RUNNING]
+    stays = [hold for hold in rows if hold.deployment.wanted == Wanted.RUNNING]
+    later = QuotaGrant.objects.filter(
+        team=row.team_id, flavor=latest.flavor_id, valid_from__gt=timezone.now(), gpus__gt=0
+    )
+    asked = QuotaRequest.objects.pending().filter(team=row.team_id, flavor=latest.flavor_id)
+    return [
+        *(Freeing("stopping", hold.gpus, hold.deployment.name, hold.deployment_id) for hold in going),
+        *(Freeing("grant", grant.gpus, at=grant.valid_from) for grant in later.order_by("valid_from")),
+        *(Freeing("request", request.gpus, at=request.valid_from) for request in asked.order_by("pk")),
+        *(Freeing("hold", hold.gpus, hold.deployment.name, hold.deployment_id) for hold in stays),
+    ]
+
+
+def _alternatives(row: Deployment, latest: Revision, usages: dict[int, holds.Usage]) -> list[Alternative]:
+    """Other ways that fit the team's free quota and the cluster's free GPUs (six queries, no outbound call)."""
+    spec = DeploymentSpec.from_json(latest.spec)
+    known = {
+        hold.account.flavor_id: hold.gpus
+        for hold in QuotaHold.objects.filter(deployment=row.pk, gpus__gt=0).select_related("account")
+    }
+    cluster = facts.main_cluster()
+    flavors = facts.flavors(cluster if cluster and facts.is_seen(cluster) else None)
+    rooms: dict[str, Room] = {}
+    for usage in usages.values():
+        fact, own = flavors.get(usage.flavor.slug), known.get(usage.flavor.pk, 0)
+        if fact is None or not fact.enabled:
+            continue
+        most = 1 if fact.is_slice else fact.gpus_per_node
+        rooms[fact.slug] = Room(
+            Choice(fact.slug, fact.gpu, most),
+            fact.label,
+            quota=(usage.free if not usage.over else 0) + own,
+            free=None if fact.free is None else fact.free + own,
+            block=fact.largest_free_block if not own else None,
+        )
+    model = _model(spec)
+    known_facts = Facts(flavors=flavors, profiles=facts.profiles(), model=model)
+    found = alternatives(model, spec, rooms)
+    return [item for item in found if _accepted(changed(latest.spec, item), known_facts)]
+
+
+def changed(spec: Mapping[str, Any], alternative: Alternative) -> DeploymentSpec:
+    """The spec with an alternative's values in it."""
+    data = copy.deepcopy(dict(spec))
+    for pointer, value in alternative.sets:
+        *path, last = pointer.removeprefix("/spec/").split("/")
+        inner = data
+        for name in path:
+            inner = inner.setdefault(name, {})
+        inner[last] = value
+    return DeploymentSpec.from_json(data)
+
+
+def _accepted(spec: DeploymentSpec, known: Facts) -> bool:
+    """True when preflight finds nothing wrong with it but what is known: name and quota are looked at elsewhere."""
+    errors = [finding.code for finding in check(spec, "x", "", known) if finding.is_error]
+    return all(code.startswith(("quota_", "name_", "credential_")) for code in errors)
+
+
+def _model(spec: DeploymentSpec) -> ModelFacts | None:
+    """What is stored of the model, however old: nobody is asked while a page is drawn."""
+    row = ModelCheck.objects.filter(uri=spec.source.uri).exclude(facts={}).order_by("-checked_at").first()
+    return ModelFacts.from_json(row.facts) if row else None

@@ -1,0 +1,142 @@
+"""Waiting for quota: the place in line, what would free GPUs, and other ways that fit now."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from deployments.engine.alternatives import Alternative, Room, alternatives
+from deployments.engine.options import Choice
+from deployments.models import Deployment, Flavor, Team, User
+from deployments.services import ledger, quota_requests, waiting
+from deployments.services.waits import Freeing, waiting_of
+from tests.deployments import factories as make
+from tests.deployments.viewing import add_node
+from tests.deployments.wishes import FLAVORS, LLAMA, spec_of
+
+
+def room(slug: str, quota: int, free: int | None = 16, block: int | None = 8) -> Room:
+    flavor = FLAVORS[slug]
+    return Room(Choice(slug, flavor.gpu, flavor.gpus_per_node), flavor.label, quota, free, block)
+
+
+def offered(rooms: list[Room], **changes: Any) -> list[Alternative]:
+    return alternatives(LLAMA, spec_of(**changes), {item.choice.slug: item for item in rooms})
+
+
+def test_fewer_replicas_that_fit_are_offered() -> None:
+    [found] = offered([room("h100", 2)], replicas={"min": 3, "max": 4})
+    assert found == Alternative("2 replicas", (("/spec/replicas/max", 2), ("/spec/replicas/min", 2)), 2)
+
+
+def test_another_flavor_is_offered_with_the_split_that_holds_the_model() -> None:
+    [found] = offered([room("h100", 0), room("l4", 4)])
+    assert found.sets == (("/spec/flavor", "l4"),)
+    assert (found.text, found.gpus) == ("1 × L4 per replica", 1)
+
+
+def test_an_fp8_cache_is_offered_where_the_model_fits_only_with_it() -> None:
+    args = {"max-model-len": 32768, "tensor-parallel-size": 2}
+    [found] = offered([room("l4", 1)], flavor="l4", args=args)
+    assert found.sets == (("/spec/engine/args/tensor-parallel-size", 1), ("/spec/engine/args/kv-cache-dtype", "fp8"))
+    assert found.gpus == 1
+
+
+@pytest.mark.parametrize(
+    ("rooms", "why"),
+    [
+        ([room("h100", 0)], "no quota is left"),
+        ([room("h100", 0), room("l4", 4, free=0)], "no GPU of the other flavor is free"),
+        ([room("h100", 0), room("l4", 4, block=0)], "no node has one"),
+        ([room("h100", 0), room("t4", 1)], "the model does not fit on one T4"),
+    ],
+)
+def test_nothing_is_offered_that_would_not_start(rooms: list[Room], why: str) -> None:
+    assert offered(rooms) == [], why
+
+
+def wait(team: Team, user: User, flavor: Flavor, gpus: int, name: str = "late") -> Deployment:
+    """A deployment that is approved and waits."""
+    row = make.make_deployment(team, user, name=name, flavor=flavor, gpus=gpus)
+    assert row.latest is not None
+    make.approve(row.latest, current=False)
+    return row
+
+
+@pytest.mark.django_db
+def test_who_waits_sees_the_place_and_what_would_free_gpus(team: Team, h100: Flavor, ann: User, alice: User) -> None:
+    holder = make.make_deployment(team, ann, name="holder", gpus=3, approved=True)
+    ledger.reserve(deployment=holder, revision=holder.latest, gpus=3)  # type: ignore[arg-type]
+    going = make.make_deployment(team, ann, name="going", gpus=1, approved=True)
+    ledger.reserve(deployment=going, revision=going.latest, gpus=1)  # type: ignore[arg-type]
+    Deployment.objects.filter(pk=going.pk).update(wanted="stopped")
+    begins = timezone.now() + timedelta(days=2)
+    make.make_grant(team, h100, 2, valid_from=begins)
+    quota_requests.ask(principal=make.principal(alice), team=team, flavor=h100, gpus=5, why="Fair")
+    first, second = wait(team, ann, h100, 2, "first"), wait(team, ann, h100, 6, "second")
+
+    one, two = waiting_of(first), waiting_of(second)
+
+    assert one is not None
+    assert two is not None
+    assert (one.place, one.of, one.needs, one.more, one.free, one.limit) == (1, 2, 2, 2, 0, 4)
+    assert (one.beyond, one.ask_for) == (0, 2)
+    assert (two.place, two.beyond, two.ask_for) == (2, 2, 6)
+    assert one.frees == (
+        Freeing("stopping", 1, "going", going.pk),
+        Freeing("grant", 2, at=begins),
+        Freeing("request", 5),
+        Freeing("hold", 3, "holder", holder.pk),
+    )
+    assert waiting_of(holder) is None
+
+
+@pytest.mark.django_db
+def test_other_ways_are_weighed_against_quota_and_free_gpus(
+    hub: list[str], team: Team, h100: Flavor, ann: User
+) -> None:
+    add_node(gpus=4)
+    holder = make.make_deployment(team, ann, name="holder", gpus=3, approved=True)
+    ledger.reserve(deployment=holder, revision=holder.latest, gpus=3)  # type: ignore[arg-type]
+    row = wait(team, ann, h100, 2)
+
+    found = waiting_of(row)
+
+    assert found is not None
+    assert [item.sets for item in found.alternatives] == [(("/spec/replicas/max", 1),)]
+    assert hub == [], "nobody asks the hub to draw a page"
+
+
+@pytest.mark.django_db
+def test_what_preflight_would_refuse_is_not_offered(hub: list[str], team: Team, h100: Flavor, ann: User) -> None:
+    t4 = Flavor.objects.create(
+        slug="t4", name="T4", product="Tesla-T4", memory_mib=15360, compute_capability="7.5", gpus_per_node=4
+    )
+    l4 = make.make_flavor("l4-24gb")
+    for flavor in (t4, l4):
+        make.make_grant(team, flavor, 8)
+    row = wait(team, ann, h100, 6)
+
+    found = waiting_of(row)
+
+    assert found is not None
+    flavors = [dict(item.sets).get("/spec/flavor") for item in found.alternatives]
+    assert flavors == [None, "l4-24gb"], "fewer replicas, or L4s: bfloat16 does not run on a T4"
+
+
+@pytest.mark.django_db
+def test_an_edit_of_equal_size_starts_at_a_full_quota(team: Team, h100: Flavor, ann: User) -> None:
+    """Pods are replaced one by one without surge, so the same GPUs serve the new revision."""
+    row = make.make_deployment(team, ann, gpus=4, approved=True)
+    ledger.reserve(deployment=row, revision=row.latest, gpus=4)  # type: ignore[arg-type]
+    Deployment.objects.filter(pk=row.pk).update(applied=row.latest)
+    row.refresh_from_db()
+    revision = make.add_revision(row, ann, gpus=4)
+    make.approve(revision, current=False)
+
+    assert waiting.accept(deployment=row, revision=revision, actor=None)
+    assert ledger.held_by(row) == 4
+    assert waiting_of(row) is None
