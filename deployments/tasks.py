@@ -13,8 +13,8 @@ from django.db.models.functions import Now
 from deployments.kube.cluster import Cluster
 from deployments.models import Deployment, Team
 from deployments.reconciler import passes, teams
-from deployments.services import expiry, grant_ends, probes, waiting
-from portal.lib.hints import PROBE, RECONCILE, RECONCILE_TEAM
+from deployments.services import expiry, grant_ends, idempotency, mails, notices, probes, waiting
+from portal.lib.hints import MAIL, PROBE, RECONCILE, RECONCILE_TEAM
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,26 @@ def sweep_probes() -> int:
     due = probes.due()[:BATCH]
     for pk in due:
         current_app.send_task(PROBE, args=[pk], expires=WORTH_SECONDS, retry=False, ignore_result=True)
+    return len(due)
+
+
+@shared_task(name=MAIL)
+def mail(event_pk: int) -> None:
+    """Send the mails about one event that are due."""
+    mails.send(event_pk)
+
+
+@shared_task(name="deployments.sweep_mail")
+def sweep_mail() -> int:
+    """Send a message for every event that mails are due about, and clear away what is old. Returns how many."""
+    due = mails.due(BATCH)
+    for pk in due:
+        current_app.send_task(MAIL, args=[pk], expires=WORTH_SECONDS, retry=False, ignore_result=True)
+    for chore in (notices.forget_read, idempotency.forget_old):
+        try:
+            chore()
+        except Exception:
+            logger.exception("the sweep's %s failed", chore.__name__)
     return len(due)
 
 

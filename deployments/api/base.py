@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from django.db.models import QuerySet
@@ -13,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
+from deployments.api import idempotency
 from deployments.api.auth import HasScope
 from deployments.api.rendering import OrjsonParser
 from deployments.models import Principal
@@ -45,16 +47,39 @@ class ApiViewSet(ViewSet):
     scopes: ClassVar[dict[str, str]] = {}
     # Query parameters by action; others are refused, or a typo in a filter would answer with everything.
     parameters: ClassVar[dict[str, tuple[str, ...]]] = {}
+    # Actions whose answer holds something that no other answer ever shows.
+    shown_once: ClassVar[frozenset[str]] = frozenset()
+    # Actions by POST that store nothing: they are simply done again.
+    harmless: ClassVar[frozenset[str]] = frozenset()
+    # True while an answer is made again: whoever wrote it may read it, even with a token that only writes.
+    rereading = False
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """After authentication and permission: refuse parameters that this action does not take."""
         super().initial(request, *args, **kwargs)
         check_parameters(request, self.parameters.get(self.action or "", ()))
+        if request.method == "POST":
+            self.post = idempotency.once(self, self.post)
 
     @property
     def principal(self) -> Principal:
         """Who asks."""
-        return principal_of(self.request)
+        who = principal_of(self.request)
+        return replace(who, scopes=who.scopes | {"read"}) if self.rereading else who
+
+    def location_of(self, answer: Response) -> str:
+        """The address whose GET answers what this POST answered: of the row that it made or changed. Empty for none."""
+        name = "id" if self.lookup_value_regex == ID else "slug"
+        if not hasattr(self, "retrieve") or not isinstance(answer.data, Mapping) or name not in answer.data:
+            return ""
+        found, asked = str(answer.data[name]), self.kwargs.get("pk")
+        if asked is None:
+            return f"{self.request.path}{found}/"
+        return self.request.path.rstrip("/").rpartition("/")[0] + "/" if asked == found else ""
+
+    def rebuilt(self, location: str) -> Response:
+        """The answer to a POST that was done before, made anew."""
+        return idempotency.answer_at(self, location)
 
 
 def body_of(request: Request) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from deployments.api.base import (
     number_of,
     word_of,
 )
-from deployments.models import Deployment, Reservation, Revision, Team
+from deployments.models import Approval, Deployment, Reservation, Revision, Team
 from deployments.services import approvals, ledger, lifecycle, requests
 from deployments.services.errors import InvalidError, MissingError, RefusedError, StaleError
 from deployments.spec import DeploymentSpec
@@ -178,6 +178,24 @@ class DeploymentViewSet(ApiViewSet):
         shown = shapes.revision(row) | {"objects": rows.values_list("objects_json", flat=True).get()}
         return Response(shown, headers=etag(shown["digest"]))
 
+    def location_of(self, answer: Response) -> str:
+        """Of a decision the deployment and the digest that was decided about."""
+        if self.action in {"approve", "reject"}:
+            return f"{self.request.path.rstrip('/').rpartition('/')[0]}/?digest={answer.data['digest']}"
+        return super().location_of(answer)
+
+    def rebuilt(self, location: str) -> Response:
+        """A decision from its approval, anything else from the deployment as it is now."""
+        if self.action not in {"approve", "reject"}:
+            return super().rebuilt(location)
+        self.rereading = True
+        row = self._get(self.kwargs["pk"])
+        decisions = Approval.objects.filter(revision__deployment=row, actor=self.principal.user)
+        made = decisions.filter(digest=location.partition("?digest=")[2]).order_by("pk").last()
+        if made is None:
+            raise MissingError("There is no such decision.")
+        return _decided(made, row.pk)
+
     def _get(self, pk: str) -> Deployment:
         rows = Deployment.objects.alive().visible_to(self.principal).select_related("latest", "team")
         row = rows.filter(pk=int(pk)).first()
@@ -210,12 +228,13 @@ class DeploymentViewSet(ApiViewSet):
             approve=approve,
             comment=body.get("comment", ""),
         )
-        answer = {"approved": made.approved, "digest": made.digest, "kind": made.kind, "comment": made.comment}
-        return Response({**answer, "deployment": _shown(int(pk))})
+        return _decided(made, int(pk))
 
 
 class PreflightViewSet(ApiViewSet):
     """Checks of wishes that nobody has sent yet."""
+
+    harmless = frozenset({"create"})
 
     parameters: ClassVar[dict[str, tuple[str, ...]]] = {"create": ("deployment",)}
 
@@ -262,6 +281,7 @@ def _preflight(result: requests.PreflightResult) -> dict[str, Any]:
         "ok": result.ok,
         "findings": [finding.as_json() for finding in result.findings],
         "gpus": result.gpus,
+        "asks": [ask.as_json() for ask in result.asks],
         "approval": result.approval,
         "fit": result.fit.as_json() if result.fit else None,
         "options": [
@@ -279,6 +299,11 @@ def _preflight(result: requests.PreflightResult) -> dict[str, Any]:
         if quota
         else None,
     }
+
+
+def _decided(made: Approval, pk: int) -> Response:
+    answer = {"approved": made.approved, "digest": made.digest, "kind": made.kind, "comment": made.comment}
+    return Response({**answer, "deployment": _shown(pk)})
 
 
 def _shown(pk: int) -> dict[str, Any]:

@@ -39,3 +39,17 @@ def _value(key: str, value: Any, definitions: dict[str, Any]) -> Any:
     if isinstance(value, list):
         return [inlined(item, definitions) if isinstance(item, dict) else item for item in value]
     return value
+
+
+def with_idempotency(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """Name the header Idempotency-Key at every POST: it is read for all of them in one place."""
+    parameter = {
+        "in": "header",
+        "name": "Idempotency-Key",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+        "description": "Sent again with the same key within a day, the request is answered again and not done again",
+    }
+    for path in result["paths"].values():
+        if "post" in path:
+            path["post"].setdefault("parameters", []).append(parameter)
+    return result

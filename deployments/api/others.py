@@ -23,7 +23,7 @@ from deployments.models import (
     Team,
 )
 from deployments.services import facts, grants, ledger, tokens
-from deployments.services.errors import InvalidError
+from deployments.services.errors import InvalidError, MissingError
 
 BY_TEAM = OpenApiParameter("team", str, description="Slug of a team")
 BY_FLAVOR = OpenApiParameter("flavor", str, description="Slug of a flavor")
@@ -98,6 +98,14 @@ class GrantViewSet(ApiViewSet):
         rows = QuotaGrant.objects.visible_to(self.principal)
         rows = _filtered(request, rows, team="team__slug", flavor="flavor__slug")
         return keyset(request, shapes.grants(rows), shapes.grant)
+
+    @extend_schema(responses={200: schemas.GrantAnswer, **PROBLEMS})
+    def retrieve(self, request: Request, pk: str) -> Response:
+        """One grant."""
+        row = shapes.grants(QuotaGrant.objects.visible_to(self.principal).filter(pk=int(pk))).first()
+        if row is None:
+            raise MissingError("There is no such grant.")
+        return Response(shapes.grant(row))
 
     @extend_schema(request=schemas.GrantBody, responses={201: schemas.GrantAnswer, **WRITES})
     def create(self, request: Request) -> Response:
@@ -190,6 +198,7 @@ class WhoViewSet(ApiViewSet):
 class TokenViewSet(ApiViewSet):
     """One's own API tokens."""
 
+    shown_once = frozenset({"create"})
     parameters: ClassVar[dict[str, tuple[str, ...]]] = {"list": PAGING}
 
     @extend_schema(

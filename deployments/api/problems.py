@@ -24,6 +24,8 @@ def problem_handler(error: Exception, context: Mapping[str, Any]) -> HttpRespons
         error = exceptions.PermissionDenied()
     if isinstance(error, DomainError):
         answer = _answer(error.status, error.code, error.message, list(_errors_of(error)), context)
+        if error.wait is not None:
+            answer["Retry-After"] = str(error.wait)
     elif isinstance(error, exceptions.ValidationError):
         listed = list(_flat(error.detail, ""))
         answer = _answer(422, "invalid", listed[0]["detail"] if listed else "Not valid.", listed, context)

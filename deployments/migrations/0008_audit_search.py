@@ -1,4 +1,4 @@
-"""Indexes for the audit: by team, actor, kind, trouble, request, time, and by the words of its messages."""
+"""Indexes for the audit (team, actor, kind, trouble, request, time, words of its messages), and for unread notices."""
 
 import django.contrib.postgres.indexes
 import django.contrib.postgres.search
@@ -55,5 +55,9 @@ class Migration(migrations.Migration):
                 ),
                 name="event_words",
             ),
+        ),
+        migrations.AddIndex(
+            model_name="notification",
+            index=models.Index(condition=models.Q(("read_at", None)), fields=["user"], name="notification_unread"),
         ),
     ]

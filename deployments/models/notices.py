@@ -5,11 +5,16 @@ from __future__ import annotations
 from django.db import models
 from django.utils import timezone
 
-from .accounts import User
+from .accounts import Principal, Team, User
 from .audit import Event
 
 
 class NotificationQuerySet(models.QuerySet["Notification"]):
+    def visible_to(self, principal: Principal) -> NotificationQuerySet:
+        """The principal's own notices, but for those of teams that they do not see any more."""
+        seen = models.Q(event__team=None) | models.Q(event__team__in=Team.objects.visible_to(principal))
+        return self.filter(seen, user=principal.user) if principal.may("read") else self.none()
+
     def unread(self) -> NotificationQuerySet:
         return self.filter(read_at=None)
 
@@ -37,6 +42,7 @@ class Notification(models.Model):
         ordering = ["-pk"]
         indexes = [
             models.Index(fields=["user", "-id"], name="notification_inbox"),
+            models.Index(fields=["user"], condition=models.Q(read_at=None), name="notification_unread"),
             models.Index(fields=["id"], condition=models.Q(mail_due=True, mailed_at=None), name="notification_unsent"),
         ]
         constraints = [models.UniqueConstraint(fields=["user", "event"], name="one_notice_per_person_and_event")]

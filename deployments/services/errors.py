@@ -12,6 +12,8 @@ class DomainError(Exception):
 
     status = 400
     code = "refused"
+    # Seconds after which the same wish may be carried out; None: time alone changes nothing.
+    wait: int | None = None
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from deployments.models import Deployment, Event, Team, User
-from deployments.services import states
+from deployments.services import states, telling
 
 MESSAGE_LENGTH = 500
 
@@ -27,14 +27,15 @@ def record(
 ) -> Event:
     """Append one line; the deployment's team is taken where none is named, text longer than 500 characters is cut.
 
-    Pages that show the deployment are told: what happened to it is on them, also where its state stays the same.
+    Pages that show the deployment are told: what happened to it is on them, also where its state stays the same. So are
+    the people whom it concerns (`notices`).
     """
     clean = message.replace("\x00", "")
     if len(clean) > MESSAGE_LENGTH:
         clean = clean[: MESSAGE_LENGTH - 1] + "…"
     if deployment is not None:
         states.notify([f"deployment:{deployment.pk}"])
-    return Event.objects.create(
+    event = Event.objects.create(
         kind=kind,
         level=level,
         message=clean,
@@ -44,6 +45,8 @@ def record(
         data=dict(data or {}),
         request_id=request_id.get(),
     )
+    telling.tell([event])
+    return event
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from django.utils import timezone
 from deployments import state as rules
 from deployments.kube.observe import Observed
 from deployments.models import Deployment, Event, Revision, Status, Wanted
+from deployments.services import telling
 from portal.lib.hints import PROBE, hint
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def refresh_many(pks: Iterable[int]) -> int:
         changed = [row for row in rows if row.pk in news]
         if changed:
             Deployment.objects.bulk_update(changed, ["state", "state_since", "reason", "detail"], batch_size=200)
-            Event.objects.bulk_create([line for lines in news.values() for line in lines])
+            telling.tell(Event.objects.bulk_create([line for lines in news.values() for line in lines]))
             notify(f"deployment:{row.pk}" for row in changed)
         for row in rows:
             if _wants_probe(row, now):

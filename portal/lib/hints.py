@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 RECONCILE = "deployments.reconcile"
 RECONCILE_TEAM = "deployments.reconcile_team"
 PROBE = "deployments.probe"
+MAIL = "deployments.mail"
 
 
 def hint(task: str, pk: int) -> None:

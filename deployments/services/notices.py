@@ -1,0 +1,262 @@
+"""What people are told of: made from events by one table, kind of event → whom it concerns and where they look.
+
+A notice stands or falls with its event, and goes only to people who may see it. Who loses access later finds neither
+it nor what it links to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.conf import settings
+from django.db.models import Q, QuerySet
+from django.urls import reverse
+from django.utils import timezone
+
+from deployments.models import Deployment, Event, Membership, Notification, Principal, Revision, Team, User
+from deployments.services import approvals, events
+from deployments.services.asks import needs_admin
+from deployments.services.errors import InvalidError, MissingError, NotAllowedError
+from deployments.services.telling import listen
+from deployments.services.transactions import in_transaction
+from portal.lib.hints import MAIL, hint
+
+MESSAGE_LENGTH = 500
+# One deployment that fails again and again is told of once in this time.
+QUIET = timedelta(hours=1)
+# Read notices go after this time; what they told of stays in the audit.
+KEPT = timedelta(days=90)
+AT_ONCE = 1000
+TROUBLE = frozenset({Deployment.State.FAILED, Deployment.State.BLOCKED})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Whom an event concerns, as a condition on users (None: nobody this time), and the page that shows more."""
+
+    whom: Callable[[Event], Q | None]
+    link: Callable[[Event], str]
+
+
+@listen
+def notify(happened: Sequence[Event]) -> None:
+    """Write the notices of these events."""
+    failures = [event for event in happened if event.kind == "state" and event.data.get("to") in TROUBLE]
+    if failures:
+        _tell_failures(failures)
+    for event in happened:
+        rule = RULES.get(event.kind)
+        if rule is not None and (whom := rule.whom(event)) is not None:
+            people = _seeing(event.team_id).filter(whom).exclude(pk=event.actor_id or 0)
+            _write([(person, event, rule.link(event)) for person in people.distinct()])
+
+
+@in_transaction
+def read(*, principal: Principal, pk: int) -> Notification:
+    """Mark one notice as read. MissingError for somebody else's, and for one whose team was left."""
+    _may_write(principal)
+    row = Notification.objects.visible_to(principal).filter(pk=pk).first()
+    if row is None:
+        raise MissingError("There is no such notice.")
+    if row.read_at is None:
+        row.read_at = timezone.now()
+        row.save(update_fields=["read_at"])
+    return row
+
+
+@in_transaction
+def read_all(*, principal: Principal, upto: int | None = None) -> int:
+    """Mark all notices as read, or those up to the newest that the page showed. Returns how many were not."""
+    _may_write(principal)
+    rows = Notification.objects.filter(user=principal.user).unread()
+    return (rows if upto is None else rows.filter(pk__lte=upto)).update(read_at=timezone.now())
+
+
+@in_transaction
+def set_mail(*, principal: Principal, wanted: bool) -> User:
+    """Say whether one's notices are sent by e-mail too."""
+    _may_write(principal)
+    if not isinstance(wanted, bool):
+        raise InvalidError("Must be true or false.", field="mail_notices", pointer="/mail_notices")
+    user = User.objects.select_for_update(no_key=True).get(pk=principal.user.pk)
+    if user.mail_notices != wanted:
+        events.record(
+            kind="account_changed",
+            message=f"Notices of {user.username} are {'sent' if wanted else 'no longer sent'} by e-mail",
+            actor=user,
+            data={"user": user.pk, **events.changed({"mail_notices": not wanted}, {"mail_notices": wanted})},
+        )
+        user.mail_notices = wanted
+        user.save(update_fields=["mail_notices"])
+    return user
+
+
+def forget_read() -> int:
+    """Remove notices that were read long ago; the sweep calls this. Returns how many."""
+    old = Notification.objects.filter(read_at__lt=timezone.now() - KEPT).order_by("pk")
+    removed, _ = Notification.objects.filter(pk__in=old.values("pk")[:AT_ONCE]).delete()
+    return removed
+
+
+def _may_write(principal: Principal) -> None:
+    if not principal.may("write"):
+        raise NotAllowedError("This token may not change anything.")
+
+
+def _seeing(team_id: int | None) -> QuerySet[User]:
+    """People who may see what belongs to a team."""
+    people = User.objects.filter(is_active=True)
+    if team_id is None:
+        return people
+    return people.filter(Q(is_platform_admin=True) | Q(memberships__team=team_id))
+
+
+def _write(found: Iterable[tuple[User, Event, str]]) -> None:
+    rows = [
+        Notification(
+            user=person,
+            event=event,
+            message=_sentence(event),
+            link=link,
+            mail_due=bool(settings.SENDS_MAIL and person.mail_notices and person.email),
+        )
+        for person, event, link in found
+    ]
+    if not rows:
+        return
+    Notification.objects.bulk_create(rows, ignore_conflicts=True)
+    for pk in sorted({row.event_id for row in rows if row.mail_due}):
+        hint(MAIL, pk)
+
+
+def _sentence(event: Event) -> str:
+    text = f"{event.deployment.name}: {event.message}" if event.deployment else event.message
+    return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 1] + "…"
+
+
+def _tell_failures(failures: Sequence[Event]) -> None:
+    """Those who asked, and the leads: in a fixed number of queries, for the watcher sees hundreds fail together."""
+    pks = {event.deployment_id for event in failures}
+    rows = Deployment.objects.filter(pk__in=pks).select_related("latest")
+    rows = {row.pk: row for row in rows.only("name", "team_id", "created_by_id", "latest__author_id")}
+    askers = {row.pk: {row.created_by_id} | ({row.latest.author_id} if row.latest else set()) for row in rows.values()}
+    members: dict[int, dict[int, str]] = {}
+    for team, user, role in Membership.objects.filter(team__in={row.team_id for row in rows.values()}).values_list(
+        "team_id", "user_id", "role"
+    ):
+        members.setdefault(team, {})[user] = role
+    people = {
+        person.pk: person
+        for person in User.objects.filter(
+            Q(pk__in={pk for asked in askers.values() for pk in asked})
+            | Q(pk__in={pk for team in members.values() for pk, role in team.items() if role == Membership.Role.LEAD}),
+            is_active=True,
+        )
+    }
+    told = set(
+        Notification.objects.filter(
+            event__deployment__in=pks, event__kind="state", created_at__gt=timezone.now() - QUIET
+        ).values_list("user_id", "event__deployment_id")
+    )
+    found = []
+    for event in failures:
+        row = rows.get(event.deployment_id or 0)
+        if row is None:
+            continue
+        event.deployment = row
+        roles = members.get(row.team_id, {})
+        whom = {pk for pk, role in roles.items() if role == Membership.Role.LEAD}
+        whom |= {pk for pk in askers[row.pk] if pk in roles or (pk in people and people[pk].is_platform_admin)}
+        found += [
+            (people[pk], event, _of_deployment(event))
+            for pk in sorted(whom)
+            if pk in people and (pk, row.pk) not in told
+        ]
+    _write(found)
+
+
+def _revision(event: Event) -> Revision | None:
+    rows = Revision.objects.select_related("flavor", "deployment__team", "deployment__applied", "deployment__approved")
+    return rows.filter(deployment=event.deployment_id, number=event.data.get("revision")).first()
+
+
+def _deciders(event: Event) -> Q | None:
+    """Those who may approve a request; nobody where the team's policy is about to."""
+    revision = _revision(event)
+    if revision is None:
+        return None
+    asks = approvals.asks_of(revision)
+    if not asks and revision.deployment.team.policy == Team.Policy.AUTO:
+        return None
+    whom = Q(is_platform_admin=True)
+    if not needs_admin(asks):
+        whom |= _leads(event)
+    return whom & ~Q(pk__in=approvals.authors_of(revision))
+
+
+def _asker(event: Event) -> Q | None:
+    revision = _revision(event)
+    return Q(pk=revision.author_id) if revision else None
+
+
+def _admins(event: Event) -> Q:
+    return Q(is_platform_admin=True)
+
+
+def _leads(event: Event) -> Q:
+    leads = Membership.objects.filter(team=event.team_id, role=Membership.Role.LEAD)
+    return Q(pk__in=leads.values("user"))
+
+
+def _named(name: str) -> Callable[[Event], Q | None]:
+    """The user whose key the event carries under this name."""
+
+    def whom(event: Event) -> Q | None:
+        pk = event.data.get(name)
+        return Q(pk=pk) if isinstance(pk, int) else None
+
+    return whom
+
+
+def _of_deployment(event: Event) -> str:
+    return reverse("deployment-detail", args=[event.deployment_id]) if event.deployment_id else ""
+
+
+def _quotas(event: Event) -> str:
+    return reverse("quotas") + (f"?team={event.team.slug}" if event.team else "")
+
+
+def _team(event: Event) -> str:
+    return reverse("deployment-list") + (f"?team={event.team.slug}" if event.team else "")
+
+
+def _account(event: Event) -> str:
+    return reverse("account")
+
+
+RULES: dict[str, Rule] = {
+    # A decision is wanted: those who may decide.
+    "requested": Rule(_deciders, _of_deployment),
+    "revised": Rule(_deciders, _of_deployment),
+    "emergency_called": Rule(_admins, _of_deployment),
+    "quota_asked": Rule(_admins, _quotas),
+    # It was decided, or nobody did: who asked.
+    "approved": Rule(_asker, _of_deployment),
+    "rejected": Rule(_asker, _of_deployment),
+    "expired": Rule(_asker, _of_deployment),
+    "approval_void": Rule(_asker, _of_deployment),
+    "quota_request_granted": Rule(_named("author"), _quotas),
+    "quota_denied": Rule(_named("author"), _quotas),
+    "quota_request_expired": Rule(_named("author"), _quotas),
+    # What a team may hold changed or ends: its leads.
+    "quota_granted": Rule(_leads, _quotas),
+    "grant_ends_soon": Rule(_leads, _quotas),
+    "grant_ended": Rule(_leads, _quotas),
+    # Something was done to one's own account.
+    "member_added": Rule(_named("user"), _team),
+    "member_changed": Rule(_named("user"), _team),
+    "token_created": Rule(_named("owner"), _account),
+    "token_revoked": Rule(_named("owner"), _account),
+}
