@@ -14,6 +14,7 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.routers import SimpleRouter
 
+from deployments.api.approvals import ApprovalViewSet, EmergencyViewSet, PolicyViewSet
 from deployments.api.base import check_parameters, choices_of
 from deployments.api.deployments import DeploymentViewSet, PreflightViewSet
 from deployments.api.events import EventViewSet
@@ -33,6 +34,8 @@ router = SimpleRouter()
 router.register("deployments", DeploymentViewSet, basename="api-deployment")
 router.register("preflight", PreflightViewSet, basename="api-preflight")
 router.register("teams", TeamViewSet, basename="api-team")
+router.register("approvals", ApprovalViewSet, basename="api-approval")
+router.register("emergencies", EmergencyViewSet, basename="api-emergency")
 router.register("flavors", FlavorViewSet, basename="api-flavor")
 router.register("quota-grants", GrantViewSet, basename="api-grant")
 router.register("reservations", ReservationViewSet, basename="api-reservation")
@@ -79,6 +82,16 @@ class Schema(SpectacularAPIView):
 version_1: list[URLPattern | URLResolver] = [
     path("schema/", Schema.as_view(), name="api-schema"),
     path("deployments/<int:pk>/metrics/", DeploymentMetrics.as_view(), name="api-deployment-metrics"),
+    path(
+        "deployments/<int:pk>/emergency/",
+        EmergencyViewSet.as_view({"post": "call"}),
+        name="api-deployment-emergency",
+    ),
+    path(
+        "teams/<slug:slug>/policy/",
+        PolicyViewSet.as_view({"get": "retrieve", "patch": "partial_update"}),
+        name="api-team-policy",
+    ),
     path("", include(router.urls)),
 ]
 urlpatterns = [path("v1/", include(version_1))]

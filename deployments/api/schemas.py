@@ -152,12 +152,23 @@ class ForceBody(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=300)
 
 
+class AskAnswer(serializers.Serializer[Any]):
+    """One reason why somebody has to decide, and who the least person is that may: a lead or an admin."""
+
+    code = serializers.ChoiceField(
+        choices=["team_policy", "lead_policy", "ask_above", "guarded", "over_quota", "quota_request"]
+    )
+    message = serializers.CharField()
+    who = serializers.ChoiceField(choices=["lead", "admin"])
+
+
 class PreflightAnswer(serializers.Serializer[Any]):
     """What the request form shows: findings, memory fit in GiB per GPU, other ways, quota and who would approve."""
 
     ok = serializers.BooleanField()
     findings = FindingAnswer(many=True)
     gpus = serializers.IntegerField()
+    asks = AskAnswer(many=True)
     approval = serializers.CharField()
     fit = serializers.JSONField(allow_null=True)
     options = serializers.ListField(child=serializers.JSONField())

@@ -12,7 +12,7 @@ from django.db.models.functions import Coalesce, JSONObject
 from django.utils.dateparse import parse_datetime
 
 from deployments.models import Cluster, Membership, Principal, Team, User
-from deployments.views.inbox import undecided
+from deployments.services.inbox import quota_undecided, undecided
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def frame_of(user: User) -> Frame:
                     data=JSONObject(slug="slug", name="name", role=Coalesce(Subquery(role), Value("")))
                 )
             ),
-            frame_waiting=Coalesce(Subquery(_count(undecided(principal))), 0),
+            frame_waiting=Coalesce(Subquery(_count(undecided(principal))), 0)
+            + Coalesce(Subquery(_count(quota_undecided(principal))), 0),
             frame_cluster=ArraySubquery(
                 Cluster.objects.order_by("pk").values(data=JSONObject(seen="seen_at", trouble="trouble"))[:1]
             ),

@@ -1,37 +1,142 @@
-"""Requests that wait for a word: the querysets behind the inbox and its count."""
+"""What the inbox of those who decide shows: cards for what waits, rows for what was decided, and refusals."""
 
 from __future__ import annotations
 
-from django.db.models import Case, Exists, F, IntegerField, OuterRef, Q, QuerySet, Subquery, Sum, When
-from django.db.models.functions import Coalesce, Greatest
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from deployments.models import Principal, QuotaAccount, QuotaGrant, QuotaHold, Revision, Team
-from deployments.services import approvals, asks
+from django.http import QueryDict
+
+from deployments.models import Flavor, Principal, QuotaRequest, Revision
+from deployments.services import approvals, asks, facts, inbox, quota_requests, verdicts
+from deployments.services.inbox import Case, QuotaCase
+from deployments.views import present
+from deployments.views.capacity_now import flavors_now
+
+SIZE = 30
+# What preflight said of the moment at which somebody asked: once that is over it helps nobody to decide.
+OF_THE_MOMENT = frozenset({"cluster_unseen"})
+TABS = (("", "All"), (inbox.DEPLOYMENT, "Deployments"), (inbox.QUOTA, "Quota"))
 
 
-def undecided(principal: Principal) -> QuerySet[Revision]:
-    """Newest revisions that wait and that this principal may approve: what `approvals.standing_of` says, as SQL."""
-    rows = pending_for(principal).exclude(Exists(_written_by(principal)))
-    if principal.is_admin:
-        return rows
-    return (
-        rows.exclude(deployment__team__policy=Team.Policy.ASK)
-        .filter(guarded=[])
-        .exclude(deployment__team__ask_above__lt=F("gpus"))
-        .alias(charge=_charge(), held=_held(), left=_left())
-        .filter(Q(charge__lte=F("held")) | Q(charge__lte=F("held") + F("left")))
+@dataclass(frozen=True)
+class Refused:
+    """Why a word was not taken, at which field, and what the fields held: nothing that was typed is lost."""
+
+    message: str
+    field: str
+    values: Mapping[str, str]
+
+    @property
+    def comment(self) -> str:
+        """What stands in the comment."""
+        return self.values.get("comment", "")
+
+    @property
+    def about_comment(self) -> bool:
+        """True where the comment is what is wrong."""
+        return self.field == "comment"
+
+
+def inbox_page(principal: Principal, asked: QueryDict, said: Mapping[str, Refused] | None = None) -> dict[str, Any]:
+    """The cards: first those that wait for this person, then those that others decide."""
+    kind = chosen_kind(asked)
+    line = inbox.waiting(
+        principal,
+        kinds=(kind,) if kind else inbox.KINDS,
+        team=asked.get("team", "") if "\x00" not in asked.get("team", "") else "",
+        after=asked.get("after", ""),
+        size=SIZE,
     )
+    cards = cards_of(principal, line.cases, said)
+    mine = [card for card in cards if card["standing"].approve or card["signs"]]
+    own = [card for card in cards if card not in mine and card["mine"]]
+    admins = [card for card in cards if card not in mine and card not in own]
+    groups = [("", mine), ("An admin decides", admins), ("You asked: somebody else decides", own)]
+    return {
+        "cards": cards,
+        "groups": groups,
+        "mine": len(mine),
+        "after": line.after,
+        "kind": kind,
+        "tabs": TABS,
+        "paged": bool(asked.get("after")),
+    }
 
 
-def pending_for(principal: Principal) -> QuerySet[Revision]:
-    """Newest revisions that wait in teams whose requests the principal decides, the own ones among them."""
-    return Revision.objects.pending().filter(_decided_by(principal), deployment__latest=F("pk"))
+def cards_of(
+    principal: Principal, cases: list[Case | QuotaCase], said: Mapping[str, Refused] | None = None
+) -> list[dict[str, Any]]:
+    """Each case with what surrounds it: what is free on the cluster, what else the quota is promised to."""
+    if not cases:
+        return []
+    flavors = {row.slug: row for row in flavors_now()}
+    cluster = facts.main_cluster()
+    over = OF_THE_MOMENT if cluster is not None and facts.is_seen(cluster) else frozenset()
+    asked = [case.request for case in cases if isinstance(case, QuotaCase)]
+    contexts = quota_requests.contexts_of(asked) if asked else {}
+    offered = list(Flavor.objects.filter(active=True)) if asked else []
+    cards = []
+    for case in cases:
+        key = key_of(case)
+        card: dict[str, Any] = {
+            "case": case,
+            "kind": case.kind,
+            "key": key,
+            "standing": case.standing,
+            "mine": case.author,
+            "month": case.month,
+            "refused": (said or {}).get(key),
+        }
+        if isinstance(case, QuotaCase):
+            card |= {
+                "request": case.request,
+                "context": contexts[case.request.pk],
+                "flavor": flavors.get(case.request.flavor.slug),
+                "offered": offered,
+                "signs": False,
+            }
+        else:
+            card |= _of_revision(principal, case, over) | {"flavor": flavors.get(case.revision.flavor.slug)}
+        cards.append(card)
+    return cards
 
 
-def decided_for(principal: Principal) -> QuerySet[Revision]:
-    """Revisions of those teams about which somebody, or policy, has decided."""
-    verdicts = [Revision.Verdict.APPROVED, Revision.Verdict.REJECTED]
-    return Revision.objects.filter(_decided_by(principal), verdict__in=verdicts)
+def key_of(case: Case | QuotaCase) -> str:
+    """The name of a card on the page: what anchors and answers of htmx find it by."""
+    return f"q{case.request.pk}" if isinstance(case, QuotaCase) else f"r{case.revision.pk}"
+
+
+def history_page(principal: Principal, asked: QueryDict) -> dict[str, Any]:
+    """What was decided, filtered as the address says."""
+    kind, verdict = chosen_kind(asked), asked.get("verdict", "")
+    verdict = verdict if verdict in verdicts.VERDICTS else ""
+    search = asked.get("q", "").replace("\x00", "")[: verdicts.LONGEST_SEARCH]
+    page = verdicts.history(
+        principal,
+        kinds=(kind,) if kind else inbox.KINDS,
+        verdict=verdict,
+        search=search,
+        after=asked.get("after", ""),
+        size=SIZE,
+    )
+    return {
+        "page": page,
+        "rows": [(inbox.QUOTA if isinstance(row, QuotaRequest) else inbox.DEPLOYMENT, row) for row in page.rows],
+        "kind": kind,
+        "verdict": verdict,
+        "search": search,
+        "filtered": bool(kind or verdict or search),
+        "tabs": TABS,
+        "paged": bool(asked.get("after")),
+    }
+
+
+def chosen_kind(asked: QueryDict) -> str:
+    """The kind that the address asks for; empty for both."""
+    kind = asked.get("kind", "")
+    return kind if kind in inbox.KINDS else ""
 
 
 def decider_of(revision: Revision | None) -> str:
@@ -43,41 +148,18 @@ def decider_of(revision: Revision | None) -> str:
     return asks.in_words(why) if why else "A lead of the team or an admin approves."
 
 
-def _decided_by(principal: Principal) -> Q:
-    if not principal.may("approve"):
-        return Q(pk__in=[])
-    teams = Team.objects.visible_to(principal) if principal.is_admin else Team.objects.led_by(principal)
-    return Q(deployment__team__in=teams)
-
-
-def _written_by(principal: Principal) -> QuerySet[Revision]:
-    """Revisions by the principal that are part of what the outer one would change."""
-    unsigned = Q(deployment__approved=None) | Q(number__gt=F("deployment__approved__number"))
-    older = Q(deployment__approved__number__gte=OuterRef("number"))
-    return Revision.objects.filter(
-        unsigned | older, deployment=OuterRef("deployment"), author=principal.user, number__lte=OuterRef("number")
-    )
-
-
-def _charge() -> Case:
-    """As `holds.charge`."""
-    gpus, surge = Greatest(F("gpus"), F("deployment__applied__gpus")), F("deployment__applied__surge")
-    rolls = gpus + Greatest(F("surge"), surge)
-    return Case(
-        When(deployment__applied__flavor=F("flavor"), then=rolls),
-        default=F("gpus") + F("surge"),
-        output_field=IntegerField(),
-    )
-
-
-def _held() -> Coalesce:
-    holds = QuotaHold.objects.filter(deployment=OuterRef("deployment"), account__flavor=OuterRef("flavor"))
-    return Coalesce(Subquery(holds.values("deployment").annotate(n=Sum("gpus")).values("n")), 0)
-
-
-def _left() -> Greatest:
-    """As `Usage.free`."""
-    grants = QuotaGrant.objects.live().filter(team=OuterRef("deployment__team"), flavor=OuterRef("flavor"))
-    accounts = QuotaAccount.objects.filter(team=OuterRef("deployment__team"), flavor=OuterRef("flavor"))
-    limit = Coalesce(Subquery(grants.order_by().values("team").annotate(n=Sum("gpus")).values("n")), 0)
-    return Greatest(limit - Coalesce(Subquery(accounts.values("reserved")[:1]), 0), 0)
+def _of_revision(principal: Principal, case: Case, over: frozenset[str]) -> dict[str, Any]:
+    revision, approved = case.revision, case.revision.deployment.approved
+    emergency = case.emergency
+    signs = emergency is not None and principal.is_admin and emergency.called_by_id != principal.user.pk
+    return {
+        "revision": revision,
+        "findings": [finding for finding in revision.findings if finding.get("code") not in over],
+        "cost": case.cost,
+        "leaves": case.leaves,
+        "asks": case.asks,
+        "changes": present.differences(approved.spec, revision.spec) if approved else None,
+        "emergency": emergency,
+        "signs": signs,
+        "may_call": case.may_call,
+    }

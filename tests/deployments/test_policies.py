@@ -9,7 +9,7 @@ import pytest
 from deployments.models import Event, Flavor, Team, User
 from deployments.services import approvals, asks, policies, requests
 from deployments.services.errors import InvalidError, MissingError, NotAllowedError
-from deployments.views.inbox import undecided
+from deployments.services.inbox import undecided
 from tests.deployments import factories as make
 from tests.deployments.test_approvals import GUARDED, ask, decide
 

@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from deployments.models import Approval, Deployment, Flavor, Revision, Team, User
 from deployments.services import approvals
-from deployments.views.inbox import pending_for, undecided
+from deployments.services.inbox import pending_for, undecided
 from tests.deployments import factories as make
 from tests.deployments.viewing import see_cluster, signed_in
 

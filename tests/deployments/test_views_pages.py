@@ -304,7 +304,7 @@ def test_decisions_stand_in_the_history(asked: Deployment, carol: User) -> None:
 
     answer = signed_in(carol).get(reverse("approvals"), {"show": "history"})
 
-    assert [row.pk for row in answer.context["page"].rows] == [asked.latest.pk]
+    assert [row.revision.pk for row in answer.context["page"].rows] == [asked.latest.pk]
 
 
 def test_the_sidebar_counts_what_waits_for_me(asked: Deployment, team: Team, ann: User, alice: User, bob: User) -> None:

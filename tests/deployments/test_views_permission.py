@@ -15,10 +15,11 @@ OPEN_TO_ALL += ["capacity", "account"]
 FOR_SCRIPTS = ["approvals-waiting"]
 OF_A_TEAM = ["detail", "logs", "revisions", "manifests", "prompt", "stop", "delete"]
 MEMBERS_ONLY = ["edit"]
-ADMINS_ONLY = ["cluster"]
+ADMINS_ONLY = ["approvals-policies", "cluster"]
 LEADS_AND_ADMINS = ["audit"]
 POSTS = ["deployment-preflight", "deployment-edit-preflight", "approvals-decide", "quotas-grant", "account-revoke"]
 POSTS += ["deployment-start"]
+POSTS += ["approvals-policy", "approvals-decide-all", "approvals-decide-quota", "approvals-sign", "approvals-emergency"]
 
 
 @pytest.fixture

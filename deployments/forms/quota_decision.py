@@ -1,0 +1,67 @@
+"""What an admin grants of a request for quota, read from the fields of its card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, time
+
+from django.utils import timezone
+from django.utils.dateparse import parse_date
+
+from deployments.models import Flavor, QuotaRequest
+from deployments.services.errors import InvalidError
+
+
+@dataclass(frozen=True)
+class QuotaDecision:
+    """What differs from what was asked for; None: as it was asked for."""
+
+    flavor: Flavor | None = None
+    gpus: int | None = None
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+
+    @classmethod
+    def read(cls, data: Mapping[str, str], asked: QuotaRequest) -> QuotaDecision:
+        """The fields of the card; InvalidError names the one that cannot be meant. Empty fields change nothing."""
+        return cls(
+            flavor=_flavor(data.get("flavor", ""), asked),
+            gpus=_gpus(data.get("gpus", "")),
+            valid_from=_day("valid_from", data.get("valid_from", ""), asked.valid_from, time.min),
+            valid_until=_day("valid_until", data.get("valid_until", ""), asked.valid_until, time(23, 59, 59)),
+        )
+
+
+def _flavor(slug: str, asked: QuotaRequest) -> Flavor | None:
+    if not slug or slug == asked.flavor.slug:
+        return None
+    found = Flavor.objects.filter(active=True, slug=slug).first() if "\x00" not in slug else None
+    if found is None:
+        raise InvalidError("This GPU is not offered.", field="flavor", pointer="/flavor")
+    return found
+
+
+def _gpus(text: str) -> int | None:
+    text = text.strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 6):
+        raise InvalidError("How many GPUs? A whole number from 1.", field="gpus", pointer="/gpus")
+    return int(text)
+
+
+def _day(field: str, text: str, asked: datetime | None, at: time) -> datetime | None:
+    """The moment of that day; None for the day that was asked for, so that it stays as it is to the second."""
+    text = text.strip()
+    if not text:
+        return None
+    try:
+        day = parse_date(text) if text.isascii() else None
+    except ValueError:
+        day = None
+    if day is None:
+        raise InvalidError("There is no such day.", field=field, pointer=f"/{field}")
+    if asked is not None and timezone.localtime(asked).date() == day:
+        return None
+    return timezone.make_aware(datetime.combine(day, at))
