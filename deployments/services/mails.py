@@ -31,7 +31,7 @@ SUBJECT_LENGTH = 120
 
 def pause_after(failures: int) -> timedelta:
     """The age at which a notice whose mail failed so often is tried again: pauses double."""
-    return PAUSE * (2 ** min(failures, MOST_DOUBLED) - 1)
+    return PAUSE * ((1 << min(failures, MOST_DOUBLED)) - 1)
 
 
 def due(most: int) -> list[int]:

@@ -138,10 +138,10 @@ def _sentence(event: Event) -> str:
 
 def _tell_failures(failures: Sequence[Event]) -> None:
     """Those who asked, and the leads: in a fixed number of queries, for the watcher sees hundreds fail together."""
-    pks = {event.deployment_id for event in failures}
-    rows = Deployment.objects.filter(pk__in=pks).select_related("latest")
-    rows = {row.pk: row for row in rows.only("name", "team_id", "created_by_id", "latest__author_id")}
-    askers = {row.pk: {row.created_by_id} | ({row.latest.author_id} if row.latest else set()) for row in rows.values()}
+    pks = {event.deployment_id for event in failures if event.deployment_id is not None}
+    stored = Deployment.objects.filter(pk__in=pks).select_related("latest")
+    rows = {row.pk: row for row in stored.only("name", "team", "created_by", "latest__author")}
+    askers = {row.pk: {row.created_by_id, row.latest.author_id if row.latest else 0} for row in rows.values()}
     members: dict[int, dict[int, str]] = {}
     for team, user, role in Membership.objects.filter(team__in={row.team_id for row in rows.values()}).values_list(
         "team_id", "user_id", "role"
