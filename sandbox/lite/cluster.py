@@ -20,6 +20,7 @@ from sandbox.lite.watch import Hub
 Obj = dict[str, Any]
 
 CRDS = "apiextensions.k8s.io/customresourcedefinitions"
+_POLICY = "internalTrafficPolicy"
 
 
 class Cluster:
@@ -95,9 +96,21 @@ class Cluster:
 
 def versioned(resource: Resource, obj: Obj, body: bytes) -> bytes:
     """Encode an object for a reader of one version; custom resources convert by name alone."""
+    seen = as_read(resource, obj)
     if resource.crd is None or obj["apiVersion"] == resource.api_version:
-        return body
+        return body if seen is obj else orjson.dumps(seen)
     return orjson.dumps(obj | {"apiVersion": resource.api_version})
+
+
+def as_read(resource: Resource, obj: Obj) -> Obj:
+    """Return an object as readers see it: of a Service that is but a name, a traffic policy is kept and not shown.
+
+    So a patch of such a Service leaves the policy and who owns it alone, an update takes both away.
+    """
+    spec = obj.get("spec") or {}
+    if resource.storage_key != "/services" or spec.get("type") != "ExternalName" or _POLICY not in spec:
+        return obj
+    return obj | {"spec": {name: value for name, value in spec.items() if name != _POLICY}}
 
 
 def _allowed_scope(resource: Resource, request: Request) -> bool:

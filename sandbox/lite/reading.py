@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from sandbox.lite import errors, tables
-from sandbox.lite.cluster import Cluster, versioned
+from sandbox.lite.cluster import Cluster, as_read, versioned
 from sandbox.lite.replies import Reply
 from sandbox.lite.requests import Request
 from sandbox.lite.resources import Resource
@@ -116,7 +116,8 @@ def listed(resource: Resource, stored: Stored) -> bytes:
     """Encode an object for a list; items of a built-in kind do not say what they are."""
     if resource.crd is not None:
         return versioned(resource, stored.obj, stored.body)
-    return orjson.dumps({name: value for name, value in stored.obj.items() if name not in ("apiVersion", "kind")})
+    obj = as_read(resource, stored.obj)
+    return orjson.dumps({name: value for name, value in obj.items() if name not in ("apiVersion", "kind")})
 
 
 def partial(obj: Obj) -> Obj:

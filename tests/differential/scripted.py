@@ -111,6 +111,27 @@ def quota_used_up() -> Sequence:
     )
 
 
+def but_a_name() -> Sequence:
+    """A Service with a traffic policy becomes but a name, is patched, updated as it is read, and comes back."""
+    outside = {"spec": {"type": "ExternalName", "externalName": "example.com"}}
+    inside = {"spec": {"type": "ClusterIP", "externalName": None}}
+    steps: list[Step] = []
+    for name in ("a", "b"):
+        body = laid(whole("Service", name, LEAST["Service"]), {"spec": {"internalTrafficPolicy": "Local"}})
+        steps += [
+            Step("create", "Service", name, body, {"fieldManager": "one"}),
+            Step("merge", "Service", name, outside, {"fieldManager": "two"}),
+            Step("merge", "Service", name, {"metadata": {"labels": {"app": "b"}}}),
+            Step("get", "Service", name),
+            Step("list", "Service"),
+            *([Step("update", "Service", name, {}, live=True)] if name == "a" else []),
+            Step("merge", "Service", name, inside, {"fieldManager": "two"}),
+            Step("apply", "Service", name, laid(body, outside), _FORCED),
+            Step("apply", "Service", name, body, _FORCED),
+        ]
+    return Sequence((*steps, Step("deletecollection", "Service")), watched="Service")
+
+
 CHANGES: dict[str, Object] = {
     "ConfigMap": {"data": {"x": "2", "y": "1"}},
     "Secret": {"stringData": {"y": "2"}},

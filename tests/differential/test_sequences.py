@@ -55,6 +55,10 @@ def test_a_used_up_quota_is_told_the_same(pair: Pair) -> None:
     assert_same(pair, scripted.quota_used_up())
 
 
+def test_a_service_that_is_but_a_name_is_told_the_same(pair: Pair) -> None:
+    assert_same(pair, scripted.but_a_name())
+
+
 @pytest.mark.parametrize("kind", LEAST)
 def test_generated_requests_are_answered_the_same(pair: Pair, kind: str, sequences: int) -> None:
     print(f"{kind}: SLIPWAY_SEED={SEED} SLIPWAY_SEQUENCES={sequences}")

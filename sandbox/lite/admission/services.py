@@ -18,7 +18,7 @@ def give_address(change: Change) -> None:
     if spec["type"] == "ExternalName":
         before = change.old["spec"] if change.old else spec
         if before["type"] != "ExternalName" and spec.get("clusterIP") in (None, "", before.get("clusterIP")):
-            for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
+            for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
                 spec.pop(name, None)
         return
     if change.old is not None and change.old["spec"]["type"] != "ExternalName":
