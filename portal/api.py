@@ -17,6 +17,7 @@ from rest_framework.routers import SimpleRouter
 from deployments.api.approvals import ApprovalViewSet, EmergencyViewSet, PolicyViewSet
 from deployments.api.base import check_parameters, choices_of
 from deployments.api.deployments import DeploymentViewSet, PreflightViewSet
+from deployments.api.endpoint_keys import EndpointKeyViewSet
 from deployments.api.events import EventViewSet
 from deployments.api.others import (
     CatalogViewSet,
@@ -39,6 +40,7 @@ router.register("emergencies", EmergencyViewSet, basename="api-emergency")
 router.register("flavors", FlavorViewSet, basename="api-flavor")
 router.register("quota-grants", GrantViewSet, basename="api-grant")
 router.register("reservations", ReservationViewSet, basename="api-reservation")
+router.register("endpoint-keys", EndpointKeyViewSet, basename="api-endpoint-key")
 router.register("catalog", CatalogViewSet, basename="api-catalog")
 router.register("events", EventViewSet, basename="api-event")
 router.register("profiles", ProfileViewSet, basename="api-profile")

@@ -14,7 +14,7 @@ class EndpointKeyQuerySet(models.QuerySet["EndpointKey"]):
     """The doors to keys."""
 
     def live(self) -> EndpointKeyQuerySet:
-        """Keys that open a door now: not revoked or expired, of a living team and, if somebody.s own, of its people."""
+        """Keys that open a door now: not revoked or expired, of a living team and, if somebody's own, of its people."""
         now = timezone.now()
         return self.filter(
             Q(expires_at=None) | Q(expires_at__gt=now),
@@ -22,6 +22,12 @@ class EndpointKeyQuerySet(models.QuerySet["EndpointKey"]):
             revoked_at=None,
             team__archived_at=None,
         )
+
+    def opening(self, deployment: Deployment) -> EndpointKeyQuerySet:
+        """Keys that a deployment is in reach of: made for it, or for all of its team."""
+        # Not by a join: a key that names several would come up once for each.
+        named = EndpointKey.deployments.through.objects.filter(deployment=deployment).values("endpointkey")
+        return self.filter(Q(every_deployment=True) | Q(pk__in=named), team=deployment.team_id)
 
     def visible_to(self, principal: Principal) -> EndpointKeyQuerySet:
         """Keys whose name, reach and use the principal may see: of the own teams, for an admin all."""
