@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from typing import TypeGuard
 
 from django.db import IntegrityError, transaction
 
@@ -126,9 +127,12 @@ def groups_in(claims: Mapping[str, object], claim: str) -> list[str]:
         logger.warning("single sign-on: “%s” is %s and not a list of names: no groups", claim, type(value).__name__)
         return []
     found = [item.get("name") if isinstance(item, Mapping) else item for item in value]
-    return list(dict.fromkeys(name for name in found if isinstance(name, str) and 0 < len(name) <= LONGEST))[
-        :MOST_GROUPS
-    ]
+    return list(dict.fromkeys(name for name in found if _is_name(name)))[:MOST_GROUPS]
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    # Printable: a name with NUL cannot even be asked for.
+    return isinstance(value, str) and 0 < len(value) <= LONGEST and value.isprintable()
 
 
 def _apply_in(user: User, team_id: int, role: str | None) -> None:

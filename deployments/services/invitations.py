@@ -26,6 +26,8 @@ MOST_DAYS = 30
 DEFAULT_DAYS = 7
 MOST_OPEN = 50
 LONGEST_WORD = 100
+# Kept in the session while somebody who was invited makes an account.
+INVITED_WITH = "invited_with"
 
 
 class Standing(Enum):
@@ -78,8 +80,11 @@ def invite(
 
 
 def mail(invitation: Invitation, link: str) -> bool:
-    """Send the link to the address of the invitation; False when there is none, or no mail could be sent."""
-    if not invitation.email:
+    """Send the link to the address of the invitation; False when there is none, or no mail could be sent.
+
+    By the request itself: its word is kept nowhere where a worker could read it.
+    """
+    if not invitation.email or not settings.SENDS_MAIL:
         return False
     who = invitation.invited_by.get_full_name() or invitation.invited_by.username
     text = (
@@ -154,12 +159,17 @@ def accept(*, user: User, word: str) -> Membership:
     worth = standing(row)
     if worth is not Standing.OPEN:
         raise ConflictError(f"This invitation is {worth.value}.", code=worth.value)
-    before = Membership.objects.filter(team=team, user=user).first()
-    if before is not None and (before.role == row.role or before.role == Membership.Role.LEAD):
+    if gains_nothing(user, row):
         raise ConflictError(f"You belong to {team.name} already.", code="member")
     row.accepted_at, row.accepted_by = timezone.now(), user
     row.save(update_fields=["accepted_at", "accepted_by"])
     return memberships.write(team, user, role=row.role, actor=user, why=f"invited by {row.invited_by.username}")
+
+
+def gains_nothing(user: User, invitation: Invitation) -> bool:
+    """True for who belongs to the team already, unless the invitation would make them a lead."""
+    before = Membership.objects.filter(team=invitation.team_id, user=user).first()
+    return before is not None and before.role in {invitation.role, Membership.Role.LEAD}
 
 
 def _address(email: object) -> str:

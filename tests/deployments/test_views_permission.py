@@ -11,15 +11,19 @@ from tests.deployments import factories as make
 from tests.deployments.viewing import add_node, observe, pod, signed_in
 
 OPEN_TO_ALL = ["overview", "overview-heat", "deployment-list", "deployment-create", "catalogue", "approvals", "quotas"]
-OPEN_TO_ALL += ["capacity", "account"]
+OPEN_TO_ALL += ["capacity", "account", "people"]
 FOR_SCRIPTS = ["approvals-waiting"]
 OF_A_TEAM = ["detail", "logs", "revisions", "manifests", "prompt", "stop", "delete"]
 MEMBERS_ONLY = ["edit"]
-ADMINS_ONLY = ["approvals-policies", "cluster"]
+ADMINS_ONLY = ["approvals-policies", "cluster", "people-groups"]
 LEADS_AND_ADMINS = ["audit"]
 POSTS = ["deployment-preflight", "deployment-edit-preflight", "approvals-decide", "quotas-grant", "account-revoke"]
 POSTS += ["deployment-start"]
 POSTS += ["approvals-policy", "approvals-decide-all", "approvals-decide-quota", "approvals-sign", "approvals-emergency"]
+# Held to the same in test_people_pages.py and test_invitations.py.
+PEOPLE = ["team", "rename", "archive", "member-add", "member-change", "member-remove", "invite", "invitation-revoke"]
+PEOPLE += ["group-remove"]
+BY_LINK = ["invitation"]
 
 
 @pytest.fixture
@@ -40,6 +44,8 @@ def test_every_page_of_the_domain_stands_in_this_matrix() -> None:
         *ADMINS_ONLY,
         *LEADS_AND_ADMINS,
         *POSTS,
+        *BY_LINK,
+        *(f"people-{name}" for name in PEOPLE),
         *(f"deployment-{name}" for name in OF_A_TEAM + MEMBERS_ONLY),
     }
     assert {pattern.name for pattern in urls.urlpatterns} == known

@@ -1,0 +1,116 @@
+"""Invitations into teams: made and revoked by leads and admins, accepted by whoever opens the link."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render, resolve_url
+from django.urls import reverse
+from django.utils.http import urlencode
+from django.views.decorators.http import require_http_methods, require_POST
+
+from deployments.models import Membership, User
+from deployments.services import invitations
+from deployments.services.errors import DomainError, MissingError
+from deployments.services.principals import principal_of
+from deployments.views.people import INVITATION_MADE, at_field, managed_team_of, team_page, typed
+from portal.lib.htmx import PortalRequest, signed_in
+
+PAGE = "pages/people_invitation.html"
+
+
+@require_POST
+@signed_in
+def invite(request: PortalRequest, slug: str) -> HttpResponse:
+    """Make a link, and mail it where an address is given. The page behind it shows the link this once."""
+    row, values = managed_team_of(request, slug), typed(request, "email", "role", "days")
+    days = values["days"]
+    try:
+        invitation, word = invitations.invite(
+            principal=principal_of(request),
+            team=row,
+            role=values["role"],
+            email=values["email"],
+            days=int(days) if days.isascii() and days.isdigit() and len(days) < 6 else 0,
+        )
+    except DomainError as error:
+        return team_page(request, row, form="invite", errors=at_field(error, values), values=values)
+    link = link_of(word)
+    mailed = invitations.mail(invitation, link)
+    request.session[INVITATION_MADE] = {"link": link, "email": invitation.email, "mailed": mailed}
+    return redirect("people-team", slug)
+
+
+@require_POST
+@signed_in
+def revoke(request: PortalRequest, pk: int) -> HttpResponse:
+    """End a link that nobody has used."""
+    try:
+        invitation = invitations.revoke(principal=principal_of(request), invitation_id=pk)
+    except MissingError:
+        messages.error(request, "There is no such invitation any more.")
+        return redirect("people")
+    except DomainError as error:
+        messages.error(request, error.message)
+        return redirect("people")
+    messages.success(request, "The invitation is revoked: its link lets nobody in any more.")
+    return redirect("people-team", invitation.team.slug)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def invitation(request: PortalRequest, word: str) -> HttpResponse:
+    """What a link is worth, and a button to join; who is not signed in does that first and comes back here."""
+    answer = _sign_up(request, word) if request.POST.get("do") == "sign-up" else _answer(request, word)
+    answer["Cache-Control"] = "no-store"
+    answer["Referrer-Policy"] = "no-referrer"
+    return answer
+
+
+def _answer(request: PortalRequest, word: str) -> HttpResponse:
+    known = invitations.found(word)
+    if known is None:
+        return render(request, PAGE, {"worth": "unknown"}, status=404)
+    user = request.user if isinstance(request.user, User) and request.user.is_active else None
+    worth = invitations.standing(known)
+    if user is not None and request.method == "POST":
+        try:
+            member = invitations.accept(user=user, word=word)
+        except DomainError as error:
+            return render(request, PAGE, {"worth": error.code, "team": known.team, "known": known}, status=409)
+        messages.success(request, f"You belong to {known.team.name} now, as {member.get_role_display().lower()}.")
+        return redirect("people-team", known.team.slug)
+    if worth is not invitations.Standing.OPEN:
+        # Who has used it themselves is where they wanted to be.
+        if user is not None and known.accepted_by_id == user.pk and _belongs(user, known.team_id):
+            return redirect("people-team", known.team.slug)
+        return render(request, PAGE, {"worth": worth.value}, status=410)
+    login = f"{resolve_url(settings.LOGIN_URL)}?{urlencode({'next': request.path})}"
+    if user is None and request.method == "POST":
+        return redirect(login)
+    context = {
+        "worth": "member" if user is not None and invitations.gains_nothing(user, known) else worth.value,
+        "team": known.team,
+        "known": known,
+        "person": user,
+        "login": login,
+        "signup": settings.SIGNUP_BY_INVITATION,
+    }
+    return render(request, PAGE, context)
+
+
+def link_of(word: str) -> str:
+    """The address that lets somebody in, as people reach it."""
+    return f"{settings.SLIPWAY_URL.rstrip('/')}{reverse('invitation', args=[word])}"
+
+
+def _sign_up(request: PortalRequest, word: str) -> HttpResponse:
+    """Remember the invitation for the page on which an account is made; that one asks what it is worth."""
+    if not settings.SIGNUP_BY_INVITATION or request.user.is_authenticated or invitations.found(word) is None:
+        return _answer(request, word)
+    request.session[invitations.INVITED_WITH] = word
+    return redirect(f"{reverse('account_signup')}?{urlencode({'next': request.path})}")
+
+
+def _belongs(user: User, team_id: int) -> bool:
+    return Membership.objects.filter(user=user, team=team_id).exists()
