@@ -15,7 +15,7 @@ import urllib3
 from kubernetes import client as official
 
 from deployments.kube.account import configuration_of
-from deployments.kube.errors import ClusterError, ErrorClass, answer_error, transport_error
+from deployments.kube.errors import ClusterError, ErrorClass, answer_error, starting_error, transport_error
 from deployments.kube.kinds import Kind, Ref, kind_of
 from deployments.kube.ownership import ownership_patch
 from deployments.labels import FIELD_MANAGER
@@ -32,7 +32,9 @@ PAGE = 500
 MAX_ANSWER = 64 * 1024 * 1024
 MAX_LOG = 256 * 1024
 IDENTITY_SECONDS = 3.0
+LOOK_SECONDS = 2.0
 KUBE_SYSTEM = Ref("v1", "Namespace", "", "kube-system")
+VERSION = "/version"
 JSON = "application/json"
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"  # the body is JSON, which is YAML without its traps
@@ -206,7 +208,7 @@ class Cluster:
 
     def version(self, *, timeout: float | None = None) -> str:
         """Return the server's version, as `v1.36.3`."""
-        return str(self._json("GET", "/version", timeout=timeout).get("gitVersion", ""))
+        return str(self._json("GET", VERSION, timeout=timeout).get("gitVersion", ""))
 
     def identity(self) -> str:
         """Return the uid of kube-system, which no two clusters share, at most a few seconds old; "" without one."""
@@ -280,8 +282,20 @@ class Cluster:
             answer.close()
             answer = self._send(method, path, params=params, body=body, kind=kind, deadline=deadline, silence=silence)
         if answer.status >= 400:
-            raise self._failure(answer, deadline, mutating=method in MUTATING)
+            error = self._failure(answer, deadline, mutating=method in MUTATING)
+            raise starting_error() if error.code == "permission" and self._refuses_all(path, deadline) else error
         return answer
+
+    def _refuses_all(self, path: str, deadline: float) -> bool:
+        """Tell whether the server refuses even what everybody may ask: in its first seconds it knows no roles."""
+        if path == VERSION:
+            return True
+        try:
+            answer = self._send("GET", VERSION, deadline=min(deadline, time.monotonic() + LOOK_SECONDS), silence=None)
+        except ClusterError:
+            return False
+        answer.close()
+        return answer.status == 403
 
     def _send(
         self,

@@ -57,6 +57,12 @@ def answer_error(status: int, body: Mapping[str, Any], *, mutating: bool, retry_
     return error
 
 
+def starting_error() -> ClusterError:
+    """A refusal of a server that refuses everybody everything."""
+    message = "The API server refuses even to tell its version: it is starting, and does not know its roles yet."
+    return ClusterError(ErrorClass.RETRY, "starting", message, status=403)
+
+
 def cut(text: str) -> str:
     """Text of the cluster on one line, short enough for a row."""
     words = " ".join(text.split())

@@ -88,6 +88,7 @@ class Reflector(Generic[S, V]):
         self._head = msgspec.json.Decoder(Head)
         self._bookmark = msgspec.json.Decoder(Bookmark)
         self._stop = threading.Event()
+        self._hurry = threading.Event()
         self._stream: WatchStream | None = None
         self._thread = threading.Thread(target=self.run, name=f"watch-{kind.plural}", daemon=True)
 
@@ -98,8 +99,13 @@ class Reflector(Generic[S, V]):
     def stop(self) -> None:
         """End the stream; the thread ends with it."""
         self._stop.set()
+        self._hurry.set()
         if self._stream is not None:
             self._stream.abort()
+
+    def hurry(self) -> None:
+        """Try again now, if it waits after a break: the server is known to answer again."""
+        self._hurry.set()
 
     def join(self, timeout: float = 1.0) -> None:
         """Wait for the thread; one that waits for a silent server is left to end with the process."""
@@ -110,6 +116,7 @@ class Reflector(Generic[S, V]):
         """Follow until stopped; no answer of the server ends it."""
         pause = FIRST_PAUSE
         while not self._stop.is_set():
+            self._hurry.clear()
             began, most = time.monotonic(), LONGEST_PAUSE
             try:
                 self._follow(self._list())
@@ -121,8 +128,8 @@ class Reflector(Generic[S, V]):
                 most = SLOW_PAUSE if error.kind is ErrorClass.WAIT else LONGEST_PAUSE
             except Exception:
                 logger.exception("watching %s", self.kind.plural)
-            self._stop.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
-            pause = min(pause * 2, most)
+            hurried = self._hurry.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+            pause = FIRST_PAUSE if hurried else min(pause * 2, most)
 
     def _after(self, error: ClusterError, pause: float, lasted: float) -> float:
         """Tell of the break, and say how long to wait."""

@@ -17,11 +17,14 @@ SOONEST, LATEST = timedelta(seconds=2), timedelta(seconds=60)
 UNREACHABLE_MOST = timedelta(seconds=20)
 # What a person has to put right, but also what an API server says for a moment while it starts or learns of a new role.
 PASSING = frozenset({"permission", "unauthorized", "kind_missing"})
-UNREACHABLE = frozenset({"unreachable", "timeout", "server_error", "too_many_requests", "webhook_unreachable"})
+UNREACHABLE = frozenset(
+    {"unreachable", "timeout", "starting", "server_error", "too_many_requests", "webhook_unreachable"}
+)
 
 _TITLES = {
     "unreachable": "The cluster cannot be reached.",
     "timeout": "The cluster does not answer in time.",
+    "starting": "The cluster is starting.",
     "too_many_requests": "The cluster is overloaded.",
     "server_error": "The cluster had an internal error.",
     "bad_answer": "The cluster's answer could not be read.",

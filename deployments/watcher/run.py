@@ -65,6 +65,7 @@ class Watcher:
     relist_seconds: float = RELIST_SECONDS
     world: World = field(default_factory=World)
     broken: dict[str, str] = field(default_factory=dict)
+    silent: bool = False
 
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` or until the database is lost."""
@@ -185,11 +186,17 @@ class Watcher:
                     self.world.hear(signal.crash, signal.text)
 
     def _beat(self, beat: Beat) -> None:
-        before = self._row.trouble
+        before, returned = self._row.trouble, self.silent and not beat.trouble
+        self.silent = bool(beat.trouble)
+        if returned:
+            for thread in self._threads:
+                if isinstance(thread, Reflector):
+                    thread.hurry()
         trouble = heart.record(self._row, beat, blind=self.blind)
         if trouble != before:
             states.notify(["cluster"])
-        if before and not trouble:
+        # The worker needs not wait until everything is seen again.
+        if returned or (before and not trouble):
             woken = statuses.wake_unreachable(UNREACHABLE)
             logger.info("the cluster is back, %d deployments go on", woken)
 

@@ -119,6 +119,15 @@ def test_a_missing_role_names_itself(stage: Stage, row: Deployment):
     assert "cannot create" in row.outcome["message"]
 
 
+def test_a_server_that_does_not_know_its_roles_yet_is_no_missing_role(stage: Stage, row: Deployment):
+    """kube-apiserver answers for a moment after its start, and refuses everybody everything."""
+    stage.ground.faults.before_hook = lambda _: Fault(status=403, reason="Forbidden", message="forbidden")
+    row = stage.converge(row)
+    assert (row.outcome["phase"], row.outcome["code"], row.outcome["remedy"]) == ("retrying", "starting", "")
+    stage.ground.faults.clear()
+    assert stage.converge(row).applied == row.latest
+
+
 def test_a_conflict_is_read_and_planned_again(stage: Stage):
     row = stage.running()
     row = stage.revise(row, engine={"profile": "vllm-0.32.0", "args": {"max-model-len": 8192}})

@@ -128,6 +128,21 @@ def test_a_refusal_of_a_moment_does_not_blind_for_long(followed: Followed, admin
     followed.until(lambda: followed.lists > before, seconds=5)
 
 
+def test_told_that_the_server_answers_again_nothing_waits(
+    followed: Followed, admin: Cluster, ground: RunningCluster, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("deployments.kube.reflector.FIRST_PAUSE", 60.0)
+    ground.faults.before_hook = lambda _: Fault(status=403, reason="Forbidden", message="forbidden")
+    ground.drop_watches()
+    followed.until(lambda: followed.broken)
+    first = followed.broken[0].error
+    assert (first.kind, first.code) == (ErrorClass.RETRY, "starting")
+    ground.faults.clear()
+    before = followed.lists
+    followed.reflector.hurry()
+    followed.until(lambda: followed.lists > before, seconds=5)
+
+
 def test_a_complete_list_is_made_now_and_then(admin: Cluster):
     followed = Followed(admin, relist_seconds=1.0)
     followed.reflector.start()
