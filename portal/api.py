@@ -21,23 +21,26 @@ from deployments.api.endpoint_keys import EndpointKeyViewSet
 from deployments.api.events import EventViewSet
 from deployments.api.others import (
     CatalogViewSet,
-    FlavorViewSet,
     GrantViewSet,
     ProfileViewSet,
     ReservationViewSet,
-    TeamViewSet,
     TokenViewSet,
     WhoViewSet,
 )
+from deployments.api.people import GroupRuleViewSet, InvitationViewSet, MemberViewSet, TeamViewSet
+from deployments.api.quotas import FlavorViewSet, QuotaRequestViewSet
 from monitoring.api import DeploymentMetrics
 
 router = SimpleRouter()
 router.register("deployments", DeploymentViewSet, basename="api-deployment")
 router.register("preflight", PreflightViewSet, basename="api-preflight")
 router.register("teams", TeamViewSet, basename="api-team")
+router.register("invitations", InvitationViewSet, basename="api-invitation")
+router.register("group-rules", GroupRuleViewSet, basename="api-group-rule")
 router.register("approvals", ApprovalViewSet, basename="api-approval")
 router.register("emergencies", EmergencyViewSet, basename="api-emergency")
 router.register("flavors", FlavorViewSet, basename="api-flavor")
+router.register("quota-requests", QuotaRequestViewSet, basename="api-quota-request")
 router.register("quota-grants", GrantViewSet, basename="api-grant")
 router.register("reservations", ReservationViewSet, basename="api-reservation")
 router.register("endpoint-keys", EndpointKeyViewSet, basename="api-endpoint-key")
@@ -93,6 +96,16 @@ version_1: list[URLPattern | URLResolver] = [
         "teams/<slug:slug>/policy/",
         PolicyViewSet.as_view({"get": "retrieve", "patch": "partial_update"}),
         name="api-team-policy",
+    ),
+    path(
+        "teams/<slug:slug>/members/",
+        MemberViewSet.as_view({"get": "list", "post": "create"}),
+        name="api-team-members",
+    ),
+    path(
+        "teams/<slug:slug>/members/<int:pk>/",
+        MemberViewSet.as_view({"patch": "partial_update", "delete": "destroy"}),
+        name="api-team-member",
     ),
     path("", include(router.urls)),
 ]

@@ -276,6 +276,11 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "DESCRIPTION": "Ask for models, approve them, watch them and call them.",
     "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {
+        "DeploymentState": "deployments.models.Deployment.State",
+        "QuotaRequestState": "deployments.models.QuotaRequest.State",
+        "ApprovalKind": "deployments.services.inbox.KINDS",
+    },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "deployments.api.openapi.with_idempotency",

@@ -10,7 +10,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from deployments.api import schemas, shapes
+from deployments.api import quota_schemas, schemas, shapes
 from deployments.api.base import (
     ID,
     PAGING,
@@ -24,8 +24,9 @@ from deployments.api.base import (
     number_of,
     word_of,
 )
+from deployments.api.waiting import waiting
 from deployments.models import Approval, Deployment, Reservation, Revision, Team
-from deployments.services import approvals, ledger, lifecycle, requests
+from deployments.services import approvals, ledger, lifecycle, requests, waits
 from deployments.services.errors import InvalidError, MissingError, RefusedError, StaleError
 from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
@@ -85,10 +86,13 @@ class DeploymentViewSet(ApiViewSet):
         )
         return _answer(made.pk, status=201)
 
-    @extend_schema(responses={200: schemas.DeploymentAnswer, **PROBLEMS})
+    @extend_schema(responses={200: quota_schemas.DeploymentDetail, **PROBLEMS})
     def retrieve(self, request: Request, pk: str) -> Response:
-        """One deployment; its ETag names the newest revision."""
-        return _answer(self._get(pk).pk)
+        """One deployment, and how it waits for quota if it does; its ETag names the newest revision."""
+        row = self._get(pk)
+        answer = _answer(row.pk)
+        answer.data["waiting"] = waiting(waits.waiting_of(row))
+        return answer
 
     @extend_schema(request=schemas.SpecBody, parameters=[IF_MATCH], responses={200: schemas.DeploymentAnswer, **WRITES})
     def update(self, request: Request, pk: str) -> Response:

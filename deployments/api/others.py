@@ -1,4 +1,4 @@
-"""Teams, flavors, quota, the ledger, the catalogue, tokens, and who one is."""
+"""Quota, the ledger, the catalogue, tokens, and who one is."""
 
 from __future__ import annotations
 
@@ -22,63 +22,12 @@ from deployments.models import (
     Reservation,
     Team,
 )
-from deployments.services import facts, grants, ledger, tokens
+from deployments.services import grants, tokens
 from deployments.services.errors import InvalidError, MissingError
 
 BY_TEAM = OpenApiParameter("team", str, description="Slug of a team")
 BY_FLAVOR = OpenApiParameter("flavor", str, description="Slug of a flavor")
 BY_DEPLOYMENT = OpenApiParameter("deployment", int, description="Id of a deployment")
-
-
-class TeamViewSet(ApiViewSet):
-    """Teams one may see."""
-
-    lookup_value_regex = "[a-z][a-z0-9-]{0,19}"
-
-    @extend_schema(operation_id="teams_list", responses={200: schemas.TeamAnswer(many=True), **PROBLEMS})
-    def list(self, request: Request) -> Response:
-        """Teams with their quota: the own ones, for an admin all."""
-        rows = list(Team.objects.active().visible_to(self.principal))
-        usages = ledger.usage_of(rows)
-        roles = dict(Membership.objects.filter(user=self.principal.user).values_list("team_id", "role"))
-        return Response(
-            [
-                {
-                    "id": row.pk,
-                    "slug": row.slug,
-                    "name": row.name,
-                    "namespace": row.namespace,
-                    "policy": row.policy,
-                    "role": roles.get(row.pk),
-                    "quota": [_usage(usage) for usage in usages[row.pk]],
-                }
-                for row in rows
-            ]
-        )
-
-
-class FlavorViewSet(ApiViewSet):
-    """Kinds of GPU."""
-
-    @extend_schema(operation_id="flavors_list", responses={200: schemas.FlavorAnswer(many=True), **PROBLEMS})
-    def list(self, request: Request) -> Response:
-        """The flavors on offer, and how many GPUs of each are free now."""
-        cluster = facts.main_cluster()
-        known = facts.flavors(cluster if cluster and facts.is_seen(cluster) else None)
-        rows = Flavor.objects.filter(active=True).values(
-            "slug", "name", "product", "memory_mib", "compute_capability", "gpus_per_node", "price_per_hour"
-        )
-        return Response(
-            [
-                {
-                    **row,
-                    "total": known[row["slug"]].total,
-                    "free": known[row["slug"]].free,
-                    "largest_free_block": known[row["slug"]].largest_free_block,
-                }
-                for row in rows
-            ]
-        )
 
 
 class GrantViewSet(ApiViewSet):
@@ -122,6 +71,7 @@ class GrantViewSet(ApiViewSet):
             team=team,
             flavor=flavor,
             gpus=body["gpus"],
+            since=body.get("since"),
             until=body.get("until"),
             comment=body.get("comment", ""),
         )
@@ -131,7 +81,13 @@ class GrantViewSet(ApiViewSet):
     def partial_update(self, request: Request, pk: str) -> Response:
         """Cut, raise or end a grant (admins). What is held stays held; growth alone is refused."""
         body = _valid(schemas.GrantChange, request)
-        grants.change_grant(principal=self.principal, grant_id=int(pk), gpus=body.get("gpus"), until=body.get("until"))
+        grants.change_grant(
+            principal=self.principal,
+            grant_id=int(pk),
+            gpus=body.get("gpus"),
+            until=body.get("until"),
+            comment=body.get("comment", ""),
+        )
         return Response(_grant(int(pk)))
 
 
@@ -236,16 +192,6 @@ def _own_teams(view: ApiViewSet, slugs: list[str]) -> list[Team]:
     if len(found) != len(set(slugs)):
         raise InvalidError("You do not belong to all of these teams.", field="teams", pointer="/teams")
     return found
-
-
-def _usage(row: ledger.Usage) -> dict[str, Any]:
-    return {
-        "flavor": row.flavor.slug,
-        "limit": row.limit,
-        "reserved": row.reserved,
-        "free": row.free,
-        "until": row.until,
-    }
 
 
 def _grant(pk: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from deployments.api.openapi import inlined
-from deployments.models import Deployment, Event, Membership, QuotaGrant, Reservation, Revision, Team
+from deployments.models import Deployment, Event, QuotaGrant, Reservation, Revision
 from deployments.services.grants import MOST_GPUS
 from deployments.services.tokens import DEFAULT_DAYS, MOST_DAYS
 from deployments.spec import DeploymentSpec
@@ -186,39 +186,13 @@ class UsageAnswer(serializers.Serializer[Any]):
     until = serializers.DateTimeField(allow_null=True)
 
 
-class TeamAnswer(serializers.Serializer[Any]):
-    """A team, one's own role in it, and its quota."""
-
-    id = serializers.IntegerField()
-    slug = serializers.SlugField()
-    name = serializers.CharField()
-    namespace = serializers.CharField()
-    policy = serializers.ChoiceField(choices=Team.Policy.choices)
-    role = serializers.ChoiceField(choices=Membership.Role.choices, allow_null=True)
-    quota = UsageAnswer(many=True)
-
-
-class FlavorAnswer(serializers.Serializer[Any]):
-    """A kind of GPU. Memory in MiB; free counts are null while the cluster has not been seen."""
-
-    slug = serializers.SlugField()
-    name = serializers.CharField()
-    product = serializers.CharField()
-    memory_mib = serializers.IntegerField()
-    compute_capability = serializers.FloatField()
-    gpus_per_node = serializers.IntegerField()
-    price_per_hour = serializers.FloatField()
-    total = serializers.IntegerField(allow_null=True)
-    free = serializers.IntegerField(allow_null=True)
-    largest_free_block = serializers.IntegerField(allow_null=True)
-
-
 class GrantBody(serializers.Serializer[Any]):
     """A new grant of GPUs."""
 
     team = serializers.SlugField(max_length=20)
     flavor = serializers.SlugField(max_length=40)
     gpus = WholeNumber(min_value=1, max_value=MOST_GPUS)
+    since = Moment(required=False, allow_null=True, help_text="Empty: at once")
     until = Moment(required=False, allow_null=True)
     comment = serializers.CharField(max_length=500, required=False, allow_blank=True)
 
@@ -228,6 +202,7 @@ class GrantChange(serializers.Serializer[Any]):
 
     gpus = WholeNumber(min_value=0, max_value=MOST_GPUS, required=False)
     until = Moment(required=False)
+    comment = serializers.CharField(max_length=500, required=False, allow_blank=True)
 
 
 class GrantAnswer(serializers.ModelSerializer[QuotaGrant]):

@@ -20,6 +20,8 @@ LABEL_NAME = re.compile(
 OPERATORS = ("Exists", "Equal")
 EFFECTS = ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
 MOST_LABELS = 10
+# Addresses that are something else.
+RESERVED = frozenset({"new", "proposals"})
 NUMBERS = {"memory_mib": (1, 2_000_000), "gpus_per_node": (1, 1024)}
 DECIMALS = {
     "compute_capability": (Decimal("1.0"), Decimal("99.9"), 1),
@@ -48,7 +50,7 @@ def _value(name: str, value: object) -> Any:
     if name not in {"slug", "name", "product", "resource_name"}:
         raise _wrong(name[:60], "There is no such field.", code="unknown_field")
     text = line_of(value, field=name, longest=40 if name == "slug" else 60 if name == "name" else 80)
-    if name == "slug" and not SLUG.fullmatch(text):
+    if name == "slug" and (not SLUG.fullmatch(text) or text in RESERVED):
         raise _wrong(name, "Use lower-case letters, digits and “-”.")
     if name == "product" and not LABEL_VALUE.fullmatch(text):
         raise _wrong(name, "Use the value of the node label nvidia.com/gpu.product as it is, for example NVIDIA-L4.")

@@ -1,0 +1,151 @@
+"""Bodies and answers about kinds of GPU, requests for quota, and waiting for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from deployments.api.schemas import DeploymentAnswer, Moment, WholeNumber
+from deployments.models import QuotaRequest
+from deployments.services.grants import MOST_GPUS
+
+
+class FlavorChange(serializers.Serializer[Any]):
+    """What a flavor says of its GPUs. Memory in MiB, price in euro per GPU and hour."""
+
+    name = serializers.CharField(max_length=60, required=False)
+    product = serializers.CharField(
+        max_length=80, required=False, help_text="Value of the node label nvidia.com/gpu.product"
+    )
+    memory_mib = WholeNumber(min_value=1, max_value=2_000_000, required=False)
+    resource_name = serializers.CharField(
+        max_length=80, required=False, help_text="nvidia.com/gpu, nvidia.com/gpu.shared or nvidia.com/mig-1g.10gb"
+    )
+    compute_capability = serializers.FloatField(min_value=1, max_value=99.9, required=False)
+    gpus_per_node = WholeNumber(min_value=1, max_value=1024, required=False)
+    price_per_hour = serializers.FloatField(min_value=0, max_value=99_999.99, required=False)
+    node_selector = serializers.DictField(child=serializers.CharField(allow_blank=True), required=False)
+    tolerations = serializers.ListField(
+        child=serializers.DictField(child=serializers.CharField(allow_blank=True)), required=False, max_length=10
+    )
+    active = serializers.BooleanField(required=False)
+
+
+class FlavorBody(FlavorChange):
+    """A new flavor."""
+
+    slug = serializers.CharField(max_length=40)
+    name = serializers.CharField(max_length=60)
+    product = serializers.CharField(max_length=80, help_text="Value of the node label nvidia.com/gpu.product")
+    memory_mib = WholeNumber(min_value=1, max_value=2_000_000)
+    compute_capability = serializers.FloatField(min_value=1, max_value=99.9)
+
+
+class FlavorAnswer(serializers.Serializer[Any]):
+    """A kind of GPU. Memory in MiB; what the cluster has of it is null while it has not been seen."""
+
+    slug = serializers.SlugField()
+    name = serializers.CharField()
+    product = serializers.CharField()
+    memory_mib = serializers.IntegerField()
+    resource_name = serializers.CharField()
+    compute_capability = serializers.FloatField()
+    gpus_per_node = serializers.IntegerField()
+    price_per_hour = serializers.FloatField()
+    node_selector = serializers.DictField(child=serializers.CharField())
+    tolerations = serializers.ListField(child=serializers.DictField(child=serializers.CharField()))
+    active = serializers.BooleanField()
+    total = serializers.IntegerField(allow_null=True)
+    in_use = serializers.IntegerField(allow_null=True)
+    free = serializers.IntegerField(allow_null=True)
+    largest_free_block = serializers.IntegerField(allow_null=True)
+    granted = serializers.IntegerField()
+    reserved = serializers.IntegerField()
+
+
+class ProposalAnswer(serializers.Serializer[Any]):
+    """A kind of GPU that nodes have and nobody offers yet: `flavor` is what POST would take, once somebody agrees."""
+
+    flavor = serializers.JSONField()
+    nodes = serializers.IntegerField()
+    gpus = serializers.IntegerField()
+
+
+class QuotaRequestBody(serializers.Serializer[Any]):
+    """GPUs that a lead asks for. Without dates: from the decision on, without an end."""
+
+    team = serializers.SlugField(max_length=20)
+    flavor = serializers.SlugField(max_length=40)
+    gpus = WholeNumber(min_value=1, max_value=MOST_GPUS)
+    why = serializers.CharField(max_length=500)
+    valid_from = Moment(required=False, allow_null=True)
+    valid_until = Moment(required=False, allow_null=True)
+
+
+class QuotaDecisionBody(serializers.Serializer[Any]):
+    """A decision. What is left out is granted as it was asked for."""
+
+    grant = serializers.BooleanField()
+    comment = serializers.CharField(max_length=500)
+    flavor = serializers.SlugField(max_length=40, required=False)
+    gpus = WholeNumber(min_value=1, max_value=MOST_GPUS, required=False)
+    valid_from = Moment(required=False, allow_null=True)
+    valid_until = Moment(required=False, allow_null=True)
+
+
+class QuotaRequestAnswer(serializers.Serializer[Any]):
+    """A request for quota; `granted` is the id of the grant that it led to."""
+
+    id = serializers.IntegerField()
+    team = serializers.SlugField()
+    flavor = serializers.SlugField()
+    gpus = serializers.IntegerField()
+    valid_from = serializers.DateTimeField(allow_null=True)
+    valid_until = serializers.DateTimeField(allow_null=True)
+    why = serializers.CharField()
+    author = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    state = serializers.ChoiceField(choices=QuotaRequest.State.choices)
+    decided_by = serializers.CharField(allow_null=True)
+    decided_at = serializers.DateTimeField(allow_null=True)
+    comment = serializers.CharField()
+    granted = serializers.IntegerField(allow_null=True)
+
+
+class FreeingAnswer(serializers.Serializer[Any]):
+    """What gives the team GPUs: a deployment that stops or holds some, a grant that begins, a request that waits."""
+
+    kind = serializers.CharField(help_text="stopping, grant, request or hold")
+    gpus = serializers.IntegerField()
+    name = serializers.CharField(allow_blank=True)
+    deployment = serializers.IntegerField(allow_null=True)
+    at = serializers.DateTimeField(allow_null=True)
+
+
+class AlternativeAnswer(serializers.Serializer[Any]):
+    """A change with which it would start now: values by JSON pointer, and the GPUs that it then reserves."""
+
+    text = serializers.CharField()
+    set = serializers.DictField()
+    gpus = serializers.IntegerField()
+
+
+class QueueAnswer(serializers.Serializer[Any]):
+    """The place in the team's line for a flavor, in GPUs: it needs `needs`, `more` than it holds."""
+
+    flavor = serializers.SlugField()
+    place = serializers.IntegerField()
+    of = serializers.IntegerField()
+    needs = serializers.IntegerField()
+    more = serializers.IntegerField()
+    free = serializers.IntegerField()
+    limit = serializers.IntegerField()
+    frees = FreeingAnswer(many=True)
+    alternatives = AlternativeAnswer(many=True)
+
+
+class DeploymentDetail(DeploymentAnswer):
+    """A deployment; `waiting` is null for one that does not wait for quota."""
+
+    waiting = QueueAnswer(allow_null=True)

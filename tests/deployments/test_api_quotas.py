@@ -1,0 +1,125 @@
+"""The REST API of flavors, requests for quota, and waiting for it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from deployments.models import Flavor, QuotaRequest, Team, User
+from deployments.services import ledger
+from tests.deployments import factories as make
+from tests.deployments.test_api import Api
+
+pytestmark = pytest.mark.django_db
+
+ASK = {"team": "search", "flavor": "h100-80gb", "gpus": 2, "why": "The spring fair"}
+
+
+def test_a_request_goes_from_a_lead_to_an_admin(team: Team, h100: Flavor, alice: User, carol: User) -> None:
+    lead, admin = Api(alice), Api(carol)
+    made = lead("post", "quota-requests/", ASK)
+    assert made.status_code == 201
+    row = made.json()
+    assert (row["state"], row["gpus"], row["author"], row["granted"]) == ("pending", 2, "alice", None)
+
+    decided = admin("post", f"quota-requests/{row['id']}/decide/", {"grant": True, "comment": "Fair", "gpus": 1})
+
+    assert decided.status_code == 200
+    assert (decided.json()["state"], decided.json()["decided_by"]) == ("partly", "carol")
+    assert decided.json()["granted"] == QuotaRequest.objects.get().granted_id
+    assert lead("get", f"quota-requests/{row['id']}/").json() == decided.json()
+    listed = lead("get", "quota-requests/?state=partly&team=search").json()["results"]
+    assert listed == [decided.json()]
+    assert lead("get", "quota-requests/?state=pending").json()["results"] == []
+
+
+def test_what_may_not_be_done_says_so(team: Team, h100: Flavor, alice: User, ann: User, bob: User, carol: User) -> None:
+    lead, member, stranger, admin = Api(alice), Api(ann), Api(bob), Api(carol)
+    pk = lead("post", "quota-requests/", ASK).json()["id"]
+    decide = {"grant": True, "comment": "x"}
+    assert member("post", "quota-requests/", ASK).status_code == 403
+    assert stranger("post", "quota-requests/", ASK).status_code == 422
+    assert stranger("get", f"quota-requests/{pk}/").status_code == 404
+    assert stranger("post", f"quota-requests/{pk}/withdraw/").status_code == 404
+    assert stranger("post", f"quota-requests/{pk}/decide/", decide).status_code == 404
+    assert lead("post", f"quota-requests/{pk}/decide/", decide).status_code == 403
+    assert Api(carol, "read", "write")("post", f"quota-requests/{pk}/decide/", decide).status_code == 403
+    assert stranger("get", "quota-requests/").json()["results"] == []
+    assert lead("post", f"quota-requests/{pk}/withdraw/").json()["state"] == "withdrawn"
+    assert admin("post", f"quota-requests/{pk}/decide/", decide).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"gpus": 0}, "/gpus"),
+        ({"gpus": "two"}, "/gpus"),
+        ({"gpus": 1e308}, "/gpus"),
+        ({"why": ""}, "/why"),
+        ({"flavor": "quantum"}, "/flavor"),
+        ({"team": "labs"}, "/team"),
+        ({"valid_until": "2001-01-01T00:00:00Z"}, "/valid_until"),
+        ({"valid_from": "tomorrow"}, "/valid_from"),
+        ({"priority": 1}, "/priority"),
+    ],
+)
+def test_odd_bodies_are_refused_at_their_field(
+    team: Team, h100: Flavor, alice: User, changes: dict[str, Any], pointer: str
+) -> None:
+    answer = Api(alice)("post", "quota-requests/", ASK | changes)
+    assert answer.status_code in {400, 422}
+    assert pointer in [error["pointer"] for error in answer.json()["errors"]]
+    assert not QuotaRequest.objects.exists()
+
+
+def test_admins_write_flavors(alice: User, carol: User) -> None:
+    body = {
+        "slug": "l4",
+        "name": "L4",
+        "product": "NVIDIA-L4",
+        "memory_mib": 23034,
+        "compute_capability": 8.9,
+        "price_per_hour": 0.85,
+        "node_selector": {"pool": "ai"},
+        "tolerations": [{"key": "pool", "operator": "Exists"}],
+    }
+    admin, lead = Api(carol), Api(alice)
+    made = admin("post", "flavors/", body)
+    assert made.status_code == 201
+    shown = made.json()
+    assert {name: shown[name] for name in body} == body
+    assert (shown["total"], shown["granted"], shown["reserved"]) == (None, 0, 0)
+    assert lead("get", "flavors/l4/").json() == shown
+    assert lead("post", "flavors/", body | {"slug": "l5"}).status_code == 403
+    assert lead("patch", "flavors/l4/", {"price_per_hour": 0}).status_code == 403
+    assert admin("patch", "flavors/l4/", {"price_per_hour": 1.25, "active": False}).json()["price_per_hour"] == 1.25
+    assert lead("get", "flavors/l4/").status_code == 404
+    assert admin("get", "flavors/l4/").json()["active"] is False
+    assert admin("post", "flavors/", body).status_code == 409
+    assert admin("patch", "flavors/l9/", {"active": True}).status_code == 404
+    assert admin("patch", "flavors/l4/", {"tolerations": [{"operator": "Exists"}]}).status_code == 422
+    assert admin("get", "flavors/proposals/").json() == []
+    assert lead("get", "flavors/proposals/").status_code == 403
+
+
+def test_a_deployment_says_how_it_waits(team: Team, h100: Flavor, ann: User) -> None:
+    holder = make.make_deployment(team, ann, name="holder", gpus=4, approved=True)
+    ledger.reserve(deployment=holder, revision=holder.latest, gpus=4)  # type: ignore[arg-type]
+    begins = timezone.now() + timedelta(days=2)
+    make.make_grant(team, h100, 1, valid_from=begins)
+    row = make.make_deployment(team, ann, gpus=2)
+    assert row.latest is not None
+    make.approve(row.latest, current=False)
+    api = Api(ann)
+
+    waits = api("get", f"deployments/{row.pk}/").json()["waiting"]
+
+    assert (waits["place"], waits["of"], waits["needs"], waits["free"], waits["limit"]) == (1, 1, 2, 0, 4)
+    assert [(item["kind"], item["gpus"], item["name"]) for item in waits["frees"]] == [
+        ("grant", 1, ""),
+        ("hold", 4, "holder"),
+    ]
+    assert api("get", f"deployments/{holder.pk}/").json()["waiting"] is None
