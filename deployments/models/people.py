@@ -53,6 +53,15 @@ class Invitation(models.Model):
         return f"{self.email or 'link'} into {self.team}"
 
 
+class GroupRuleQuerySet(models.QuerySet["GroupRule"]):
+    """The door to rules."""
+
+    def visible_to(self, principal: Principal) -> GroupRuleQuerySet:
+        """All of them, for an admin whose token is bound to no team."""
+        whole = principal.is_admin and principal.may("read") and principal.team_ids is None
+        return self.all() if whole else self.none()
+
+
 class GroupRule(models.Model):
     """People whose identity provider names this group belong to the team in this role, or are platform admins."""
 
@@ -60,6 +69,8 @@ class GroupRule(models.Model):
     team = models.ForeignKey(Team, null=True, blank=True, on_delete=models.CASCADE, related_name="group_rules")
     role = models.CharField(max_length=8, choices=Membership.Role, default=Membership.Role.MEMBER)
     created_at = models.DateTimeField(default=timezone.now)
+
+    objects = GroupRuleQuerySet.as_manager()
 
     class Meta:
         ordering = ["group", "pk"]

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.mail import send_mail
 from django.core.validators import validate_email
+from django.urls import reverse
 from django.utils import timezone
 
 from deployments.models import Invitation, Membership, Principal, Team, User
@@ -77,6 +78,11 @@ def invite(
         data={"invitation": invitation.pk, "after": {"role": role, "until": invitation.expires_at.isoformat()}},
     )
     return invitation, word
+
+
+def link_of(word: str) -> str:
+    """The address that lets somebody in, as people reach it."""
+    return f"{settings.SLIPWAY_URL.rstrip('/')}{reverse('invitation', args=[word])}"
 
 
 def mail(invitation: Invitation, link: str) -> bool:

@@ -123,12 +123,17 @@ def tell_streams() -> None:
 
 def ruled(principal: Principal, team: Team) -> Team:
     """The team, locked, for whoever may change its people: a lead or an admin. To strangers there is none."""
-    found = Team.objects.managed_by(principal).filter(pk=team.pk).exists()
-    if not found:
-        if Team.objects.visible_to(principal).filter(pk=team.pk).exists():
-            raise NotAllowedError("Only a lead of the team or an admin may change who belongs to it.")
-        raise MissingError("There is no such team.")
+    may_rule(principal, team)
     return locked(Team.objects.all(), team.pk)
+
+
+def may_rule(principal: Principal, team: Team) -> None:
+    """NotAllowedError for who may not change the team's people, MissingError for who may not even see it."""
+    if Team.objects.managed_by(principal).filter(pk=team.pk).exists():
+        return
+    if Team.objects.visible_to(principal).filter(pk=team.pk).exists():
+        raise NotAllowedError("Only a lead of the team or an admin may change who belongs to it.")
+    raise MissingError("There is no such team.")
 
 
 def locked(rows: QuerySet[Team], pk: int) -> Team:

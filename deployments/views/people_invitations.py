@@ -36,7 +36,7 @@ def invite(request: PortalRequest, slug: str) -> HttpResponse:
         )
     except DomainError as error:
         return team_page(request, row, form="invite", errors=at_field(error, values), values=values)
-    link = link_of(word)
+    link = invitations.link_of(word)
     mailed = invitations.mail(invitation, link)
     request.session[INVITATION_MADE] = {"link": link, "email": invitation.email, "mailed": mailed}
     return redirect("people-team", slug)
@@ -97,11 +97,6 @@ def _answer(request: PortalRequest, word: str) -> HttpResponse:
         "signup": settings.SIGNUP_BY_INVITATION,
     }
     return render(request, PAGE, context)
-
-
-def link_of(word: str) -> str:
-    """The address that lets somebody in, as people reach it."""
-    return f"{settings.SLIPWAY_URL.rstrip('/')}{reverse('invitation', args=[word])}"
 
 
 def _sign_up(request: PortalRequest, word: str) -> HttpResponse:
