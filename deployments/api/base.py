@@ -58,8 +58,8 @@ class ApiViewSet(ViewSet):
         """After authentication and permission: refuse parameters that this action does not take."""
         super().initial(request, *args, **kwargs)
         check_parameters(request, self.parameters.get(self.action or "", ()))
-        if request.method == "POST":
-            # Where the framework looks for the handler next.
+        if request.method == "POST" and self.action:
+            # Where the framework looks for the handler next; without one it answers 405.
             self.post: Callable[..., Response] = idempotency.once(self, getattr(self, "post"))  # noqa: B009
 
     @property
