@@ -1,0 +1,446 @@
+"""The inbox as a page: both kinds, several at once, emergencies, history, and who approves what."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from deployments.models import Approval, Deployment, Emergency, Flavor, Membership, QuotaRequest, Revision, Team, User
+from deployments.services import approvals
+from tests.deployments import factories as make
+from tests.deployments.viewing import flat, signed_in
+
+HTMX = {"HX-Request": "true"}
+
+
+@pytest.fixture
+def asked(team: Team, ann: User, h100: Flavor) -> Revision:
+    latest = make.make_deployment(team, ann, gpus=2).latest
+    assert latest is not None
+    return latest
+
+
+@pytest.fixture
+def quota(team: Team, alice: User, h100: Flavor) -> QuotaRequest:
+    make.make_flavor("l4-24gb")
+    return QuotaRequest.objects.create(team=team, flavor=h100, gpus=4, why="The launch", author=alice)
+
+
+def page(person: User, **params: Any) -> str:
+    return flat(signed_in(person).get(reverse("approvals"), params).content.decode())
+
+
+def grant(person: User, quota: QuotaRequest, *, htmx: bool = True, **wish: Any) -> Any:
+    """Press a button on the card of a request for quota."""
+    fields = {"verdict": "approve", "comment": "Yes", **wish}
+    url = reverse("approvals-decide-quota", args=[quota.pk])
+    return signed_in(person).post(url, fields, headers=HTMX if htmx else {})
+
+
+def test_both_kinds_stand_in_one_list_with_the_oldest_first(asked: Revision, quota: QuotaRequest, carol: User) -> None:
+    QuotaRequest.objects.filter(pk=quota.pk).update(created_at=asked.created_at - timedelta(hours=1))
+
+    answer = signed_in(carol).get(reverse("approvals"))
+
+    assert [card["key"] for card in answer.context["cards"]] == [f"q{quota.pk}", f"r{asked.pk}"]
+    assert answer.context["site"].frame.waiting == 2
+
+
+def test_a_card_says_why_somebody_is_asked(asked: Revision, team: Team, carol: User) -> None:
+    Team.objects.update(ask_above=1, policy=Team.Policy.LEAD)
+
+    text = page(carol)
+
+    assert "It asks for 2 GPUs: for more than 1 an admin decides." in text
+    assert 'data-ask="lead_policy"' in text
+
+
+def test_a_lead_sees_that_quota_waits_for_an_admin(quota: QuotaRequest, alice: User) -> None:
+    text = page(alice)
+
+    assert "An admin decides about quota." in text
+    assert reverse("approvals-decide-quota", args=[quota.pk]) not in text
+
+
+def test_an_admin_grants_it_whole(quota: QuotaRequest, carol: User) -> None:
+    answer = grant(carol, quota)
+
+    assert answer.status_code == 200
+    quota.refresh_from_db()
+    assert (quota.state, quota.granted.gpus, quota.comment) == ("granted", 4, "Yes")
+
+
+@pytest.mark.parametrize(
+    ("wish", "state", "granted"),
+    [
+        ({"gpus": "2"}, "partly", (2, "h100-80gb")),
+        ({"flavor": "l4-24gb"}, "otherwise", (4, "l4-24gb")),
+        ({"flavor": "l4-24gb", "gpus": "8"}, "otherwise", (8, "l4-24gb")),
+        ({"valid_until": "2099-01-31"}, "otherwise", (4, "h100-80gb")),
+    ],
+)
+def test_an_admin_grants_it_in_part_or_otherwise(
+    quota: QuotaRequest, carol: User, wish: Any, state: str, granted: tuple[int, str]
+) -> None:
+    grant(carol, quota, **wish)
+
+    quota.refresh_from_db()
+    assert quota.granted is not None
+    assert (quota.state, (quota.granted.gpus, quota.granted.flavor.slug)) == (state, granted)
+
+
+def test_the_days_that_were_asked_for_stay_as_they_are(quota: QuotaRequest, carol: User) -> None:
+    until = timezone.now() + timedelta(days=30)
+    again = QuotaRequest.objects.create(
+        team=quota.team, flavor=quota.flavor, gpus=1, why="x", author=quota.author, valid_until=until
+    )
+
+    grant(carol, again, valid_until=timezone.localtime(until).date().isoformat())
+
+    again.refresh_from_db()
+    assert again.granted is not None
+    assert (again.state, again.granted.valid_until) == ("granted", until)
+
+
+@pytest.mark.parametrize(
+    ("wish", "field"),
+    [
+        ({"gpus": "many"}, "gpus"),
+        ({"gpus": "5"}, "gpus"),
+        ({"gpus": "٣"}, "gpus"),
+        ({"flavor": "none"}, "flavor"),
+        ({"valid_until": "2099-02-31"}, "valid_until"),
+        ({"comment": ""}, "comment"),
+    ],
+)
+@pytest.mark.parametrize("htmx", [True, False])
+def test_what_cannot_be_granted_is_said_and_nothing_is_lost(
+    quota: QuotaRequest, carol: User, wish: dict[str, str], field: str, *, htmx: bool
+) -> None:
+    answer = grant(carol, quota, htmx=htmx, **{"comment": "half a", **wish})
+
+    text = flat(answer.content.decode())
+    assert answer.status_code == 422
+    assert ("<html" in text) is not htmx
+    assert text.count('aria-invalid="true"') == 1
+    if field != "comment":
+        assert 'value="half a"' in text
+    if field == "gpus":
+        assert f'value="{wish["gpus"]}"' in text
+    quota.refresh_from_db()
+    assert quota.state == "pending"
+
+
+def test_denying_needs_a_comment_and_grants_nothing(quota: QuotaRequest, carol: User) -> None:
+    assert grant(carol, quota, verdict="reject", comment="").status_code == 422
+    grant(carol, quota, verdict="reject", comment="Not now")
+
+    quota.refresh_from_db()
+    assert (quota.state, quota.granted, quota.comment) == ("denied", None, "Not now")
+
+
+def test_strangers_and_leads_decide_about_no_quota(quota: QuotaRequest, alice: User, bob: User) -> None:
+    assert grant(bob, quota).status_code == 404
+    assert "Only an admin decides about quota." in grant(alice, quota).content.decode()
+    quota.refresh_from_db()
+    assert quota.state == "pending"
+
+
+# Several at once
+
+
+def select(person: User, *things: Any, verdict: str = "approve", comment: str = "All of them") -> Any:
+    items = [f"q{one.pk}" if isinstance(one, QuotaRequest) else f"r{one.pk}:{one.digest}" for one in things]
+    wish = {"item": items, "verdict": verdict, "comment": comment}
+    return signed_in(person).post(reverse("approvals-decide-all"), wish)
+
+
+def test_several_are_decided_with_one_comment(
+    asked: Revision, quota: QuotaRequest, team: Team, ann: User, carol: User
+) -> None:
+    second = make.make_deployment(team, ann, name="second").latest
+
+    answer = select(carol, asked, second, quota)
+
+    assert [result.outcome for result in answer.context["results"]] == ["decided"] * 3
+    assert {approval.comment for approval in Approval.objects.all()} == {"All of them"}
+    quota.refresh_from_db()
+    assert quota.state == "granted"
+    assert answer.context["cards"] == []
+
+
+def test_each_has_a_result_of_its_own(asked: Revision, team: Team, ann: User, carol: User) -> None:
+    row = make.make_deployment(team, ann, name="edited")
+    shown = row.latest
+    make.add_revision(row, ann)
+    make.join(carol, team)
+    own = make.make_deployment(team, carol, name="own").latest
+
+    answer = select(carol, asked, shown, own)
+
+    text = flat(answer.content.decode())
+    assert [result.outcome for result in answer.context["results"]] == ["decided", "stale", "not_allowed"]
+    assert "changed since" in text
+    assert "not allowed" in text
+    assert 'value="All of them"' in text or answer.context["mine"] < 2
+    assert [approval.revision for approval in Approval.objects.all()] == [asked]
+
+
+def test_nothing_selected_is_said(asked: Revision, carol: User) -> None:
+    answer = select(carol)
+
+    assert answer.status_code == 422
+    assert "Choose at least one." in answer.content.decode()
+
+
+@pytest.mark.parametrize("text", ["", "r", "rx:1", "z3", "r١", "q" + "9" * 30, "\x00"])
+def test_boxes_that_no_page_has_are_ignored(asked: Revision, carol: User, text: str) -> None:
+    answer = signed_in(carol).post(reverse("approvals-decide-all"), {"item": [text], "verdict": "approve"})
+
+    assert answer.status_code == 422
+    assert not Approval.objects.exists()
+
+
+def test_strangers_decide_nothing_at_once(asked: Revision, quota: QuotaRequest, bob: User) -> None:
+    answer = select(bob, asked, quota)
+
+    assert [result.outcome for result in answer.context["results"]] == ["not_found", "not_found"]
+    assert "chat" not in flat(answer.content.decode()).split("<main")[1]
+
+
+# Open pages of those who may not decide any more
+
+
+def test_an_ex_leads_open_page_decides_nothing(asked: Revision, team: Team, alice: User) -> None:
+    Team.objects.update(policy=Team.Policy.LEAD)
+    client = signed_in(alice)
+    assert 'value="approve"' in client.get(reverse("approvals")).content.decode()
+    wish = {"digest": asked.digest, "verdict": "approve", "comment": ""}
+
+    Membership.objects.filter(user=alice).update(role=Membership.Role.MEMBER)
+    refused = client.post(reverse("approvals-decide", args=[asked.pk]), wish, headers=HTMX)
+    assert refused.status_code == 422
+    Membership.objects.filter(user=alice).delete()
+    assert client.post(reverse("approvals-decide", args=[asked.pk]), wish, headers=HTMX).status_code == 404
+
+    assert not Approval.objects.exists()
+
+
+def test_a_demoted_admins_open_page_decides_nothing(asked: Revision, quota: QuotaRequest, carol: User) -> None:
+    client = signed_in(carol)
+    assert 'value="approve"' in client.get(reverse("approvals")).content.decode()
+    User.objects.filter(pk=carol.pk).update(is_platform_admin=False)
+
+    wish = {"digest": asked.digest, "verdict": "approve", "comment": "x"}
+    assert client.post(reverse("approvals-decide", args=[asked.pk]), wish, headers=HTMX).status_code == 404
+    assert client.post(reverse("approvals-decide-quota", args=[quota.pk]), wish, headers=HTMX).status_code == 404
+    client.post(reverse("approvals-decide-all"), {"item": [f"r{asked.pk}:{asked.digest}"], "verdict": "approve"})
+
+    assert not Approval.objects.exists()
+
+
+def test_an_admin_demoted_while_the_request_runs_decides_nothing(asked: Revision, carol: User) -> None:
+    from deployments.services.errors import NotAllowedError
+
+    principal = make.principal(carol)  # What the request knew when it began.
+    User.objects.filter(pk=carol.pk).update(is_platform_admin=False)
+
+    with pytest.raises(NotAllowedError):
+        approvals.decide(principal=principal, revision=asked, digest=asked.digest, approve=True)
+
+
+# Emergencies
+
+
+@pytest.fixture
+def own(team: Team, carol: User, h100: Flavor) -> Revision:
+    make.join(carol, team)
+    latest = make.make_deployment(team, carol, gpus=2).latest
+    assert latest is not None
+    return latest
+
+
+def call(person: User, revision: Revision, reason: str = "Search is down") -> Any:
+    wish = {"digest": revision.digest, "reason": reason}
+    return signed_in(person).post(reverse("approvals-emergency", args=[revision.pk]), wish, headers=HTMX)
+
+
+def test_an_author_calls_and_a_second_admin_signs(own: Revision, carol: User) -> None:
+    erin = make.make_user("erin", admin=True)
+    assert "call an emergency" in page(carol)
+    assert "call an emergency" not in page(erin)
+
+    answer = call(carol, own)
+
+    assert "a second admin has an hour" in answer.content.decode()
+    text = page(erin)
+    assert "Search is down" in text
+    assert "Sign the emergency" in text
+    assert "Sign the emergency" not in page(carol)
+    emergency = Emergency.objects.get()
+    url = reverse("approvals-sign", args=[emergency.pk])
+    assert signed_in(carol).post(url, {"digest": own.digest}, headers=HTMX).status_code == 422
+    signed_in(erin).post(url, {"digest": own.digest}, headers=HTMX)
+
+    approval = Approval.objects.get()
+    assert (approval.kind, approval.actor, approval.second) == ("emergency", carol, erin)
+    history = page(erin, show="history", verdict="emergency")
+    assert "approved in an emergency" in history
+    assert "carol and erin" in history
+
+
+def test_a_call_without_a_reason_is_answered_at_its_field(own: Revision, carol: User) -> None:
+    answer = call(carol, own, reason=" ")
+
+    text = flat(answer.content.decode())
+    assert answer.status_code == 422
+    assert "Say what the emergency is" in text
+    assert text.count('aria-invalid="true"') == 1
+    assert not Emergency.objects.exists()
+
+
+def test_emergencies_are_hidden_from_those_who_do_not_sign(own: Revision, carol: User, alice: User, bob: User) -> None:
+    call(carol, own)
+    url = reverse("approvals-sign", args=[Emergency.objects.get().pk])
+
+    for person in (alice, bob):
+        assert signed_in(person).post(url, {"digest": own.digest}).status_code == 404
+    assert not Approval.objects.exists()
+
+
+# History
+
+
+@pytest.fixture
+def decided(asked: Revision, quota: QuotaRequest, team: Team, ann: User, carol: User) -> None:
+    approvals.decide(
+        principal=make.principal(carol), revision=asked, digest=asked.digest, approve=True, comment="Fine by me"
+    )
+    other = make.make_deployment(team, ann, name="summary").latest
+    assert other is not None
+    approvals.decide(
+        principal=make.principal(carol), revision=other, digest=other.digest, approve=False, comment="Too big"
+    )
+    grant(carol, quota, gpus="2", comment="Half for now")
+
+
+def found(person: User, **params: Any) -> list[str]:
+    answer = signed_in(person).get(reverse("approvals"), {"show": "history", **params})
+    return [row.comment for _, row in answer.context["rows"]]
+
+
+@pytest.mark.usefixtures("decided")
+def test_the_history_is_searched_and_filtered(alice: User, bob: User, carol: User) -> None:
+    assert found(carol) == ["Half for now", "Too big", "Fine by me"]
+    assert found(alice) == found(carol)
+    assert found(bob) == []
+    assert found(carol, q="summary") == ["Too big"]
+    assert found(carol, q="FINE me") == ["Fine by me"]
+    assert found(carol, q="launch") == ["Half for now"]
+    assert found(carol, verdict="rejected") == ["Too big"]
+    assert found(carol, verdict="approved") == ["Half for now", "Fine by me"]
+    assert found(carol, kind="quota") == ["Half for now"]
+    assert found(carol, kind="deployment", verdict="approved", q="carol") == ["Fine by me"]
+    assert "asked for 4 × H100-80GB" in page(carol, show="history")
+    assert "Nothing like that was decided" in page(carol, show="history", q="nonsense")
+
+
+def test_an_empty_history_teaches(carol: User) -> None:
+    assert "nobody can change them" in page(carol, show="history")
+
+
+def test_the_history_goes_on_over_pages(team: Team, ann: User, h100: Flavor, carol: User) -> None:
+    for number in range(35):
+        latest = make.make_deployment(team, ann, name=f"chat-{number}").latest
+        assert latest is not None
+        make.approve(latest)
+    client, seen, after = signed_in(carol), [], ""
+    for _ in range(2):
+        answer = client.get(reverse("approvals"), {"show": "history", "after": after})
+        seen += [row.revision.deployment.name for _, row in answer.context["rows"]]
+        after = answer.context["page"].after
+
+    assert seen == [f"chat-{number}" for number in reversed(range(35))]
+    assert after == ""
+
+
+# How much it costs
+
+
+@pytest.mark.parametrize("show", ["", "history"])
+def test_a_page_costs_the_same_queries_for_one_as_for_many(
+    team: Team, ann: User, alice: User, h100: Flavor, carol: User, show: str
+) -> None:
+    def add(number: int) -> None:
+        for index in range(number):
+            row = make.make_deployment(team, ann, name=f"chat-{number}-{index}")
+            QuotaRequest.objects.create(team=team, flavor=h100, gpus=1, why="x", author=alice)
+            if show:
+                assert row.latest is not None
+                make.approve(row.latest)
+
+    def cost() -> int:
+        client = signed_in(carol)
+        with CaptureQueriesContext(connection) as seen:
+            client.get(reverse("approvals"), {"show": show})
+        return len(seen)
+
+    add(1)
+    few = cost()
+    add(12)
+
+    assert cost() == few
+
+
+# Who approves
+
+
+def test_an_admin_says_who_approves(team: Team, carol: User) -> None:
+    url = reverse("approvals-policy", args=[team.pk])
+
+    answer = signed_in(carol).post(url, {"policy": "lead", "ask_above": "8", "at_expiry": "stop"}, follow=True)
+
+    team.refresh_from_db()
+    assert (team.policy, team.ask_above, team.at_expiry) == ("lead", 8, "stop")
+    assert "Saved who approves for Search." in answer.content.decode()
+    signed_in(carol).post(url, {"policy": "lead", "ask_above": "", "at_expiry": "stop"})
+    team.refresh_from_db()
+    assert team.ask_above is None
+
+
+@pytest.mark.parametrize(
+    ("wish", "field"), [({"ask_above": "many"}, "ask_above"), ({"policy": "x"}, "policy"), ({"at_expiry": ""}, "x")]
+)
+def test_a_policy_that_cannot_be_meant_is_said_at_its_field(
+    team: Team, carol: User, wish: dict[str, str], field: str
+) -> None:
+    values = {"policy": "auto", "ask_above": "8", "at_expiry": "keep", **wish}
+
+    answer = signed_in(carol).post(reverse("approvals-policy", args=[team.pk]), values)
+
+    text = flat(answer.content.decode())
+    assert answer.status_code == 422
+    assert text.count('aria-invalid="true"') == 1
+    if field == "ask_above":
+        assert 'value="many"' in text
+    team.refresh_from_db()
+    assert team.policy == "ask"
+
+
+def test_leads_and_strangers_say_nothing_about_it(team: Team, alice: User, bob: User) -> None:
+    for person in (alice, bob):
+        assert signed_in(person).post(reverse("approvals-policy", args=[team.pk]), {}).status_code == 404
+        assert signed_in(person).get(reverse("approvals-policies")).status_code == 404
+
+
+def test_the_page_of_a_deployment_still_leads_to_its_card(asked: Revision, carol: User) -> None:
+    assert f'id="r{asked.pk}"' in page(carol)
+    row = Deployment.objects.get()
+    detail = signed_in(carol).get(reverse("deployment-detail", args=[row.pk])).content.decode()
+    assert f"#r{asked.pk}" in detail
