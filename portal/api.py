@@ -19,6 +19,7 @@ from deployments.api.base import check_parameters, choices_of
 from deployments.api.deployments import DeploymentViewSet, PreflightViewSet
 from deployments.api.endpoint_keys import EndpointKeyViewSet
 from deployments.api.events import EventViewSet
+from deployments.api.notices import NoticeViewSet
 from deployments.api.others import (
     CatalogViewSet,
     GrantViewSet,
@@ -46,6 +47,7 @@ router.register("reservations", ReservationViewSet, basename="api-reservation")
 router.register("endpoint-keys", EndpointKeyViewSet, basename="api-endpoint-key")
 router.register("catalog", CatalogViewSet, basename="api-catalog")
 router.register("events", EventViewSet, basename="api-event")
+router.register("notices", NoticeViewSet, basename="api-notice")
 router.register("profiles", ProfileViewSet, basename="api-profile")
 router.register("tokens", TokenViewSet, basename="api-token")
 router.register("whoami", WhoViewSet, basename="api-whoami")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -29,7 +30,7 @@ def account(request: PortalRequest) -> HttpResponse:
     """The page; a POST makes a token, which the page behind it shows this once: loading it again makes no second."""
     principal = principal_of(request)
     context: dict[str, object] = {"scopes": SCOPES, "chosen": {"read"}, "errors": {}, "values": {"days": "90"}}
-    context["most_days"] = tokens.MOST_DAYS
+    context |= {"most_days": tokens.MOST_DAYS, "sends_mail": settings.SENDS_MAIL}
     status = 200
     if request.method == "POST":
         chosen = [scope for scope in request.POST.getlist("scopes") if scope in ALL_SCOPES]

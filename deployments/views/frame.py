@@ -11,7 +11,7 @@ from django.db.models import Count, OuterRef, Subquery, Value
 from django.db.models.functions import Coalesce, JSONObject
 from django.utils.dateparse import parse_datetime
 
-from deployments.models import Cluster, Membership, Principal, Team, User
+from deployments.models import Cluster, Membership, Notification, Principal, Team, User
 from deployments.services.inbox import quota_undecided, undecided
 
 
@@ -23,6 +23,8 @@ class Frame:
     leads: bool = False
     is_admin: bool = False
     waiting: int = 0
+    # Unread notices; 100 stands for more, too.
+    notices: int = 0
     seen_at: datetime | None = None
     trouble: str = ""
 
@@ -52,11 +54,12 @@ def frame_of(user: User) -> Frame:
             ),
             frame_waiting=Coalesce(Subquery(_count(undecided(principal))), 0)
             + Coalesce(Subquery(_count(quota_undecided(principal))), 0),
+            frame_notices=Coalesce(Subquery(_count(_unread(principal))), 0),
             frame_cluster=ArraySubquery(
                 Cluster.objects.order_by("pk").values(data=JSONObject(seen="seen_at", trouble="trouble"))[:1]
             ),
         )
-        .values("frame_teams", "frame_waiting", "frame_cluster")
+        .values("frame_teams", "frame_waiting", "frame_notices", "frame_cluster")
         .first()
     )
     if row is None:
@@ -67,9 +70,16 @@ def frame_of(user: User) -> Frame:
         leads=any(team["role"] == Membership.Role.LEAD for team in row["frame_teams"]),
         is_admin=principal.is_admin,
         waiting=row["frame_waiting"],
+        notices=row["frame_notices"],
         seen_at=parse_datetime(cluster["seen"]) if cluster["seen"] else None,
         trouble=str(cluster["trouble"] or ""),
     )
+
+
+def _unread(principal: Principal) -> Any:
+    """The first hundred unread notices, so that a person with thousands waits no longer for a page."""
+    unread = Notification.objects.visible_to(principal).unread().order_by()
+    return Notification.objects.filter(pk__in=unread.values("pk")[:100])
 
 
 def _count(rows: Any) -> Any:

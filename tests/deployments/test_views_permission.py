@@ -11,14 +11,14 @@ from tests.deployments import factories as make
 from tests.deployments.viewing import add_node, observe, pod, signed_in
 
 OPEN_TO_ALL = ["overview", "overview-heat", "deployment-list", "deployment-create", "catalogue", "approvals", "quotas"]
-OPEN_TO_ALL += ["capacity", "account", "people"]
-FOR_SCRIPTS = ["approvals-waiting"]
+OPEN_TO_ALL += ["capacity", "account", "notices", "people"]
+FOR_SCRIPTS = ["approvals-waiting", "notices-bell"]
 OF_A_TEAM = ["detail", "logs", "revisions", "manifests", "prompt", "stop", "delete"]
 MEMBERS_ONLY = ["edit"]
 ADMINS_ONLY = ["approvals-policies", "cluster", "people-groups"]
 LEADS_AND_ADMINS = ["audit"]
 POSTS = ["deployment-preflight", "deployment-edit-preflight", "approvals-decide", "quotas-grant", "account-revoke"]
-POSTS += ["deployment-start"]
+POSTS += ["notices-read", "notices-read-all", "account-mail", "deployment-start"]
 POSTS += ["approvals-policy", "approvals-decide-all", "approvals-decide-quota", "approvals-sign", "approvals-emergency"]
 # Held to the same in test_people_pages.py and test_invitations.py.
 PEOPLE = ["team", "rename", "archive", "member-add", "member-change", "member-remove", "invite", "invitation-revoke"]
