@@ -103,6 +103,8 @@ async def _serve(args: argparse.Namespace, terminal: Terminal, stop: asyncio.Eve
             if args.ready_file:
                 write_private(args.ready_file, json.dumps({"environment": stack.environment}))
             if args.only is None:
+                if args.cluster == "real":
+                    terminal.say("Nothing scales by load here: this cluster has no KEDA and no metrics API.")
                 terminal.closing(stack.describe(), _short(stack.kubeconfig), stack.url("prometheus"))
             await supervisor.serve()
     except StartFailed as error:

@@ -26,6 +26,8 @@ WEBHOOK_SERVICES = {
     "llmisvc-webhook-server-service": "llmisvc",
     "webhook-service": "lws",
 }
+# KEDA does not run here, and a kind of it would say that it does.
+NOBODY_PLAYS = ".keda.sh"
 WEBHOOKS = "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"
 # What runs as a process here, what another program would make, and what is installed later.
 LEFT_OUT = "Deployment", "Certificate", "Issuer", "Namespace", "Secret", "CustomResourceDefinition", *WEBHOOKS
@@ -41,7 +43,8 @@ def namespaces() -> list[Obj]:
 
 def definitions(ports: Mapping[str, int], authority: bytes) -> list[Obj]:
     """Every CustomResourceDefinition: KServe's and LeaderWorkerSet's from their modules, others from `k8s/crds`."""
-    found = {path.stem: orjson.loads(path.read_bytes()) for path in of_others()}
+    others = (path for path in of_others() if not path.stem.endswith(NOBODY_PLAYS))
+    found = {path.stem: orjson.loads(path.read_bytes()) for path in others}
     for item in _brought():
         if item["kind"] == "CustomResourceDefinition":
             found[item["metadata"]["name"]] = item

@@ -185,3 +185,9 @@ def test_webhooks_are_called_at_the_controllers_ports(fake_go: Path) -> None:
 
     assert made["webhooks"][0]["clientConfig"] == {"url": "https://127.0.0.1:9443/mutate-pods", "caBundle": "UEVN"}
     assert "Deployment" not in {item["kind"] for item in objects.foundation()}
+
+
+def test_kinds_that_nothing_here_acts_on_are_not_installed(fake_go: Path) -> None:
+    groups = {item["spec"]["group"] for item in objects.definitions({}, b"PEM")}
+    assert "gateway.networking.k8s.io" in groups
+    assert "keda.sh" not in groups
