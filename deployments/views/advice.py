@@ -13,6 +13,7 @@ from deployments.engine.weights import weights_bytes
 from deployments.models import Flavor
 from deployments.preflight.facts import FlavorFacts
 from deployments.services import facts as fact_rows
+from deployments.services.asks import Ask
 from deployments.services.holds import Usage
 from deployments.services.requests import PreflightResult
 from deployments.spec import DeploymentSpec
@@ -62,6 +63,7 @@ class Advice:
     quota: Usage | None = None
     needed: int = 0
     approval: str = ""
+    asks: tuple[Ask, ...] = ()
     impossible: bool = False
     unclear: bool = False
     gated: bool = False
@@ -108,6 +110,7 @@ def advice_of(result: PreflightResult, spec: DeploymentSpec | None, *, wrong: Co
         quota=result.quota,
         needed=result.gpus,
         approval=result.approval,
+        asks=result.asks,
         impossible=impossible,
         unclear=bool(unclear),
         gated=any(finding.code == "source_gated" for finding in result.findings),
