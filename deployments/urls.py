@@ -12,6 +12,7 @@ from deployments.views import (
     audit,
     catalogue,
     detail,
+    keys,
     notices,
     overview,
     people,
@@ -20,6 +21,7 @@ from deployments.views import (
     places,
     policies,
     prompting,
+    quota_changes,
     quotas,
 )
 
@@ -50,7 +52,10 @@ urlpatterns = [
     path("approvals/<int:pk>/", approving.decide, name="approvals-decide"),
     path("approvals/<int:pk>/emergency/", approving.call_emergency, name="approvals-emergency"),
     path("quotas/", quotas.quotas, name="quotas"),
-    path("quotas/grant/", quotas.grant, name="quotas-grant"),
+    path("quotas/ask/", quota_changes.ask, name="quotas-ask"),
+    path("quotas/requests/<int:pk>/withdraw/", quota_changes.withdraw, name="quotas-withdraw"),
+    path("quotas/grant/", quota_changes.grant, name="quotas-grant"),
+    path("quotas/grants/<int:pk>/", quota_changes.change, name="quotas-grant-change"),
     path("capacity/", places.capacity, name="capacity"),
     path("cluster/", places.cluster, name="cluster"),
     path("audit/", audit.audit, name="audit"),
@@ -71,6 +76,10 @@ urlpatterns = [
     path("notices/read/", notices.read_all, name="notices-read-all"),
     path("notices/<int:pk>/read/", notices.read, name="notices-read"),
     path("account/mail/", notices.mail, name="account-mail"),
+    path("keys/", keys.key_list, name="keys"),
+    path("keys/new/", keys.create, name="keys-create"),
+    path("keys/<int:pk>/rotate/", keys.rotate, name="keys-rotate"),
+    path("keys/<int:pk>/revoke/", keys.revoke, name="keys-revoke"),
     path("account/", account.account, name="account"),
     path("account/tokens/<int:pk>/revoke/", account.revoke, name="account-revoke"),
 ]

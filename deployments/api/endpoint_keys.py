@@ -15,6 +15,7 @@ from deployments.api import key_schemas, schemas
 from deployments.api.base import PAGING, ApiViewSet, keyset, number_of, word_of
 from deployments.api.bodies import validated
 from deployments.api.deployments import PAGE, PROBLEMS, WRITES
+from deployments.api.shapes import Rows
 from deployments.models import Deployment, EndpointKey, KeyUsage, Team
 from deployments.services import endpoint_keys as keys
 from deployments.services import usage
@@ -62,7 +63,9 @@ class EndpointKeyViewSet(ApiViewSet):
     def create(self, request: Request) -> Response:
         """Make a key; the answer is the only place that ever shows its text. Keys of the team are made by its leads."""
         body = validated(key_schemas.EndpointKeyBody, request)
-        team = Team.objects.filter(slug=body["team"]).first()
+        named = Team.objects.filter(slug=body["team"])
+        # Before its deployments are looked up: of a foreign team nothing is told.
+        team = named.visible_to(self.principal).first() or named.writable_by(self.principal).first()
         try:
             if team is None:
                 raise MissingError("There is no such team.")
@@ -124,9 +127,9 @@ def _named(team: Team, ids: list[int]) -> list[Deployment]:
     return found
 
 
-def _columns(rows: QuerySet[EndpointKey]) -> QuerySet[EndpointKey, dict[str, Any]]:
+def _columns(rows: QuerySet[EndpointKey]) -> Rows:
     opened = EndpointKey.deployments.through.objects.filter(endpointkey=OuterRef("pk")).order_by("deployment")
-    return rows.values(
+    shown: Rows = rows.values(
         "id",
         "name",
         "prefix",
@@ -143,6 +146,7 @@ def _columns(rows: QuerySet[EndpointKey]) -> QuerySet[EndpointKey, dict[str, Any
         by=F("created_by__username"),
         opens=ArraySubquery(opened.values("deployment")),
     )
+    return shown
 
 
 _NAMES = {

@@ -15,7 +15,7 @@ from deployments.manifests.text import all_as_yaml, as_yaml
 from deployments.models import Approval, Deployment, Event, Principal, QuotaHold, Wanted
 from deployments.services import lifecycle, states
 from deployments.services.principals import principal_of
-from deployments.views import present
+from deployments.views import keys, present
 from deployments.views.inbox import decider_of
 from deployments.views.standing import fix_of, heading, stopped_by, up_after
 from deployments.views.steps import steps
@@ -78,6 +78,8 @@ def detail(request: PortalRequest, pk: int) -> HttpResponse:
         "fix": fix_of(row),
         "decider": decider_of(row.latest),
         "holds": quota,
+        "keys": keys.of_deployment(principal, row),
+        "keys_shown": f":{keys.ON_A_CARD}",
         "events": lines[:SHOWN_FIRST],
         "older": lines[SHOWN_FIRST:],
         "older_count": max(0, len(lines) - SHOWN_FIRST),

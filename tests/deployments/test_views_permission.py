@@ -11,6 +11,7 @@ from tests.deployments import factories as make
 from tests.deployments.viewing import add_node, observe, pod, signed_in
 
 OPEN_TO_ALL = ["overview", "overview-heat", "deployment-list", "deployment-create", "catalogue", "approvals", "quotas"]
+OPEN_TO_ALL += ["keys", "keys-create"]
 OPEN_TO_ALL += ["capacity", "account", "notices", "people"]
 FOR_SCRIPTS = ["approvals-waiting", "notices-bell"]
 OF_A_TEAM = ["detail", "logs", "revisions", "manifests", "prompt", "stop", "delete"]
@@ -18,11 +19,14 @@ MEMBERS_ONLY = ["edit"]
 ADMINS_ONLY = ["approvals-policies", "cluster", "people-groups"]
 LEADS_AND_ADMINS = ["audit"]
 POSTS = ["deployment-preflight", "deployment-edit-preflight", "approvals-decide", "quotas-grant", "account-revoke"]
+POSTS += ["quotas-ask", "quotas-withdraw", "quotas-grant-change"]
 POSTS += ["notices-read", "notices-read-all", "account-mail", "deployment-start"]
 POSTS += ["approvals-policy", "approvals-decide-all", "approvals-decide-quota", "approvals-sign", "approvals-emergency"]
 # Held to the same in test_people_pages.py and test_invitations.py.
 PEOPLE = ["team", "rename", "archive", "member-add", "member-change", "member-remove", "invite", "invitation-revoke"]
 PEOPLE += ["group-remove"]
+# Held to the same in test_key_pages.py.
+OF_A_KEY = ["keys-rotate", "keys-revoke"]
 BY_LINK = ["invitation"]
 
 
@@ -45,6 +49,7 @@ def test_every_page_of_the_domain_stands_in_this_matrix() -> None:
         *LEADS_AND_ADMINS,
         *POSTS,
         *BY_LINK,
+        *OF_A_KEY,
         *(f"people-{name}" for name in PEOPLE),
         *(f"deployment-{name}" for name in OF_A_TEAM + MEMBERS_ONLY),
     }
