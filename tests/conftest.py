@@ -106,7 +106,8 @@ def turn(item: pytest.Item) -> int:
     the real one last, and on each of them what asks which privileges were used on it. No ground comes up twice: its
     audit log would begin anew.
     """
-    real = item.get_closest_marker("cluster") is not None
+    ground = item.callspec.params.get("ground", "real") if hasattr(item, "callspec") else "real"
+    real = ground == "real" and item.get_closest_marker("cluster") is not None
     if item.path.is_relative_to(TESTS / "scenarios") or real:
         return 4 + 2 * real + (item.path.name == "test_privileges.py")
     if item.get_closest_marker("browser"):

@@ -26,7 +26,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         known = pytest.mark.xfail(reason=differences.LITE_FAILS[name], strict=True)
         params.insert(0, pytest.param("lite", marks=known, id="lite"))
     elif name not in differences.REAL_ALONE:
-        params.insert(0, pytest.param("lite", id="lite"))
+        marks = [pytest.mark.cluster] if name in differences.COMPARED else []
+        params.insert(0, pytest.param("lite", marks=marks, id="lite"))
     metafunc.parametrize("ground", params, indirect=True, scope="session")
 
 
@@ -46,7 +47,9 @@ def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
 def played(request: pytest.FixtureRequest) -> None:
     """Note on a cluster which scenarios it has seen."""
     if "ground" in request.fixturenames:
-        request.getfixturevalue("ground").played.add(request.path)
+        ground = request.getfixturevalue("ground")
+        ground.played.add(request.path)
+        timings.played(ground.name)
 
 
 @pytest.fixture(autouse=True)

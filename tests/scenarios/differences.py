@@ -11,5 +11,7 @@ REAL_ALONE = {
     "test_conversion_of_v1alpha1": "lite stores and serves the v1alpha2 of LLMInferenceServices alone",
     "test_etcd_restored_to_an_older_state": "lite keeps its objects in SQLite",
 }
+# Scenarios whose figures on both grounds are compared: where the real one plays them `lite` does too.
+COMPARED = {"test_calls_of_a_reconcile"}
 # Scenarios that `lite` is known to fail, by the name of their test; one that passes there has to leave this list.
 LITE_FAILS: dict[str, str] = {}

@@ -62,8 +62,8 @@ def why_not(name: str) -> str:
         return ""
     names = ", ".join(getattr(tool, "name", str(tool)) for tool in missing)
     if tools.go() is None:
-        return f"ground real: {names} not found, and no Go 1.26 to build them with"
-    return f"ground real: {names} not built yet (`make control-plane`)"
+        return f"{names} not found, and no Go to build them with"
+    return f"{names} not built yet (`make control-plane`)"
 
 
 @contextmanager

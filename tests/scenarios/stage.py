@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 
 from deployments.kube.cluster import MUTATING, Cluster
 from deployments.manifests import standard
-from deployments.models import Deployment, Event, Principal, QuotaHold, Status, Team, User
+from deployments.models import AppliedObject, Deployment, Event, Principal, QuotaHold, Status, Team, User
 from deployments.reconciler import passes, teams
 from deployments.services import lifecycle, requests
 from deployments.spec import DeploymentSpec
@@ -304,6 +304,15 @@ def a_spec(**changes: Any) -> dict[str, Any]:
 def writes(calls: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Those of the calls that change something."""
     return [call for call in calls if call[0] in MUTATING]
+
+
+def versions(stage: Stage, row: Deployment) -> dict[str, str]:
+    """The spec's version of each object of a deployment: its generation, or without one its resource version."""
+    found = {}
+    for record in AppliedObject.objects.filter(deployment=row):
+        meta = (stage.ground.read(record.kind, record.name, record.namespace) or {})["metadata"]
+        found[record.kind] = str(meta.get("generation", meta["resourceVersion"]))
+    return found
 
 
 def engine(**args: Any) -> Mapping[str, Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deployments.models import AppliedObject, Deployment
-from tests.scenarios import timings
-from tests.scenarios.stage import SERVICE, Says, Stage, engine, portal_says, writes
+from tests.scenarios.stage import SERVICE, Says, Stage, engine, portal_says, versions, writes
 
 pytestmark = pytest.mark.django_db
 
@@ -52,33 +51,19 @@ def test_nothing_to_do(stage: Stage):
     assert versions(stage, row) == before
     assert row.outcome["phase"] == "applied"
     assert len(calls) == 3 * (len(KINDS) + READS_BESIDE)
-    not_more_than_on_lite(stage, "nothing to do", len(calls) // 3)
-
-
-def test_calls_of_a_first_apply(stage: Stage):
-    stage.open_namespace()
-    row = stage.ask()
-    with stage.counting() as calls:
-        row = stage.pass_over(row)
-    assert row.outcome["phase"] == "applied"
-    assert len(writes(calls)) == len(KINDS)
-    not_more_than_on_lite(stage, "first apply", len(calls))
 
 
 def test_update_of_a_field(stage: Stage):
-    row = stage.running()  # while pods come up KServe writes statuses, and a pass may have to read again
+    row = stage.running()
     before = stage.service(row)
 
-    row = stage.revise(row, engine=engine(max_model_len=4096))
-    with stage.counting() as calls:
-        row = stage.pass_over(row)
+    row = stage.pass_over(stage.revise(row, engine=engine(max_model_len=4096)))
 
     assert row.applied.number == 2
     after = stage.service(row)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert "--max-model-len=4096" in after["spec"]["predictor"]["model"]["args"]
     assert after["metadata"]["labels"]["slipway.dev/revision"] == "2"
-    not_more_than_on_lite(stage, "update of a field", len(calls))
     stage.comes_to_pass(row, lambda: stage.newest_serves(row, 2), within=60)
 
 
@@ -185,15 +170,6 @@ def managers(obj: dict) -> set[str]:
     return {entry["manager"] for entry in obj["metadata"]["managedFields"]}
 
 
-def versions(stage: Stage, row: Deployment) -> dict[str, str]:
-    """The spec's version of each object: its generation, or without one its resource version."""
-    found = {}
-    for record in AppliedObject.objects.filter(deployment=row):
-        meta = stage.ground.read(record.kind, record.name, record.namespace)["metadata"]
-        found[record.kind] = str(meta.get("generation", meta["resourceVersion"]))
-    return found
-
-
 def serving(stage: Stage, row: Deployment) -> int:
     """Ready pods of the newest revision, when no other is left."""
     row = stage.fresh(row)
@@ -202,10 +178,3 @@ def serving(stage: Stage, row: Deployment) -> int:
     if any(pod["metadata"]["labels"]["slipway.dev/revision"] != number for pod in pods):
         return -1
     return row.detail.get("ready_replicas", 0) if len(pods) == row.detail.get("ready_replicas") else -1
-
-
-def not_more_than_on_lite(stage: Stage, what: str, calls: int) -> None:
-    """Note what a pass cost; where `lite` ran before in this session, another ground may not cost more."""
-    timings.called(what, stage.ground.name, calls)
-    lite = timings.calls_of(what, "lite")
-    assert lite is None or calls <= lite

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from tests.scenarios import differences
@@ -13,6 +13,7 @@ _seconds: dict[str, dict[str, float]] = {}
 _calls: dict[str, dict[str, int]] = {}
 _absent: dict[str, str] = {}
 _started: dict[str, float] = {}
+_played: Counter[str] = Counter()
 _compared: list[str] = []
 
 
@@ -36,6 +37,11 @@ def started(ground: str, seconds: float) -> None:
     _started[ground] = seconds
 
 
+def played(ground: str) -> None:
+    """Note that a ground plays another scenario."""
+    _played[ground] += 1
+
+
 def absent(ground: str, why: str) -> None:
     """Note that a ground does not run, and why."""
     _absent[ground] = why
@@ -55,9 +61,10 @@ def lines() -> Iterator[str]:
     yield from _table("API calls of a reconcile", _calls, "{:d}")
     for ground in GROUNDS:
         if ground in _started:
-            yield f"ground {ground}: up with its nodes after {_started[ground]:.0f} s"
+            up = f"up with its nodes after {_started[ground]:.0f} s"
+            yield f"ground {ground}: {up}, scenarios played: {_played[ground]}"
         else:
-            yield f"ground {ground} did not run: {_absent.get(ground, 'not asked for')}"
+            yield f"ground {ground} did not run: {_absent.get(ground, 'no scenario on it was chosen')}"
     yield from _compared or ["differential: not asked for"]
     for name, why in differences.REAL_ALONE.items():
         yield f"on real alone: {name.removeprefix('test_').replace('_', ' ')} ({why})"
