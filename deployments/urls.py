@@ -23,6 +23,7 @@ from deployments.views import (
     prompting,
     quota_changes,
     quotas,
+    renderings,
 )
 
 urlpatterns = [
@@ -46,6 +47,7 @@ urlpatterns = [
     path("approvals/waiting/", approving.waiting, name="approvals-waiting"),
     path("approvals/policies/", policies.policies, name="approvals-policies"),
     path("approvals/policies/<int:pk>/", policies.change, name="approvals-policy"),
+    path("approvals/renderings/", renderings.renderings, name="approvals-renderings"),
     path("approvals/selected/", approving.decide_all, name="approvals-decide-all"),
     path("approvals/quota/<int:pk>/", approving.decide_quota, name="approvals-decide-quota"),
     path("approvals/emergencies/<int:pk>/", approving.sign_emergency, name="approvals-sign"),

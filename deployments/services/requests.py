@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from deployments import preflight as rules
@@ -15,12 +14,10 @@ from deployments.engine.flags import guarded_args
 from deployments.engine.options import Choice, Option, options
 from deployments.engine.sizing import Fit, UnknownShapeError
 from deployments.findings import Finding, Severity, error, warning
-from deployments.manifests import standard
-from deployments.manifests.common import Resolution, Wish
-from deployments.manifests.count import gpus_of
-from deployments.models import Cluster, Deployment, Flavor, Principal, Revision, Team, Wanted
+from deployments.manifests.common import Resolution
+from deployments.models import Cluster, Deployment, Principal, Revision, Team, Wanted
 from deployments.preflight import Facts
-from deployments.services import approvals, asks, events, facts, holds, model_checks, states
+from deployments.services import approvals, asks, events, facts, holds, model_checks, rendering, states
 from deployments.services.asks import Ask
 from deployments.services.errors import (
     ConflictError,
@@ -31,12 +28,11 @@ from deployments.services.errors import (
     StaleError,
 )
 from deployments.services.holds import Usage
-from deployments.services.platform import platform
 from deployments.services.teams import SLUG
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
 from deployments.sources import SourceCheck, parse
-from deployments.spec import DeploymentSpec, digest
+from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
 
 MOST_PENDING = 20
@@ -235,38 +231,16 @@ def _add_revision(
     *,
     number: int,
 ) -> Revision:
-    resolution = _resolve(spec, known)
-    wish = Wish(
-        install_id=settings.SLIPWAY_INSTALL_ID,
-        deployment_id=str(deployment.pk),
-        name=deployment.name,
-        namespace=deployment.team.namespace,
-        team=deployment.team.slug,
-        revision=number,
-        spec=spec,
-        resolution=resolution,
-        platform=platform(),
-    )
-    objects = standard.build(wish)
-    revision = Revision.objects.create(
-        deployment=deployment,
+    return rendering.store(
+        deployment,
         number=number,
-        spec=spec.to_json(),
-        resolution=resolution.as_json(),
-        objects_json=objects,
-        digest=digest(spec, resolution.as_json(), objects),
-        flavor=Flavor.objects.get(slug=spec.flavor),
-        gpus=spec.gpus,
-        # Counted on what will be applied, not on what the spec promises.
-        surge=gpus_of(objects) - spec.gpus,
-        guarded=_guarded(spec, known),
-        findings=[finding.as_json() for finding in findings],
+        spec=spec,
+        resolution=_resolve(spec, known),
         author=principal.user,
         note=note,
+        guarded=_guarded(spec, known),
+        findings=findings,
     )
-    Deployment.objects.filter(pk=deployment.pk).update(latest=revision)
-    deployment.latest = revision
-    return revision
 
 
 def _resolve(spec: DeploymentSpec, known: Facts) -> Resolution:
