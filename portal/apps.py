@@ -9,3 +9,6 @@ class PortalConfig(AppConfig):
         from portal.celery import app
 
         app.set_current()
+
+        # Listens to sign-ins from here on.
+        from portal import sign_ins  # noqa: F401

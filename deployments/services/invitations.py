@@ -123,7 +123,7 @@ def revoke(*, principal: Principal, invitation_id: int) -> Invitation:
             message=f"Invitation of {row.email or 'whoever has the link'} into {row.team.name} revoked",
             team=row.team,
             actor=principal.user,
-            data={"invitation": row.pk},
+            data={"invitation": row.pk, **events.changed({"revoked": False}, {"revoked": True})},
         )
     return row
 

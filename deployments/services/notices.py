@@ -240,20 +240,21 @@ RULES: dict[str, Rule] = {
     # A decision is wanted: those who may decide.
     "requested": Rule(_deciders, _of_deployment),
     "revised": Rule(_deciders, _of_deployment),
+    "approval_void": Rule(_deciders, _of_deployment),
     "emergency_called": Rule(_admins, _of_deployment),
     "quota_asked": Rule(_admins, _quotas),
     # It was decided, or nobody did: who asked.
     "approved": Rule(_asker, _of_deployment),
     "rejected": Rule(_asker, _of_deployment),
     "expired": Rule(_asker, _of_deployment),
-    "approval_void": Rule(_asker, _of_deployment),
     "quota_request_granted": Rule(_named("author"), _quotas),
     "quota_denied": Rule(_named("author"), _quotas),
-    "quota_request_expired": Rule(_named("author"), _quotas),
+    "quota_expired": Rule(_named("author"), _quotas),
     # What a team may hold changed or ends: its leads.
     "quota_granted": Rule(_leads, _quotas),
-    "grant_ends_soon": Rule(_leads, _quotas),
-    "grant_ended": Rule(_leads, _quotas),
+    "quota_begun": Rule(_leads, _quotas),
+    "quota_ends_soon": Rule(_leads, _quotas),
+    "quota_ended": Rule(_leads, _quotas),
     # Something was done to one's own account.
     "member_added": Rule(_named("user"), _team),
     "member_changed": Rule(_named("user"), _team),

@@ -17,6 +17,7 @@ def make_account(*, username: str, password: str | None, admin: bool = False) ->
     user = User.objects.select_for_update().filter(username=username).first()
     kind = "account_made" if user is None else "account_changed"
     user = user or User(username=username)
+    before = {"admin": user.is_platform_admin} if user.pk else {}
     user.is_platform_admin = user.is_platform_admin or admin
     user.is_staff = user.is_staff or admin
     try:
@@ -30,5 +31,8 @@ def make_account(*, username: str, password: str | None, admin: bool = False) ->
         raise InvalidError(" ".join(error.messages), field="password" if password else "username") from None
     user.save()
     what = "is a platform admin" if user.is_platform_admin else "has an account"
-    events.record(kind=kind, message=f"{username} {what}, by the operator", data={"user": user.pk})
+    changed = events.changed(before, {"admin": user.is_platform_admin})
+    if password is not None:
+        changed["after"]["password"] = "set anew"  # noqa: S105 - says that there is one
+    events.record(kind=kind, message=f"{username} {what}, by the operator", data={"user": user.pk, **changed})
     return user

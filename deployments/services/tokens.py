@@ -77,9 +77,8 @@ def create(
         data={
             "token": token.pk,
             "prefix": token.prefix,
-            "scopes": wanted,
             "owner": owner.pk,
-            "until": expires_at.isoformat(),
+            "after": {"name": token.name, "scopes": wanted, "teams": team_ids, "until": expires_at.isoformat()},
         },
     )
     return token, text
@@ -115,7 +114,12 @@ def revoke(*, principal: Principal, token_id: int) -> ApiToken:
             kind="token_revoked",
             message=f"Token “{token.name}” of {token.user.username} revoked",
             actor=principal.user,
-            data={"token": token.pk, "prefix": token.prefix, "owner": token.user_id},
+            data={
+                "token": token.pk,
+                "prefix": token.prefix,
+                "owner": token.user_id,
+                **events.changed({"revoked": False}, {"revoked": True}),
+            },
         )
     return token
 

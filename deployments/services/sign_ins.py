@@ -1,0 +1,68 @@
+"""What the audit keeps of signing in: who came and went, who was refused, who changed a password, who is new."""
+
+from __future__ import annotations
+
+from deployments.models import User
+from deployments.services import events
+from deployments.services.transactions import in_transaction
+
+
+@in_transaction
+def signed_in(*, user: User, address: str = "") -> None:
+    """Somebody signed in, from this address of the network."""
+    events.record(
+        kind="signed_in",
+        message=f"{user.username} signed in",
+        actor=user,
+        data={"user": user.pk, "address": address},
+    )
+
+
+@in_transaction
+def signed_out(*, user: User, address: str = "") -> None:
+    """Somebody signed out."""
+    events.record(
+        kind="signed_out",
+        message=f"{user.username} signed out",
+        actor=user,
+        data={"user": user.pk, "address": address},
+    )
+
+
+@in_transaction
+def refused(*, username: str, address: str = "") -> None:
+    """Somebody gave a wrong password. A name that is nobody's is not kept: people type passwords into that field."""
+    user = User.objects.filter(username=username).first() if username and "\0" not in username else None
+    events.record(
+        kind="sign_in_refused",
+        message=f"Sign-in as {user.username} refused" if user else "Sign-in refused: nobody has that name",
+        level="warning",
+        data={"user": user.pk if user else None, "address": address},
+    )
+
+
+@in_transaction
+def password_changed(*, user: User, address: str = "") -> None:
+    """Somebody changed their own password. Neither is kept, nor anything made from them."""
+    events.record(
+        kind="password_changed",
+        message=f"{user.username} changed the password",
+        actor=user,
+        level="warning",
+        data={"user": user.pk, "address": address},
+    )
+
+
+@in_transaction
+def account_made(*, user: User, how: str, address: str = "") -> None:
+    """An account was made by who uses it: by single sign-on, or by an invitation."""
+    events.record(
+        kind="account_made",
+        message=f"{user.username} has an account, by {how}",
+        actor=user,
+        data={
+            "user": user.pk,
+            "address": address,
+            **events.changed({"username": None}, {"username": user.username, "admin": user.is_platform_admin}),
+        },
+    )
