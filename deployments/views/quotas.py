@@ -1,28 +1,48 @@
-"""Quota of each team and flavor, and the ledger behind it; admins grant here."""
+"""Quota of each team and flavor: who may hold, holds and asks for how much, and the ledger behind it."""
 
 from __future__ import annotations
 
 import csv
-from datetime import datetime, time
 from typing import Any
 
-from django.contrib import messages
-from django.db.models import Q
-from django.http import Http404, HttpResponse
-from django.shortcuts import redirect, render
-from django.utils import timezone
-from django.utils.dateparse import parse_date
-from django.views.decorators.http import require_POST, require_safe
+from django.db.models import Case, F, OuterRef, Q, QuerySet, Subquery, When
+from django.db.models.functions import Now
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
 
-from deployments.models import Deployment, Flavor, Node, Principal, Reservation, Team, User
-from deployments.services import grants, holds
-from deployments.services.errors import DomainError
+from deployments.models import (
+    Deployment,
+    Flavor,
+    Membership,
+    Node,
+    Principal,
+    QuotaGrant,
+    QuotaHold,
+    QuotaRequest,
+    Reservation,
+    Team,
+    User,
+)
+from deployments.services import holds
 from deployments.services.principals import principal_of
 from portal.lib.htmx import PortalRequest, signed_in
 from portal.lib.pages import keyset_page
+from portal.lib.sheets import cell
 
 CSV_ROWS = 10_000
-GRANT_FIELDS = ("team", "flavor", "gpus", "until", "comment")
+REQUESTS, GRANTS, HOLDERS = 20, 50, 100
+PREFILLED = ("team", "flavor", "gpus", "valid_from", "valid_until", "why")
+# Colour and shape of a request's state.
+LOOKS: dict[str, tuple[str, str]] = {
+    QuotaRequest.State.PENDING: ("purple", "diamond"),
+    QuotaRequest.State.GRANTED: ("green", "dot"),
+    QuotaRequest.State.PARTLY: ("green", "dot"),
+    QuotaRequest.State.OTHERWISE: ("green", "dot"),
+    QuotaRequest.State.DENIED: ("red", "cross"),
+    QuotaRequest.State.WITHDRAWN: ("grey", "ring"),
+    QuotaRequest.State.EXPIRED: ("grey", "ring"),
+}
 
 
 @require_safe
@@ -32,31 +52,93 @@ def quotas(request: PortalRequest) -> HttpResponse:
     principal = principal_of(request)
     if request.GET.get("format") == "csv":
         return _csv(_ledger(principal, request.GET.get("team", "")))
-    return render(request, "pages/quotas.html", _page(request, principal))
+    return render(request, "pages/quotas.html", page_of(request, principal))
 
 
-def _page(request: PortalRequest, principal: Principal) -> dict[str, Any]:
-    """What the page shows to this person."""
+def page_of(request: PortalRequest, principal: Principal) -> dict[str, Any]:
+    """What the page shows to this person: of one team where one is chosen or there is no other, else of all."""
     teams = list(Team.objects.visible_to(principal).active())
-    ledger = _ledger(principal, request.GET.get("team", ""))
-    in_use = _in_use([team.pk for team in teams])
+    asked = request.GET.get("team", "")
+    chosen = next((team for team in teams if team.slug == asked), teams[0] if len(teams) == 1 else None)
     usages = holds.usage_of(teams)
+    page = keyset_page(
+        _ledger(principal, asked),
+        order=("-pk",),
+        after=request.GET.get("after", ""),
+        before=request.GET.get("before", ""),
+        size=30,
+    )
+    led = list(Team.objects.active().led_by(principal)) if principal.may("write") else []
+    return {
+        "rows": _rows([chosen] if asked and chosen else teams, usages),
+        "page": page,
+        "teams": teams,
+        "team": asked,
+        "chosen": chosen,
+        "led": led,
+        "flavors": Flavor.objects.filter(active=True),
+        "requests": _requests(principal, chosen),
+        "grants": _grants(chosen, teams),
+        "holders": _holders(chosen) if chosen else [],
+        "admins": "" if principal.is_admin else one_of(_admins()),
+        "leads": one_of(_leads(chosen)) if chosen and not led and not principal.is_admin else "",
+        "ask": {name: request.GET.get(name, "")[:600] for name in PREFILLED},
+        "asks_now": "gpus" in request.GET,
+    }
+
+
+def _rows(teams: list[Team], usages: dict[int, list[holds.Usage]]) -> list[dict[str, Any]]:
+    in_use = _in_use([team.pk for team in teams])
     rows: list[dict[str, Any]] = []
     for team in teams:
         for usage in usages[team.pk]:
             used = min(usage.reserved, in_use.get((team.pk, usage.flavor.product), 0))
             rows.append({"team": team, "usage": usage, "in_use": used, "parts": _parts(usage, used)})
-    page = keyset_page(
-        ledger, order=("-pk",), after=request.GET.get("after", ""), before=request.GET.get("before", ""), size=30
+    return rows
+
+
+def _requests(principal: Principal, team: Team | None) -> list[dict[str, Any]]:
+    """The newest requests for quota, those that wait first."""
+    rows = QuotaRequest.objects.visible_to(principal).select_related("team", "flavor", "author", "decided_by")
+    rows = rows.filter(team=team) if team else rows
+    waits = Case(When(state=QuotaRequest.State.PENDING, then=0), default=1)
+    led = set(Team.objects.led_by(principal).values_list("pk", flat=True)) if principal.may("write") else set()
+    return [
+        {
+            "row": row,
+            "look": LOOKS[row.state],
+            "may_withdraw": row.state == QuotaRequest.State.PENDING and row.team_id in led,
+        }
+        for row in rows.order_by(waits, "-pk")[:REQUESTS]
+    ]
+
+
+def _grants(team: Team | None, teams: list[Team]) -> QuerySet[QuotaGrant]:
+    """Grants that count now or later, those that end first on top."""
+    rows = QuotaGrant.objects.filter(Q(valid_until=None) | Q(valid_until__gt=Now()), gpus__gt=0)
+    rows = rows.filter(team=team) if team else rows.filter(team__in=teams)
+    rows = rows.select_related("team", "flavor", "granted_by")
+    return rows.order_by(F("valid_until").asc(nulls_last=True), "team__slug", "pk")[:GRANTS]
+
+
+def _holders(team: Team) -> QuerySet[QuotaHold]:
+    """Who holds what of the team's quota, since when: when its balance last rose from nothing."""
+    begun = Reservation.objects.filter(
+        account=OuterRef("account"), deployment=OuterRef("deployment"), balance_before=0, delta__gt=0
+    ).order_by("-pk")
+    rows = QuotaHold.objects.filter(account__team=team, gpus__gt=0).select_related("account__flavor", "deployment")
+    ends = QuotaGrant.objects.live().filter(team=team, flavor=OuterRef("account__flavor")).order_by("valid_until")
+    return rows.annotate(
+        since=Subquery(begun.values("created_at")[:1]), ends=Subquery(ends.values("valid_until")[:1])
+    ).order_by("-gpus", "deployment__name")[:HOLDERS]
+
+
+def _leads(team: Team) -> list[str]:
+    """Who of a team may ask for quota."""
+    rows = User.objects.filter(memberships__team=team, memberships__role=Membership.Role.LEAD, is_active=True).order_by(
+        "first_name", "username"
     )
-    return {
-        "rows": rows,
-        "page": page,
-        "teams": teams,
-        "team": request.GET.get("team", ""),
-        "flavors": Flavor.objects.filter(active=True),
-        "admins": "" if principal.is_admin else one_of(_admins()),
-    }
+    return [person.get_full_name() or person.username for person in rows[:5]]
 
 
 def one_of(names: list[str]) -> str:
@@ -68,63 +150,6 @@ def _admins() -> list[str]:
     """Whom to ask for more: the platform's admins, the first few by name."""
     rows = User.objects.filter(is_platform_admin=True, is_active=True).order_by("first_name", "username")
     return [person.get_full_name() or person.username for person in rows[:5]]
-
-
-@require_POST
-@signed_in
-def grant(request: PortalRequest) -> HttpResponse:
-    """An admin grants a team GPUs; to others this address does not exist."""
-    principal = principal_of(request)
-    if not principal.is_admin:
-        raise Http404
-    values = {name: request.POST.get(name, "").strip()[:600] for name in GRANT_FIELDS}
-    team = _called(Team.objects.active(), values["team"])
-    flavor = _called(Flavor.objects.filter(active=True), values["flavor"])
-    until = parse_date_or_none(values["until"])
-    errors = _grant_errors(values, team, flavor, until)
-    if not errors:
-        gpus = int(values["gpus"])
-        try:
-            grants.grant(
-                principal=principal, team=team, flavor=flavor, gpus=gpus, until=until, comment=values["comment"]
-            )
-        except DomainError as error:
-            errors = {error.field if error.field in GRANT_FIELDS else "form": error.message}
-        else:
-            messages.success(request, f"{team.name} may hold {gpus} more GPU{'s'[: gpus != 1]} of {flavor.name}.")
-            return redirect("quotas")
-    context = _page(request, principal) | {"grant": values, "errors": errors}
-    return render(request, "pages/quotas.html", context, status=422)
-
-
-def _grant_errors(values: dict[str, str], team: Any, flavor: Any, until: datetime | None) -> dict[str, str]:
-    """What is wrong with the form of a grant, by field."""
-    errors = {}
-    if team is None:
-        errors["team"] = "Choose a team."
-    if flavor is None:
-        errors["flavor"] = "Choose a GPU."
-    text = values["gpus"]
-    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text)):
-        errors["gpus"] = "How many GPUs? A whole number from 1."
-    if values["until"] and until is None:
-        errors["until"] = "There is no such day to end on."
-    return errors
-
-
-def _called(rows: Any, slug: str) -> Any:
-    # PostgreSQL takes no NUL, not even to compare with.
-    return rows.filter(slug=slug).first() if "\0" not in slug else None
-
-
-def parse_date_or_none(text: str) -> datetime | None:
-    """The end of that day; None for no day or one that does not exist."""
-    try:
-        # In ASCII: it reads the digits of any script.
-        day = parse_date(text.strip()) if text.isascii() else None
-    except ValueError:
-        return None
-    return timezone.make_aware(datetime.combine(day, time(23, 59, 59))) if day else None
 
 
 def _ledger(principal: Principal, team: str) -> Any:
@@ -161,7 +186,6 @@ def _csv(ledger: Any) -> HttpResponse:
     writer = csv.writer(response)
     writer.writerow(["time", "team", "flavor", "deployment", "change", "balance", "kind", "reason", "by"])
     for row in ledger[:CSV_ROWS]:
-        who = row.actor.username if row.actor else ""
         line = [
             row.created_at.isoformat(),
             row.account.team.slug,
@@ -171,12 +195,7 @@ def _csv(ledger: Any) -> HttpResponse:
             row.balance_before + row.delta,
             row.kind,
             row.reason,
-            who,
+            row.actor.username if row.actor else "",
         ]
-        writer.writerow([_plain(cell) for cell in line])
+        writer.writerow([cell(value) for value in line])
     return response
-
-
-def _plain(cell: Any) -> Any:
-    """A spreadsheet must not take text for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in {"=", "+", "-", "@", "\t"} else cell

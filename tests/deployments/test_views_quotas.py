@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from typing import Any
+
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from deployments.models import CatalogEntry, Flavor, QuotaGrant, Team, User
+from deployments.models import CatalogEntry, Deployment, Flavor, QuotaGrant, QuotaRequest, Team, User
+from deployments.services import ledger
 from tests.deployments import factories as make
 from tests.deployments.viewing import flat, signed_in
 
@@ -35,17 +42,17 @@ def test_a_grant_is_refused_at_its_field_and_keeps_the_rest(
     assert answer.status_code == 422
     assert list(answer.context["errors"]) == [field]
     text = flat(answer.content.decode())
-    assert f'name="{field}" aria-describedby="e-{field}" aria-invalid="true"' in text
+    assert f'name="{field}" aria-describedby="e-g-{field}" aria-invalid="true"' in text
     assert 'value="for the fair"' in text
     assert QuotaGrant.objects.count() == 1
 
 
-def test_who_cannot_grant_reads_whom_to_ask(h100: Flavor, alice: User, carol: User) -> None:
+def test_a_team_without_a_lead_reads_whom_to_ask(h100: Flavor, ann: User, carol: User) -> None:
     carol.first_name, carol.last_name = "Carol", "Berg"
     carol.save()
     make.make_user("erin", admin=True)
 
-    text = signed_in(alice).get(reverse("quotas")).content.decode()
+    text = signed_in(ann).get(reverse("quotas")).content.decode()
 
     assert "Ask an admin for more: erin or Carol Berg." in text or "Ask an admin for more: Carol Berg or erin." in text
     assert "Ask an admin for more" not in signed_in(carol).get(reverse("quotas")).content.decode()
@@ -81,3 +88,123 @@ def test_a_waiting_deployment_names_who_decides(
     row = make.make_deployment(team, ann, gpus=gpus)
 
     assert words in signed_in(alice).get(reverse("deployment-detail", args=[row.pk])).content.decode()
+
+
+ASK = {"team": "search", "flavor": "h100-80gb", "gpus": "2", "valid_from": "", "valid_until": "", "why": "Fair"}
+
+
+def test_a_lead_asks_on_the_page_and_takes_back(team: Team, h100: Flavor, alice: User, ann: User) -> None:
+    client = signed_in(alice)
+    answer = client.post(reverse("quotas-ask"), ASK, follow=True)
+    text = flat(answer.content.decode())
+    assert "Waits for a decision" in text
+    assert "2 GPUs of H100-80GB asked for" in text
+    row = QuotaRequest.objects.get()
+    assert "Withdraw" not in signed_in(ann).get(reverse("quotas")).content.decode()
+
+    client.post(reverse("quotas-withdraw", args=[row.pk]))
+
+    row.refresh_from_db()
+    assert row.state == "withdrawn"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("gpus", "0"),
+        ("gpus", "\u0663"),
+        ("why", ""),
+        ("valid_until", "2001-02-03"),
+        ("valid_until", "2001-02-31"),
+        ("valid_from", "2001-02-03"),
+        ("flavor", "x\0"),
+        ("team", "labs"),
+    ],
+)
+def test_a_wrong_field_is_said_beside_it_and_the_rest_is_kept(
+    team: Team, h100: Flavor, alice: User, field: str, value: str
+) -> None:
+    make.make_team("labs")
+    wish = ASK | {"why": "for the fair", field: value}
+    answer = signed_in(alice).post(reverse("quotas-ask"), wish)
+    assert answer.status_code == 422
+    assert list(answer.context["ask_errors"]) == [field]
+    if field != "why":
+        assert 'value="for the fair"' in answer.content.decode()
+    assert not QuotaRequest.objects.exists()
+
+
+def test_a_link_brings_the_form_filled_in(team: Team, h100: Flavor, alice: User) -> None:
+    text = flat(
+        signed_in(alice).get(reverse("quotas") + "?team=search&flavor=h100-80gb&gpus=3&why=chat").content.decode()
+    )
+    assert 'inputmode="numeric" maxlength="500" value="3"' in text
+    assert 'value="chat"' in text
+
+
+def test_a_member_reads_which_lead_asks(team: Team, h100: Flavor, alice: User, ann: User) -> None:
+    text = flat(signed_in(ann).get(reverse("quotas")).content.decode())
+    assert "A lead of Search asks for more quota here: alice." in text
+    assert reverse("quotas-ask") not in text
+    assert signed_in(ann).post(reverse("quotas-ask"), ASK).status_code == 422
+    assert not QuotaRequest.objects.exists()
+
+
+def test_strangers_and_members_change_nothing(team: Team, h100: Flavor, alice: User, bob: User) -> None:
+    signed_in(alice).post(reverse("quotas-ask"), ASK)
+    row, grant = QuotaRequest.objects.get(), QuotaGrant.objects.get()
+    assert signed_in(bob).post(reverse("quotas-withdraw", args=[row.pk])).status_code == 404
+    for who in (alice, bob):
+        answer = signed_in(who).post(reverse("quotas-grant-change", args=[grant.pk]), {"gpus": "64"})
+        assert answer.status_code == 404
+    grant.refresh_from_db()
+    assert grant.gpus == 4
+
+
+def test_an_admin_cuts_a_grant_below_what_is_held(team: Team, h100: Flavor, ann: User, carol: User) -> None:
+    row = make.make_deployment(team, ann, gpus=4, approved=True)
+    ledger.reserve(deployment=row, revision=row.latest, gpus=4)  # type: ignore[arg-type]
+    client, url = signed_in(carol), reverse("quotas-grant-change", args=[QuotaGrant.objects.get().pk])
+
+    assert client.post(url, {"gpus": "x", "until": "", "comment": "less"}).status_code == 422
+    text = flat(client.post(url, {"gpus": "1", "until": "", "comment": "less"}, follow=True).content.decode())
+
+    assert "over by 3" in text
+    assert QuotaGrant.objects.get().gpus == 1
+    assert "What runs goes on" in text
+    row.refresh_from_db()
+    assert row.wanted == "running"
+
+
+def test_a_teams_page_says_who_holds_what_since_when(team: Team, h100: Flavor, ann: User, alice: User) -> None:
+    row = make.make_deployment(team, ann, name="chat", gpus=3, approved=True)
+    ledger.reserve(deployment=row, revision=row.latest, gpus=2)  # type: ignore[arg-type]
+    ledger.reserve(deployment=row, revision=row.latest, gpus=3)  # type: ignore[arg-type]
+    first = row.ledger.order_by("pk")[0]
+    [hold] = signed_in(alice).get(reverse("quotas")).context["holders"]
+    assert (hold.deployment, hold.gpus, hold.since, hold.ends) == (row, 3, first.created_at, None)
+
+
+def test_the_page_costs_as_many_queries_with_many_rows(
+    team: Team, h100: Flavor, alice: User, django_assert_max_num_queries: Any
+) -> None:
+    client = signed_in(alice)
+    with CaptureQueriesContext(connection) as few:
+        client.get(reverse("quotas"))
+    for number in range(20):
+        row = make.make_deployment(team, alice, name=f"d{number}", gpus=1, approved=True)
+        make.make_grant(team, h100, 1)
+        ledger.reserve(deployment=row, revision=row.latest, gpus=1)  # type: ignore[arg-type]
+        QuotaRequest.objects.create(team=team, flavor=h100, gpus=1, why="x", author=alice)
+    with django_assert_max_num_queries(len(few)):
+        client.get(reverse("quotas"))
+
+
+def test_the_csv_of_the_ledger_holds_no_formulas(team: Team, h100: Flavor, alice: User, carol: User) -> None:
+    row = make.make_deployment(team, alice, name="chat", gpus=1, approved=True)
+    ledger.reserve(deployment=row, revision=row.latest, gpus=1)  # type: ignore[arg-type]
+    Deployment.objects.filter(pk=row.pk).update(wanted="stopped")
+    ledger.force_release(principal=make.principal(carol), deployment=row, reason='=HYPERLINK("http://evil")')
+    lines = list(csv.reader(io.StringIO(signed_in(alice).get(reverse("quotas") + "?format=csv").content.decode())))
+    assert [line[7] for line in lines[1:]] == ['\'=HYPERLINK("http://evil")', "revision 1"]
+    assert [line[4] for line in lines[1:]] == ["-1", "1"], "numbers stay numbers"

@@ -1,0 +1,122 @@
+"""What people do on the page of quotas: leads ask and take back, admins grant and change what they granted."""
+
+from __future__ import annotations
+
+from datetime import time
+from typing import Any
+
+from django.contrib import messages
+from django.http import Http404, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_POST
+
+from deployments.forms.quota import QuotaForm
+from deployments.models import Principal, QuotaGrant, Team
+from deployments.services import grants, quota_requests
+from deployments.services.errors import DomainError, MissingError
+from deployments.services.principals import principal_of
+from deployments.services.text import gpus_in_words
+from deployments.views.quotas import page_of
+from portal.lib.htmx import PortalRequest, signed_in
+
+ASK_FIELDS = ("team", "flavor", "gpus", "valid_from", "valid_until", "why")
+GRANT_FIELDS = ("team", "flavor", "gpus", "until", "comment")
+CHANGE_FIELDS = ("gpus", "until", "comment")
+
+
+@require_POST
+@signed_in
+def ask(request: PortalRequest) -> HttpResponse:
+    """A lead asks admins for GPUs."""
+    principal = principal_of(request)
+    form = QuotaForm(request.POST, ASK_FIELDS)
+    team = form.team(Team.objects.active().visible_to(principal))
+    flavor, gpus = form.flavor(), form.gpus()
+    since, until = form.day("valid_from", time.min), form.day("valid_until")
+    if since is not None and since.date() == timezone.localdate():
+        since = None  # Today: as soon as it is granted.
+    if not form.errors and team is not None and flavor is not None and gpus is not None:
+        try:
+            quota_requests.ask(
+                principal=principal,
+                team=team,
+                flavor=flavor,
+                gpus=gpus,
+                why=form.text["why"],
+                valid_from=since,
+                valid_until=until,
+            )
+        except DomainError as error:
+            form.errors[error.field if error.field in ASK_FIELDS else "form"] = error.message
+        else:
+            messages.success(request, f"{gpus_in_words(gpus)} of {flavor.name} asked for. An admin decides.")
+            return redirect(f"{reverse('quotas')}?team={team.slug}")
+    return _again(request, principal, ask=form.text, ask_errors=form.errors)
+
+
+@require_POST
+@signed_in
+def withdraw(request: PortalRequest, pk: int) -> HttpResponse:
+    """Take a request back."""
+    try:
+        row = quota_requests.withdraw(principal=principal_of(request), request_id=pk)
+    except MissingError:
+        raise Http404 from None
+    except DomainError as error:
+        messages.error(request, error.message)
+    else:
+        messages.success(request, f"The request for {row.gpus} × {row.flavor.name} is withdrawn.")
+    return redirect("quotas")
+
+
+@require_POST
+@signed_in
+def grant(request: PortalRequest) -> HttpResponse:
+    """An admin grants a team GPUs; to others this address does not exist."""
+    principal = principal_of(request)
+    if not principal.is_admin:
+        raise Http404
+    form = QuotaForm(request.POST, GRANT_FIELDS)
+    team, flavor = form.team(Team.objects.active()), form.flavor()
+    gpus, until = form.gpus(), form.day("until")
+    if not form.errors and team is not None and flavor is not None and gpus is not None:
+        try:
+            grants.grant(
+                principal=principal, team=team, flavor=flavor, gpus=gpus, until=until, comment=form.text["comment"]
+            )
+        except DomainError as error:
+            form.errors[error.field if error.field in GRANT_FIELDS else "form"] = error.message
+        else:
+            messages.success(request, f"{team.name} may hold {gpus_in_words(gpus)} of {flavor.name} more.")
+            return redirect("quotas")
+    return _again(request, principal, grant=form.text, errors=form.errors)
+
+
+@require_POST
+@signed_in
+def change(request: PortalRequest, pk: int) -> HttpResponse:
+    """An admin cuts, raises, ends or prolongs a grant; to others this address does not exist."""
+    principal = principal_of(request)
+    row = QuotaGrant.objects.writable_by(principal).select_related("team").filter(pk=pk).first()
+    if row is None:
+        raise Http404
+    form = QuotaForm(request.POST, CHANGE_FIELDS)
+    gpus, until = form.gpus(least=0), form.day("until")
+    if until is not None and row.valid_until is not None and until.date() == timezone.localdate(row.valid_until):
+        until = None  # The day stays as it is, to the second.
+    if not form.errors:
+        try:
+            grants.change_grant(principal=principal, grant_id=pk, gpus=gpus, until=until, comment=form.text["comment"])
+        except DomainError as error:
+            form.errors[error.field if error.field in CHANGE_FIELDS else "form"] = error.message
+        else:
+            messages.success(request, f"The grant of {row.team.name} is changed. What runs goes on.")
+            return redirect(f"{reverse('quotas')}?team={row.team.slug}")
+    return _again(request, principal, changing=pk, change=form.text, change_errors=form.errors)
+
+
+def _again(request: PortalRequest, principal: Principal, **more: Any) -> HttpResponse:
+    """The page with what was typed, and what is wrong beside it."""
+    return render(request, "pages/quotas.html", page_of(request, principal) | more, status=422)
