@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -150,8 +151,9 @@ for each in (
     admin.site.register(each, ReadOnly)
 admin.site.register(models.Deployment, DeploymentAdmin)
 
-# Applications beside ours register admins that write. SocialApp and SocialToken hold secrets, groups mean nothing here.
-for other in (Group, EmailAddress, SocialAccount, SocialApp, SocialToken):
+# Applications beside ours register admins that write. SocialApp, SocialToken, Authenticator hold secrets, groups mean
+# nothing here.
+for other in (Group, EmailAddress, SocialAccount, SocialApp, SocialToken, Authenticator):
     admin.site.unregister(other)
 admin.site.register(EmailAddress, ReadOnly)
 admin.site.register(SocialAccount, ReadOnly)

@@ -20,7 +20,24 @@ from django.views.generic import RedirectView
 logger = logging.getLogger(__name__)
 
 # There is no mail: a forgotten password is set anew by whoever runs Slipway (docs/settings.md).
-ALWAYS = frozenset({"account_login", "account_logout", "account_change_password", "account_inactive"})
+ALWAYS = frozenset(
+    {
+        "account_login",
+        "account_logout",
+        "account_change_password",
+        "account_inactive",
+        "account_reauthenticate",
+        "mfa_index",
+        "mfa_authenticate",
+        "mfa_reauthenticate",
+        "mfa_activate_totp",
+        "mfa_deactivate_totp",
+        "mfa_view_recovery_codes",
+        "mfa_generate_recovery_codes",
+        "mfa_download_recovery_codes",
+    }
+)
+BY_INVITATION = frozenset({"account_signup"})
 SINGLE_SIGN_ON = frozenset(
     {
         "openid_connect_login",
@@ -38,7 +55,8 @@ View = Callable[..., HttpResponse]
 
 def served() -> frozenset[str]:
     """Names of the addresses that answer, by what is configured."""
-    return ALWAYS | SINGLE_SIGN_ON if settings.SOCIALACCOUNT_PROVIDERS else ALWAYS
+    names = ALWAYS | SINGLE_SIGN_ON if settings.SOCIALACCOUNT_PROVIDERS else ALWAYS
+    return names | BY_INVITATION if settings.SIGNUP_BY_INVITATION else names
 
 
 def closed(patterns: Iterable[URLPattern | URLResolver]) -> list[URLPattern | URLResolver]:

@@ -91,6 +91,7 @@ INSTALLED_APPS = [
     "allauth.account",
     "allauth.socialaccount",
     "allauth.socialaccount.providers.openid_connect",
+    "allauth.mfa",
     "rest_framework",
     "drf_spectacular",
     "django_htmx",
@@ -119,6 +120,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "portal.second_factor.SecondFactorMiddleware",
 ]
 
 ROOT_URLCONF = "portal.urls"
@@ -212,6 +214,13 @@ if OIDC_SIGNUP not in {"all", "groups"}:
     raise ImproperlyConfigured("SLIPWAY_OIDC_SIGNUP is “all” or “groups”.")
 # People whom an invitation reached make themselves a local account.
 SIGNUP_BY_INVITATION = env_bool("SLIPWAY_SIGNUP_BY_INVITATION")
+# A second factor is everybody's choice; this asks it of platform admins who sign in with a password.
+ADMINS_NEED_SECOND_FACTOR = env_bool("SLIPWAY_ADMINS_NEED_SECOND_FACTOR")
+MFA_ADAPTER = "portal.second_factor.SecondFactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_TOTP_ISSUER = "Slipway"
+# Addresses that nobody has verified decide nothing here.
+MFA_ALLOW_UNVERIFIED_EMAIL = True
 ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,5/5m/key"}
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_COOKIES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from deployments.models import Deployment, Invitation, Membership, Principal, Team, User
+from deployments.models import ApiToken, Deployment, EndpointKey, Invitation, Membership, Principal, Team, User
 from deployments.services import authority, events, states
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
 from deployments.services.transactions import in_transaction
@@ -94,7 +94,12 @@ def end(team: Team, user: User, *, actor: User | None, message: str, kind: str =
         message=message,
         team=team,
         actor=actor,
-        data={"user": user.pk, "before": {"role": row.role, "by_group": row.by_group}, "after": {"role": None}},
+        data={
+            "user": user.pk,
+            "ended": _end_credentials(user, team),
+            "before": {"role": row.role, "by_group": row.by_group},
+            "after": {"role": None},
+        },
     )
     tell_streams()
     return True
@@ -159,6 +164,16 @@ def _remove(principal: Principal, team: Team, user: User, message: str, *, kind:
     if before.role == Membership.Role.LEAD:
         _keep_a_lead(principal, team, user)
     end(team, user, actor=principal.user, message=message, kind=kind)
+
+
+def _end_credentials(user: User, team: Team) -> dict[str, int]:
+    """End what of theirs opens this team alone: it opens nothing without them, and shall not when they come back."""
+    now = timezone.now()
+    keys = EndpointKey.objects.filter(team=team, person=user, revoked_at=None)
+    bound = ApiToken.objects.filter(user=user, team_ids=[team.pk], revoked_at=None)
+    if user.is_platform_admin:
+        bound = bound.none()  # Admins reach the team as before.
+    return {"keys": keys.update(revoked_at=now), "tokens": bound.update(revoked_at=now)}
 
 
 def _keep_a_lead(principal: Principal, team: Team, user: User) -> None:

@@ -1,0 +1,71 @@
+"""A second factor: codes of an authenticator app, and codes to recover with. Its secrets are stored encrypted."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+
+from allauth.mfa.adapter import DefaultMFAAdapter
+from allauth.mfa.models import Authenticator
+from cryptography.fernet import Fernet, MultiFernet
+from django.conf import settings
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import reverse
+
+from deployments.models import User
+from portal.lib.htmx import go_to
+from portal.lib.problems import MEDIA_TYPE, problem
+
+CONTEXT = b"slipway second factor "
+# What somebody who has to set one up may open meanwhile.
+OPEN = ("/accounts/", "/static/", "/healthz", "/readyz")
+
+
+class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # allauth carries no types
+    """Encrypts what a stolen database would otherwise let its thief sign in with."""
+
+    def encrypt(self, text: str) -> str:
+        """The text, sealed with a key that follows from the secret key of the site."""
+        return _box().encrypt(text.encode()).decode()
+
+    def decrypt(self, encrypted_text: str) -> str:
+        """The text again; InvalidToken when the site's secret key is another one now."""
+        return _box().decrypt(encrypted_text.encode()).decode()
+
+
+class SecondFactorMiddleware:
+    """Where settings ask for it, an admin with a password opens nothing before they have a second factor.
+
+    Whoever signs in through an issuer has theirs there, and API tokens are none of a person's.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if not settings.ADMINS_NEED_SECOND_FACTOR or request.path.startswith(OPEN) or not _lacks_one(request):
+            return self.get_response(request)
+        words = "Admins need a second factor here: set one up first."
+        if request.path.startswith("/api/"):
+            document = problem(403, "second_factor", words, instance=request.path, request_id="")
+            return JsonResponse(document, status=403, content_type=MEDIA_TYPE)
+        messages.warning(request, words)
+        return go_to(request, reverse("mfa_index"))
+
+
+def has_one(user: User) -> bool:
+    """True for somebody who gives a code of an authenticator app when they sign in."""
+    return Authenticator.objects.filter(user=user, type=Authenticator.Type.TOTP).exists()
+
+
+def _lacks_one(request: HttpRequest) -> bool:
+    user = request.user
+    return isinstance(user, User) and user.is_platform_admin and user.has_usable_password() and not has_one(user)
+
+
+def _box() -> MultiFernet:
+    secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    keys = [hashlib.sha256(CONTEXT + secret.encode()).digest() for secret in secrets]
+    return MultiFernet([Fernet(base64.urlsafe_b64encode(key)) for key in keys])
