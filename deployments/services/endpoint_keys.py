@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
@@ -217,6 +218,10 @@ def _check_limits(limits: Limits) -> None:
         value = getattr(limits, field)
         if value is not None:
             _check_number(value, 1, most, field=field, words=f"A whole number from 1 to {most:,}, or nothing.")
+    if limits.tokens_per_minute is not None and not settings.GATEWAY_TOKEN:
+        # A limit that nothing counts against would only look like one.
+        words = "The gateway of this installation does not report tokens: limit requests instead."
+        raise InvalidError(words, field="tokens_per_minute", pointer="/tokens_per_minute", code="not_counted")
 
 
 def _check_number(value: object, least: int, most: int, *, field: str, words: str) -> None:

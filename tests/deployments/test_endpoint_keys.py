@@ -18,6 +18,12 @@ from tests.deployments import factories as make
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(autouse=True)
+def gateway_reports(settings):
+    """The gateway of this installation says how many tokens answers took."""
+    settings.GATEWAY_TOKEN = "of-the-gateway"
+
+
 @pytest.fixture
 def chat(team, ann):
     return make.make_deployment(team, ann, approved=True)
@@ -155,6 +161,15 @@ def test_odd_wishes_are_refused_at_their_field(alice, team, fields, field):
         new(alice, team, **fields)
 
     assert refused.value.field == field
+
+
+def test_where_nothing_counts_tokens_there_is_no_limit_of_them(alice, team, settings):
+    settings.GATEWAY_TOKEN = ""
+    with pytest.raises(InvalidError) as refused:
+        new(alice, team, limits=Limits(tokens_per_minute=5))
+
+    assert (refused.value.field, refused.value.code) == ("tokens_per_minute", "not_counted")
+    assert new(alice, team, limits=Limits(requests_per_minute=5))[0].requests_per_minute == 5
 
 
 def test_a_key_names_no_deployment_of_another_team(alice, team, bob):

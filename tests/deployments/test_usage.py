@@ -19,6 +19,12 @@ from tests.deployments import factories as make
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(autouse=True)
+def gateway_reports(settings):
+    """The gateway of this installation says how many tokens answers took."""
+    settings.GATEWAY_TOKEN = "of-the-gateway"
+
+
 @pytest.fixture
 def chat(team, ann):
     return make.make_deployment(team, ann, approved=True)

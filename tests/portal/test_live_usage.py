@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
+import httpx
 import orjson
 import pytest
+import redis
 
 from deployments.models import Deployment, EndpointKey, KeyUsage, Team, User
 from deployments.services import endpoint_keys as keys
-from deployments.services import usage
+from deployments.services import rates, usage
 from deployments.services.endpoint_keys import Limits
-from deployments.services.rates import OwnCounters
+from deployments.services.rates import OwnCounters, RedisCounters
 from portal.live.app import LiveApp
+from portal.live.database import in_database
+from sandbox.gateway.authorization import Authorizer
 from tests.deployments import factories as make
 from tests.portal.asgi import Answer, call
 
@@ -21,6 +26,16 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 TOKEN = "of-the-gateway"
 CHAT = "/live/authorize/search-x7k2p/chat/v1/chat/completions"
+
+
+class Clock:
+    """A gateway's clock."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @pytest.fixture(autouse=True)
@@ -172,3 +187,63 @@ def test_reports_are_posted(chat: Deployment) -> None:
     (answer,) = played(("/live/usage/", {}))
 
     assert answer.status == 405
+
+
+def test_a_revoked_key_is_refused_by_a_gateway_within_five_seconds(chat: Deployment, alice: User) -> None:
+    """The sandbox's gateway and `live` with each other; the gateway's clock is the test's."""
+    free, open_text = key_of(chat, alice)
+    narrow, limited_text = key_of(chat, alice, requests_per_minute=100)
+    clock = Clock()
+
+    async def run() -> list[tuple[int, int]]:
+        app = LiveApp()
+        http = httpx.AsyncClient(transport=httpx.ASGITransport(app))
+        door = Authorizer("http://testserver/live/authorize/", http, clock=clock)
+        seen = []
+
+        async def ask() -> None:
+            answers = [
+                await door.decide("search-x7k2p", "chat", CHAT, "POST", f"Bearer {text}")
+                for text in (open_text, limited_text)
+            ]
+            seen.append((answers[0].status, answers[1].status))
+
+        await ask()
+        for key in (free, narrow):
+            await in_database(keys.revoke, principal=make.principal(alice), key_id=key.pk)
+        for seconds in (0.0, 4.9, 0.2):
+            clock.now += seconds
+            await ask()
+        await door.close()
+        return seen
+
+    # Each request of a key with limits is asked for, so that one ends at once.
+    assert asyncio.run(run()) == [(200, 200), (200, 401), (200, 401), (401, 401)]
+
+
+def test_limits_hold_for_several_gateways_together(
+    chat: Deployment, alice: User, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two gateways, each at a `live` of its own, in one Redis."""
+    key, text = key_of(chat, alice, requests_per_minute=5)
+    redis.Redis.from_url(redis_url).delete(*rates._names(key.pk))  # an earlier run had a key of this number
+    made = [RedisCounters(redis_url) for _ in range(2)]
+    turns = itertools.cycle(made)
+    monkeypatch.setattr(usage, "counters", lambda: next(turns))
+
+    async def run() -> list[int]:
+        doors = [
+            Authorizer("http://testserver/live/authorize/", httpx.AsyncClient(transport=httpx.ASGITransport(LiveApp())))
+            for _ in range(2)
+        ]
+        asked = [
+            doors[number % 2].decide("search-x7k2p", "chat", CHAT, "POST", f"Bearer {text}") for number in range(16)
+        ]
+        answers = await asyncio.gather(*asked)
+        for door in doors:
+            await door.close()
+        return [answer.status for answer in answers]
+
+    statuses = asyncio.run(run())
+
+    assert (statuses.count(200), statuses.count(429)) == (5, 11)
