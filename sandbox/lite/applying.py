@@ -111,14 +111,18 @@ def _apply_new(cluster: Cluster, resource: Resource, request: Request, config: O
 
 
 def _refuse_conflicts(resource: Resource, request: Request, live: Obj, sent: Obj) -> None:
-    """409 for an apply to another namespace than it says, where it conflicts too: that is found first."""
+    """409 for an apply to another place than it says, where it conflicts too: that is found first."""
     meta = sent.get("metadata")
-    given = meta.get("namespace") if isinstance(meta, dict) else None
-    if resource.namespaced and given not in (None, "", request.namespace):
-        _check_type(resource, sent)
-        config = sent | {"metadata": {**sent["metadata"], "namespace": request.namespace}}
-        manager, force = request.query["fieldManager"], request.flag("force")
-        apply(resource, live, config, manager, force=force, subresource=request.subresource)
+    if not isinstance(meta, dict):
+        return
+    named = meta.get("name") in (None, "", request.name)
+    placed = not resource.namespaced or meta.get("namespace") in (None, "", request.namespace)
+    if named and placed:
+        return
+    _check_type(resource, sent)
+    config = sent | {"metadata": meta | ({"namespace": request.namespace} if resource.namespaced else {})}
+    manager, force = request.query["fieldManager"], request.flag("force")
+    apply(resource, live, config, manager, force=force, subresource=request.subresource)
 
 
 def _refuse_uid(resource: Resource, request: Request, sent: Obj) -> None:

@@ -107,15 +107,16 @@ def owner_causes(owners: list[dict[str, Any]]) -> Iterator[Cause]:
 
 def finalizer_causes(finalizers: list[str], *, builtin: bool) -> Iterator[Cause]:
     """Yield what is wrong with the finalizers of an object; short names of their own only built-in kinds refuse."""
-    for index, name in enumerate(finalizers):
-        field = f"metadata.finalizers[{index}]"
-        found = list(key_causes(name, field))
-        yield from found
-        if builtin and not found and "/" not in name and name not in FINALIZERS:
-            yield invalid_value(field, name, "name is neither a standard finalizer name nor is it fully qualified")
+    field = "metadata.finalizers"
+    for name in finalizers:
+        yield from key_causes(name, field)
     if {"orphan", "foregroundDeletion"} <= set(finalizers):
         text = "finalizer orphan and foregroundDeletion cannot be both set"
-        yield invalid_value("metadata.finalizers", finalizers, text)
+        yield invalid_value(field, finalizers, text)
+    for index, name in enumerate(finalizers):
+        if builtin and "/" not in name and name not in FINALIZERS:
+            why = "name is neither a standard finalizer name nor is it fully qualified"
+            yield invalid_value(f"{field}[{index}]", name, why)
 
 
 def is_label(text: str) -> bool:

@@ -39,7 +39,7 @@ def prune(value: Any, schema: Schema, path: str = "") -> list[str]:
 def drop_nulls(value: Any, schema: Schema) -> None:
     """Drop, in place, nulls that mean "not set", and of built-in kinds what is empty.
 
-    Nulls of nullable fields stay, and those that a default will replace.
+    Nulls of nullable fields stay, and those that a default will replace; among the items of a list they become empty.
     """
     if isinstance(value, dict):
         for name in list(value):
@@ -57,8 +57,12 @@ def drop_nulls(value: Any, schema: Schema) -> None:
             else:
                 drop_nulls(value[name], below)
     elif isinstance(value, list):
-        for item in value:
-            drop_nulls(item, schema.items if schema.kind == "list" else Schema.ANY)
+        items = schema.items if schema.kind == "list" else Schema.ANY
+        for index, item in enumerate(value):
+            if item is None and items.builtin and (items.kind == "object" or _is_text(items)):
+                value[index] = "" if _is_text(items) else {}  # what null is in a Go slice of either
+            else:
+                drop_nulls(item, items)
 
 
 def _is_text(schema: Schema) -> bool:

@@ -145,7 +145,8 @@ def replace_object(
     if request.dry_run:
         return obj
     if obj["metadata"].get("deletionTimestamp") and finished(obj):
-        return cluster.storage.remove(resource.storage_key, obj)
+        cluster.storage.remove(resource.storage_key, live)  # the write that lets go is answered, but never stored
+        return obj
     return cluster.storage.put(resource.storage_key, obj).obj
 
 

@@ -82,6 +82,35 @@ def by_kubectl(kind: str, change: Object) -> Sequence:
     )
 
 
+def let_go(kind: str) -> Sequence:
+    """Delete what finalizers hold, then let it go: by a patch, by an update as it is read, and by one that is blind."""
+    body = whole(kind, "a", LEAST[kind], labels={"app": "a"})
+    held = laid(body, {"metadata": {"finalizers": ["example.com/hold"]}})
+    freed: Object = {"metadata": {"finalizers": None, "labels": {"app": "b"}}}
+    options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"}
+    return Sequence(
+        (
+            Step("create", kind, "a", held),
+            Step("delete", kind, "a"),
+            Step("merge", kind, "a", freed | {"nope": 1}, {"fieldValidation": "Strict"}),
+            Step("merge", kind, "a", freed, {"fieldManager": "two", "dryRun": "All"}),
+            Step("merge", kind, "a", freed, {"fieldManager": "two"}),
+            Step("create", kind, "a", held),
+            Step("delete", kind, "a"),
+            Step("update", kind, "a", freed, {"fieldManager": "two"}, live=True),
+            Step("create", kind, "a", body),
+            Step("delete", kind, "a", options),
+            Step("update", kind, "a", laid(body, {"metadata": {"resourceVersion": VERSION}})),
+            Step("get", kind, "a"),
+            Step("apply", kind, "a", held, _FORCED),
+            Step("delete", kind, "a"),
+            Step("apply", kind, "a", laid(body, {"metadata": {"finalizers": []}}), _FORCED),
+            Step("list", kind),
+        ),
+        watched=kind,
+    )
+
+
 def quota_used_up() -> Sequence:
     """A quota whose status is written as its controller would, then more than it allows."""
     hard = {"count/configmaps": "1", "pods": "3", "requests.nvidia.com/gpu": "2"}

@@ -51,6 +51,11 @@ def test_kubectl_is_answered_the_same(pair: Pair, kind: str) -> None:
     assert_same(pair, scripted.by_kubectl(kind, scripted.CHANGES[kind]))
 
 
+@pytest.mark.parametrize("kind", scripted.CHANGES)
+def test_what_finalizers_held_is_let_go_the_same(pair: Pair, kind: str) -> None:
+    assert_same(pair, scripted.let_go(kind))
+
+
 def test_a_used_up_quota_is_told_the_same(pair: Pair) -> None:
     assert_same(pair, scripted.quota_used_up())
 

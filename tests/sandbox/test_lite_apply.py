@@ -157,6 +157,19 @@ def test_apply_without_force_names_who_owns_the_field(api: Api, team: str) -> No
     ]
 
 
+def test_a_conflict_is_found_before_another_name(api: Api, team: str) -> None:
+    api.apply(f"{team}/placed", isvc("placed"), manager="other")
+
+    conflicting = api.apply(f"{team}/placed", isvc("new", minReplicas=2))
+    agreeing = api.apply(f"{team}/placed", isvc("new"))
+
+    assert (conflicting.status_code, conflicting.json()["reason"]) == (409, "Conflict")
+    assert agreeing.status_code == 400
+    assert (
+        agreeing.json()["message"] == "the name of the object (new) does not match the name on the URL (placed)"
+    )
+
+
 def test_force_takes_the_field_from_its_owner(api: Api, team: str) -> None:
     api.apply(f"{team}/taken", isvc("taken"), manager="other")
 

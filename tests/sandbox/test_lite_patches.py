@@ -286,3 +286,13 @@ def test_custom_resources_take_no_strategic_merge_patch(api: Api, team: str) -> 
 
     assert (answer.status_code, answer.json()["reason"]) == (415, "UnsupportedMediaType")
     assert answer.json()["message"].endswith(MEDIA)
+
+
+@pytest.mark.parametrize("kind", [MERGE, JSON_PATCH])
+def test_null_in_a_list_of_texts_is_an_empty_text(api: Api, cm: str, kind: str) -> None:
+    body = {"metadata": {"finalizers": [None]}}
+
+    answer = api.patch(cm, body if kind == MERGE else [step("add", "/metadata/finalizers", [None])], kind)
+
+    assert answer.status_code == 422
+    assert 'metadata.finalizers: Invalid value: "": name part must be non-empty' in answer.json()["message"]

@@ -55,6 +55,22 @@ def test_a_watch_tells_each_change_in_order(api: Api, team: str) -> None:
     assert versions == sorted(set(versions))
 
 
+def test_what_finalizers_held_goes_as_it_was_and_is_answered_as_sent(api: Api, team: str) -> None:
+    path = f"{team}/configmaps"
+    body = config_map("held")
+    body["metadata"]["finalizers"] = ["slipway.dev/wait"]
+    with lines(api, path, resourceVersion=version(api, path)) as events:
+        api.post(path, body)
+        marked = api.delete(f"{path}/held").json()["metadata"]
+        freed = api.patch(f"{path}/held", {"metadata": {"finalizers": None}}).json()["metadata"]
+        gone = [next(events) for _ in range(3)][-1]
+
+    assert "finalizers" not in freed
+    assert freed["resourceVersion"] == marked["resourceVersion"]
+    assert (gone["type"], gone["object"]["metadata"]["finalizers"]) == ("DELETED", ["slipway.dev/wait"])
+    assert int(gone["object"]["metadata"]["resourceVersion"]) > int(marked["resourceVersion"])
+
+
 def test_a_watch_from_an_earlier_version_starts_with_what_happened_since(api: Api, team: str) -> None:
     path = f"{team}/configmaps"
     start = version(api, path)
