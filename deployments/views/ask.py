@@ -22,6 +22,7 @@ from deployments.views.advice import Advice, advice_of
 from deployments.views.capacity_now import flavors_now
 from portal.lib.htmx import PortalRequest, signed_in
 
+MOST_SETS = 10
 EXPERT = ("args", "kv_cache_dtype", "max_num_seqs", "enable_prefix_caching")
 DEFAULTS = {
     "strategy": "standard",
@@ -74,14 +75,15 @@ def edit(request: PortalRequest, pk: int) -> HttpResponse:
     latest = deployment.latest
     assert latest is not None  # Every deployment is written with its first revision.
     if request.method != "POST":
-        # `?from=2` begins with an older revision; `?set=dtype=half` sets a value, `?set=dtype=` leaves it out.
+        # `?from=2` begins with an older revision; `?set=dtype=half` sets a value (also several), `?set=dtype=`
+        # leaves it out.
         older = deployment.revisions.filter(number=_number(request.GET.get("from"))).first()
         spec_of = older.spec if older else latest.spec
         values = {**initial_of(spec_of), "team": deployment.team.slug, "name": deployment.name}
-        name, equals, value = request.GET.get("set", "").partition("=")
-        form = DeploymentForm(
-            with_value(values, name, value) if name and equals else values, principal=principal, deployment=deployment
-        )
+        for change in request.GET.getlist("set")[:MOST_SETS]:
+            name, equals, value = change.partition("=")
+            values = with_value(values, name, value) if name and equals else values
+        form = DeploymentForm(values, principal=principal, deployment=deployment)
         return _page(request, form, _look(form, principal, strict=False), status=200)
     form = DeploymentForm(_fixed(request.POST), principal=principal, deployment=deployment)
     if "set" in request.POST or "way" in request.POST:

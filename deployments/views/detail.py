@@ -13,13 +13,14 @@ from django.views.decorators.vary import vary_on_headers
 
 from deployments.manifests.text import all_as_yaml, as_yaml
 from deployments.models import Approval, Deployment, Event, Principal, QuotaHold, Wanted
-from deployments.services import lifecycle, states
+from deployments.services import lifecycle, states, waits
 from deployments.services.principals import principal_of
 from deployments.views import keys, present
 from deployments.views.inbox import decider_of
 from deployments.views.standing import fix_of, heading, stopped_by, up_after
 from deployments.views.steps import steps
 from deployments.views.timeline import READ, SHOWN_FIRST, said, told
+from deployments.views.waiting_links import links_of
 from portal.lib.htmx import PortalRequest, page_or_partial, signed_in
 from portal.lib.pages import keyset_page
 
@@ -68,6 +69,7 @@ def detail(request: PortalRequest, pk: int) -> HttpResponse:
     holds = QuotaHold.objects.filter(deployment=row, gpus__gt=0).select_related("account__flavor")
     lines = told(Event.objects.filter(deployment=row).select_related("actor")[:READ])
     quota = list(holds.annotate(team_reserved=Sum("account__reserved")))
+    waiting = waits.waiting_of(row) if row.state == Deployment.State.AWAITING_QUOTA else None
     context |= {
         "steps": way,
         "heading": heading(row),
@@ -78,6 +80,8 @@ def detail(request: PortalRequest, pk: int) -> HttpResponse:
         "fix": fix_of(row),
         "decider": decider_of(row.latest),
         "holds": quota,
+        "waits": waiting,
+        "quota_links": links_of(principal, row, waiting),
         "keys": keys.of_deployment(principal, row),
         "keys_shown": f":{keys.ON_A_CARD}",
         "events": lines[:SHOWN_FIRST],

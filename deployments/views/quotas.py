@@ -81,7 +81,7 @@ def page_of(request: PortalRequest, principal: Principal) -> dict[str, Any]:
         "grants": _grants(chosen, teams),
         "holders": _holders(chosen) if chosen else [],
         "admins": "" if principal.is_admin else one_of(_admins()),
-        "leads": one_of(_leads(chosen)) if chosen and not led and not principal.is_admin else "",
+        "leads": leads_of(chosen) if chosen and not led and not principal.is_admin else "",
         "ask": {name: request.GET.get(name, "")[:600] for name in PREFILLED},
         "asks_now": "gpus" in request.GET,
     }
@@ -133,12 +133,12 @@ def _holders(team: Team) -> QuerySet[QuotaHold]:
     ).order_by("-gpus", "deployment__name")[:HOLDERS]
 
 
-def _leads(team: Team) -> list[str]:
-    """Who of a team may ask for quota."""
+def leads_of(team: Team) -> str:
+    """Who of a team may ask for quota, in words; empty for nobody."""
     rows = User.objects.filter(memberships__team=team, memberships__role=Membership.Role.LEAD, is_active=True).order_by(
         "first_name", "username"
     )
-    return [person.get_full_name() or person.username for person in rows[:5]]
+    return one_of([person.get_full_name() or person.username for person in rows[:5]])
 
 
 def one_of(names: list[str]) -> str:
