@@ -13,7 +13,7 @@ from typing import Any, cast
 import allauth.urls
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import URLPattern, URLResolver, path
 from django.views.generic import RedirectView
 
@@ -37,6 +37,8 @@ ALWAYS = frozenset(
         "mfa_download_recovery_codes",
     }
 )
+# Without a second factor there is nothing to show or to switch off.
+NEEDS_ONE = frozenset({"mfa_deactivate_totp", "mfa_view_recovery_codes", "mfa_download_recovery_codes"})
 BY_INVITATION = frozenset({"account_signup"})
 SINGLE_SIGN_ON = frozenset(
     {
@@ -76,6 +78,8 @@ def _door(view: View, name: str) -> View:
     def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if name not in served():
             raise Http404
+        if name in NEEDS_ONE:
+            return _or_to_setting_up(view, request, *args, **kwargs)
         if name not in ISSUER_ASKED:
             return view(request, *args, **kwargs)
         try:
@@ -86,6 +90,13 @@ def _door(view: View, name: str) -> View:
             return render(request, "socialaccount/authentication_error.html", status=503)
 
     return answer
+
+
+def _or_to_setting_up(view: View, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    try:
+        return view(request, *args, **kwargs)
+    except Http404:
+        return redirect("mfa_index")
 
 
 urlpatterns: list[URLPattern | URLResolver] = [

@@ -13,7 +13,7 @@ from django.test import Client
 from django.urls import URLResolver, reverse
 
 from deployments.models import User
-from portal.account_urls import ALWAYS, SINGLE_SIGN_ON
+from portal.account_urls import ALWAYS, BY_INVITATION, SINGLE_SIGN_ON
 from portal.accounts import SingleSignOnAdapter
 from tests.deployments import factories as make
 
@@ -70,7 +70,8 @@ def test_the_walk_finds_allauths_pages() -> None:
 @pytest.mark.parametrize("single_sign_on", [False, True])
 def test_only_pages_that_are_meant_are_there(alice: User, settings: Any, signs_in: bool, single_sign_on: bool) -> None:
     settings.SOCIALACCOUNT_PROVIDERS = OIDC if single_sign_on else {}
-    meant = ALWAYS | SINGLE_SIGN_ON if single_sign_on else ALWAYS
+    settings.SIGNUP_BY_INVITATION = single_sign_on
+    meant = ALWAYS | SINGLE_SIGN_ON | BY_INVITATION if single_sign_on else ALWAYS
 
     for path, name in EVERY:
         # Anew each time: one of them signs people out.
