@@ -6,6 +6,7 @@ from typing import Any
 
 from allauth.account import signals as accounts
 from allauth.account.adapter import get_adapter
+from allauth.mfa import signals as factors
 from django.contrib.auth import signals
 from django.core.exceptions import PermissionDenied
 from django.dispatch import receiver
@@ -49,6 +50,28 @@ def signed_up(request: HttpRequest, user: Any, **more: Any) -> None:
     if _asked(request) and isinstance(user, User):
         how = "single sign-on" if more.get("sociallogin") is not None else "an invitation"
         sign_ins.account_made(user=user, how=how, address=_address(request))
+
+
+@receiver(factors.authenticator_added)
+@receiver(factors.authenticator_removed)
+@receiver(factors.authenticator_reset)
+def factor_changed(request: HttpRequest, user: Any, authenticator: Any, signal: Any, **_: Any) -> None:
+    """A second factor came, went, or got new codes."""
+    if _asked(request) and isinstance(user, User):
+        sign_ins.second_factor(
+            user=user,
+            factor=str(authenticator.type),
+            had=signal is not factors.authenticator_added,
+            has=signal is not factors.authenticator_removed,
+            address=_address(request),
+        )
+
+
+@receiver(factors.authentication_failed)
+def code_refused(request: HttpRequest, user: Any, **_: Any) -> None:
+    """A code was wrong."""
+    if _asked(request) and isinstance(user, User):
+        sign_ins.code_refused(user=user, address=_address(request))
 
 
 def _asked(request: HttpRequest | None) -> bool:

@@ -66,3 +66,27 @@ def account_made(*, user: User, how: str, address: str = "") -> None:
             **events.changed({"username": None}, {"username": user.username, "admin": user.is_platform_admin}),
         },
     )
+
+
+@in_transaction
+def second_factor(*, user: User, factor: str, had: bool, has: bool, address: str = "") -> None:
+    """Somebody set up a second factor, gave it up, or had its codes made anew."""
+    what = "set up" if has and not had else "gave up" if had and not has else "renewed"
+    events.record(
+        kind="second_factor",
+        message=f"{user.username} {what} a second factor: {factor}",
+        actor=user,
+        level="warning",
+        data={"user": user.pk, "address": address, "factor": factor, **events.changed({factor: had}, {factor: has})},
+    )
+
+
+@in_transaction
+def code_refused(*, user: User, address: str = "") -> None:
+    """Somebody who knew the password gave a wrong code."""
+    events.record(
+        kind="sign_in_refused",
+        message=f"Sign-in as {user.username} refused: wrong code of the second factor",
+        level="warning",
+        data={"user": user.pk, "address": address},
+    )

@@ -105,7 +105,9 @@ async def _serve(args: argparse.Namespace, terminal: Terminal, stop: asyncio.Eve
             if args.only is None:
                 if args.cluster == "real":
                     terminal.say("Nothing scales by load here: this cluster has no KEDA and no metrics API.")
-                terminal.closing(stack.describe(), _short(stack.kubeconfig), stack.url("prometheus"))
+                terminal.closing(
+                    stack.describe(), _short(stack.kubeconfig), stack.url("prometheus"), _short(stack.layout / "mail")
+                )
             await supervisor.serve()
     except StartFailed as error:
         terminal.say(f"\n{error}\n")

@@ -36,7 +36,7 @@ class Terminal:
         """Say what happened unasked."""
         self.say(f"{time.strftime('%H:%M:%S')}  {text}")
 
-    def closing(self, description: Mapping[str, Any], kubeconfig: str, prometheus_url: str) -> None:
+    def closing(self, description: Mapping[str, Any], kubeconfig: str, prometheus_url: str, mail: str) -> None:
         """Print where everything is and who can log in."""
         self.say()
         self.say(f"Slipway is up at {description['url']}  ({time.monotonic() - self.begun:.0f} s)")
@@ -48,6 +48,7 @@ class Terminal:
             self.say()
         self.say(f"  cluster     kubectl --kubeconfig {kubeconfig} get inferenceservices,pods -A")
         self.say(f"  prometheus  {prometheus_url}")
+        self.say(f"  mail        is written into {mail}")
         self.say()
         self.say("The GPUs are played by this machine; answers come from a small real model.")
         self.say("Ctrl-C stops everything.")

@@ -70,6 +70,7 @@ class Stack:
             "SLIPWAY_ALLOWED_HOSTS": "127.0.0.1,localhost",
             "SLIPWAY_URL": self.url("web"),
             "SLIPWAY_SANDBOX": "1",
+            "EMAIL_FILE_PATH": str(self.layout / "mail"),
             "DATABASE_URL": f"postgres://slipway:{words['postgres']}@127.0.0.1:{ports['postgres']}/slipway",
             "REDIS_URL": f"redis://:{words['redis']}@127.0.0.1:{ports['redis']}/0",
             "PROMETHEUS_URL": self.url("prometheus"),
@@ -242,6 +243,7 @@ class Stack:
                 "traffic",
                 ("--gateway-url", self.url("gateway"), "--plan", str(self.layout / "traffic.json")),
                 ("--token-file", str(self.layout / "traffic-token")),
+                ("--keys-file", str(self.layout / "traffic-keys.json")),
                 account="metrics",
                 after=("gateway", "seed"),
             ),
@@ -277,6 +279,7 @@ class Stack:
         fresh.replace(self.seeded)
         seeded = self._seed()
         write_private(self.layout / "traffic-token", str(seeded.get("traffic_token", "")))
+        write_private(self.layout / "traffic-keys.json", json.dumps(seeded.get("traffic_keys", {})))
         write_private(self.layout / "traffic.json", json.dumps(seeded.get("traffic", {})))
         self.layout.write_description(self.describe())
 

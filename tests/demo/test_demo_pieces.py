@@ -120,9 +120,9 @@ def test_the_closing_words_name_address_and_people() -> None:
     out = io.StringIO()
     accounts = [{"username": "alice", "password": "pw", "role": "member", "team": "search", "token": "t"}]
     description = {"url": "http://127.0.0.1:8000", "accounts": accounts}
-    Terminal(out).closing(description, ".demo/kubeconfig", "http://127.0.0.1:9")
+    Terminal(out).closing(description, ".demo/kubeconfig", "http://127.0.0.1:9", ".demo/mail")
     text = out.getvalue()
-    for word in ("http://127.0.0.1:8000", "alice", "pw", "member", "search", ".demo/kubeconfig", "Ctrl-C"):
+    for word in ("http://127.0.0.1:8000", "alice", "pw", "member", "search", ".demo/kubeconfig", ".demo/mail", "Ctrl-C"):
         assert word in text
 
 
