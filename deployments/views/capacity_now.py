@@ -10,7 +10,7 @@ from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import OuterRef, Subquery, Sum
 from django.db.models.functions import Coalesce, JSONObject
 
-from deployments.models import Deployment, Flavor, Node, Principal, QuotaAccount
+from deployments.models import Deployment, Flavor, Node, Principal, QuotaAccount, QuotaGrant
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,15 @@ class FlavorNow:
     block: int = 0
     away: int = 0
     per_node: int = 0
+    nodes: int = 0
+    capacity: int = 0
+    granted: int = 0
+    reserved: int = 0
+
+    @property
+    def beyond(self) -> int:
+        """GPUs granted beyond what nodes have: promises that cannot all be kept at once."""
+        return max(0, self.granted - self.total) if self.nodes else 0
 
     @property
     def free(self) -> int:
@@ -91,7 +100,10 @@ def flavors_now() -> list[FlavorNow]:
     reserved = (
         QuotaAccount.objects.filter(flavor=OuterRef("pk")).values("flavor").annotate(n=Sum("reserved")).values("n")
     )
-    nodes = Node.objects.filter(product=OuterRef("product")).values(
+    granted = (
+        QuotaGrant.objects.live().filter(flavor=OuterRef("pk")).order_by().values("flavor").annotate(n=Sum("gpus"))
+    )
+    nodes = Node.objects.filter(product=OuterRef("product"), resource_name=OuterRef("resource_name")).values(
         data=JSONObject(
             allocatable="allocatable",
             requested="requested",
@@ -103,8 +115,12 @@ def flavors_now() -> list[FlavorNow]:
     )
     rows = (
         Flavor.objects.filter(active=True)
-        .annotate(reserved=Coalesce(Subquery(reserved), 0), nodes=ArraySubquery(nodes))
-        .values("slug", "name", "memory_mib", "price_per_hour", "reserved", "nodes", "gpus_per_node")
+        .annotate(
+            reserved=Coalesce(Subquery(reserved), 0),
+            granted=Coalesce(Subquery(granted.values("n")), 0),
+            nodes=ArraySubquery(nodes),
+        )
+        .values("slug", "name", "memory_mib", "price_per_hour", "reserved", "granted", "nodes", "gpus_per_node")
     )
     return [_flavor(row) for row in rows]
 
@@ -131,6 +147,10 @@ def _flavor(row: Mapping[str, Any]) -> FlavorNow:
         block=max((max(0, node["allocatable"] - node["requested"]) for node in usable), default=0),
         away=away,
         per_node=row["gpus_per_node"],
+        nodes=len(nodes),
+        capacity=sum(node["capacity"] for node in nodes),
+        granted=row["granted"],
+        reserved=row["reserved"],
     )
 
 

@@ -16,7 +16,7 @@ OPEN_TO_ALL += ["capacity", "account", "notices", "people"]
 FOR_SCRIPTS = ["approvals-waiting", "notices-bell"]
 OF_A_TEAM = ["detail", "logs", "revisions", "manifests", "prompt", "stop", "delete"]
 MEMBERS_ONLY = ["edit"]
-ADMINS_ONLY = ["approvals-policies", "approvals-renderings", "cluster", "people-groups"]
+ADMINS_ONLY = ["flavors", "flavor-create", "approvals-policies", "approvals-renderings", "cluster", "people-groups"]
 LEADS_AND_ADMINS = ["audit"]
 POSTS = ["deployment-preflight", "deployment-edit-preflight", "approvals-decide", "quotas-grant", "account-revoke"]
 POSTS += ["quotas-ask", "quotas-withdraw", "quotas-grant-change"]
@@ -27,6 +27,8 @@ PEOPLE = ["team", "rename", "archive", "member-add", "member-change", "member-re
 PEOPLE += ["group-remove"]
 # Held to the same in test_key_pages.py.
 OF_A_KEY = ["keys-rotate", "keys-revoke"]
+# Held to the same in test_flavor_pages.py.
+OF_A_FLAVOR = ["flavor-edit"]
 BY_LINK = ["invitation"]
 
 
@@ -50,6 +52,7 @@ def test_every_page_of_the_domain_stands_in_this_matrix() -> None:
         *POSTS,
         *BY_LINK,
         *OF_A_KEY,
+        *OF_A_FLAVOR,
         *(f"people-{name}" for name in PEOPLE),
         *(f"deployment-{name}" for name in OF_A_TEAM + MEMBERS_ONLY),
     }

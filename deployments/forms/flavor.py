@@ -1,0 +1,74 @@
+"""What an admin types of a kind of GPU: text becomes the values that the service checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from deployments.models import Flavor
+from deployments.services.errors import InvalidError
+
+FIELDS = ("name", "product", "resource_name", "memory_mib", "compute_capability", "gpus_per_node", "price_per_hour")
+LONGEST = 4000
+
+
+def text_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """A flavor's values as the form shows them: labels and tolerations one a line."""
+    text = {name: str(values.get(name, "")) for name in ("slug", *FIELDS)}
+    text["node_selector"] = "\n".join(f"{name}={value}" for name, value in values.get("node_selector", {}).items())
+    text["tolerations"] = "\n".join(_line(item) for item in values.get("tolerations", []))
+    text["active"] = "on" if values.get("active", True) else ""
+    return text
+
+
+def typed(data: Mapping[str, str]) -> dict[str, str]:
+    """What was typed, field by field."""
+    return {name: str(data.get(name, "")).strip()[:LONGEST] for name in text_of({})}
+
+
+def values_of(text: Mapping[str, str], row: Flavor | None) -> dict[str, Any]:
+    """The values for the service; of a flavor that exists all but its name in addresses. InvalidError names a field."""
+    values: dict[str, Any] = {name: text[name] for name in ("name", "product", "resource_name")}
+    values |= {name: _whole(name, text[name]) for name in ("memory_mib", "gpus_per_node")}
+    values |= {name: text[name].replace(",", ".") for name in ("compute_capability", "price_per_hour")}
+    values["node_selector"] = _labels(text["node_selector"])
+    values["tolerations"] = [_toleration(line) for line in text["tolerations"].splitlines() if line.strip()]
+    if row is None:
+        return {"slug": text["slug"], **values}
+    return values | {"active": text["active"] == "on"}
+
+
+def _whole(name: str, text: str) -> int:
+    plain = text.replace(",", "").replace(" ", "")
+    if not (plain.isascii() and plain.isdigit() and len(plain) < 10):
+        raise InvalidError("Must be a whole number.", field=name, pointer=f"/{name}")
+    return int(plain)
+
+
+def _labels(text: str) -> dict[str, str]:
+    found = {}
+    for line in text.splitlines():
+        name, equals, value = line.strip().partition("=")
+        if not line.strip():
+            continue
+        if not equals:
+            words = f"Write one label a line, as name=value: “{line.strip()[:60]}” has no “=”."
+            raise InvalidError(words, field="node_selector", pointer="/node_selector")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _toleration(line: str) -> dict[str, str]:
+    """As `kubectl taint` spells a taint: key=value:Effect, key:Effect for any value, key for any effect too."""
+    taint, _, effect = line.strip().partition(":")
+    key, equals, value = taint.partition("=")
+    found = {"key": key.strip(), "operator": "Equal" if equals else "Exists"}
+    if equals:
+        found["value"] = value.strip()
+    return found | ({"effect": effect.strip()} if effect else {})
+
+
+def _line(item: Mapping[str, str]) -> str:
+    value = f"={item.get('value', '')}" if item.get("operator", "Equal") == "Equal" else ""
+    effect = f":{item['effect']}" if item.get("effect") else ""
+    return f"{item.get('key', '')}{value}{effect}"
