@@ -95,6 +95,7 @@ class Demo:
                 username=row["username"],
                 defaults={
                     "first_name": row["first"],
+                    "email": f"{row['username']}@example.org",
                     "last_name": row["last"],
                     "is_platform_admin": is_admin,
                     "is_staff": is_admin,
