@@ -7,6 +7,7 @@ import hmac
 import json
 import time
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -15,17 +16,29 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
 from deployments.models import (
     ApiToken,
     Deployment,
+    EndpointKey,
     Flavor,
     Membership,
     Principal,
     Team,
     User,
 )
-from deployments.services import approvals, grants, memberships, model_checks, requests, teams, tokens
+from deployments.services import (
+    approvals,
+    endpoint_keys,
+    grants,
+    memberships,
+    model_checks,
+    quota_requests,
+    requests,
+    teams,
+    tokens,
+)
 from deployments.sources import SourceCode
 from deployments.spec import DeploymentSpec
 from portal.management import platform
@@ -58,6 +71,7 @@ class Demo:
         return {
             "accounts": accounts,
             "traffic_token": self._token(self._traffic_user(), ["invoke"]),
+            "traffic_keys": self._keys(),
             "traffic": {
                 f"{self.team(row['team']).namespace}/{row['name']}": row["traffic"]
                 for row in self.plan["deployments"]
@@ -122,9 +136,30 @@ class Demo:
                     user = User.objects.get(username=person["username"])
                     memberships.add(principal=self.admin, team=team, user=user, role=person["role"])
             if any(item["team"] == team.slug and "traffic" in item for item in self.plan["deployments"]):
-                memberships.add(
-                    principal=self.admin, team=team, user=self._traffic_user(), role=Membership.Role.MEMBER
-                )
+                memberships.add(principal=self.admin, team=team, user=self._traffic_user(), role=Membership.Role.MEMBER)
+            self._quota(team, row)
+
+    def _quota(self, team: Team, row: Mapping[str, Any]) -> None:
+        """Grants of a team that end within days, and what its lead asks for."""
+        for item in row.get("ending", []):
+            grants.grant(
+                principal=self.admin,
+                team=team,
+                flavor=Flavor.objects.get(slug=item["flavor"]),
+                gpus=item["gpus"],
+                until=timezone.now() + timedelta(days=item["days"]),
+                comment=item["comment"],
+            )
+        for item in row.get("asks", []):
+            quota_requests.ask(
+                principal=self._principal(item["author"]),
+                team=team,
+                flavor=Flavor.objects.get(slug=item["flavor"]),
+                gpus=item["gpus"],
+                why=item["why"],
+                valid_until=timezone.now() + timedelta(days=item["days"]),
+            )
+            self.made.append(f"request for quota of {team.name}")
 
     def _deployments(self) -> None:
         for row in self.plan["deployments"]:
@@ -179,6 +214,23 @@ class Demo:
                 tokens.create(principal=Principal(user=user), name="Demo", scopes=scopes, days=DAYS, text=text)
                 return text
         raise AssertionError("unreachable: one more text than tokens was tried")
+
+    def _keys(self) -> dict[str, str]:
+        """The living keys of the plan's teams by namespace, made where they never were: what was revoked stays so."""
+        found = {}
+        for row in self.plan["keys"]:
+            team = self.team(row["team"])
+            text = endpoint_keys.PREFIX + self._secret("endpoint key", f"{team.slug}/{row['name']}")
+            rows = EndpointKey.objects.filter(digest=tokens.digest_of(text))
+            if not rows.exists():
+                author = self._principal(row["author"])
+                endpoint_keys.create(
+                    principal=author, team=team, name=row["name"], every_deployment=True, days=DAYS, text=text
+                )
+                self.made.append(f"key {team.slug}/{row['name']}")
+            if rows.live().exists():
+                found[team.namespace] = text
+        return found
 
     def _secret(self, kind: str, name: str) -> str:
         """Random per installation, the same at each start: derived from its secret key, stored nowhere."""

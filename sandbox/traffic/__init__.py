@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gateway-url", required=True)
     parser.add_argument("--plan", type=Path, help='JSON: {"namespace/name": requests a second}, * allowed')
     parser.add_argument("--token-file", type=Path, help="bearer token sent with each request")
+    parser.add_argument("--keys-file", type=Path, help="JSON: for some namespaces the key sent instead")
     parser.add_argument("--kubeconfig", type=Path, default=os.environ.get("KUBECONFIG"))
 
 
@@ -29,4 +30,5 @@ def run(args: argparse.Namespace) -> None:
 
 async def _send(args: argparse.Namespace) -> None:
     client = Client.from_kubeconfig(args.kubeconfig)
-    await Traffic(client, args.gateway_url, plan=args.plan, token=args.token_file).run()
+    traffic = Traffic(client, args.gateway_url, plan=args.plan, token=args.token_file, keys=args.keys_file)
+    await traffic.run()

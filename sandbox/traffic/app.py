@@ -32,10 +32,13 @@ REPORT_SECONDS = 60.0
 class Traffic:
     """One stream of requests for each ready InferenceService that has a rate."""
 
-    def __init__(self, client: Client, gateway_url: str, *, plan: Path | None, token: Path | None) -> None:
+    def __init__(
+        self, client: Client, gateway_url: str, *, plan: Path | None, token: Path | None, keys: Path | None = None
+    ) -> None:
         self.services = Reflector(client, SERVICES, on_change=lambda kind, obj: self._changed.set())
         self.plan = plan
         self.token = token
+        self.keys = keys
         self.sent: Counter[str] = Counter()
         self.refusals: dict[int, str] = {}
         self._changed = asyncio.Event()
@@ -95,7 +98,7 @@ class Traffic:
             "max_tokens": asked.max_tokens,
         }
         headers = {"content-type": "application/json", "x-slipway-traffic": "1"}
-        if token := self._token():
+        if token := self._token(namespace):
             headers["authorization"] = f"Bearer {token}"
         try:
             answer = await self._http.post(
@@ -107,7 +110,12 @@ class Traffic:
         except httpx.HTTPError as error:
             self.sent[f"{namespace}/{name} {type(error).__name__}"] += 1
 
-    def _token(self) -> str:
+    def _token(self, namespace: str) -> str:
+        """What is sent as proof: the namespace's own key, else the token. Read each time, as either may be rotated."""
+        if self.keys is not None and self.keys.exists():
+            known = orjson.loads(self.keys.read_bytes())
+            if namespace in known:
+                return str(known[namespace])
         return self.token.read_text().strip() if self.token is not None and self.token.exists() else ""
 
     async def _report(self) -> None:

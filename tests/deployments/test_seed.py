@@ -5,13 +5,26 @@ from __future__ import annotations
 import io
 import json
 import stat
+from datetime import timedelta
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
-from deployments.models import ApiToken, CatalogEntry, Deployment, Event, Flavor, Membership, User
+from deployments.models import (
+    ApiToken,
+    CatalogEntry,
+    Deployment,
+    EndpointKey,
+    Event,
+    Flavor,
+    Membership,
+    QuotaGrant,
+    QuotaRequest,
+    User,
+)
 from deployments.services import invoke, ledger, model_checks, tokens
 from deployments.sources import Reply
 from portal.management import demo
@@ -58,6 +71,16 @@ def test_the_demo_is_what_the_tour_needs():
         "labs/summary": (False, 0),
         "labs/extract": (True, 1),
     }
+    asked = QuotaRequest.objects.get()
+    assert (asked.team.slug, asked.flavor.slug, asked.state, asked.author.username) == (
+        "labs",
+        "h100-80gb",
+        "pending",
+        "bob",
+    )
+    ending = QuotaGrant.objects.get(valid_until__isnull=False)
+    assert (ending.team.slug, ending.gpus) == ("search", 2)
+    assert timedelta(days=4) < ending.valid_until - timezone.now() < timedelta(days=6)
     approvals = {name: row.latest.approvals.first() for name, row in rows.items()}
     assert {name: approval.kind for name, approval in approvals.items() if approval} == {
         "search/chat": "admin",
@@ -93,6 +116,10 @@ def test_its_logins_and_tokens_work():
     assert invoke.admit(header, chat.team.namespace, "chat").status == 200
     summary = Deployment.objects.get(name="summary")
     assert invoke.admit(header, summary.team.namespace, "summary").status == 403
+    assert set(told["traffic_keys"]) == {chat.team.namespace}
+    key = f"Bearer {told['traffic_keys'][chat.team.namespace]}"
+    assert invoke.admit(key, chat.team.namespace, "chat").status == 200
+    assert invoke.admit(key, summary.team.namespace, "summary").status == 403
 
 
 @pytest.mark.usefixtures("hub_up")
@@ -102,6 +129,14 @@ def test_a_second_run_adds_nothing_and_tells_the_same():
     events = Event.objects.count()
     assert seed() == first
     assert (Event.objects.count(), Deployment.objects.count()) == (events, 4)
+
+
+@pytest.mark.usefixtures("hub_up")
+def test_a_revoked_demo_key_stays_revoked():
+    seed()
+    EndpointKey.objects.update(revoked_at="2026-01-01T00:00:00Z")
+    assert seed()["traffic_keys"] == {}
+    assert EndpointKey.objects.count() == 1
 
 
 @pytest.mark.usefixtures("hub_up")

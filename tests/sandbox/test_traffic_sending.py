@@ -42,12 +42,13 @@ class World:
         return json_answer({**said, "metadata": {"resourceVersion": "5"}, "items": [SERVICE]})
 
 
-async def send_some(world: World, tmp_path: Path) -> Traffic:
+async def send_some(world: World, tmp_path: Path, keys: str = "{}") -> Traffic:
     (tmp_path / "plan").write_text('{"team-a/*": 200}')
     (tmp_path / "token").write_text("secret\n")
+    (tmp_path / "keys").write_text(keys)
     listener = await listen(world, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.address[1]}"
-    traffic = Traffic(Client.to(url), url, plan=tmp_path / "plan", token=tmp_path / "token")
+    traffic = Traffic(Client.to(url), url, plan=tmp_path / "plan", token=tmp_path / "token", keys=tmp_path / "keys")
     sending = asyncio.create_task(traffic.run())
     await asyncio.wait_for(world.enough.wait(), 10)
     sending.cancel()
@@ -68,6 +69,15 @@ def test_requests_carry_the_key_and_say_what_they_are(tmp_path: Path) -> None:
         assert body["messages"][-1]["role"] == "user"
         assert body["max_tokens"] >= 16
         assert "ignore_eos" not in body  # answers may end by themselves, as those of people do
+
+    asyncio.run(check())
+
+
+def test_a_namespace_with_a_key_of_its_own_is_asked_with_it(tmp_path: Path) -> None:
+    async def check() -> None:
+        world = World()
+        await send_some(world, tmp_path, '{"team-a": "slk_a", "team-b": "slk_b"}')
+        assert world.asked[0][1]["authorization"] == "Bearer slk_a"
 
     asyncio.run(check())
 
