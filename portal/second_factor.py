@@ -57,7 +57,7 @@ class SecondFactorMiddleware:
 
 def has_one(user: User) -> bool:
     """True for somebody who gives a code of an authenticator app when they sign in."""
-    return Authenticator.objects.filter(user=user, type=Authenticator.Type.TOTP).exists()
+    return bool(Authenticator.objects.filter(user=user, type=Authenticator.Type.TOTP).exists())
 
 
 def _lacks_one(request: HttpRequest) -> bool:
@@ -67,5 +67,5 @@ def _lacks_one(request: HttpRequest) -> bool:
 
 def _box() -> MultiFernet:
     secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
-    keys = [hashlib.sha256(CONTEXT + secret.encode()).digest() for secret in secrets]
+    keys = [hashlib.sha256(CONTEXT + str(secret).encode()).digest() for secret in secrets]
     return MultiFernet([Fernet(base64.urlsafe_b64encode(key)) for key in keys])
