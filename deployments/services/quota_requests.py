@@ -2,71 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import F
 from django.utils import timezone
 
-from deployments.models import (
-    Flavor,
-    Principal,
-    QuotaAccount,
-    QuotaGrant,
-    QuotaHold,
-    QuotaRequest,
-    Team,
-    Wanted,
-)
+from deployments.models import Flavor, Principal, QuotaGrant, QuotaRequest, Team
 from deployments.services import events, grants
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
-from deployments.services.flavors import Capacity, capacity, nodes_seen
+from deployments.services.quota_context import Context, Share, context_of, contexts_of
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
+
+__all__ = ["Context", "Share", "ask", "context_of", "contexts_of", "decide", "may_ask", "withdraw"]
 
 # Undecided requests of one team for one flavor.
 MOST_PENDING = 3
 MOST_WORDS = 500
-# Grants that end, and deployments that give back, of which the context names so many.
-NAMED = 5
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one team may hold of a flavor, and holds. `until` is when the first of its grants ends."""
-
-    team: Team
-    granted: int
-    reserved: int
-    until: datetime | None
-
-
-@dataclass(frozen=True)
-class Context:
-    """What an admin weighs: what there is, who has it, what comes back next, and what would be promised then.
-
-    `ends` are grants with an end, the next first; `releases` are holds whose deployment was stopped or deleted.
-    """
-
-    capacity: Capacity
-    shares: tuple[Share, ...]
-    ends: tuple[QuotaGrant, ...]
-    releases: tuple[QuotaHold, ...]
-    asked: int
-
-    @property
-    def granted_after(self) -> int:
-        """GPUs granted to all teams together if this request is granted whole."""
-        return self.capacity.granted + self.asked
-
-    @property
-    def beyond(self) -> int:
-        """GPUs promised beyond what the cluster has if this request is granted whole; 0 when it is not known."""
-        if self.capacity.total is None:
-            return 0
-        return max(0, self.granted_after - self.capacity.total)
 
 
 @in_transaction
@@ -89,7 +41,12 @@ def ask(
     Team.objects.select_for_update(no_key=True).values("pk").get(pk=team.pk)
     if not Flavor.objects.filter(pk=flavor.pk, active=True).exists():
         raise InvalidError("This GPU is not offered.", field="flavor", pointer="/flavor", code="flavor_unknown")
-    if QuotaRequest.objects.pending().filter(team=team, flavor=flavor).count() >= MOST_PENDING:
+    waiting = QuotaRequest.objects.pending().filter(team=team, flavor=flavor)
+    same = {"gpus": gpus, "why": words, "valid_from": valid_from, "valid_until": valid_until}
+    if waiting.filter(author=principal.user, **same).exists():
+        # A button that was pressed twice.
+        raise ConflictError("You asked for exactly this already: it waits for a decision.", code="asked_already")
+    if waiting.count() >= MOST_PENDING:
         raise ConflictError(
             f"{MOST_PENDING} requests of the team for {flavor.name} wait for a decision. Withdraw one first.",
             field="flavor",
@@ -173,55 +130,6 @@ def decide(
     asked = f"{row.gpus} × {row.flavor.name}"
     _tell(principal, row, f"{granted} granted" + (f" of {asked} asked for" if granted != asked else "") + f": {words}")
     return row
-
-
-def context_of(request: QuotaRequest) -> Context:
-    """What an admin weighs when deciding about this request (five queries)."""
-    return contexts_of([request])[request.pk]
-
-
-def contexts_of(requests: Iterable[QuotaRequest]) -> dict[int, Context]:
-    """`context_of` many requests by primary key, in five queries; `flavor` is best selected along."""
-    rows = list(requests)
-    flavors = {row.flavor_id: row.flavor for row in rows}
-    nodes = nodes_seen()
-    live: dict[tuple[int, int], list[QuotaGrant]] = defaultdict(list)
-    ends: dict[int, list[QuotaGrant]] = defaultdict(list)
-    granted = QuotaGrant.objects.live().filter(flavor__in=flavors).select_related("team", "flavor")
-    for grant in granted.order_by(F("valid_until").asc(nulls_last=True), "pk"):
-        live[grant.flavor_id, grant.team_id].append(grant)
-        if grant.valid_until is not None:
-            ends[grant.flavor_id].append(grant)
-    shares: dict[int, list[Share]] = defaultdict(list)
-    accounts = QuotaAccount.objects.filter(flavor__in=flavors).select_related("team").order_by("team__slug")
-    for account in accounts:
-        own = live.get((account.flavor_id, account.team_id), [])
-        if own or account.reserved:
-            limit = sum(grant.gpus for grant in own)
-            until = own[0].valid_until if own else None
-            shares[account.flavor_id].append(Share(account.team, limit, account.reserved, until))
-    going: dict[int, list[QuotaHold]] = defaultdict(list)
-    for hold in (
-        QuotaHold.objects.filter(account__flavor__in=flavors, gpus__gt=0)
-        .exclude(deployment__wanted=Wanted.RUNNING)
-        .select_related("account", "deployment__team")
-        .order_by("deployment__wanted_at", "pk")
-    ):
-        going[hold.account.flavor_id].append(hold)
-    capacities = {
-        pk: capacity(flavor, nodes, sum(s.granted for s in shares[pk]), sum(s.reserved for s in shares[pk]))
-        for pk, flavor in flavors.items()
-    }
-    return {
-        row.pk: Context(
-            capacity=capacities[row.flavor_id],
-            shares=tuple(shares[row.flavor_id]),
-            ends=tuple(ends[row.flavor_id][:NAMED]),
-            releases=tuple(going[row.flavor_id][:NAMED]),
-            asked=row.gpus,
-        )
-        for row in rows
-    }
 
 
 def may_ask(principal: Principal, team: Team) -> bool:
