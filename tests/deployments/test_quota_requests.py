@@ -49,11 +49,11 @@ def test_leads_alone_ask(team: Team, h100: Flavor, alice: User, ann: User, bob: 
 
 
 def test_a_team_has_at_most_three_requests_for_a_flavor_waiting(team: Team, h100: Flavor, alice: User) -> None:
-    first = ask(alice, team, h100)
-    ask(alice, team, h100)
-    ask(alice, team, h100)
+    first = ask(alice, team, h100, 1)
+    ask(alice, team, h100, 2)
+    ask(alice, team, h100, 3)
     with pytest.raises(ConflictError) as refused:
-        ask(alice, team, h100)
+        ask(alice, team, h100, 4)
     assert refused.value.field == "flavor"
     ask(alice, team, make.make_flavor("l4-24gb"))
     quota_requests.withdraw(principal=make.principal(alice), request_id=first.pk)

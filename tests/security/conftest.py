@@ -1,0 +1,25 @@
+"""One world for all tests of a module: each request to it is rolled back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import transaction
+
+from deployments.services import model_checks
+from deployments.sources import Reply
+
+from .world import World
+
+
+@pytest.fixture(scope="module")
+def world(django_db_setup: None, django_db_blocker: Any) -> Iterator[World]:
+    with django_db_blocker.unblock(), pytest.MonkeyPatch.context() as patch, transaction.atomic():
+        patch.setattr(model_checks, "_get", lambda path: Reply(404))
+        patch.setattr("portal.lib.hints._send", lambda task, pk: None)
+        patch.setattr("monitoring.prometheus.settings.PROMETHEUS_URL", "http://127.0.0.1:9")
+        patch.setattr("portal.lib.broker.answers", lambda url: True)
+        yield World()
+        transaction.set_rollback(True)

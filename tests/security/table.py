@@ -1,0 +1,349 @@
+"""The table: each address of the site, and who may do what there. A route without a row fails the test, and so does a
+row without a route.
+
+One line is enough for a new route: `"/things/{pk}/": page(GET=TEAM, POST=MEMBERS)`.
+"""
+
+from __future__ import annotations
+
+from .rules import CLOSED, EVERYBODY, LEADS, MEMBERS, TEAM, Row, admin, api, may, opened, page
+from .world import World
+
+
+def form(world: World) -> dict[str, object]:
+    """The request form, filled in."""
+    spec = {"source_uri": world.uri, "strategy": "standard", "flavor": "h100-80gb", "profile": "vllm-0.32.0"}
+    sizes = {"replicas_min": "1", "replicas_max": "1", "tensor_parallel_size": "1", "max_model_len": "8192"}
+    return {"team": "search", "name": "fresh", **spec, **sizes}
+
+
+def asked(world: World) -> dict[str, object]:
+    """A request to the API."""
+    return {"team": "search", "name": "fresh", "spec": world.spec}
+
+
+def changed(world: World) -> dict[str, object]:
+    """A new spec for the deployment that runs."""
+    return {"spec": {**world.spec, "replicas": {"min": 1, "max": 2}}, "base_revision": 1}
+
+
+def seen(world: World) -> dict[str, object]:
+    """The digest that waits."""
+    return {"digest": world.wish.digest, "comment": "No."}
+
+
+def granted(world: World) -> dict[str, object]:
+    """Two GPUs."""
+    return {"team": "search", "flavor": "h100-80gb", "gpus": 2}
+
+
+def offered(world: World) -> dict[str, object]:
+    """Another kind of GPU."""
+    size = {"memory_mib": 46068, "compute_capability": "8.9", "gpus_per_node": 8}
+    return {"slug": "l40s-48gb", "name": "L40S", "product": "NVIDIA-L40S", **size}
+
+
+def keyed(world: World) -> dict[str, object]:
+    """A key of the whole team."""
+    return {"team": "search", "name": "frontend", "days": "30", "reach": "every", "whose": "own"}
+
+
+def urgent(world: World) -> dict[str, object]:
+    """The digest that waits, and why it cannot."""
+    return {"digest": world.wish.digest, "reason": "It burns."}
+
+
+PEOPLE = "/people/teams/{slug}/"
+PAGES: dict[str, Row] = {
+    "/": page(GET=EVERYBODY),
+    "/overview/gpus/": page(GET=EVERYBODY),
+    "/deployments/": page(GET=EVERYBODY),
+    # Strangers are led members of another team here: they may ask, and may not name this one.
+    "/deployments/new/": page(GET=EVERYBODY, POST=may(MEMBERS, told="stranger admin", body=form)),
+    "/deployments/preflight/": page(POST=EVERYBODY),
+    "/deployments/{pk}/": page("chat", GET=TEAM),
+    "/deployments/{pk}/edit/": page(
+        "chat", GET=MEMBERS, POST=may(MEMBERS, body=lambda world: {**form(world), "base_revision": "1"})
+    ),
+    "/deployments/{pk}/edit/preflight/": page("chat", POST=MEMBERS),
+    "/deployments/{pk}/logs/": page("chat", GET=TEAM),
+    "/deployments/{pk}/revisions/": page("chat", GET=TEAM),
+    "/deployments/{pk}/manifests/": page("chat", GET=TEAM),
+    "/deployments/{pk}/prompt/": page("chat", GET=TEAM),
+    "/deployments/{pk}/stop/": page("chat", GET=TEAM, POST=may(TEAM, body=lambda world: {"reason": "Enough."})),
+    "/deployments/{pk}/start/": page("stopped", GET=TEAM, POST=may(TEAM, body=lambda world: {})),
+    "/deployments/{pk}/delete/": page("chat", GET=TEAM, POST=may(TEAM, body=lambda world: {"confirm": "chat"})),
+    "/catalogue/": page(GET=EVERYBODY),
+    "/approvals/": page(GET=EVERYBODY),
+    "/approvals/waiting/": page(GET=EVERYBODY),
+    "/approvals/{pk}/": page(
+        "wish", POST=may("admin", told=MEMBERS, body=lambda world: {**seen(world), "verdict": "approve"})
+    ),
+    "/approvals/policies/": page(GET="admin"),
+    "/approvals/policies/{pk}/": page(
+        "team", POST=may("admin", body=lambda world: {"policy": "lead", "at_expiry": "keep"})
+    ),
+    "/approvals/renderings/": page(GET="admin", POST=may("admin")),
+    "/approvals/selected/": page(
+        POST=may("admin", told="stranger member lead", body=lambda world: {"verdict": "approve", "item": world.item})
+    ),
+    "/approvals/quota/{pk}/": page(
+        "quota_request", POST=may("admin", told=MEMBERS, body=lambda world: {"verdict": "approve", "comment": "Yes."})
+    ),
+    "/approvals/emergencies/{pk}/": page(
+        "emergency", POST=may("admin", body=lambda world: {"digest": world.emergency.digest})
+    ),
+    # For admins who wrote the revision: none of these did.
+    "/approvals/{pk}/emergency/": page("wish", POST=may("", told=TEAM)),
+    "/quotas/": page(GET=EVERYBODY),
+    "/quotas/ask/": page(
+        POST=may("lead", told="stranger member admin", body=lambda world: {**granted(world), "why": "Load."})
+    ),
+    "/quotas/requests/{pk}/withdraw/": page(
+        "quota_request", POST=may("lead", told="member admin", body=lambda world: {})
+    ),
+    "/quotas/grants/{pk}/": page("grant", POST=may("admin", body=lambda world: {"gpus": "20", "comment": "More."})),
+    "/quotas/grant/": page(POST=may("admin", body=granted)),
+    "/capacity/": page(GET=EVERYBODY),
+    "/cluster/": page(GET="admin"),
+    "/audit/": page(GET="lead stranger admin"),
+    "/people/": page(GET=EVERYBODY, POST=may("admin", body=lambda world: {"slug": "fresh", "name": "Fresh"})),
+    "/people/groups/": page(
+        GET="admin", POST=may("admin", body=lambda world: {"group": "g", "team": "search", "role": "member"})
+    ),
+    "/people/groups/{pk}/remove/": page("group_rule", GET="admin", POST=may("admin", body=lambda world: {})),
+    "/people/invitations/{pk}/revoke/": page(
+        "invitation", POST=may("lead admin", told="stranger member", body=lambda world: {})
+    ),
+    f"{PEOPLE}": page(GET=TEAM),
+    f"{PEOPLE}archive/": page(GET="admin", POST=may("admin", body=lambda world: {"confirm": "search"})),
+    f"{PEOPLE}invitations/": page(POST=may(LEADS, body=lambda world: {"role": "member", "days": "7"})),
+    f"{PEOPLE}members/": page(POST=may(LEADS, body=lambda world: {"username": "stranger", "role": "member"})),
+    f"{PEOPLE}members/{{pk}}/remove/": page("membership", GET=LEADS, POST=may(LEADS, body=lambda world: {})),
+    f"{PEOPLE}members/{{pk}}/role/": page("membership", POST=may(LEADS, body=lambda world: {"role": "lead"})),
+    f"{PEOPLE}rename/": page(POST=may(LEADS, body=lambda world: {"name": "Search and find"})),
+    "/notices/": page(GET=EVERYBODY),
+    "/notices/bell/": page(GET=EVERYBODY),
+    "/notices/read/": page(POST=EVERYBODY),
+    "/notices/{pk}/read/": page("notice", POST=may("member", body=lambda world: {})),
+    "/account/mail/": page(POST=may(EVERYBODY, body=lambda world: {"mail_notices": ""})),
+    "/keys/": page(GET=EVERYBODY),
+    "/keys/new/": page(GET=EVERYBODY, POST=may(TEAM, body=keyed)),
+    "/keys/{pk}/rotate/": page("key", GET=LEADS, POST=may(LEADS, body=lambda world: {"grace_hours": "1"})),
+    "/keys/{pk}/revoke/": page("key", GET=LEADS, POST=may(LEADS, body=lambda world: {})),
+    "/account/": page(
+        GET=EVERYBODY, POST=may(EVERYBODY, body=lambda world: {"name": "t", "scopes": "read", "days": "9"})
+    ),
+    "/account/tokens/{pk}/revoke/": page(
+        "token", GET="lead", POST=may("lead admin", told="stranger member", body=lambda world: {})
+    ),
+    "/metrics/": page(GET=EVERYBODY),
+    "/metrics/charts/": page(GET=EVERYBODY),
+    "/metrics/columns/": page(GET=EVERYBODY),
+    "/metrics/badge/": page(GET=EVERYBODY),
+    "/deployments/{pk}/metrics/": page("chat", GET=TEAM),
+    "/deployments/{pk}/charts/": page("chat", GET=TEAM),
+    "/deployments/{pk}/charts/{panel}.csv": page("chat", GET=TEAM),
+}
+
+ONE = "/api/v1/deployments/{pk}/"
+API: dict[str, Row] = {
+    "/api/v1/schema/": api(GET=EVERYBODY),
+    "/api/v1/deployments/": api(GET=EVERYBODY, POST=may(MEMBERS, unknown="stranger admin", body=asked)),
+    ONE: api(
+        "chat",
+        GET=TEAM,
+        PUT=may(MEMBERS, told="admin", body=changed),
+        PATCH=may(MEMBERS, told="admin", body=changed),
+        DELETE=may(TEAM, body=lambda world: {}),
+    ),
+    f"{ONE}metrics/": api("chat", GET=may(TEAM, token_invoke=404)),
+    f"{ONE}emergency/": api("wish_of", POST=may("", told=TEAM, scope="approve", body=urgent)),
+    f"{ONE}approve/": api("wish_of", POST=may("admin", told=MEMBERS, scope="approve", body=seen)),
+    f"{ONE}reject/": api("wish_of", POST=may("lead admin", told="member", scope="approve", body=seen)),
+    f"{ONE}release/": api(
+        "stopped", POST=may("admin", told=MEMBERS, scope="approve", body=lambda world: {"reason": "Gone."})
+    ),
+    f"{ONE}revisions/": api("chat", GET=TEAM),
+    f"{ONE}revisions/{{number}}/": api("chat", GET=TEAM),
+    f"{ONE}start/": api("stopped", POST=may(TEAM, body=lambda world: {})),
+    f"{ONE}stop/": api("chat", POST=may(TEAM, body=lambda world: {"reason": "Enough."})),
+    "/api/v1/preflight/": api(POST=EVERYBODY),
+    "/api/v1/teams/": api(
+        GET=EVERYBODY,
+        POST=may(
+            "admin",
+            told="stranger member lead",
+            scope="approve",
+            body=lambda world: {"slug": "fresh", "name": "Fresh"},
+        ),
+    ),
+    "/api/v1/teams/{pk}/": api(
+        "named_team", GET=TEAM, PATCH=may(LEADS, told="member", body=lambda world: {"name": "Search and find"})
+    ),
+    "/api/v1/teams/{slug}/members/": api(
+        GET=TEAM, POST=may(LEADS, told="member", body=lambda world: {"username": "stranger", "role": "member"})
+    ),
+    "/api/v1/teams/{slug}/members/{pk}/": api(
+        "membership",
+        PATCH=may(LEADS, told="member", body=lambda world: {"role": "lead"}),
+        DELETE=may(LEADS, told="member", body=lambda world: {}),
+    ),
+    "/api/v1/invitations/": api(
+        GET=may(EVERYBODY, scope="write"),
+        POST=may(LEADS, told="member", unknown="stranger", body=lambda world: {"team": "search", "role": "member"}),
+    ),
+    "/api/v1/invitations/{pk}/": api("invitation", DELETE=may(LEADS, told="member", body=lambda world: {})),
+    "/api/v1/group-rules/": api(
+        GET=EVERYBODY,
+        POST=may(
+            "admin",
+            told=MEMBERS,
+            unknown="stranger",
+            scope="approve",
+            body=lambda world: {"group": "g", "team": "search", "role": "member"},
+        ),
+    ),
+    "/api/v1/group-rules/{pk}/": api("group_rule", DELETE=may("admin", scope="approve", body=lambda world: {})),
+    "/api/v1/teams/{slug}/policy/": api(
+        GET=TEAM, PATCH=may("admin", told=MEMBERS, scope="approve", body=lambda world: {"policy": "lead"})
+    ),
+    "/api/v1/approvals/": api(GET=may(EVERYBODY, scope="approve")),
+    "/api/v1/approvals/decide/": api(
+        POST=may(
+            "admin",
+            idle="stranger member lead",
+            scope="approve",
+            body=lambda world: {
+                "approve": True,
+                "items": [{"kind": "deployment", "id": world.wish.pk, "digest": world.wish.digest}],
+            },
+        )
+    ),
+    "/api/v1/emergencies/": api(GET=may(EVERYBODY, scope="approve")),
+    "/api/v1/emergencies/{pk}/sign/": api(
+        "emergency", POST=may("admin", scope="approve", body=lambda world: {"digest": world.emergency.digest})
+    ),
+    "/api/v1/endpoint-keys/": api(
+        GET=EVERYBODY,
+        POST=may(
+            TEAM,
+            unknown="stranger",
+            body=lambda world: {"team": "search", "name": "k", "every_deployment": True},
+            token_write=403,
+        ),
+    ),
+    "/api/v1/endpoint-keys/{pk}/": api("key", GET=TEAM, DELETE=may(LEADS, told="member", body=lambda world: {})),
+    "/api/v1/endpoint-keys/{pk}/rotate/": api(
+        "key", POST=may(LEADS, told="member", body=lambda world: {}, token_write=403)
+    ),
+    "/api/v1/endpoint-keys/{pk}/usage/": api("key", GET=TEAM),
+    "/api/v1/flavors/": api(
+        GET=EVERYBODY, POST=may("admin", told="stranger member lead", scope="approve", body=offered)
+    ),
+    "/api/v1/flavors/{pk}/": api(
+        "named_flavor",
+        GET=EVERYBODY,
+        PATCH=may("admin", told="stranger member lead", scope="approve", body=lambda world: {"name": "H100 SXM"}),
+    ),
+    "/api/v1/flavors/proposals/": api(GET=may("admin", told="stranger member lead", scope="approve")),
+    "/api/v1/quota-requests/": api(
+        GET=EVERYBODY,
+        POST=may(
+            "lead", told="member", unknown="stranger admin", body=lambda world: {**granted(world), "why": "Load."}
+        ),
+    ),
+    "/api/v1/quota-requests/{pk}/": api("quota_request", GET=TEAM),
+    "/api/v1/quota-requests/{pk}/decide/": api(
+        "quota_request",
+        POST=may("admin", told=MEMBERS, scope="approve", body=lambda world: {"grant": True, "comment": "Yes."}),
+    ),
+    "/api/v1/quota-requests/{pk}/withdraw/": api(
+        "quota_request", POST=may("lead", told="member admin", body=lambda world: {})
+    ),
+    "/api/v1/quota-grants/": api(
+        GET=EVERYBODY,
+        POST=may("admin", told=MEMBERS, unknown="stranger", scope="approve", body=granted),
+    ),
+    "/api/v1/quota-grants/{pk}/": api(
+        "grant", GET=TEAM, PATCH=may("admin", told=MEMBERS, scope="approve", body=lambda world: {"gpus": 20})
+    ),
+    "/api/v1/reservations/": api(GET=EVERYBODY),
+    "/api/v1/catalog/": api(GET=EVERYBODY),
+    "/api/v1/events/": api(GET=EVERYBODY),
+    "/api/v1/profiles/": api(GET=EVERYBODY),
+    "/api/v1/tokens/": api(
+        GET=EVERYBODY, POST=may(EVERYBODY, body=lambda world: {"name": "t", "scopes": ["read"], "days": 9})
+    ),
+    "/api/v1/tokens/{pk}/": api("token", DELETE=may("lead admin", body=lambda world: {})),
+    "/api/v1/notices/": api(GET=EVERYBODY),
+    "/api/v1/notices/{pk}/": api("notice", GET="member"),
+    "/api/v1/notices/{pk}/read/": api("notice", POST=may("member", body=lambda world: {})),
+    "/api/v1/notices/read/": api(POST=EVERYBODY),
+    "/api/v1/whoami/": api(GET=EVERYBODY),
+}
+
+TYPED = page(GET=EVERYBODY, POST=EVERYBODY, PUT=EVERYBODY)
+ACCOUNTS: dict[str, Row] = {
+    "/healthz": opened(GET=EVERYBODY),
+    "/readyz": opened(GET=EVERYBODY),
+    "/accounts/": opened(**dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"), EVERYBODY)),
+    "/accounts/login/": opened(GET=EVERYBODY, POST=EVERYBODY, PUT=EVERYBODY),
+    # The link is the right to join; without it, or not signed in, nothing happens.
+    "/join/{word}/": opened(GET=EVERYBODY, POST=EVERYBODY),
+    "/accounts/logout/": opened(GET=EVERYBODY, POST=EVERYBODY),
+    "/accounts/inactive/": opened(GET=EVERYBODY),
+    "/accounts/password/change/": TYPED,
+    "/accounts/signup/": CLOSED,
+    "/accounts/reauthenticate/": TYPED,
+    "/accounts/2fa/": page(GET=EVERYBODY),
+    # In the middle of a sign-in alone: all others are sent to its beginning.
+    "/accounts/2fa/authenticate/": opened(GET=EVERYBODY, POST=EVERYBODY, PUT=EVERYBODY),
+    "/accounts/2fa/reauthenticate/": TYPED,
+    "/accounts/2fa/recovery-codes/": page(GET=EVERYBODY),
+    "/accounts/2fa/recovery-codes/download/": page(GET=EVERYBODY),
+    "/accounts/2fa/recovery-codes/generate/": TYPED,
+    "/accounts/2fa/totp/activate/": TYPED,
+    "/accounts/2fa/totp/deactivate/": TYPED,
+    "/accounts/email/": CLOSED,
+    "/accounts/confirm-email/": CLOSED,
+    "/accounts/confirm-email/{key}/": CLOSED,
+    "/accounts/password/set/": CLOSED,
+    "/accounts/password/reset/": CLOSED,
+    "/accounts/password/reset/done/": CLOSED,
+    "/accounts/password/reset/key/done/": CLOSED,
+    "/accounts/password/reset/key/{uidb36}-{key}/": CLOSED,
+    "/accounts/login/code/confirm/": CLOSED,
+    # Single sign-on: open only where an issuer is set (tests/portal/test_accounts.py).
+    "/accounts/3rdparty/": CLOSED,
+    "/accounts/3rdparty/signup/": CLOSED,
+    "/accounts/3rdparty/login/cancelled/": CLOSED,
+    "/accounts/3rdparty/login/error/": CLOSED,
+    "/accounts/social/signup/": CLOSED,
+    "/accounts/social/connections/": CLOSED,
+    "/accounts/social/login/cancelled/": CLOSED,
+    "/accounts/social/login/error/": CLOSED,
+    "/accounts/oidc/{provider_id}/login/": CLOSED,
+    "/accounts/oidc/{provider_id}/login/callback/": CLOSED,
+}
+
+ADMIN: dict[str, Row] = {
+    "/django-admin/": admin(GET=may("admin", staff=200)),
+    "/django-admin/login/": opened(GET=EVERYBODY, POST=EVERYBODY, PUT=EVERYBODY, PATCH=EVERYBODY, DELETE=EVERYBODY),
+    "/django-admin/logout/": opened(POST=EVERYBODY),
+    "/django-admin/password_change/": admin(GET=may("admin", staff=200)),
+    "/django-admin/password_change/done/": admin(GET=may("admin", staff=200)),
+    "/django-admin/autocomplete/": admin(GET=may("")),
+    "/django-admin/jsi18n/": admin(GET=may("admin", staff=200)),
+    "/django-admin/r/{content_type_id}/{object_id}/": admin(GET=may("")),
+    "/django-admin/{app_label}/": admin(GET=may("admin")),
+    "/django-admin/{url}": admin(GET=may("")),
+    "/django-admin/{model}/": admin(GET=may("admin")),
+    "/django-admin/{model}/add/": admin(GET=may("")),
+    "/django-admin/{model}/{object_id}/": admin(GET=may("admin")),
+    "/django-admin/{model}/{object_id}/change/": admin(GET=may("admin")),
+    "/django-admin/{model}/{object_id}/history/": admin(GET=may("admin")),
+    "/django-admin/{model}/{object_id}/delete/": admin(GET=may("")),
+}
+
+TABLE: dict[str, Row] = {**PAGES, **API, **ACCOUNTS, **ADMIN}

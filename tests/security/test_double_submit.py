@@ -1,0 +1,197 @@
+"""Fifty identical submits at the same moment are one wish: one row, one reservation, and the others hear why."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.test import Client
+
+from deployments.models import Approval, Deployment, QuotaRequest, Reservation, Revision, Team, User
+from deployments.services import model_checks, tokens
+from deployments.sources import Reply
+from tests.deployments import factories as make
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+AT_ONCE = 50
+KEY = {"Idempotency-Key": "one-press-of-a-button"}
+Answer = tuple[int, dict[str, Any], dict[str, str]]
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No broker and no hub."""
+    monkeypatch.setattr("portal.lib.hints._send", lambda task, pk: None)
+    monkeypatch.setattr(model_checks, "_get", lambda path: Reply(404))
+
+
+@pytest.fixture
+def team(transactional_db: None) -> Team:
+    """A team whose requests are approved at once within its eight GPUs."""
+    search = make.make_team("search", policy=Team.Policy.AUTO)
+    make.make_grant(search, make.make_flavor(), 8)
+    for each in (make.make_profile, make.make_cluster, make.make_check):
+        each()
+    return search
+
+
+@pytest.fixture
+def lead(team: Team) -> User:
+    return make.make_user("lead", team=team, lead=True)
+
+
+@pytest.fixture
+def admin(team: Team) -> User:
+    return make.make_user("admin", admin=True)
+
+
+def bearer(user: User) -> dict[str, str]:
+    _, text = tokens.create(principal=make.principal(user), name="t", scopes=["read", "write", "approve"])
+    return {"Authorization": f"Bearer {text}"}
+
+
+def at_once(send: Callable[[Client], Any], times: int = AT_ONCE) -> list[Any]:
+    """What each of many answers; all are sent at the same moment, over connections of their own."""
+    barrier = threading.Barrier(times)
+
+    def one(_: int) -> Any:
+        client = Client()
+        barrier.wait(60)
+        try:
+            return send(client)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(times) as pool:
+        return list(pool.map(one, range(times)))
+
+
+def posted(path: str, body: dict[str, Any], headers: dict[str, str]) -> list[Answer]:
+    """Status, document and headers of each of fifty posts."""
+
+    def send(client: Client) -> Answer:
+        answer = client.post(path, body, content_type="application/json", headers=headers)
+        return answer.status_code, answer.json(), dict(answer.headers)
+
+    return at_once(send)
+
+
+def wish() -> dict[str, Any]:
+    return {"team": "search", "name": "chat", "spec": make.a_spec()}
+
+
+def one_wish() -> Deployment:
+    """The one deployment that came of it, with one revision, one approval and its GPU reserved once."""
+    assert (Revision.objects.count(), Approval.objects.count()) == (1, 1)
+    assert list(Reservation.objects.values_list("kind", "delta")) == [("take", 1)]
+    return Deployment.objects.get()
+
+
+def test_a_request_with_a_key_is_done_once(lead: User) -> None:
+    headers = {**bearer(lead), **KEY}
+
+    answers = posted("/api/v1/deployments/", wish(), headers)
+
+    row = one_wish()
+    for status, document, sent in answers:
+        if status == 201:
+            assert document["id"] == row.pk
+        else:
+            assert (status, document["code"]) == (409, "in_flight")
+            assert sent["Retry-After"]
+    first_time = [sent for status, _, sent in answers if status == 201 and "Idempotent-Replayed" not in sent]
+    assert len(first_time) == 1
+    # Whoever tries again, as they were told to, gets the answer of the first.
+    again = Client().post("/api/v1/deployments/", wish(), content_type="application/json", headers=headers)
+    assert (again.status_code, again.json()["id"], again["Idempotent-Replayed"]) == (201, row.pk, "true")
+    one_wish()
+
+
+def test_a_request_without_a_key_is_done_once(lead: User) -> None:
+    answers = posted("/api/v1/deployments/", wish(), bearer(lead))
+
+    one_wish()
+    assert Counter(status for status, _, _ in answers) == {201: 1, 422: AT_ONCE - 1}
+    for status, document, _ in answers:
+        if status == 422:
+            assert [(error["pointer"], error["code"]) for error in document["errors"]] == [("/name", "name_taken")]
+            assert "already" in document["errors"][0]["detail"]
+
+
+def test_a_button_pressed_many_times_asks_once(lead: User) -> None:
+    form = {"team": "search", "name": "chat", "source_uri": make.QWEN, "flavor": "h100-80gb", "max_model_len": "8192"}
+    form |= {
+        "strategy": "standard",
+        "profile": "vllm-0.32.0",
+        "replicas_min": "1",
+        "replicas_max": "1",
+        "tensor_parallel_size": "1",
+    }
+    browser = Client()
+    browser.force_login(lead)
+
+    def send(client: Client) -> tuple[int, str]:
+        client.cookies = browser.cookies.copy()
+        answer = client.post("/deployments/new/", form)
+        return answer.status_code, answer.content.decode()
+
+    answers = at_once(send)
+
+    one_wish()
+    assert Counter(status for status, _ in answers) == {302: 1, 422: AT_ONCE - 1}
+    assert all("already has a deployment" in text for status, text in answers if status == 422)
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+def test_an_approval_is_given_once(team: Team, lead: User, admin: User, with_key: bool) -> None:
+    Team.objects.update(policy=Team.Policy.ASK)
+    made = Client().post("/api/v1/deployments/", wish(), content_type="application/json", headers=bearer(lead))
+    row = Deployment.objects.get(pk=made.json()["id"])
+    assert not Reservation.objects.exists()
+
+    headers = bearer(admin) | (KEY if with_key else {})
+    answers = posted(f"/api/v1/deployments/{row.pk}/approve/", {"digest": row.latest.digest}, headers)
+
+    one_wish()
+    losers = [document["code"] for status, document, _ in answers if status != 200]
+    assert Counter(status for status, _, _ in answers) == {200: 1, 409: AT_ONCE - 1}
+    assert set(losers) <= ({"in_flight", "done_already"} if with_key else {"conflict"})
+
+
+def test_a_card_of_the_inbox_decides_once(team: Team, lead: User, admin: User) -> None:
+    Team.objects.update(policy=Team.Policy.ASK)
+    Client().post("/api/v1/deployments/", wish(), content_type="application/json", headers=bearer(lead))
+    revision = Revision.objects.get()
+    browser = Client()
+    browser.force_login(admin)
+
+    def send(client: Client) -> tuple[int, str]:
+        client.cookies = browser.cookies.copy()
+        body = {"verdict": "approve", "digest": revision.digest}
+        answer = client.post(f"/approvals/{revision.pk}/", body, headers={"HX-Request": "true"})
+        return answer.status_code, answer.content.decode()
+
+    answers = at_once(send)
+
+    one_wish()
+    assert Counter(status for status, _ in answers) == {200: 1, 422: AT_ONCE - 1}
+    assert all("decided already" in text for status, text in answers if status == 422)
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+def test_quota_is_asked_for_once(lead: User, with_key: bool) -> None:
+    body = {"team": "search", "flavor": "h100-80gb", "gpus": 2, "why": "More traffic in spring."}
+
+    answers = posted("/api/v1/quota-requests/", body, bearer(lead) | (KEY if with_key else {}))
+
+    row = QuotaRequest.objects.get()
+    assert {document["id"] for status, document, _ in answers if status == 201} == {row.pk}
+    losers = {(status, document["code"]) for status, document, _ in answers if status != 201}
+    assert losers <= ({(409, "in_flight")} if with_key else {(409, "asked_already")})
+    assert with_key or Counter(status for status, _, _ in answers) == {201: 1, 409: AT_ONCE - 1}

@@ -1,0 +1,236 @@
+"""Eighteen principals, and something of the team search behind every address."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+from django.apps import apps
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, transaction
+from django.http import HttpResponseBase
+from django.test import Client, RequestFactory
+from django.test.client import ClientHandler
+from django.utils import timezone
+
+from deployments.kube.observe import ContainerView
+from deployments.models import ApiToken, Deployment, Event, Flavor, Notification, Principal, Team, User
+from deployments.services import (
+    approvals,
+    emergencies,
+    groups,
+    invitations,
+    lifecycle,
+    quota_requests,
+    requests,
+    tokens,
+)
+from deployments.services import endpoint_keys as keys
+from deployments.spec import DeploymentSpec
+from tests.deployments import factories as make
+from tests.deployments.viewing import add_node, observe, pod
+
+WRITE = re.compile(r'\s*(?:INSERT INTO|UPDATE|DELETE FROM|WITH|MERGE|TRUNCATE)\b[^"]*"(\w+)"(?: SET "(\w+)")?', re.I)
+# What a request leaves whether it is let in or not.
+TRACES = {("django_session", ""), ("deployments_apitoken", "last_used_at"), ("django_session", "session_data")}
+ALL = ("read", "write", "approve", "invoke")
+NOBODYS = 987_654_321
+PLACE = re.compile(r"\{(\w+)\}")
+
+
+@contextmanager
+def undone() -> Iterator[list[str]]:
+    """The tables that are written meanwhile, without traces; afterwards everything is as it was."""
+    written: list[str] = []
+
+    def look(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        if found := WRITE.match(str(sql)):
+            table, column = found.group(1), found.group(2) or ""
+            if (table, column) not in TRACES:
+                written.append(f"{table}.{column}".rstrip("."))
+        return execute(sql, params, many, context)
+
+    with transaction.atomic(), connection.execute_wrapper(look):
+        yield written
+        transaction.set_rollback(True)
+
+
+def every_row() -> dict[tuple[str, str], str]:
+    """Every row of every table, by table and key."""
+    found = {}
+    with connection.cursor() as cursor:
+        for model in apps.get_models(include_auto_created=True):
+            table, key = model._meta.db_table, model._meta.pk.column
+            if table == "django_session":
+                continue
+            cursor.execute(f'SELECT "{key}"::text, to_jsonb(t) FROM "{table}" t')
+            for pk, row in cursor.fetchall():
+                found[table, pk] = json.dumps(row if isinstance(row, dict) else json.loads(row), sort_keys=True)
+    return found
+
+
+@dataclass
+class Caller:
+    """A principal: whose rights it has, by which scopes and teams; `out` where it has none at all."""
+
+    name: str
+    person: str
+    client: Client = field(default_factory=Client)
+    headers: dict[str, str] = field(default_factory=dict)
+    scopes: frozenset[str] = frozenset(ALL)
+    elsewhere: bool = False
+    out: bool = False
+
+    def send(self, method: str, path: str, body: Any = None, *, api: bool) -> HttpResponseBase:
+        """One request, with the cookies of the sign-in alone. The test client would keep each page that is rendered."""
+        factory = RequestFactory(headers=self.headers)
+        factory.cookies = self.client.cookies
+        if method in {"GET", "HEAD", "OPTIONS"} or (method != "POST" and not api):
+            request = factory.generic(method, path)
+        elif api:
+            request = factory.generic(method, path, orjson.dumps(body or {}), "application/json")
+        else:
+            request = factory.post(path, body or {})
+        answer: HttpResponseBase = _site()(request.environ)
+        return answer
+
+
+_site = cache(lambda: ClientHandler(enforce_csrf_checks=False))
+
+
+class World:
+    """What there is. Made once; every request to it is rolled back."""
+
+    def __init__(self) -> None:
+        self.uri, self.spec = make.QWEN, make.a_spec()
+        self.team, self.labs = make.make_team("search"), make.make_team("labs")
+        self.flavor: Flavor = make.make_flavor()
+        self.grant = make.make_grant(self.team, self.flavor, 16)
+        make.make_grant(self.labs, self.flavor, 8)
+        for each in (make.make_profile, make.make_cluster, make.make_check):
+            each()
+        self.people = self._people()
+        # Asked for by somebody who is no principal of the walk: any of them could decide.
+        self.ann = make.make_user("ann", team=self.team)
+        self.chat = self._runs("chat")
+        self.stopped = self._runs("stopped")
+        lifecycle.stop(principal=Principal(user=self.ann), deployment=self.stopped)
+        self.wish_of = self._asked("wish")
+        self.wish = self.wish_of.latest
+        add_node(holders=[{"namespace": self.team.namespace, "pod": "chat-1", "gpus": 1, "deployment": self.chat.pk}])
+        observe(self.chat, pods=(pod("chat-1", containers=(ContainerView(name="kserve-container"),)),))
+        self._governance()
+        self.callers = self._callers()
+        self.token = ApiToken.objects.get(name="token-read")
+
+    def url(self, route: str, of: str, *, foreign: bool = False) -> str:
+        """An address with what is there, or with ids that nobody has."""
+        model = re.match(r"/django-admin/(\w+)/(\w+)/\{object_id\}", route)
+        row = apps.get_model(*model.groups()).objects.first() if model else getattr(self, of, None)
+        kind = ContentType.objects.get_for_model(Team).pk
+        values = {
+            "pk": row.pk if row is not None else 1,
+            "object_id": row.pk if row is not None else self.team.pk,
+            "number": 1,
+            "slug": "nowhere" if foreign else "search",
+            "word": self.word,
+            "panel": "throughput",
+            "provider_id": "oidc",
+            "content_type_id": kind,
+            "app_label": "deployments",
+        }
+        return PLACE.sub(lambda found: str(values.get(found.group(1), "none")), route)
+
+    def _governance(self) -> None:
+        ann, admin = Principal(user=self.ann), Principal(user=self.people["admin"])
+        lead = Principal(user=self.people["disabled"])
+        self.quota_request = quota_requests.ask(
+            principal=lead, team=self.team, flavor=self.flavor, gpus=2, why="More traffic."
+        )
+        self.item = f"r{self.wish.pk}:{self.wish.digest}"
+        boss = make.make_user("boss", admin=True, team=self.team)
+        urgent = self._asked("urgent", boss).latest
+        assert urgent is not None
+        self.emergency = emergencies.call(
+            principal=Principal(user=boss), revision=urgent, digest=urgent.digest, reason="It burns."
+        )
+        self.group_rule = groups.add_rule(principal=admin, group="people", team=self.team, role="member")
+        self.invitation, self.word = invitations.invite(principal=lead, team=self.team, role="member")
+        self.key, _ = keys.create(principal=lead, team=self.team, name="k", personal=False, every_deployment=True)
+        event = Event.objects.filter(team=self.team).earliest("pk")
+        self.notice = Notification.objects.create(user=self.people["member"], event=event, message=event.message)
+        self.named_team, self.named_flavor = SimpleNamespace(pk="search"), SimpleNamespace(pk=self.flavor.slug)
+        self.membership = self.team.memberships.get(user=ann.user)
+
+    def _people(self) -> dict[str, User]:
+        people = {
+            "stranger": make.make_user("stranger", team=self.labs, lead=True),
+            "member": make.make_user("member", team=self.team),
+            "lead": make.make_user("lead", team=self.team, lead=True),
+            "admin": make.make_user("admin", admin=True),
+            "former": make.make_user("former", team=self.team, lead=True),
+            "staff": make.make_user("staff"),
+            "disabled": make.make_user("disabled", team=self.team, lead=True),
+        }
+        make.join(people["lead"], self.labs)
+        User.objects.filter(username__in=["admin", "staff"]).update(is_staff=True)
+        return people
+
+    def _callers(self) -> list[Caller]:
+        lead, admin, off = (self.people[name] for name in ("lead", "admin", "disabled"))
+        callers = [Caller("anonymous", "", out=True)]
+        for name, user in self.people.items():
+            client = Client()
+            client.force_login(user)
+            callers.append(Caller(name, _rights(name), client, out=name == "disabled"))
+        for scopes in (("read",), ("read", "write"), ("read", "approve"), ("invoke",)):
+            callers.append(_token(f"token-{scopes[-1]}", lead, "lead", scopes))
+        callers.append(_token("token-elsewhere", lead, "lead", ALL, teams=[self.labs]))
+        callers.append(_token("token-admin", admin, "admin", ALL))
+        callers.append(_token("token-admin-elsewhere", admin, "admin", ALL, teams=[self.labs]))
+        over = timezone.now() - timedelta(seconds=1)
+        for name, user, change in (
+            ("token-expired", lead, {"expires_at": over}),
+            ("token-revoked", lead, {"revoked_at": over}),
+            ("token-disabled", off, {}),
+        ):
+            callers.append(_token(name, user, "", ALL, out=True))
+            if change:
+                ApiToken.objects.filter(name=name).update(**change)
+        # Their session and token are from before: what they may is asked anew with every request.
+        self.people["former"].memberships.all().delete()
+        User.objects.filter(pk=off.pk).update(is_active=False)
+        return callers
+
+    def _asked(self, name: str, by: User | None = None) -> Deployment:
+        spec = DeploymentSpec.from_json(self.spec)
+        return requests.submit(principal=Principal(user=by or self.ann), team=self.team, name=name, spec=spec)
+
+    def _runs(self, name: str) -> Deployment:
+        row = self._asked(name)
+        assert row.latest is not None
+        admin = Principal(user=self.people["admin"])
+        approvals.decide(principal=admin, revision=row.latest, digest=row.latest.digest, approve=True)
+        row.refresh_from_db()
+        return row
+
+
+def _rights(name: str) -> str:
+    return "stranger" if name in {"former", "staff"} else name
+
+
+def _token(
+    name: str, user: User, person: str, scopes: tuple[str, ...], *, teams: list[Team] | None = None, out: bool = False
+) -> Caller:
+    _, text = tokens.create(principal=Principal(user=user), name=name, scopes=scopes, teams=teams)
+    bearer = {"Authorization": f"Bearer {text}"}
+    ApiToken.objects.filter(name=name).update(last_used_at=timezone.now())
+    return Caller(name, person, Client(), bearer, frozenset(scopes), elsewhere=teams is not None, out=out)
