@@ -106,7 +106,7 @@ version_1: list[URLPattern | URLResolver] = [
     ),
     path(
         "teams/<slug:slug>/members/<int:pk>/",
-        MemberViewSet.as_view({"patch": "partial_update", "delete": "destroy"}),
+        MemberViewSet.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}),
         name="api-team-member",
     ),
     path("", include(router.urls)),

@@ -190,10 +190,10 @@ class DeploymentViewSet(ApiViewSet):
 
     def rebuilt(self, location: str) -> Response:
         """A decision from its approval, anything else from the deployment as it is now."""
-        if self.action not in {"approve", "reject"}:
-            return super().rebuilt(location)
         self.rereading = True
-        row = self._get(self.kwargs["pk"])
+        row = self._get(location.partition("?")[0].rstrip("/").rpartition("/")[2])
+        if self.action not in {"approve", "reject"}:
+            return _answer(row.pk)
         decisions = Approval.objects.filter(revision__deployment=row, actor=self.principal.user)
         made = decisions.filter(digest=location.partition("?digest=")[2]).order_by("pk").last()
         if made is None:

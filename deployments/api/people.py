@@ -74,6 +74,15 @@ class MemberViewSet(ApiViewSet):
         rows = Membership.objects.visible_to(self.principal).filter(team=team_called(self.principal, slug))
         return keyset(request, _member_columns(rows), _member)
 
+    @extend_schema(responses={200: shapes.MemberAnswer, **PROBLEMS})
+    def retrieve(self, request: Request, slug: str, pk: str) -> Response:
+        """One of the team's people."""
+        rows = Membership.objects.visible_to(self.principal).filter(team=team_called(self.principal, slug), pk=int(pk))
+        row = _member_columns(rows).first()
+        if row is None:
+            raise MissingError("Nobody of the team has this id.")
+        return Response(_member(row))
+
     @extend_schema(request=shapes.MemberBody, responses={201: shapes.MemberAnswer, **WRITES})
     def create(self, request: Request, slug: str) -> Response:
         """Let somebody in who has an account, or change their role (leads and admins)."""
@@ -165,6 +174,14 @@ class GroupRuleViewSet(ApiViewSet):
         """All rules, newest first."""
         rows = GroupRule.objects.visible_to(self.principal)
         return keyset(request, _rule_columns(rows), _rule)
+
+    @extend_schema(responses={200: shapes.GroupRuleAnswer, **PROBLEMS})
+    def retrieve(self, request: Request, pk: str) -> Response:
+        """One rule."""
+        row = _rule_columns(GroupRule.objects.visible_to(self.principal).filter(pk=int(pk))).first()
+        if row is None:
+            raise MissingError("There is no such rule.")
+        return Response(_rule(row))
 
     @extend_schema(request=shapes.GroupRuleBody, responses={201: shapes.GroupRuleAnswer, **WRITES})
     def create(self, request: Request) -> Response:

@@ -177,9 +177,12 @@ class LiveApp:
 
 async def _refuse(scope: Scope, send: Send, refused: Refused) -> None:
     """A problem document for programs, below /api/; what the scripts of our pages show elsewhere."""
+    headers = refused.headers
+    if refused.status in {429, 503} and not any(name == b"retry-after" for name, _ in headers):
+        headers = (*headers, *RETRY)
     if not API_LOGS.fullmatch(scope["path"]):
         answer = {"code": refused.code, "message": refused.message, "field": refused.field}
-        await send_json(send, refused.status, answer, refused.headers)
+        await send_json(send, refused.status, answer, headers)
         return
     request_id = uuid.uuid4().hex
     errors = [entry(refused.pointer, refused.field, refused.message, refused.code)] if refused.pointer else []
@@ -193,7 +196,7 @@ async def _refuse(scope: Scope, send: Send, refused: Refused) -> None:
     )
     if refused.status >= 500:
         logger.warning("live: %s answered %d %s, request %s", scope["path"], refused.status, refused.code, request_id)
-    extra = [*refused.headers, (b"x-request-id", request_id.encode())]
+    extra = [*headers, (b"x-request-id", request_id.encode())]
     await send_bytes(send, refused.status, orjson.dumps(document), MEDIA_TYPE.encode(), extra)
 
 

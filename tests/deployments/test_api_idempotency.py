@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from django.db import connection
 from django.test import Client
+from django.urls import resolve
 from django.utils import timezone
 
+from deployments.api.base import ApiViewSet
 from deployments.models import ApiToken, Approval, Deployment, Event, Flavor, IdempotencyKey, QuotaGrant, Team, User
 from deployments.services import idempotency, tokens
 from tests.deployments import factories as make
@@ -152,6 +156,37 @@ def test_a_grant_is_answered_again(team: Team, carol: User, h100: Flavor) -> Non
     assert first.status_code == again.status_code == 201
     assert again.json() == first.json()
     assert QuotaGrant.objects.filter(gpus=2).count() == 1
+
+
+def test_people_and_rules_are_answered_again(team: Team, carol: User, bob: User) -> None:
+    post = poster(carol)
+    wishes: list[tuple[str, dict[str, Any]]] = [
+        ("teams/", {"slug": "new", "name": "New"}),
+        ("teams/search/members/", {"username": "bob", "role": "member"}),
+        ("group-rules/", {"group": "staff", "team": "search", "role": "member"}),
+    ]
+    for path, body in wishes:
+        first, again = post(path, body), post(path, body)
+        assert first.status_code == again.status_code == 201, (path, first.content, again.content)
+        assert again.json() == first.json()
+
+
+def test_an_invitation_is_shown_once(team: Team, alice: User) -> None:
+    post = poster(alice)
+    body = {"team": "search", "role": "member"}
+    assert post("invitations/", body).status_code == 201
+    assert post("invitations/", body).json()["code"] == "shown_once"
+
+
+def test_every_post_of_the_api_takes_a_key() -> None:
+    document = yaml.safe_load((Path(__file__).parents[2] / "docs" / "schema.yml").read_text(encoding="utf-8"))
+    posts = {path: item["post"] for path, item in document["paths"].items() if "post" in item}
+
+    assert len(posts) > 10
+    for path, operation in posts.items():
+        assert "Idempotency-Key" in {parameter["name"] for parameter in operation["parameters"]}, path
+    views = {match.func.cls for match in (resolve(path.replace("{id}", "1").replace("{slug}", "a")) for path in posts)}
+    assert all(issubclass(view, ApiViewSet) for view in views)
 
 
 def test_a_preflight_is_simply_done_again(ann: User, hub: list[str], spec: dict[str, Any]) -> None:
