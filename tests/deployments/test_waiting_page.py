@@ -34,7 +34,7 @@ def test_it_says_the_place_and_who_holds_what_it_waits_for(team: Team, h100: Fla
     assert "It needs 2 GPUs of H100-80GB" in text
     assert "1 of 4 is free in" in text
     assert "<strong>1 of 1</strong>in line" in text
-    assert "holder</a> holds them" in text
+    assert "holder</a>holds them" in text
 
 
 def test_a_lead_asks_with_one_press_and_a_member_reads_whom_to_ask(
