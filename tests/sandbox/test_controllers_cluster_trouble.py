@@ -55,7 +55,7 @@ def test_a_silent_node_loses_its_pods_and_comes_back(ground: Ground) -> None:
     async def scene(client: Client) -> None:
         await ensure_namespace(client, "kube-node-lease")
         await ensure_namespace(client, "lost")
-        await client.create(LEASES, lease("silent", 39))
+        await client.create(LEASES, lease("silent", 32))  # 8 s until it is lost, for the pod to come up before
         await add_node(client, node("silent"))
         whole = deployment()
         patient = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}

@@ -165,9 +165,7 @@ def test_a_conflict_is_found_before_another_name(api: Api, team: str) -> None:
 
     assert (conflicting.status_code, conflicting.json()["reason"]) == (409, "Conflict")
     assert agreeing.status_code == 400
-    assert (
-        agreeing.json()["message"] == "the name of the object (new) does not match the name on the URL (placed)"
-    )
+    assert agreeing.json()["message"] == "the name of the object (new) does not match the name on the URL (placed)"
 
 
 def test_force_takes_the_field_from_its_owner(api: Api, team: str) -> None:
