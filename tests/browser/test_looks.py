@@ -29,7 +29,11 @@ PAGES = [
     "/quotas/",
     "/capacity/",
     "/metrics/",
+    "/people/",
+    "/people/groups/",
+    "/people/teams/search/",
     "/account/",
+    "/accounts/2fa/",
     "/no/such/page/",
 ]
 
@@ -46,7 +50,7 @@ def findings(page: Page) -> list[str]:
 def test_every_page_is_whole_and_accessible(people: People, width: int, scheme: str) -> None:
     page = people.open("carol", "/", viewport={"width": width, "height": 800}, color_scheme=scheme)
     wrong: dict[str, Any] = {}
-    for path in [*PAGES, "/cluster/"]:
+    for path in [*PAGES, "/cluster/", "/approvals/policies/", "/approvals/renderings/"]:
         page.goto(people.url + path)
         page.wait_for_timeout(400)  # parts that load after the page
         sideways = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
