@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
-from sandbox.lite.errors import Cause, invalid_value, required
+from sandbox.lite.errors import Cause, invalid_value, required, spell
 from sandbox.lite.resources import Resource
 
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -105,14 +105,22 @@ def owner_causes(owners: list[dict[str, Any]]) -> Iterator[Cause]:
         yield invalid_value(field, owners, f"{rule}. Found {controllers} of them")
 
 
-def finalizer_causes(finalizers: list[str], *, builtin: bool) -> Iterator[Cause]:
-    """Yield what is wrong with the finalizers of an object; short names of their own only built-in kinds refuse."""
+def finalizer_causes(finalizers: list[str], old: dict[str, Any] | None, *, builtin: bool) -> Iterator[Cause]:
+    """Yield what is wrong with the finalizers of an object, `old` being its metadata before an update.
+
+    Short names of their own only built-in kinds refuse.
+    """
     field = "metadata.finalizers"
     for name in finalizers:
         yield from key_causes(name, field)
     if {"orphan", "foregroundDeletion"} <= set(finalizers):
         text = "finalizer orphan and foregroundDeletion cannot be both set"
         yield invalid_value(field, finalizers, text)
+    new = sorted(set(finalizers) - set(old.get("finalizers") or ())) if old and old.get("deletionTimestamp") else []
+    if new:
+        why = "no new finalizers can be added if the object is being deleted, found new finalizers"
+        shown = ", ".join(spell(name) for name in new)
+        yield Cause(field, "FieldValueForbidden", f"Forbidden: {why} []string{{{shown}}}")
     for index, name in enumerate(finalizers):
         if builtin and "/" not in name and name not in FINALIZERS:
             why = "name is neither a standard finalizer name nor is it fully qualified"

@@ -22,15 +22,15 @@ _TEMPLATED = ("apps/replicasets", "apps/statefulsets", "apps/daemonsets", "batch
 _REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge")
 
 
-def validate(resource: Resource, obj: Obj) -> list[Cause]:
-    """Return what is wrong with the metadata of an object beyond its schema."""
-    meta = obj["metadata"]
+def validate(resource: Resource, obj: Obj, old: Obj | None) -> list[Cause]:
+    """Return what is wrong with the metadata of an object beyond its schema; `old` is what it was before an update."""
+    meta, before = obj["metadata"], old["metadata"] if old else None
     causes = list(names.name_causes(resource, meta["name"]))
     causes += names.label_causes(meta.get("labels") or {}, "metadata.labels")
     causes += names.annotation_causes(meta.get("annotations") or {}, "metadata.annotations")
     causes += names.owner_causes(meta.get("ownerReferences") or [])
     known = resource.crd is None and resource.group != "policy"  # the group whose kinds are checked less
-    causes += names.finalizer_causes(meta.get("finalizers") or [], builtin=known)
+    causes += names.finalizer_causes(meta.get("finalizers") or [], before, builtin=known)
     return causes
 
 

@@ -186,7 +186,7 @@ def _settle(change: Change, *, tracked: bool, wrong: Sequence[errors.Cause] = ()
     _fill(change)
     if change.creating:
         prepare(resource, obj)
-    causes = [*wrong, *validate(resource, obj)]
+    causes = [*wrong, *validate(resource, obj, change.old)]
     if resource.crd is not None:
         causes = _custom_causes(change, causes)
         if not causes:

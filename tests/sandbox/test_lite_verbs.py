@@ -208,6 +208,10 @@ def test_finalizers_hold_an_object_until_they_are_gone(api: Api, team: str) -> N
     assert marked["metadata"]["deletionTimestamp"]
     assert api.get(f"{team}/configmaps/held").status_code == 200
 
+    more = api.patch(f"{team}/configmaps/held", {"metadata": {"finalizers": ["slipway.dev/wait", "slipway.dev/more"]}})
+    assert (more.status_code, more.json()["details"]["causes"][0]["reason"]) == (422, "FieldValueForbidden")
+    assert more.json()["message"].endswith('is being deleted, found new finalizers []string{"slipway.dev/more"}')
+
     api.patch(f"{team}/configmaps/held", {"metadata": {"finalizers": None}})
     assert api.get(f"{team}/configmaps/held").status_code == 404
 
