@@ -21,9 +21,27 @@
     const comment = card?.querySelector("[data-comment]");
     if (!button) { window.slipway?.say("You cannot decide about this one."); return; }
     const wanting = comment && !comment.value.trim() && (selector === "[data-reject]" || comment.required);
-    if (wanting) { comment.focus(); window.slipway?.say("Say why, then press the button."); return; }
+    if (wanting) {
+      comment.focus();
+      comment.dataset.then = selector;
+      window.slipway?.say("Say why, then press Enter.");
+      return;
+    }
     button.click();
   };
+
+  // Enter in a comment decides only what a key has announced before: elsewhere it would not be clear which button is meant.
+  document.addEventListener("keydown", (event) => {
+    const comment = event.target.closest?.("[data-comment]");
+    if (!comment) return;
+    if (event.key === "Escape") { delete comment.dataset.then; take(comment.closest("[data-case]")); return; }
+    if (event.key !== "Enter" || event.isComposing) return;
+    event.preventDefault();
+    const button = comment.dataset.then && comment.form.querySelector(comment.dataset.then);
+    if (button && comment.value.trim()) button.click();
+    else window.slipway?.say("Press one of the two buttons.");
+  });
+  document.addEventListener("focusout", (event) => { if (event.target.matches?.("[data-comment]")) delete event.target.dataset.then; });
 
   let before = "";
   const keys = {

@@ -255,6 +255,16 @@ def test_an_admin_demoted_while_the_request_runs_decides_nothing(asked: Revision
         approvals.decide(principal=principal, revision=asked, digest=asked.digest, approve=True)
 
 
+def test_enter_in_a_field_decides_nothing(asked: Revision, quota: QuotaRequest, carol: User) -> None:
+    """Browsers press the first button of a form at Enter: whoever types why they reject must not approve by it."""
+    text = page(carol)
+
+    decides = [form for form in text.split("<form")[1:] if 'value="approve"' in form.split("</form>")[0]]
+    assert len(decides) == 3  # two cards, and everything selected
+    for form in decides:
+        assert form[form.index("<button") :].startswith('<button type="submit" disabled hidden>')
+
+
 # Emergencies
 
 
