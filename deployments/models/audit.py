@@ -53,8 +53,13 @@ class EventQuerySet(models.QuerySet["Event"]):
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> EventQuerySet:
-        """Those of a team (slug), an actor (user name), a deployment (id or name), from `since` and before `until`."""
+        """Those of a team (slug), an actor (user name), a deployment (id or name), from `since` and before `until`.
+
+        A `kind` that ends with * stands for all that begin so.
+        """
         rows = self
+        if kind.endswith("*"):
+            rows, kind = rows.filter(kind__startswith=kind[:-1]), ""
         for column, value in (("team__slug", team), ("actor__username", actor), ("kind", kind), ("level", level)):
             if value:
                 rows = rows.filter(**{column: value})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, time, timedelta
@@ -101,13 +102,25 @@ def audit(request: PortalRequest) -> HttpResponse:
         "wish": wish,
         "page": page,
         "lines": [(event, changes(event), link_of(event)) for event in page.rows],
-        "kinds": Event.objects.kinds(),
+        "kinds": choices_of(Event.objects.kinds()),
         "levels": Event.Level.choices,
         "newer": query_with(asked, before=page.before),
         "older": query_with(asked, after=page.after),
         "exports": {kind: query_with(asked, format=kind) for kind in ("csv", "jsonl")},
     }
     return _page(request, context)
+
+
+def choices_of(kinds: list[str]) -> list[tuple[str, str]]:
+    """Every kind with its words; before those that begin with the same word one that stands for all of them."""
+    count = Counter(kind.partition("_")[0] for kind in kinds)
+    found: dict[str, str] = {}
+    for kind in kinds:
+        word = kind.partition("_")[0]
+        if count[word] > 1:
+            found[f"{word}_*"] = f"{word.capitalize()}: all"
+        found[kind] = kind.replace("_", " ").capitalize()
+    return list(found.items())
 
 
 def changes(event: Event) -> list[Change]:
@@ -133,6 +146,12 @@ def link_of(event: Event) -> str:
 
 # Kinds of events that are about no deployment, the page that shows their objects, and whether it takes a team.
 PLACES = (
+    ("key_", "keys", True),
+    ("flavor_", "flavors", False),
+    ("group_rule_", "people-groups", False),
+    ("member_", "people", False),
+    ("invit", "people", False),
+    ("team_", "people", False),
     ("quota_", "quotas", True),
     ("grant_", "quotas", True),
     ("gpus_", "quotas", True),

@@ -75,6 +75,7 @@ def test_each_filter_narrows(team: Team, alice: User, carol: User, chat: Deploym
     assert ids(carol, f"since={today}") == {one.pk, two.pk}
     assert ids(carol, f"until={today - timedelta(days=1)}") == {old.pk}
     assert ids(carol, "kind=one&team=other") == set()
+    assert ids(carol, "kind=o*") == {old.pk, one.pk}
 
 
 @pytest.mark.parametrize("text", ["first", "WORDS fir", "qwen2.5-7b", "Qwen2.5", "7b", "of qwen"])
@@ -198,3 +199,23 @@ def test_the_rows_alone_are_sent_to_htmx(carol: User) -> None:
 
     assert b"<html" not in answer.content
     assert b'id="audit-rows"' in answer.content
+
+
+def test_objects_lead_to_their_lines(team: Team, ann: User, alice: User, chat: Deployment) -> None:
+    def links(person: User, path: str) -> str:
+        return flat(signed_in(person).get(path).content.decode())
+
+    assert f'href="/audit/?deployment={chat.pk}"' in links(alice, f"/deployments/{chat.pk}/")
+    assert 'href="/audit/?kind=quota_*' in links(alice, "/quotas/")
+    assert 'href="/audit/?team=search"' in links(alice, "/people/teams/search/")
+    assert "/audit/" not in links(ann, f"/deployments/{chat.pk}/")
+
+
+def test_kinds_that_begin_alike_can_be_asked_for_together(carol: User) -> None:
+    for kind in ("quota_asked", "quota_denied", "stopped"):
+        events.record(kind=kind, message="x")
+
+    page = shown(carol, "?kind=quota_*")
+    assert '<option value="quota_*" selected>Quota: all</option>' in page
+    assert '<option value="stopped">Stopped</option>' in page
+    assert len(ids(carol, "kind=quota_*")) == 2
