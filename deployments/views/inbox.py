@@ -13,6 +13,7 @@ from deployments.services import approvals, asks, facts, inbox, quota_requests, 
 from deployments.services.inbox import Case, QuotaCase
 from deployments.views import present
 from deployments.views.capacity_now import flavors_now
+from portal.lib.pages import query_with
 
 SIZE = 30
 # What preflight said of the moment at which somebody asked: once that is over it helps nobody to decide.
@@ -127,6 +128,7 @@ def history_page(principal: Principal, asked: QueryDict) -> dict[str, Any]:
         "kind": kind,
         "verdict": verdict,
         "search": search,
+        "query": query_with({"show": "history"}, kind=kind, verdict=verdict, q=search),
         "filtered": bool(kind or verdict or search),
         "tabs": TABS,
         "paged": bool(asked.get("after")),
