@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.utils import timezone
 
 from deployments.engine.alternatives import Alternative, Room, alternatives
@@ -23,7 +24,7 @@ from deployments.models import (
     Revision,
     Wanted,
 )
-from deployments.preflight import Facts, check
+from deployments.preflight import ClusterFacts, Facts, check
 from deployments.services import facts, holds, waiting
 from deployments.spec import DeploymentSpec
 
@@ -138,7 +139,12 @@ def _alternatives(row: Deployment, latest: Revision, usages: dict[int, holds.Usa
             block=fact.largest_free_block if not own else None,
         )
     model = _model(spec)
-    known_facts = Facts(flavors=flavors, profiles=facts.profiles(), model=model)
+    known_facts = Facts(
+        flavors=flavors,
+        profiles=facts.profiles(),
+        model=model,
+        cluster=ClusterFacts(sandbox=settings.SLIPWAY_SANDBOX),
+    )
     found = alternatives(model, spec, rooms)
     return [item for item in found if _accepted(changed(latest.spec, item), known_facts)]
 

@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from deployments.engine.alternatives import Alternative, Room, alternatives
 from deployments.engine.options import Choice
-from deployments.models import Deployment, Flavor, Team, User
+from deployments.engine.profiles import seeded_profiles
+from deployments.models import Deployment, EngineProfile, Flavor, Team, User
 from deployments.services import ledger, quota_requests, waiting
 from deployments.services.waits import Freeing, waiting_of
 from tests.deployments import factories as make
@@ -140,3 +141,18 @@ def test_an_edit_of_equal_size_starts_at_a_full_quota(team: Team, h100: Flavor, 
     assert waiting.accept(deployment=row, revision=revision, actor=None)
     assert ledger.held_by(row) == 4
     assert waiting_of(row) is None
+
+
+@pytest.mark.django_db
+def test_the_sandboxs_own_engine_is_no_obstacle_in_the_sandbox(
+    hub: list[str], team: Team, h100: Flavor, ann: User, settings: Any
+) -> None:
+    for profile in seeded_profiles().values():
+        EngineProfile.objects.filter(slug=profile.slug).update(image=profile.image)
+    row = wait(team, ann, h100, 6)
+
+    settings.SLIPWAY_SANDBOX = True
+    found = waiting_of(row)
+
+    assert found is not None
+    assert [item.text for item in found.alternatives] == ["4 replicas"]
