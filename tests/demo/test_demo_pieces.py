@@ -122,7 +122,8 @@ def test_the_closing_words_name_address_and_people() -> None:
     description = {"url": "http://127.0.0.1:8000", "accounts": accounts}
     Terminal(out).closing(description, ".demo/kubeconfig", "http://127.0.0.1:9", ".demo/mail")
     text = out.getvalue()
-    for word in ("http://127.0.0.1:8000", "alice", "pw", "member", "search", ".demo/kubeconfig", ".demo/mail", "Ctrl-C"):
+    shown = "http://127.0.0.1:8000", "alice", "pw", "member", "search", ".demo/kubeconfig", ".demo/mail", "Ctrl-C"
+    for word in shown:
         assert word in text
 
 

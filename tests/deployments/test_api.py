@@ -510,6 +510,15 @@ def test_django_admin_shows_and_changes_nothing(client, ann, carol, team):
     assert b"pbkdf2" not in client.get(f"/django-admin/deployments/user/{carol.pk}/change/").content
 
 
+def test_django_admin_has_no_door_of_its_own(client, ann):
+    page = "/django-admin/login/?next=/django-admin/"
+    answer = client.get(page)
+    assert (answer.status_code, answer["Location"].partition("?")[0]) == (302, "/accounts/login/")
+    assert client.post(page, {"username": "ann", "password": "guess"}).status_code == 302
+    client.force_login(ann)
+    assert client.get(page).status_code == 403
+
+
 @pytest.fixture
 def stuck(ann, team, h100) -> Deployment:
     """A stopped deployment whose pods nobody can prove to be gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,16 @@ PARTS = [name for name in ALL if Path(name).name.startswith("_") or name.startsw
 EXTENDED = {"parts/trouble.html", "parts/trouble_in.html"}
 
 
+# Django reads a tag on one line alone: one that fills its line may be longer, and still has an end.
+ONE_TAG = re.compile(r"\s*\{% (include|text_field) [^%]{1,190} %\}")
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_lines_are_short_enough_to_read(name: str) -> None:
     lines = (TEMPLATES / name).read_text(encoding="utf-8").splitlines()
 
-    assert [number for number, line in enumerate(lines, 1) if len(line) > 120] == []
+    long = [number for number, line in enumerate(lines, 1) if len(line) > 120 and not ONE_TAG.fullmatch(line)]
+    assert long == []
 
 
 @pytest.mark.parametrize("name", [name for name in PARTS if name not in EXTENDED])
