@@ -39,14 +39,16 @@ class Validator:
         What was wrong in `old` already, and has not changed since, is forgiven. A write to status checks status alone.
         """
         bare = {name: value for name, value in obj.items() if name not in ("apiVersion", "kind", "metadata")}
-        found: set[Cause] = set()
+        found: set[tuple[Cause, ...]] = set()
         for error in self._validator.iter_errors(bare):
             steps = list(error.instance_path)
             if subresource == "status" and steps[:1] != ["status"]:
                 continue
             if old is None or not self._unchanged(steps, obj, old):
-                found.update(_causes(error, self._schema, bare, subresource))
-        return sorted(found, key=lambda cause: (cause.field, cause.message))
+                told = tuple(_causes(error, self._schema, bare, subresource))
+                together = error.kind.name == "type" and {"integer", "string"} <= set(error.kind.types)
+                found.update([told] if together else [(cause,) for cause in told])
+        return [each for told in sorted(found, key=lambda told: (told[0].field, told[0].message)) for each in told]
 
     def _unchanged(self, steps: list[str | int], new: Any, old: Any) -> bool:
         """Whether a value, or one around it, is what it was; items of lists are found again by their keys."""
@@ -187,8 +189,15 @@ def _wrong_type(path: str, said: str, value: Any, schema: Schema, types: Any) ->
         if isinstance(value, int | float) and word in _RANGES:
             yield _out_of_range(said, schema)
         return
-    wanted = ",".join(str(word) for word in types if word != "null")
-    yield _mistyped(path, said, wanted, _TYPES.get(type(value), "null"))
+    wanted, got = ",".join(str(word) for word in types if word != "null"), _TYPES.get(type(value), "null")
+    yield _mistyped(path, said, wanted, got)
+    if schema.raw.get("x-kubernetes-int-or-string") and "anyOf" in schema.raw:  # of integer and string, in this order
+        text = f'"{said}" must validate at least one schema (anyOf)'
+        yield Cause(NOWHERE, "FieldValueInvalid", f'Invalid value: "": {text}')
+        yield _mistyped(path, said, "integer", got)
+        if isinstance(value, float):
+            text = f"Checked value must be of type integer (default format) in {said}"
+            yield Cause(NOWHERE, "FieldValueInvalid", f'Invalid value: "": {text}')
 
 
 def _mistyped(path: str, said: str, wanted: str, got: str) -> Cause:

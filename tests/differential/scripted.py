@@ -92,7 +92,7 @@ def let_go(kind: str) -> Sequence:
         (
             Step("create", kind, "a", held),
             Step("delete", kind, "a"),
-            Step("merge", kind, "a", {"metadata": {"finalizers": ["example.com/hold", "z.com/b", "hold"]}}),
+            Step("merge", kind, "a", {"metadata": {"finalizers": ["example.com/hold", "z.com/b", "y.com/c"]}}),
             Step("merge", kind, "a", freed | {"nope": 1}, {"fieldValidation": "Strict"}),
             Step("merge", kind, "a", freed, {"fieldManager": "two", "dryRun": "All"}),
             Step("merge", kind, "a", freed, {"fieldManager": "two"}),

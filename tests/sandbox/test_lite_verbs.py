@@ -350,3 +350,17 @@ def test_a_new_crd_is_served_at_once_and_its_objects_are_checked(api: Api, team:
     assert (empty.status_code, empty.json()["details"]["causes"][0]["message"]) == (422, "Required value")
     api.delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/balls.toys.test")
     assert api.get(path).status_code == 404
+
+
+def test_an_amount_that_is_neither_number_nor_text_is_told_thrice(api: Api, team: str) -> None:
+    model = {"modelFormat": {"name": "vllm"}, "storageUri": "hf://a/b", "resources": {"limits": {"cpu": True}}}
+    body = named("InferenceService", "amount", "serving.kserve.io/v1beta1", spec={"predictor": {"model": model}})
+
+    answer = api.post(f"/apis/serving.kserve.io/v1beta1{team.removeprefix('/api/v1')}/inferenceservices", body)
+
+    place = "spec.predictor.model.resources.limits.cpu"
+    wrong = f'{place}: Invalid value: "boolean": {place} in body must be of type'
+    choice = f'<nil>: Invalid value: "": "{place}" must validate at least one schema (anyOf)'
+    assert answer.json()["message"].endswith(
+        f'is invalid: [{wrong} integer,string: "boolean", {choice}, {wrong} integer: "boolean"]'
+    )
