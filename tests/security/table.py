@@ -6,52 +6,9 @@ One line is enough for a new route: `"/things/{pk}/": page(GET=TEAM, POST=MEMBER
 
 from __future__ import annotations
 
-from .rules import CLOSED, EVERYBODY, LEADS, MEMBERS, TEAM, Row, admin, api, may, opened, page
-from .world import World
-
-
-def form(world: World) -> dict[str, object]:
-    """The request form, filled in."""
-    spec = {"source_uri": world.uri, "strategy": "standard", "flavor": "h100-80gb", "profile": "vllm-0.32.0"}
-    sizes = {"replicas_min": "1", "replicas_max": "1", "tensor_parallel_size": "1", "max_model_len": "8192"}
-    return {"team": "search", "name": "fresh", **spec, **sizes}
-
-
-def asked(world: World) -> dict[str, object]:
-    """A request to the API."""
-    return {"team": "search", "name": "fresh", "spec": world.spec}
-
-
-def changed(world: World) -> dict[str, object]:
-    """A new spec for the deployment that runs."""
-    return {"spec": {**world.spec, "replicas": {"min": 1, "max": 2}}, "base_revision": 1}
-
-
-def seen(world: World) -> dict[str, object]:
-    """The digest that waits."""
-    return {"digest": world.wish.digest, "comment": "No."}
-
-
-def granted(world: World) -> dict[str, object]:
-    """Two GPUs."""
-    return {"team": "search", "flavor": "h100-80gb", "gpus": 2}
-
-
-def offered(world: World) -> dict[str, object]:
-    """Another kind of GPU."""
-    size = {"memory_mib": 46068, "compute_capability": "8.9", "gpus_per_node": 8}
-    return {"slug": "l40s-48gb", "name": "L40S", "product": "NVIDIA-L40S", **size}
-
-
-def keyed(world: World) -> dict[str, object]:
-    """A key of the whole team."""
-    return {"team": "search", "name": "frontend", "days": "30", "reach": "every", "whose": "own"}
-
-
-def urgent(world: World) -> dict[str, object]:
-    """The digest that waits, and why it cannot."""
-    return {"digest": world.wish.digest, "reason": "It burns."}
-
+from .bodies import PRICED, asked, changed, form, granted, keyed, offered, seen, urgent
+from .rules import EVERYBODY, LEADS, MEMBERS, TEAM, Row, api, may, page
+from .table_accounts import ACCOUNTS, ADMIN
 
 PEOPLE = "/people/teams/{slug}/"
 PAGES: dict[str, Row] = {
@@ -104,6 +61,9 @@ PAGES: dict[str, Row] = {
     ),
     "/quotas/grants/{pk}/": page("grant", POST=may("admin", body=lambda world: {"gpus": "20", "comment": "More."})),
     "/quotas/grant/": page(POST=may("admin", body=granted)),
+    "/flavors/": page(GET="admin"),
+    "/flavors/new/": page(GET="admin", POST=may("admin", body=lambda world: {**offered(world), **PRICED})),
+    "/flavors/{slug}/": page("named_flavor", GET="admin", POST="admin"),
     "/capacity/": page(GET=EVERYBODY),
     "/cluster/": page(GET="admin"),
     "/audit/": page(GET="lead stranger admin"),
@@ -116,7 +76,8 @@ PAGES: dict[str, Row] = {
         "invitation", POST=may("lead admin", told="stranger member", body=lambda world: {})
     ),
     f"{PEOPLE}": page(GET=TEAM),
-    f"{PEOPLE}archive/": page(GET="admin", POST=may("admin", body=lambda world: {"confirm": "search"})),
+    # Not while it has deployments: nobody gets that done here.
+    f"{PEOPLE}archive/": page(GET="admin", POST="admin"),
     f"{PEOPLE}invitations/": page(POST=may(LEADS, body=lambda world: {"role": "member", "days": "7"})),
     f"{PEOPLE}members/": page(POST=may(LEADS, body=lambda world: {"username": "stranger", "role": "member"})),
     f"{PEOPLE}members/{{pk}}/remove/": page("membership", GET=LEADS, POST=may(LEADS, body=lambda world: {})),
@@ -129,8 +90,10 @@ PAGES: dict[str, Row] = {
     "/account/mail/": page(POST=may(EVERYBODY, body=lambda world: {"mail_notices": ""})),
     "/keys/": page(GET=EVERYBODY),
     "/keys/new/": page(GET=EVERYBODY, POST=may(TEAM, body=keyed)),
-    "/keys/{pk}/rotate/": page("key", GET=LEADS, POST=may(LEADS, body=lambda world: {"grace_hours": "1"})),
-    "/keys/{pk}/revoke/": page("key", GET=LEADS, POST=may(LEADS, body=lambda world: {})),
+    "/keys/{pk}/rotate/": page(
+        "key", GET=LEADS, POST=may(LEADS, told="member", body=lambda world: {"grace_hours": "1"})
+    ),
+    "/keys/{pk}/revoke/": page("key", GET=LEADS, POST=may(LEADS, told="member", body=lambda world: {})),
     "/account/": page(
         GET=EVERYBODY, POST=may(EVERYBODY, body=lambda world: {"name": "t", "scopes": "read", "days": "9"})
     ),
@@ -186,6 +149,7 @@ API: dict[str, Row] = {
     ),
     "/api/v1/teams/{slug}/members/{pk}/": api(
         "membership",
+        GET=TEAM,
         PATCH=may(LEADS, told="member", body=lambda world: {"role": "lead"}),
         DELETE=may(LEADS, told="member", body=lambda world: {}),
     ),
@@ -193,7 +157,7 @@ API: dict[str, Row] = {
         GET=may(EVERYBODY, scope="write"),
         POST=may(LEADS, told="member", unknown="stranger", body=lambda world: {"team": "search", "role": "member"}),
     ),
-    "/api/v1/invitations/{pk}/": api("invitation", DELETE=may(LEADS, told="member", body=lambda world: {})),
+    "/api/v1/invitations/{pk}/": api("invitation", DELETE=may(LEADS, body=lambda world: {})),
     "/api/v1/group-rules/": api(
         GET=EVERYBODY,
         POST=may(
@@ -204,7 +168,9 @@ API: dict[str, Row] = {
             body=lambda world: {"group": "g", "team": "search", "role": "member"},
         ),
     ),
-    "/api/v1/group-rules/{pk}/": api("group_rule", DELETE=may("admin", scope="approve", body=lambda world: {})),
+    "/api/v1/group-rules/{pk}/": api(
+        "group_rule", GET="admin", DELETE=may("admin", scope="approve", body=lambda world: {})
+    ),
     "/api/v1/teams/{slug}/policy/": api(
         GET=TEAM, PATCH=may("admin", told=MEMBERS, scope="approve", body=lambda world: {"policy": "lead"})
     ),
@@ -227,7 +193,8 @@ API: dict[str, Row] = {
     "/api/v1/endpoint-keys/": api(
         GET=EVERYBODY,
         POST=may(
-            TEAM,
+            LEADS,
+            told="member",
             unknown="stranger",
             body=lambda world: {"team": "search", "name": "k", "every_deployment": True},
             token_write=403,
@@ -266,7 +233,15 @@ API: dict[str, Row] = {
         POST=may("admin", told=MEMBERS, unknown="stranger", scope="approve", body=granted),
     ),
     "/api/v1/quota-grants/{pk}/": api(
-        "grant", GET=TEAM, PATCH=may("admin", told=MEMBERS, scope="approve", body=lambda world: {"gpus": 20})
+        "grant",
+        GET=TEAM,
+        PATCH=may(
+            "admin",
+            told="stranger member lead",
+            scope="approve",
+            body=lambda world: {"gpus": 20},
+            token_admin_elsewhere=404,
+        ),
     ),
     "/api/v1/reservations/": api(GET=EVERYBODY),
     "/api/v1/catalog/": api(GET=EVERYBODY),
@@ -281,69 +256,6 @@ API: dict[str, Row] = {
     "/api/v1/notices/{pk}/read/": api("notice", POST=may("member", body=lambda world: {})),
     "/api/v1/notices/read/": api(POST=EVERYBODY),
     "/api/v1/whoami/": api(GET=EVERYBODY),
-}
-
-TYPED = page(GET=EVERYBODY, POST=EVERYBODY, PUT=EVERYBODY)
-ACCOUNTS: dict[str, Row] = {
-    "/healthz": opened(GET=EVERYBODY),
-    "/readyz": opened(GET=EVERYBODY),
-    "/accounts/": opened(**dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"), EVERYBODY)),
-    "/accounts/login/": opened(GET=EVERYBODY, POST=EVERYBODY, PUT=EVERYBODY),
-    # The link is the right to join; without it, or not signed in, nothing happens.
-    "/join/{word}/": opened(GET=EVERYBODY, POST=EVERYBODY),
-    "/accounts/logout/": opened(GET=EVERYBODY, POST=EVERYBODY),
-    "/accounts/inactive/": opened(GET=EVERYBODY),
-    "/accounts/password/change/": TYPED,
-    "/accounts/signup/": CLOSED,
-    "/accounts/reauthenticate/": TYPED,
-    "/accounts/2fa/": page(GET=EVERYBODY),
-    # In the middle of a sign-in alone: all others are sent to its beginning.
-    "/accounts/2fa/authenticate/": opened(GET=EVERYBODY, POST=EVERYBODY, PUT=EVERYBODY),
-    "/accounts/2fa/reauthenticate/": TYPED,
-    "/accounts/2fa/recovery-codes/": page(GET=EVERYBODY),
-    "/accounts/2fa/recovery-codes/download/": page(GET=EVERYBODY),
-    "/accounts/2fa/recovery-codes/generate/": TYPED,
-    "/accounts/2fa/totp/activate/": TYPED,
-    "/accounts/2fa/totp/deactivate/": TYPED,
-    "/accounts/email/": CLOSED,
-    "/accounts/confirm-email/": CLOSED,
-    "/accounts/confirm-email/{key}/": CLOSED,
-    "/accounts/password/set/": CLOSED,
-    "/accounts/password/reset/": CLOSED,
-    "/accounts/password/reset/done/": CLOSED,
-    "/accounts/password/reset/key/done/": CLOSED,
-    "/accounts/password/reset/key/{uidb36}-{key}/": CLOSED,
-    "/accounts/login/code/confirm/": CLOSED,
-    # Single sign-on: open only where an issuer is set (tests/portal/test_accounts.py).
-    "/accounts/3rdparty/": CLOSED,
-    "/accounts/3rdparty/signup/": CLOSED,
-    "/accounts/3rdparty/login/cancelled/": CLOSED,
-    "/accounts/3rdparty/login/error/": CLOSED,
-    "/accounts/social/signup/": CLOSED,
-    "/accounts/social/connections/": CLOSED,
-    "/accounts/social/login/cancelled/": CLOSED,
-    "/accounts/social/login/error/": CLOSED,
-    "/accounts/oidc/{provider_id}/login/": CLOSED,
-    "/accounts/oidc/{provider_id}/login/callback/": CLOSED,
-}
-
-ADMIN: dict[str, Row] = {
-    "/django-admin/": admin(GET=may("admin", staff=200)),
-    "/django-admin/login/": opened(GET=EVERYBODY, POST=EVERYBODY, PUT=EVERYBODY, PATCH=EVERYBODY, DELETE=EVERYBODY),
-    "/django-admin/logout/": opened(POST=EVERYBODY),
-    "/django-admin/password_change/": admin(GET=may("admin", staff=200)),
-    "/django-admin/password_change/done/": admin(GET=may("admin", staff=200)),
-    "/django-admin/autocomplete/": admin(GET=may("")),
-    "/django-admin/jsi18n/": admin(GET=may("admin", staff=200)),
-    "/django-admin/r/{content_type_id}/{object_id}/": admin(GET=may("")),
-    "/django-admin/{app_label}/": admin(GET=may("admin")),
-    "/django-admin/{url}": admin(GET=may("")),
-    "/django-admin/{model}/": admin(GET=may("admin")),
-    "/django-admin/{model}/add/": admin(GET=may("")),
-    "/django-admin/{model}/{object_id}/": admin(GET=may("admin")),
-    "/django-admin/{model}/{object_id}/change/": admin(GET=may("admin")),
-    "/django-admin/{model}/{object_id}/history/": admin(GET=may("admin")),
-    "/django-admin/{model}/{object_id}/delete/": admin(GET=may("")),
 }
 
 TABLE: dict[str, Row] = {**PAGES, **API, **ACCOUNTS, **ADMIN}

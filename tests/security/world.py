@@ -140,13 +140,15 @@ class World:
             "pk": row.pk if row is not None else 1,
             "object_id": row.pk if row is not None else self.team.pk,
             "number": 1,
-            "slug": "nowhere" if foreign else "search",
+            "slug": self.flavor.slug if route.startswith("/flavors/") else "search",
             "word": self.word,
             "panel": "throughput",
             "provider_id": "oidc",
             "content_type_id": kind,
             "app_label": "deployments",
         }
+        if foreign:
+            values |= {"pk": "nowhere" if isinstance(values["pk"], str) else NOBODYS, "slug": "nowhere"}
         return PLACE.sub(lambda found: str(values.get(found.group(1), "none")), route)
 
     def _governance(self) -> None:

@@ -1,0 +1,223 @@
+"""Every name that a column has, sent to every address that writes: only the fields that an address declares change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db import connection, models
+
+from .routes import django_routes
+from .rules import Row
+from .table import TABLE
+from .world import Caller, World, every_row, undone
+
+pytestmark = pytest.mark.django_db
+
+ROUTES = django_routes()
+DONE = range(200, 400)
+MARK, NUMBER = "evilmark", 4_242_424
+# What attackers try that no column is called.
+EXTRA = [
+    "is_admin",
+    "admin",
+    "role",
+    "roles",
+    "permissions",
+    "scope",
+    "password2",
+    "owner",
+    "owner_id",
+    "spec_digest",
+    "gpu_limit",
+    "limit",
+    "reserved_gpus",
+    "approve",
+    "verdict_id",
+    "approved_by",
+    "granted",
+    "by_policy",
+    "force",
+    "skip_checks",
+    "dry_run",
+    "service_account",
+    "serviceAccount",
+    "serviceAccountName",
+    "cluster_name",
+    "nodeSelector",
+    "image",
+    "env",
+    "pod_overrides",
+    "annotations",
+    "labels",
+    "_method",
+    "_state",
+    "pk",
+    "__class__",
+    "constructor",
+]
+# Nested, dotted and in brackets, as other frameworks read them.
+SHAPES = ("user[{}]", "deployment.{}", "team__{}", "{}[]", "{}[0]")
+FIRST_ID = 1_000_000
+CHANGES = re.compile(r"\b1\d{6}\b|[0-9a-f]{32,64}|\d{4}-\d\d-\d\d[T ][\d:.]+(?:\+00:00|Z)?")
+
+# Fields that an address takes beside those of its good body: all that may come of a name that was not asked for.
+SPAN, KEY = {"valid_from", "valid_until"}, {"personal", "deployments", "requests_per_minute", "tokens_per_minute"}
+DECLARED: dict[str, set[str]] = {
+    "/deployments/new/": {"note", "args"},
+    "/deployments/{pk}/edit/": {"note", "args"},
+    "/approvals/policies/{pk}/": {"ask_above"},
+    "/approvals/selected/": {"comment"},
+    "/approvals/quota/{pk}/": {"flavor", "gpus", *SPAN},
+    "/quotas/ask/": SPAN,
+    "/quotas/grant/": {"comment", "until"},
+    "/quotas/grants/{pk}/": {"until"},
+    "/flavors/new/": {"node_selector", "tolerations", "active"},
+    "/flavors/{slug}/": {"node_selector", "tolerations", "active"},
+    "/keys/new/": KEY,
+    "/people/teams/{slug}/invitations/": {"email"},
+    "/api/v1/deployments/": {"note"},
+    "/api/v1/deployments/{pk}/": {"note"},
+    "/api/v1/deployments/{pk}/approve/": {"comment"},
+    "/api/v1/approvals/decide/": {"comment"},
+    "/api/v1/teams/{pk}/": {"archived"},
+    "/api/v1/teams/{slug}/policy/": {"ask_above", "at_expiry"},
+    "/api/v1/quota-grants/": {"comment", "until", "since"},
+    "/api/v1/quota-grants/{pk}/": {"comment", "until"},
+    "/api/v1/quota-requests/": SPAN,
+    "/api/v1/quota-requests/{pk}/decide/": {"flavor", "gpus", *SPAN},
+    "/api/v1/flavors/": {"node_selector", "tolerations", "active", "resource_name", "price_per_hour"},
+    "/api/v1/flavors/{pk}/": {
+        *("node_selector", "tolerations", "active", "resource_name", "price_per_hour", "product", "memory_mib"),
+        *("compute_capability", "gpus_per_node"),
+    },
+    "/api/v1/endpoint-keys/": {"days", *KEY},
+    "/api/v1/invitations/": {"email", "days"},
+    "/api/v1/tokens/": {"teams"},
+}
+WRITES = sorted(
+    (route, method)
+    for route, row in TABLE.items()
+    for method, rule in row.rules.items()
+    if rule.body and rule.passes and row.kind in {"page", "api"} and route in ROUTES
+)
+
+
+def columns() -> dict[str, Any]:
+    """Every name of a field of a model, with a value that would matter."""
+    found: dict[str, Any] = dict.fromkeys(EXTRA, MARK)
+    for model in apps.get_models():
+        for field in model._meta.get_fields():
+            for name in {field.name, getattr(field, "attname", field.name)}:
+                found[name] = _value(field)
+    return found
+
+
+def _value(field: Any) -> Any:
+    if isinstance(field, models.BooleanField):
+        return True
+    if isinstance(field, models.IntegerField | models.ForeignKey):
+        return NUMBER
+    return MARK
+
+
+NAMES = columns()
+
+
+@pytest.fixture
+def after_all(world: World) -> None:
+    """Rows that a request makes have ids that nothing else in them looks like."""
+    with connection.cursor() as cursor:
+        for model in apps.get_models():
+            table = model._meta.db_table
+            if isinstance(model._meta.pk, models.AutoField):
+                cursor.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), {FIRST_ID}, true)")
+
+
+def changes(before: dict[tuple[str, str], str]) -> list[str]:
+    """What differs now, without ids, times and digests."""
+    now = every_row()
+    changed = [
+        (table, now.get((table, pk), "gone"))
+        for table, pk in sorted(before.keys() | now.keys(), key=str)
+        if before.get((table, pk)) != now.get((table, pk))
+    ]
+    return sorted(f"{table} {CHANGES.sub('·', row)}" for table, row in changed)
+
+
+@pytest.mark.parametrize(("route", "method"), WRITES)
+def test_only_declared_fields_change(world: World, after_all: None, route: str, method: str) -> None:
+    row = TABLE[route]
+    good = row.rules[method].body(world)  # type: ignore[misc]
+    before = every_row()
+    caller = _somebody_who_passes(world, row, route, method, good)
+    once, twice = (_changes(world, row, route, method, caller, good, before) for _ in range(2))
+    assert once, "the good body changes nothing"
+    wild = {index for index, pair in enumerate(zip(once, twice, strict=True)) if pair[0] != pair[1]}
+    wrong = []
+    tables = {line.split(" ")[0] for line in once}
+    for label, body in _bodies(route, row, good, tables):
+        found = _changes(world, row, route, method, caller, body, before)
+        if found and _tamed(found, wild) != _tamed(once, wild):
+            new = [line for line in found if line not in once]
+            wrong.append(f"{label}: {new[:3]}")
+        if MARK in str(found) or str(NUMBER) in str(found):
+            wrong.append(f"{label} is stored: {[line for line in found if MARK in line or str(NUMBER) in line][:2]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def batched(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    """The items, so many at a time."""
+    left = iter(items)
+    while part := tuple(islice(left, size)):
+        yield part
+
+
+def _bodies(route: str, row: Row, good: dict[str, Any], tables: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The good body with more in it: all names at once, and for the API, which refuses a body with a name that it does
+    not know, those of the tables that it writes also one by one."""
+    more = {name: value for name, value in NAMES.items() if name not in good and name not in DECLARED.get(route, ())}
+    # A form of more than 500 fields is refused before anybody reads it.
+    for part in batched(more.items(), 80):
+        yield "many names", {**dict(part), **good}
+        if row.kind == "page":
+            yield "many names twice", {**{name: [value, value] for name, value in part}, **good}
+            yield "many shapes", {shape.format(name): value for name, value in part for shape in SHAPES} | good
+    if row.kind == "page":
+        return
+    own = {
+        field.column for model in apps.get_models() if model._meta.db_table in tables for field in model._meta.fields
+    }
+    for name in sorted(more.keys() & {*own, *EXTRA}):
+        yield name, {**good, name: more[name]}
+    for inside, values in good.items():
+        if isinstance(values, dict):
+            for name in ("approved", "namespace", "team_id", "image", "serviceAccountName", "env"):
+                yield f"{inside}.{name}", {**good, inside: {**values, name: NAMES.get(name, MARK)}}
+    yield "nested", {**good, "deployment": more, "user": more}
+
+
+def _changes(
+    world: World, row: Row, route: str, method: str, caller: Caller, body: Any, before: dict[tuple[str, str], str]
+) -> list[str]:
+    with undone() as written:
+        caller.send(method, world.url(ROUTES[route][0], row.of), body, api=row.kind == "api")
+        return changes(before) if written else []
+
+
+def _somebody_who_passes(world: World, row: Row, route: str, method: str, good: Any) -> Caller:
+    for caller in world.callers:
+        with undone() as written:
+            answer = caller.send(method, world.url(ROUTES[route][0], row.of), good, api=row.kind == "api")
+        if written and answer.status_code in DONE:
+            return caller
+    raise AssertionError("nobody gets anything done with the row's body")
+
+
+def _tamed(lines: list[str], wild: set[int]) -> list[str]:
+    """Without the words of those rows that hold something random; their tables stay."""
+    return [line.split(" ")[0] if index in wild else line for index, line in enumerate(lines)]
