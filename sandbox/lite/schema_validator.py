@@ -46,7 +46,7 @@ class Validator:
                 continue
             if old is None or not self._unchanged(steps, obj, old):
                 told = tuple(_causes(error, self._schema, bare, subresource))
-                together = error.kind.name == "type" and {"integer", "string"} <= set(error.kind.types)
+                together = {"integer", "string"} <= set(getattr(error.kind, "types", ()))
                 found.update([told] if together else [(cause,) for cause in told])
         return [each for told in sorted(found, key=lambda told: (told[0].field, told[0].message)) for each in told]
 
