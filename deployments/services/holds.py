@@ -103,6 +103,12 @@ def usage_of(teams: Iterable[Team]) -> dict[int, list[Usage]]:
     return found
 
 
+def limit_of(account: QuotaAccount) -> int:
+    """GPUs that the live grants of an account allow together."""
+    grants = QuotaGrant.objects.live().filter(team_id=account.team_id, flavor_id=account.flavor_id)
+    return grants.aggregate(limit=Sum("gpus"))["limit"] or 0
+
+
 def usage_in(*, team: Team, flavor: Flavor) -> Usage:
     """The team's quota of one flavor; zeros where nothing was ever granted."""
     for row in usage(team):
@@ -131,8 +137,12 @@ def charge(*, old: Revision | None, new: Revision) -> int:
 
 def account_of(*, team_id: int, flavor_id: int) -> QuotaAccount:
     """The account of a team and flavor, made at first use."""
-    QuotaAccount.objects.bulk_create([QuotaAccount(team_id=team_id, flavor_id=flavor_id)], ignore_conflicts=True)
-    return QuotaAccount.objects.get(team_id=team_id, flavor_id=flavor_id)
+    accounts = QuotaAccount.objects.filter(team_id=team_id, flavor_id=flavor_id)
+    found = accounts.first()
+    if found is None:
+        QuotaAccount.objects.bulk_create([QuotaAccount(team_id=team_id, flavor_id=flavor_id)], ignore_conflicts=True)
+        found = accounts.get()
+    return found
 
 
 def _held(account: QuotaAccount, deployment: Deployment) -> int:

@@ -48,9 +48,12 @@ def accept(*, deployment: Deployment, revision: Revision, actor: User | None) ->
 
 def someone_before(deployment: Deployment, account: QuotaAccount) -> bool:
     """True when somebody whom the limit allows waits for GPUs of this account longer than the deployment."""
-    limit = _limit(account)
-    ahead = [waiting.pk for waiting in line(account) if _needs(waiting) <= limit]
-    return bool(ahead) and ahead[0] != deployment.pk
+    others = line(account)
+    if not others:
+        return False
+    limit = holds.limit_of(account)
+    first = next((waiting.pk for waiting in others if _needs(waiting) <= limit), deployment.pk)
+    return first != deployment.pk
 
 
 def line(account: QuotaAccount) -> list[Deployment]:
@@ -74,7 +77,7 @@ def wake(account_pk: int) -> int:
     account = QuotaAccount.objects.get(pk=account_pk)
     admitted = 0
     for waiting in line(account):
-        if _needs(waiting) > _limit(account):
+        if _needs(waiting) > holds.limit_of(account):
             continue
         went = _admit(waiting.pk)
         if went is False:
@@ -119,10 +122,6 @@ def _admit(pk: int) -> bool | None:
 def _needs(deployment: Deployment) -> int:
     assert deployment.latest is not None
     return holds.charge(old=deployment.applied, new=deployment.latest)
-
-
-def _limit(account: QuotaAccount) -> int:
-    return holds.usage_in(team=account.team, flavor=account.flavor).limit
 
 
 def _take(deployment: Deployment, revision: Revision, actor: User | None) -> None:
