@@ -6,6 +6,7 @@ how long a gateway may remember it: five seconds at most, and no longer than the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -170,4 +171,4 @@ def _unknown() -> Refusal:
 
 def _sign(deployment_id: int, subject: int | str, seconds: int) -> str:
     expires = timezone.now().timestamp() + min(max(1, seconds), LONGEST_SECONDS)
-    return PREFIX + signing.dumps({"d": deployment_id, "u": subject, "e": round(expires, 3)}, salt=SALT)
+    return PREFIX + signing.dumps({"d": deployment_id, "u": subject, "e": math.floor(expires * 1000) / 1000}, salt=SALT)

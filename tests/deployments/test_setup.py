@@ -91,7 +91,9 @@ def test_the_first_admin_can_sign_in(password: str) -> None:
     assert user.is_platform_admin
     assert user.is_staff
     assert Client().login(username="root", password=PASSWORD)
-    assert Event.objects.get(kind="account_made").data == {"user": user.pk}
+    told = Event.objects.get(kind="account_made").data
+    assert (told["user"], told["after"]["admin"]) == (user.pk, True)
+    assert PASSWORD not in str(told)
 
 
 def test_somebody_who_is_there_is_promoted_and_keeps_their_password(password: str) -> None:

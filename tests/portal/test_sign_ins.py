@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 
 from deployments.models import Event, User
 
 PASSWORD = "a-long-enough-word"
+
+
+@pytest.fixture(autouse=True)
+def nobody_tried_before(db: None) -> None:
+    """Limits of attempts are counted in the cache, which other tests fill as well."""
+    cache.clear()
 
 
 @pytest.fixture
@@ -59,11 +66,3 @@ def test_a_new_password_leaves_a_line(ann: User) -> None:
     assert event.actor == ann
     assert "another" not in f"{event.message}{event.data}"
     assert Client().login(username="ann", password="another-long-word")
-
-
-def test_the_admin_sign_in_is_kept_too(ann: User) -> None:
-    ann.is_staff = True
-    ann.save()
-    Client().post("/django-admin/login/", {"username": "ann", "password": PASSWORD, "next": "/django-admin/"})
-
-    assert Event.objects.get().kind == "signed_in"
