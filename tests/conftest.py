@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from _pytest.terminal import TerminalReporter
 
@@ -67,6 +68,10 @@ class PrometheusServer:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # How long a machine under load takes to think of inputs says nothing about the code.
+    patient = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("slipway", suppress_health_check=patient, deadline=None)
+    hypothesis.settings.load_profile("slipway")
     config.addinivalue_line("markers", "integration: needs a server or runs programs (set by itself)")
 
 
