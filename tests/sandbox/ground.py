@@ -12,7 +12,7 @@ from sandbox.client import ApiError, Client, resource_path
 from sandbox.lite.testing import RunningCluster, running_cluster
 
 T = TypeVar("T")
-PATIENCE = 10.0  # seconds
+PATIENCE = 30.0  # seconds
 
 
 class Ground:

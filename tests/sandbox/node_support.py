@@ -25,7 +25,7 @@ from sandbox.nodes import SHAPES
 NODE = "gpu-l4-1"
 NAMESPACE = "team-a"
 PREFIX = f"127.{100 + os.getpid() % 150}"
-PATIENCE = 15.0
+PATIENCE = 40.0
 FAST = Pace(speed=2000.0, backoff_first=0.3, backoff_most=2.0, restart=0.02, retry=0.1)
 VLLM, INITIALIZER = "vllm/vllm-openai:v0.32.0", "kserve/storage-initializer:v0.20.0"
 
