@@ -10,7 +10,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from deployments.api import schemas, shapes
-from deployments.api.base import PAGING, ApiViewSet, body_of, keyset, number_of, word_of
+from deployments.api.base import PAGING, ApiViewSet, keyset, number_of, word_of
+from deployments.api.bodies import validated
 from deployments.api.deployments import PAGE, PROBLEMS, WRITES
 from deployments.models import (
     ApiToken,
@@ -59,7 +60,7 @@ class GrantViewSet(ApiViewSet):
     @extend_schema(request=schemas.GrantBody, responses={201: schemas.GrantAnswer, **WRITES})
     def create(self, request: Request) -> Response:
         """Grant GPUs to a team (admins); whoever waits for them is served."""
-        body = _valid(schemas.GrantBody, request)
+        body = validated(schemas.GrantBody, request)
         team = Team.objects.active().visible_to(self.principal).filter(slug=body["team"]).first()
         flavor = Flavor.objects.filter(slug=body["flavor"]).first()
         if team is None:
@@ -80,7 +81,7 @@ class GrantViewSet(ApiViewSet):
     @extend_schema(request=schemas.GrantChange, responses={200: schemas.GrantAnswer, **WRITES})
     def partial_update(self, request: Request, pk: str) -> Response:
         """Cut, raise or end a grant (admins). What is held stays held; growth alone is refused."""
-        body = _valid(schemas.GrantChange, request)
+        body = validated(schemas.GrantChange, request)
         grants.change_grant(
             principal=self.principal,
             grant_id=int(pk),
@@ -169,7 +170,7 @@ class TokenViewSet(ApiViewSet):
     @extend_schema(request=schemas.TokenBody, responses={201: schemas.NewTokenAnswer, **WRITES})
     def create(self, request: Request) -> Response:
         """Make a token; the answer is the only place that ever shows its text."""
-        body = _valid(schemas.TokenBody, request)
+        body = validated(schemas.TokenBody, request)
         token, text = tokens.create(
             principal=self.principal,
             name=body["name"],
@@ -208,19 +209,3 @@ def _filtered(request: Request, rows: Any, **columns: str) -> Any:
     if deployment is not None:
         rows = rows.filter(deployment_id=deployment)
     return rows
-
-
-def _valid(kind: type[Any], request: Request) -> dict[str, Any]:
-    body = body_of(request)
-    serializer = kind(data=body)
-    for name in body:
-        if name not in serializer.fields:
-            shown = name[:60]
-            raise InvalidError(
-                f"Known here: {', '.join(serializer.fields)}.",
-                pointer=f"/{shown}",
-                field=shown,
-                code="unknown_field",
-            )
-    serializer.is_valid(raise_exception=True)
-    return dict(serializer.validated_data)
