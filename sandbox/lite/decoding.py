@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from sandbox.lite import errors
+from sandbox.lite import errors, rules
 from sandbox.lite.requests import APPLY, Request, decode_json
 from sandbox.lite.resources import Resource
 from sandbox.lite.schema import Schema, definitions
@@ -93,13 +93,20 @@ def check_kind(resource: Resource, sent: Obj) -> None:
     if version != resource.api_version and resource.crd is not None:
         raise _other_version(resource, version)
     if resource.crd is not None:
-        wrong = errors.invalid_value("kind", kind, f"must be {resource.kind}")
-        name = str((sent.get("metadata") or {}).get("name", ""))
-        raise errors.invalid(resource.group, kind, name, [wrong])
+        raise _other_kind(resource, kind, sent)
     if f"{resource.schema_name.rpartition('.')[0]}.{kind}" not in definitions() or version != resource.api_version:
         raise Undecodable(f'no kind "{kind}" is registered for version "{version}" in scheme "{_SCHEME}"')
     internal = resource.group.split(".")[0] or "core"
     raise Undecodable(f"converting ({resource.version}.{kind}) to ({internal}.{resource.kind}): unknown conversion")
+
+
+def _other_kind(resource: Resource, kind: str, sent: Obj) -> errors.StatusError:
+    """422. The schema is not asked, and its defaults are not filled; its lists and its CEL rules are checked."""
+    wrong = [errors.invalid_value("kind", kind, f"must be {resource.kind}"), *rules.duplicates(sent, resource.schema)]
+    if rules.rules_of(resource) is not None:
+        wrong += rules.check(resource, sent, None).causes
+    name = str((sent.get("metadata") or {}).get("name", ""))
+    return errors.invalid(resource.group, kind, name, wrong)
 
 
 def _other_version(resource: Resource, version: str) -> errors.StatusError:

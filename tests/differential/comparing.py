@@ -17,6 +17,8 @@ _VERSION_WORDS = re.compile(r"(ResourceVersion in (?:the precondition|record) \(
 _TOKEN_VOLUME = re.compile(r"\bkube-api-access-[a-z0-9]{5}\b")
 _ADDRESS = re.compile(r"\b10\.96\.\d+\.\d+\b")
 _MADE_NAME = re.compile(r"\b(gen-)[bcdfghjklmnpqrstvwxz2456789]{5}\b")
+_MISSED = re.compile(r"no such key: \w+")
+_BETWEEN = re.compile(r"[\[\]]|, ")
 _TIMES = ("creationTimestamp", "deletionTimestamp", "time")
 
 
@@ -61,7 +63,7 @@ class Plain:
             plain = {key: self.value(value[key], key) for key in sorted(value)}
             if name == "details" and "causes" in plain:
                 plain["causes"] = _told(plain["causes"])
-            return plain
+            return _in_any_order(plain) if _is_of_another_kind(plain) else plain
         if isinstance(value, list):
             items = [self.value(child) for child in value]
             return sorted(items, key=_manager) if name == "managedFields" else items
@@ -134,6 +136,26 @@ def _told(causes: list[Any]) -> list[Any]:
     once = [cause for place, cause in enumerate(causes) if cause not in causes[:place]]
     conflicts = all(cause.get("reason") == "FieldManagerConflict" for cause in once)
     return sorted(once, key=lambda cause: (cause["message"], cause["field"])) if conflicts else once
+
+
+def _is_of_another_kind(plain: dict[str, Any]) -> bool:
+    """Whether an answer refuses a custom resource that says it is of another kind."""
+    details = plain.get("details") or {}
+    return plain.get("kind") == "Status" and any(cause.get("field") == "kind" for cause in details.get("causes") or ())
+
+
+def _in_any_order(status: dict[str, Any]) -> dict[str, Any]:
+    """What CEL rules say without the defaults that keep them from failing.
+
+    kube-apiserver goes through the fields in the order of a Go map, and where both sides of an "and" lack a key it
+    names the left one, the library of `lite` the right one.
+    """
+    causes = [
+        cause | {"message": _MISSED.sub("no such key", cause["message"])} for cause in status["details"]["causes"]
+    ]
+    words = sorted(_BETWEEN.split(_MISSED.sub("no such key", status["message"])))
+    details = status["details"] | {"causes": sorted(causes, key=lambda cause: (cause["field"], cause["message"]))}
+    return status | {"message": words, "details": details}
 
 
 def _manager(entry: dict[str, Any]) -> tuple[str, ...]:

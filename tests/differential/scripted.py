@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deployments.labels import FIELD_MANAGER
-from tests.differential.bodies import LEAST, laid, whole
+from tests.differential.bodies import LEAST, WRONG, laid, whole
 from tests.differential.sequences import OLD_VERSION, UID, VERSION, Object, Sequence, Step
 
 STRICT = {"fieldValidation": "Strict"}
@@ -109,6 +109,21 @@ def let_go(kind: str) -> Sequence:
             Step("list", kind),
         ),
         watched=kind,
+    )
+
+
+def of_another_kind(kind: str) -> Sequence:
+    """Create, replace and apply what says that it is of another kind: right in all else, empty, and wrong in all."""
+    body, other = whole(kind, "a", LEAST[kind]), {"kind": "Nope"}
+    empty = {key: body[key] for key in ("apiVersion", "metadata")} | other
+    bodies = (body | other, empty, empty | {"spec": {}}, *(laid(body, wrong) | other for wrong in WRONG.get(kind, ())))
+    return Sequence(
+        (
+            *(Step("create", kind, "a", each) for each in bodies),
+            Step("create", kind, "a", body),
+            *(Step("update", kind, "a", laid(each, {"metadata": {"resourceVersion": VERSION}})) for each in bodies),
+            *(Step("apply", kind, "a", each, _FORCED) for each in bodies),
+        )
     )
 
 

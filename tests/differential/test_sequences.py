@@ -56,6 +56,11 @@ def test_what_finalizers_held_is_let_go_the_same(pair: Pair, kind: str) -> None:
     assert_same(pair, scripted.let_go(kind))
 
 
+@pytest.mark.parametrize("kind", LEAST)
+def test_another_kind_is_refused_the_same(pair: Pair, kind: str) -> None:
+    assert_same(pair, scripted.of_another_kind(kind))
+
+
 def test_a_used_up_quota_is_told_the_same(pair: Pair) -> None:
     assert_same(pair, scripted.quota_used_up())
 

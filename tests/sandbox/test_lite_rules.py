@@ -288,6 +288,15 @@ def test_every_door_asks_the_rules(api: Api, ruleds: str, stored: str) -> None:
     assert status.json()["details"]["causes"] == [cause("status.n", "Invalid value: 9: failed rule: self < 5")]
 
 
+def test_what_lies_about_its_kind_is_held_to_the_rules_too(api: Api, ruleds: str) -> None:
+    answer = api.post(ruleds, thing("liar", number=12) | {"kind": "Nope"})
+
+    assert answer.json()["details"]["causes"] == [
+        cause("kind", 'Invalid value: "Nope": must be Ruled'),
+        cause("spec.number", "Invalid value: 12: failed rule: self < 10"),
+    ]
+
+
 def test_of_status_alone_the_path_begins_below_it(api: Api, stored: str) -> None:
     answer = api.patch(f"{stored}/status", {"status": {"n": "x"}}, MERGE)
 
