@@ -55,6 +55,13 @@ def reserve(*, deployment: Deployment, revision: Revision, gpus: int, actor: Use
     # The order is deployment, then account, as in every service: no deadlocks, and nobody else moves this hold.
     Deployment.objects.locked().values("pk").get(pk=deployment.pk)
     account = account_of(team_id=deployment.team_id, flavor_id=revision.flavor_id)
+    return take(account, deployment=deployment, revision=revision, gpus=gpus, actor=actor)
+
+
+def take(
+    account: QuotaAccount, *, deployment: Deployment, revision: Revision, gpus: int, actor: User | None
+) -> Reservation | None:
+    """`reserve` in an open transaction of a caller that holds the deployment's lock and has its account."""
     held = _held(account, deployment)
     if gpus <= held:
         return None

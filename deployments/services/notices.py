@@ -16,7 +16,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from deployments.models import Deployment, Event, Membership, Notification, Principal, Revision, Team, User
-from deployments.services import approvals, events
+from deployments.services import approvals, events, states
 from deployments.services.asks import needs_admin
 from deployments.services.errors import InvalidError, MissingError, NotAllowedError
 from deployments.services.telling import listen
@@ -179,6 +179,7 @@ def _tell_failures(failures: Sequence[Event]) -> None:
 
 def _revision(event: Event) -> Revision | None:
     rows = Revision.objects.select_related("flavor", "deployment__team", "deployment__applied", "deployment__approved")
+    rows = rows.defer(*states.HEAVY)
     return rows.filter(deployment=event.deployment_id, number=event.data.get("revision")).first()
 
 

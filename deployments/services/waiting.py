@@ -37,7 +37,7 @@ def accept(*, deployment: Deployment, revision: Revision, actor: User | None) ->
         _tell_waiting(deployment, "Others of the team wait before it.", actor)
         return False
     try:
-        _take(deployment, revision, actor)
+        _take(account, deployment, revision, actor)
     except QuotaExceededError as error:
         # GPUs given back between the attempt and the commit woke nobody: look once more afterwards.
         wake_later(account.pk)
@@ -79,7 +79,7 @@ def wake(account_pk: int) -> int:
     for waiting in line(account):
         if _needs(waiting) > holds.limit_of(account):
             continue
-        went = _admit(waiting.pk)
+        went = _admit(account, waiting.pk)
         if went is False:
             break
         admitted += went is True
@@ -104,16 +104,16 @@ def wake_all() -> int:
 
 
 @in_transaction
-def _admit(pk: int) -> bool | None:
-    """Admit one deployment: False when the GPUs do not suffice, None when it stopped waiting meanwhile."""
+def _admit(account: QuotaAccount, pk: int) -> bool | None:
+    """Admit one deployment: False when the GPUs do not suffice, None when it stopped waiting in this line meanwhile."""
     deployment = Deployment.objects.locked().get(pk=pk)
     if not Deployment.objects.awaiting_quota().filter(pk=pk).exists():
         return None
     assert deployment.latest is not None
-    if authority.void_if_fallen(deployment):
+    if deployment.latest.flavor_id != account.flavor_id or authority.void_if_fallen(deployment):
         return None
     try:
-        _take(deployment, deployment.latest, None)
+        _take(account, deployment, deployment.latest, None)
     except QuotaExceededError:
         return False
     return True
@@ -124,9 +124,9 @@ def _needs(deployment: Deployment) -> int:
     return holds.charge(old=deployment.applied, new=deployment.latest)
 
 
-def _take(deployment: Deployment, revision: Revision, actor: User | None) -> None:
+def _take(account: QuotaAccount, deployment: Deployment, revision: Revision, actor: User | None) -> None:
     gpus = holds.charge(old=deployment.applied, new=revision)
-    taken = holds.reserve(deployment=deployment, revision=revision, gpus=gpus, actor=actor)
+    taken = holds.take(account, deployment=deployment, revision=revision, gpus=gpus, actor=actor)
     _make_current(deployment, revision)
     if taken is not None:
         events.record(

@@ -57,6 +57,14 @@ def test_an_admin_approves_and_the_gpus_are_reserved(ann, carol, team, h100):
     assert (event.actor, event.data["digest"]) == (carol, deployment.latest.digest)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_an_approval_takes_thirty_statements(ann, carol, team, django_assert_max_num_queries):
+    """So many approvals a second depend on it: begin, the rows, audit, notices, ledger, state, commit."""
+    revision = ask(ann, team).latest
+    with django_assert_max_num_queries(30):
+        approvals.decide(principal=make.principal(carol), revision=revision, digest=revision.digest, approve=True)
+
+
 def test_a_rejection_reserves_nothing(ann, carol, team):
     deployment = ask(ann, team)
     decide(carol, deployment, approve=False, comment="too big")

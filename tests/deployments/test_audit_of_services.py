@@ -449,6 +449,7 @@ INNER: dict[str, str] = {
     "grants.follow": "wakes workers",
     "holds.account_of": "makes the row that sums a ledger",
     "holds.reserve": "the ledger; callers write the line",
+    "holds.take": "as reserve",
     "idempotency.claim": "about requests, not about anything of anybody",
     "idempotency.forget_old": "as claim",
     "idempotency.give_back": "as claim",
