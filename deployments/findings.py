@@ -22,10 +22,25 @@ SPEC_FIELDS: dict[str, str] = {
     "/spec/engine/args": "args",
     "/spec/source": "source_uri",
     "/spec/engine": "profile",
+    "/spec/scaling/concurrency": "scaling_concurrency",
+    "/spec/scaling/percent": "scaling_percent",
+    "/spec/scaling": "scaling_concurrency",
+    "/spec/prefill/replicas/min": "prefill_replicas_min",
+    "/spec/prefill/replicas/max": "prefill_replicas_max",
+    "/spec/prefill/replicas": "prefill_replicas_max",
+    "/spec/prefill/args": "prefill_args",
+    "/spec/prefill": "prefill_replicas_max",
+    "/spec/decode/replicas/min": "decode_replicas_min",
+    "/spec/decode/replicas/max": "decode_replicas_max",
+    "/spec/decode/replicas": "decode_replicas_max",
+    "/spec/decode/args": "decode_args",
+    "/spec/decode": "decode_replicas_max",
     "/spec": "",
     "": "",
 }
 ARGS_POINTER = "/spec/engine/args/"
+# Flags of one role have fields of their own, as `prefill_tensor_parallel_size`.
+ROLE_ARGS = {"/spec/prefill/args/": "prefill_", "/spec/decode/args/": "decode_"}
 
 
 class Severity(StrEnum):
@@ -97,16 +112,17 @@ def has_errors(findings: Iterable[Finding]) -> bool:
 
 def field_of(pointer: str) -> str:
     """The form field for a JSON pointer into a request; engine flags become `max_model_len`."""
-    if pointer.startswith(ARGS_POINTER):
-        return _unescape(pointer[len(ARGS_POINTER) :].split("/", 1)[0]).replace("-", "_")
+    for args, of_role in {ARGS_POINTER: "", **ROLE_ARGS}.items():
+        if pointer.startswith(args):
+            return of_role + _unescape(pointer[len(args) :].split("/", 1)[0]).replace("-", "_")
     while pointer not in SPEC_FIELDS and "/" in pointer:
         pointer = pointer.rsplit("/", 1)[0]
     return SPEC_FIELDS.get(pointer, "")
 
 
-def arg_pointer(flag: str) -> str:
-    """The JSON pointer of one engine flag, as `/spec/engine/args/max-model-len`."""
-    return ARGS_POINTER + flag.replace("~", "~0").replace("/", "~1")
+def arg_pointer(flag: str, args: str = ARGS_POINTER) -> str:
+    """The JSON pointer of one engine flag, as `/spec/engine/args/max-model-len`; `args` is where flags stand."""
+    return f"{args.rstrip('/')}/" + flag.replace("~", "~0").replace("/", "~1")
 
 
 def _unescape(part: str) -> str:

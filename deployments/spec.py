@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 ArgValue: TypeAlias = int | float | bool | str
 
@@ -42,7 +42,18 @@ class Strategy(StrEnum):
     OCI_VOLUME = "oci-volume"
 
 
+class Role(StrEnum):
+    """What a pod does for a request. Pods of the strategy *standard* do both."""
+
+    BOTH = "both"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+# A strategy is offered once it runs from the form to the answer of a prompt.
 AVAILABLE_STRATEGIES = frozenset({Strategy.STANDARD})
+# Prefill hands its KV cache to decode as it lies in memory: what shapes the cache is the same on both sides.
+SAME_IN_BOTH_ROLES = ("block-size", "dtype", "kv-cache-dtype", "quantization", "revision")
 
 
 def hazard(text: str) -> str | None:
@@ -128,28 +139,44 @@ def _check_arg(name: str, value: object) -> ArgValue:
     raise ValueError("Must be a number, true or false, or a word.")
 
 
+def _closed_args(args: dict[str, Any]) -> dict[str, ArgValue]:
+    problems: dict[str, str] = {}
+    checked: dict[str, ArgValue] = {}
+    for name, value in args.items():
+        if not FLAG_NAME.fullmatch(name) or len(name) > MAX_LABEL:
+            problems[name] = flag_name_problem(name)
+            continue
+        try:
+            checked[name] = _check_arg(name, value)
+        except ValueError as error:
+            problems[name] = str(error)
+    if problems:
+        raise ArgsError(problems)
+    return checked
+
+
+EngineArgs = Annotated[dict[str, Any], Field(max_length=MAX_ARGS), AfterValidator(_closed_args)]
+
+
 class Engine(_Closed):
     """Which engine profile runs the model, and the flags given to it (vLLM's own names, without dashes)."""
 
     profile: Slug = "vllm-0.32.0"
-    args: dict[str, Any] = Field(default_factory=dict, max_length=MAX_ARGS)
+    args: EngineArgs = Field(default_factory=dict)
 
-    @field_validator("args")
-    @classmethod
-    def _closed_args(cls, args: dict[str, Any]) -> dict[str, ArgValue]:
-        problems: dict[str, str] = {}
-        checked: dict[str, ArgValue] = {}
-        for name, value in args.items():
-            if not FLAG_NAME.fullmatch(name) or len(name) > MAX_LABEL:
-                problems[name] = flag_name_problem(name)
-                continue
-            try:
-                checked[name] = _check_arg(name, value)
-            except ValueError as error:
-                problems[name] = str(error)
-        if problems:
-            raise ArgsError(problems)
-        return checked
+
+class Scaling(_Closed):
+    """When replicas are added: at `percent` of `concurrency` requests at once per replica."""
+
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 10
+    percent: Annotated[int, Field(ge=10, le=100)] = 80
+
+
+class RoleSpec(_Closed):
+    """One role of a disaggregated deployment; its flags are laid over those of the engine."""
+
+    replicas: Replicas = Replicas()
+    args: EngineArgs = Field(default_factory=dict)
 
 
 class ArgsError(ValueError):
@@ -158,6 +185,14 @@ class ArgsError(ValueError):
     def __init__(self, problems: Mapping[str, str]) -> None:
         self.problems = dict(problems)
         super().__init__("; ".join(f"{name[:64]}: {text}" for name, text in problems.items()))
+
+
+class PlacesError(ValueError):
+    """Problems by JSON pointer below the model that raises it; `spec_errors` takes them apart again."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        self.problems = dict(problems)
+        super().__init__("; ".join(f"{pointer}: {text}" for pointer, text in problems.items()))
 
 
 def flag_name_problem(name: str) -> str:
@@ -169,13 +204,19 @@ def flag_name_problem(name: str) -> str:
 
 
 class DeploymentSpec(_Closed):
-    """What a team wants to run. Immutable; equal specs have equal JSON."""
+    """What a team wants to run. Immutable; equal specs have equal JSON.
+
+    A disaggregated deployment has `prefill` and `decode` in place of `replicas`, which then count both together.
+    """
 
     source: Source
     strategy: Strategy = Strategy.STANDARD
     flavor: Slug
     replicas: Replicas = Replicas()
     engine: Engine = Engine()
+    prefill: RoleSpec | None = None
+    decode: RoleSpec | None = None
+    scaling: Scaling | None = None
 
     @field_validator("strategy", mode="before")
     @classmethod
@@ -190,33 +231,82 @@ class DeploymentSpec(_Closed):
             return strategy
         return value
 
+    @model_validator(mode="after")
+    def _roles(self) -> Self:
+        apart = self.strategy is Strategy.DISAGGREGATED
+        own = {role: spec for role in _ROLES if (spec := self._of(role)) is not None}
+        problems: dict[str, str] = {}
+        for role in _ROLES:
+            if apart and role not in own:
+                problems[f"/{role}"] = f"The strategy “{self.strategy}” needs “{role}”: its replicas and its own flags."
+            elif not apart and role in own:
+                problems[f"/{role}"] = f"Only the strategy “{Strategy.DISAGGREGATED}” has a part for {role}."
+        if apart and "replicas" in self.model_fields_set:
+            problems["/replicas"] = "Prefill and decode have replicas of their own: leave this out."
+        if apart and self.scaling is not None:
+            problems["/scaling"] = f"The strategy “{self.strategy}” does not scale by load: leave this out."
+        if not problems and apart:
+            problems = _differences(self.by_role())
+        if problems:
+            raise PlacesError(problems)
+        if apart:
+            # Both together, past the most of one role; to_json leaves it out again.
+            both = [spec.replicas for spec in own.values()]
+            total = {name: sum(getattr(each, name) for each in both) for name in ("min", "max")}
+            self.__dict__["replicas"] = Replicas.model_construct(**total)
+        return self
+
+    def by_role(self) -> dict[Role, DeploymentSpec]:
+        """What the pods of each role run, each written as a spec of its own: flags and replicas are the role's."""
+        if self.prefill is None or self.decode is None:
+            return {Role.BOTH: self}
+        return {Role.PREFILL: self._as_one(self.prefill), Role.DECODE: self._as_one(self.decode)}
+
+    def _as_one(self, role: RoleSpec) -> DeploymentSpec:
+        engine = self.engine.model_copy(update={"args": {**self.engine.args, **role.args}})
+        alone = {"strategy": Strategy.STANDARD, "prefill": None, "decode": None}
+        return self.model_copy(update={**alone, "replicas": role.replicas, "engine": engine})
+
+    def _of(self, role: Role) -> RoleSpec | None:
+        return self.prefill if role is Role.PREFILL else self.decode
+
     @property
     def tensor_parallel(self) -> int:
-        """GPUs that one layer is split over."""
-        return self._count("tensor-parallel-size")
+        """GPUs that one layer is split over; of two roles the larger."""
+        return max(spec._count("tensor-parallel-size") for spec in self.by_role().values())
 
     @property
     def pipeline_parallel(self) -> int:
-        """Groups of layers that run one after the other."""
-        return self._count("pipeline-parallel-size")
+        """Groups of layers that run one after the other; of two roles the larger."""
+        return max(spec._count("pipeline-parallel-size") for spec in self.by_role().values())
 
     @property
     def gpus_per_replica(self) -> int:
-        """GPUs that one replica holds: tensor-parallel size times pipeline-parallel size."""
-        return self.tensor_parallel * self.pipeline_parallel
+        """GPUs that one pod holds: tensor-parallel size times pipeline-parallel size; of two roles the larger."""
+        return max(spec._gpus_of_pod for spec in self.by_role().values())
 
     @property
     def gpus(self) -> int:
-        """GPUs at the most replicas, without the surge of a rollout."""
-        return self.gpus_per_replica * self.replicas.max
+        """GPUs at the most replicas of every role, without the surge of a rollout."""
+        return sum(spec._gpus_of_pod * spec.replicas.max for spec in self.by_role().values())
+
+    @property
+    def _gpus_of_pod(self) -> int:
+        return self._count("tensor-parallel-size") * self._count("pipeline-parallel-size")
 
     def _count(self, flag: str) -> int:
         value = self.engine.args.get(flag, 1)
         return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else 1
 
     def to_json(self) -> dict[str, Any]:
-        """This spec as plain JSON values, every field written out."""
-        return self.model_dump(mode="json")
+        """This spec as plain JSON values, every field of its strategy written out.
+
+        What came later stays out where it is not used, so that what was signed before keeps its digest.
+        """
+        left_out = {name for name in ("prefill", "decode", "scaling") if getattr(self, name) is None}
+        if self.strategy is Strategy.DISAGGREGATED:
+            left_out.add("replicas")
+        return self.model_dump(mode="json", exclude=left_out)
 
     @classmethod
     def from_json(cls, data: object) -> Self:
@@ -230,6 +320,19 @@ class DeploymentRequest(_Closed):
     team: Slug
     name: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     spec: DeploymentSpec
+
+
+_ROLES = (Role.PREFILL, Role.DECODE)
+
+
+def _differences(specs: Mapping[Role, DeploymentSpec]) -> dict[str, str]:
+    """What must be the same in both roles and is not, said where a role sets it."""
+    prefill, decode = (specs[role].engine.args for role in _ROLES)
+    return {
+        f"/{Role.DECODE}/args/{flag}": f"Prefill hands its KV cache to decode: both need the same “{flag}”."
+        for flag in SAME_IN_BOTH_ROLES
+        if prefill.get(flag) != decode.get(flag)
+    }
 
 
 def canonical(data: object) -> bytes:

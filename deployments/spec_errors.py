@@ -15,7 +15,10 @@ from deployments.spec import (
     DeploymentRequest,
     DeploymentSpec,
     Engine,
+    PlacesError,
     Replicas,
+    RoleSpec,
+    Scaling,
     Source,
     flag_name_problem,
 )
@@ -26,6 +29,11 @@ _LEVELS: dict[str, type[BaseModel]] = {
     "/spec/source": Source,
     "/spec/replicas": Replicas,
     "/spec/engine": Engine,
+    "/spec/scaling": Scaling,
+    "/spec/prefill": RoleSpec,
+    "/spec/prefill/replicas": Replicas,
+    "/spec/decode": RoleSpec,
+    "/spec/decode/replicas": Replicas,
 }
 
 
@@ -55,9 +63,12 @@ def flat_errors(failure: ValidationError, *, prefix: str = "/spec") -> list[Fiel
         location = prefix + "".join(f"/{_escape(str(part))}" for part in item["loc"])
         cause = (item.get("ctx") or {}).get("error")
         if isinstance(cause, ArgsError):
-            found += [_arg_error(name, message) for name, message in cause.problems.items()]
+            found += [_arg_error(location, name, message) for name, message in cause.problems.items()]
             continue
-        pointer = "/spec/replicas/max" if location == "/spec/replicas" and cause else location
+        if isinstance(cause, PlacesError):
+            found += [_place_error(location + below, message) for below, message in cause.problems.items()]
+            continue
+        pointer = f"{location}/max" if location.endswith("/replicas") and cause else location
         found.append(FieldError(pointer, field_of(pointer), _words(item, pointer), _code(item["type"])))
     return found
 
@@ -78,10 +89,14 @@ def parse_request(data: object) -> tuple[DeploymentRequest | None, list[FieldErr
         return None, flat_errors(failure, prefix="")
 
 
-def _arg_error(name: str, message: str) -> FieldError:
-    pointer = arg_pointer(name[:80])
+def _arg_error(location: str, name: str, message: str) -> FieldError:
+    pointer = arg_pointer(name[:80], location)
     code = "flag_name" if message == flag_name_problem(name) else "invalid"
     return FieldError(pointer, field_of(pointer), message, code)
+
+
+def _place_error(pointer: str, message: str) -> FieldError:
+    return FieldError(pointer, field_of(pointer), message, "invalid")
 
 
 def _words(item: Any, pointer: str) -> str:

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from deployments.spec import EXPANSIONS, DeploymentSpec, digest
+from deployments import spec as specs
+from deployments.spec import EXPANSIONS, DeploymentSpec, Role, Strategy, digest
 from deployments.spec_errors import flat_errors, parse_request, parse_spec
-from tests.deployments.wishes import spec_json, spec_of
+from tests.deployments.wishes import roles_json, spec_json, spec_of
 
 
 def test_the_wish_of_the_design_is_taken_as_it_is_and_given_back():
@@ -225,3 +226,82 @@ def test_flat_errors_take_the_place_of_the_model_in_the_request():
         DeploymentSpec.from_json({})
     assert {error.pointer for error in flat_errors(failure.value)} == {"/spec/source", "/spec/flavor"}
     assert {error.pointer for error in flat_errors(failure.value, prefix="")} == {"/source", "/flavor"}
+
+
+@pytest.fixture
+def every_strategy(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(specs, "AVAILABLE_STRATEGIES", frozenset(Strategy))
+
+
+def test_what_is_not_used_stays_out_of_the_json_that_is_signed():
+    assert set(spec_of().to_json()) == {"source", "strategy", "flavor", "replicas", "engine"}
+    assert set(spec_of(scaling={}).to_json()["scaling"]) == {"concurrency", "percent"}
+
+
+def test_a_disaggregated_wish_has_roles_in_place_of_replicas(every_strategy: None):
+    wish = roles_json(
+        prefill={"replicas": {"min": 2, "max": 8}, "args": {"tensor-parallel-size": 2}},
+        decode={"replicas": {"min": 4, "max": 20}, "args": {}},
+    )
+    spec = DeploymentSpec.from_json(wish)
+    assert {key: spec.to_json()[key] for key in ("prefill", "decode")} == {
+        key: wish[key] for key in ("prefill", "decode")
+    }
+    assert "replicas" not in spec.to_json()
+    assert DeploymentSpec.from_json(spec.to_json()) == spec
+    assert (spec.gpus, spec.gpus_per_replica, spec.replicas.min, spec.replicas.max) == (36, 2, 6, 28)
+
+
+def test_flags_of_a_role_are_laid_over_those_of_the_engine(every_strategy: None):
+    wish = roles_json(
+        args={"max-num-seqs": 256, "tensor-parallel-size": 1},
+        prefill={"args": {"tensor-parallel-size": 2}},
+        decode={"args": {"max-num-seqs": 64}},
+    )
+    roles = DeploymentSpec.from_json(wish).by_role()
+    assert roles[Role.PREFILL].engine.args == {"max-num-seqs": 256, "tensor-parallel-size": 2}
+    assert roles[Role.DECODE].engine.args == {"max-num-seqs": 64, "tensor-parallel-size": 1}
+    assert {role: spec.gpus_per_replica for role, spec in roles.items()} == {Role.PREFILL: 2, Role.DECODE: 1}
+    assert spec_of().by_role() == {Role.BOTH: spec_of()}
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer", "field", "words"),
+    [
+        ({"prefill": None}, "/spec/prefill", "prefill_replicas_max", "needs “prefill”"),
+        ({"decode": None}, "/spec/decode", "decode_replicas_max", "needs “decode”"),
+        ({"replicas": {"min": 1, "max": 1}}, "/spec/replicas", "replicas_max", "of their own"),
+        ({"scaling": {}}, "/spec/scaling", "scaling_concurrency", "does not scale by load"),
+        ({"decode": {"args": {"dtype": "half"}}}, "/spec/decode/args/dtype", "decode_dtype", "need the same “dtype”"),
+        ({"prefill": {"args": {"block-size": 32}}}, "/spec/decode/args/block-size", "decode_block_size", "the same"),
+        ({"decode": {"args": {"seed": None}}}, "/spec/decode/args/seed", "decode_seed", "a number"),
+        ({"decode": {"args": {"--seed": 1}}}, "/spec/decode/args/--seed", "decode___seed", "“seed”"),
+        (
+            {"prefill": {"replicas": {"min": 3, "max": 2}}},
+            "/spec/prefill/replicas/max",
+            "prefill_replicas_max",
+            "not be below",
+        ),
+        ({"decode": {"replicas": {"max": 51}}}, "/spec/decode/replicas/max", "decode_replicas_max", "at most 50"),
+        ({"decode": {"replica": 1}}, "/spec/decode/replica", "decode_replicas_max", "“replicas”"),
+    ],
+)
+def test_errors_of_roles_stand_at_their_fields(
+    every_strategy: None, change: dict[str, Any], pointer: str, field: str, words: str
+):
+    spec, errors = parse_spec({**roles_json(), **change})
+    assert spec is None
+    assert [(error.pointer, error.field) for error in errors] == [(pointer, field)]
+    assert words in errors[0].message
+
+
+def test_roles_belong_to_their_strategy_alone():
+    spec, errors = parse_spec({**spec_json(), "prefill": {}, "decode": {}})
+    assert spec is None
+    assert [error.pointer for error in errors] == ["/spec/prefill", "/spec/decode"]
+    assert "Only the strategy “disaggregated”" in errors[0].message
+
+
+def test_roles_are_found_in_a_whole_request_too(every_strategy: None):
+    _, errors = parse_request({"team": "search", "name": "chat", "spec": roles_json(decode=None)})
+    assert [error.pointer for error in errors] == ["/spec/decode"]

@@ -42,6 +42,11 @@ def spec_json(**changes: Any) -> dict[str, Any]:
     return spec | changes
 
 
+def roles_json(**changes: Any) -> dict[str, Any]:
+    """A valid disaggregated spec as JSON; `args` replaces the engine flags of both roles."""
+    return spec_json(**{"strategy": "disaggregated", "prefill": {}, "decode": {}, **changes})
+
+
 def spec_of(**changes: Any) -> DeploymentSpec:
     """A valid spec."""
     return DeploymentSpec.from_json(spec_json(**changes))
