@@ -119,7 +119,7 @@ def _loopback(tool: Tool, folder: Path) -> Path:
     Their sources are copied and one word is put in; returns the go.mod that takes the copy.
     """
     module = _module_of(tool)
-    source = Path(_go(tool.group, ["list", "-m", "-f", "{{.Dir}}", module]).strip())
+    source = _source_of(tool.group, module)
     copy = folder / "source"
     for name in ("cmd", "pkg"):
         shutil.copytree(source / name, copy / name, copy_function=shutil.copyfile)
@@ -141,10 +141,15 @@ def _module_of(tool: Tool) -> str:
     return "/".join(tool.package.split("/")[: 3 if tool.package.startswith("github.com") else 2])
 
 
+def _source_of(group: str, module: str) -> Path:
+    """Where Go keeps a module's source. It is fetched first: nothing that was built before needs to be there."""
+    return Path(json.loads(_go(group, ["mod", "download", "-json", module]))["Dir"])
+
+
 def _manifests(group: str) -> list[object]:
     """The objects in a module's `config` tree, as kustomize puts them together."""
     module = _module_of(next(tool for tool in tools.TOOLS if tool.group == group))
-    config = Path(_go(group, ["list", "-m", "-f", "{{.Dir}}", module]).strip()) / "config"
+    config = _source_of(group, module) / "config"
     if group == "lws":
         files = [*sorted((config / "crd" / "bases").glob("*.yaml")), config / "webhook" / "manifests.yaml"]
         files += [config / "rbac" / "role.yaml"]

@@ -15,7 +15,8 @@ from sandbox.real.programs import CONTROLLERS, PORTS, ControlPlane
 
 GO = """#!/bin/sh
 if [ "$1" = version ]; then echo "go version go{version} linux/amd64"; exit; fi
-if [ "$1" = list ]; then echo "{folder}"; exit; fi
+if [ "$1" = list ]; then echo; exit; fi  # what it says of a module that nobody fetched
+if [ "$1" = mod ]; then echo '{{"Dir": "{folder}"}}'; exit; fi
 echo "$@" >> "{log}"
 while [ $# -gt 0 ]; do
   if [ "$1" = "-o" ]; then echo built > "$2"; chmod +x "$2"; fi
