@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from django.conf import settings
 from django.db.models import F, QuerySet
 
-from deployments.manifests.standard import route_prefix
+from deployments.manifests import route_prefix
 from deployments.models import ApiToken, Deployment, Event, QuotaGrant, Reservation, Revision
 
 Rows: TypeAlias = QuerySet[Any, Any]

@@ -1,9 +1,19 @@
 """Pure builders: what is wanted in, Kubernetes objects as dicts out."""
 
 from deployments.manifests.cluster import build_cluster_objects
-from deployments.manifests.common import Object, Platform, Resolution, TeamWish, Wish, key_of, object_hash
+from deployments.manifests.common import (
+    Object,
+    Platform,
+    Resolution,
+    TeamWish,
+    Wish,
+    key_of,
+    object_hash,
+    route_prefix,
+)
 from deployments.manifests.count import gpus_of
-from deployments.manifests.standard import build, build_service_account, route_prefix, stopped
+from deployments.manifests.deployment import build, stopped
+from deployments.manifests.guards import build_service_account
 from deployments.manifests.team import build_team
 
 __all__ = [

@@ -102,6 +102,33 @@ def labels_of(wish: Wish) -> dict[str, str]:
     }
 
 
+def metadata_of(wish: Wish, name: str) -> dict[str, Any]:
+    """The metadata of one of a deployment's objects."""
+    return {"name": name, "namespace": wish.namespace, "labels": labels_of(wish)}
+
+
+def selector_of(wish: Wish) -> dict[str, dict[str, str]]:
+    """Selects every pod of a deployment."""
+    return {"matchLabels": {LABEL_DEPLOYMENT: wish.deployment_id}}
+
+
+def storage_uri(wish: Wish) -> str:
+    """The address the storage initializer loads from, pinned to the resolved commit."""
+    if wish.resolution.storage_uri:
+        return wish.resolution.storage_uri
+    return f"{wish.spec.source.uri}:{wish.resolution.commit}"
+
+
+def engine_version(wish: Wish) -> str:
+    """The vLLM version whose flags count: what was resolved, else what the profile's name says."""
+    return wish.resolution.engine_version or wish.spec.engine.profile.removeprefix("vllm-")
+
+
+def route_prefix(namespace: str, name: str) -> str:
+    """The path below the gateway where a deployment answers; only the OpenAI API beneath it is open."""
+    return f"/{namespace}/{name}"
+
+
 def object_hash(obj: Mapping[str, Any]) -> str:
     """A short hash of a rendered object: equal hashes mean that nothing needs to be written."""
     return hashlib.sha256(canonical(obj)).hexdigest()[:16]

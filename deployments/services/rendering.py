@@ -7,8 +7,8 @@ from typing import Any
 
 from django.conf import settings
 
+from deployments import manifests
 from deployments.findings import Finding
-from deployments.manifests import standard
 from deployments.manifests.common import Resolution, Wish
 from deployments.manifests.count import gpus_of
 from deployments.models import Deployment, Flavor, Revision, User
@@ -31,7 +31,7 @@ def render(
         resolution=resolution,
         platform=platform(),
     )
-    return standard.build(wish)
+    return manifests.build(wish)
 
 
 def store(

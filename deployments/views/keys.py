@@ -14,7 +14,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from deployments.manifests.standard import route_prefix
+from deployments.manifests import route_prefix
 from deployments.models import Deployment, EndpointKey, Principal, Team
 from deployments.services import endpoint_keys as keys
 from deployments.services import usage

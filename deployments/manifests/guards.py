@@ -1,0 +1,136 @@
+"""What stands around the pods of a deployment: its budget, its metrics, its network, its way in, its account."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from deployments.labels import LABEL_DEPLOYMENT, LABEL_REVISION, MANAGED_BY
+from deployments.manifests.common import Object, Wish, metadata_of, route_prefix, sealed, selector_of
+
+Rules: TypeAlias = Sequence[Mapping[str, Any]]
+
+# The port of the engine itself, as its containers declare it.
+PORT_NAME = "http1"
+
+
+def disruption_budget(wish: Wish) -> Object:
+    """Of all its pods one at a time may be taken down by who drains a node."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata_of(wish, wish.name),
+        "spec": {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": selector_of(wish),
+        },
+    }
+
+
+def pod_monitor(wish: Wish, *more_labels: str) -> Object:
+    """The engines as targets of Prometheus; `more_labels` of the pods become labels of the series too."""
+    interval = wish.platform.scrape_interval_seconds
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PodMonitor",
+        "metadata": metadata_of(wish, wish.name),
+        "spec": {
+            "selector": selector_of(wish),
+            "podTargetLabels": [LABEL_DEPLOYMENT, LABEL_REVISION, *more_labels],
+            "podMetricsEndpoints": [
+                {
+                    "port": PORT_NAME,
+                    "path": "/metrics",
+                    "interval": f"{interval}s",
+                    "scrapeTimeout": f"{max(1, interval - 1)}s",
+                }
+            ],
+        },
+    }
+
+
+def http_route(wish: Wish, backend: Mapping[str, Any]) -> Object:
+    """The way in through the gateway, to `backend` (group, kind, name, port)."""
+    platform = wish.platform
+    prefix = route_prefix(wish.namespace, wish.name)
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": metadata_of(wish, f"{wish.name}-slipway"),
+        "spec": {
+            "parentRefs": [
+                {
+                    "group": "gateway.networking.k8s.io",
+                    "kind": "Gateway",
+                    "name": platform.gateway_name,
+                    "namespace": platform.gateway_namespace,
+                }
+            ],
+            "rules": [
+                {
+                    # Only the OpenAI API: metrics and the engine's own controls stay inside the cluster.
+                    "matches": [{"path": {"type": "PathPrefix", "value": f"{prefix}/v1"}}],
+                    "filters": [
+                        {
+                            "type": "URLRewrite",
+                            "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/v1"}},
+                        }
+                    ],
+                    "timeouts": {"request": "1h", "backendRequest": "1h"},
+                    "backendRefs": [{**backend, "weight": 1}],
+                }
+            ],
+        },
+    }
+
+
+def network_policy(wish: Wish, port: int, *, ingress: Rules = (), egress: Rules = ()) -> Object:
+    """Who may reach the pods at the engine's port, and what they may reach; `ingress` and `egress` are added to it."""
+    platform = wish.platform
+    # Prompts and probes of Slipway itself come through the gateway too.
+    sources = (platform.gateway_namespace, platform.monitoring_namespace)
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata_of(wish, f"{wish.name}-{MANAGED_BY}"),
+        "spec": {
+            "podSelector": selector_of(wish),
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [
+                {
+                    "from": [
+                        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+                        for namespace in sources
+                    ],
+                    "ports": [{"protocol": "TCP", "port": port}],
+                },
+                *ingress,
+            ],
+            # The initializer fetches what users name: outside by HTTPS only, nothing inside the cluster.
+            "egress": [
+                {
+                    "to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": _closed_ranges(wish)}}],
+                    "ports": [{"protocol": "TCP", "port": 443}],
+                },
+                *egress,
+            ],
+        },
+    }
+
+
+def build_service_account(wish: Wish, secret_names: tuple[str, ...] | None = None) -> Object:
+    """The account the pods run as; it lists exactly the Secrets in use, so a rotation needs no new approval."""
+    names = wish.resolution.secret_names if secret_names is None else secret_names
+    account: Object = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": metadata_of(wish, wish.name),
+        "automountServiceAccountToken": False,
+        "secrets": [{"name": name} for name in names],
+    }
+    return sealed([account])[0]
+
+
+def _closed_ranges(wish: Wish) -> list[str]:
+    return sorted({*wish.platform.cluster_cidrs, "169.254.0.0/16", "127.0.0.0/8", "100.64.0.0/10"})
