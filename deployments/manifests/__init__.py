@@ -12,7 +12,7 @@ from deployments.manifests.common import (
     route_prefix,
 )
 from deployments.manifests.count import gpus_of
-from deployments.manifests.deployment import build, stopped
+from deployments.manifests.deployment import build, marked, stopped
 from deployments.manifests.guards import build_service_account
 from deployments.manifests.team import build_team
 
@@ -28,6 +28,7 @@ __all__ = [
     "build_team",
     "gpus_of",
     "key_of",
+    "marked",
     "object_hash",
     "route_prefix",
     "stopped",

@@ -62,6 +62,10 @@ class Platform:
     cluster_cidrs: tuple[str, ...] = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
     storage_container: str = "slipway-hf"
     initializer_image: str = ""
+    # Of llm-d, beside disaggregated engines; empty for those that come with Slipway.
+    sidecar_image: str = ""
+    picker_image: str = ""
+    tokenizer_image: str = ""
     scrape_interval_seconds: int = 15
 
 
@@ -88,6 +92,8 @@ class TeamWish:
     team: str
     namespace: str
     gpus: Mapping[str, int] = field(default_factory=dict)
+    # True where the team has a deployment that KServe would lay its presets under.
+    presets: bool = False
     platform: Platform = field(default_factory=Platform)
 
 

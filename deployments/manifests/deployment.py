@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 
-from deployments.labels import ANNOTATION_STOP
-from deployments.manifests import standard
-from deployments.manifests.common import Object, Wish
+from deployments.labels import ANNOTATION_SECRETS, ANNOTATION_STOP
+from deployments.manifests import disaggregated, standard
+from deployments.manifests.common import Object, Wish, short_hash
 from deployments.spec import Strategy
 
-BUILDERS: Mapping[Strategy, ModuleType] = {Strategy.STANDARD: standard}
+BUILDERS: Mapping[Strategy, ModuleType] = {
+    Strategy.STANDARD: standard,
+    Strategy.DISAGGREGATED: disaggregated,
+}
 # What makes the pods, and takes them down while it carries KServe's own mark.
 SERVICES = frozenset({"InferenceService", "LLMInferenceService"})
 
@@ -26,12 +29,24 @@ def build(wish: Wish) -> list[Object]:
 
 def stopped(objects: Iterable[Object]) -> list[Object]:
     """The same objects with the service asked to stop: its pods go, everything else stays."""
-    return [_with_stop(obj) if obj["kind"] in SERVICES else obj for obj in objects]
+    return [_annotated(obj, ANNOTATION_STOP, "true") if obj["kind"] in SERVICES else obj for obj in objects]
 
 
-def _with_stop(obj: Object) -> Object:
+def marked(objects: Iterable[Object], secret_names: Sequence[str]) -> list[Object]:
+    """The same objects with the mark of these Secrets on the pods: of other Secrets, pods are made anew."""
+    return [_with_mark(obj, short_hash(*secret_names)) if obj["kind"] in SERVICES else obj for obj in objects]
+
+
+def _with_mark(obj: Object, mark: str) -> Object:
+    if obj["kind"] == "InferenceService":
+        # Down to the pods, to which KServe's webhook adds the account's Secrets as they are made.
+        predictor = obj["spec"]["predictor"]
+        annotations = {**predictor.get("annotations", {}), ANNOTATION_SECRETS: mark}
+        return {**obj, "spec": {**obj["spec"], "predictor": {**predictor, "annotations": annotations}}}
+    # KServe itself puts those into the template of this kind, whenever it looks at the service.
+    return _annotated(obj, ANNOTATION_SECRETS, mark)
+
+
+def _annotated(obj: Object, name: str, value: str) -> Object:
     metadata = obj["metadata"]
-    return {
-        **obj,
-        "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), ANNOTATION_STOP: "true"}},
-    }
+    return {**obj, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), name: value}}}

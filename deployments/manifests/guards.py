@@ -119,16 +119,21 @@ def network_policy(wish: Wish, port: int, *, ingress: Rules = (), egress: Rules 
     }
 
 
-def build_service_account(wish: Wish, secret_names: tuple[str, ...] | None = None) -> Object:
-    """The account the pods run as; it lists exactly the Secrets in use, so a rotation needs no new approval."""
+def build_service_account(wish: Wish, secret_names: tuple[str, ...] | None = None, *, pulls: bool = False) -> Object:
+    """The account the pods run as; it lists exactly the Secrets in use, so a rotation needs no new approval.
+
+    With `pulls` they are for pulling images, not for downloading weights.
+    """
     names = wish.resolution.secret_names if secret_names is None else secret_names
     account: Object = {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
         "metadata": metadata_of(wish, wish.name),
         "automountServiceAccountToken": False,
-        "secrets": [{"name": name} for name in names],
+        "secrets": [] if pulls else [{"name": name} for name in names],
     }
+    if pulls:
+        account["imagePullSecrets"] = [{"name": name} for name in names]
     return sealed([account])[0]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from deployments.labels import LABEL_INSTALL, LABEL_TEAM, MANAGED_BY
 from deployments.manifests.common import Object, TeamWish, sealed
+from deployments.manifests.presets import build_presets
 
 WORKER_ROLE = "slipway-team-worker"
 LIVE_ROLE = "slipway-team-live"
@@ -22,6 +23,7 @@ def build_team(wish: TeamWish) -> list[Object]:
             _allow_dns(wish),
             _role_binding(wish, "slipway-worker", WORKER_ROLE, wish.platform.worker_account),
             _role_binding(wish, "slipway-live", LIVE_ROLE, wish.platform.live_account, wish.platform.watcher_account),
+            *(build_presets(wish) if wish.presets else []),
         ]
     )
 

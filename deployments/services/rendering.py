@@ -57,7 +57,7 @@ def store(
         flavor=Flavor.objects.get(slug=spec.flavor),
         gpus=spec.gpus,
         # Counted on what will be applied, not on what the spec promises.
-        surge=gpus_of(objects) - spec.gpus,
+        surge=max(0, gpus_of(objects) - spec.gpus),
         guarded=list(guarded),
         findings=[finding.as_json() for finding in findings],
         author=author,

@@ -1,4 +1,4 @@
-"""Objects of *standard* deployments, byte for byte: what was signed is rendered again, however builders are arranged."""
+"""Objects of *standard* deployments, byte for byte: what was signed is rendered again, wherever builders stand."""
 
 from __future__ import annotations
 
