@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from deployments.kube.diagnose import diagnose
-from deployments.kube.observe import Observed, PodView
+from deployments.kube.observe import PREFILL, Observed, PodView
 from deployments.kube.reasons import Code, Reason, Weight
 
 # One lost probe is no outage, and an old one says nothing about now.
@@ -57,11 +57,12 @@ class Want(StrEnum):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What services recorded: the wish, and the newest approved revision with its fewest replicas."""
+    """What services recorded: the wish, and the newest approved revision with its fewest replicas, by role if any."""
 
     want: Want
     revision: int | None = None
     replicas: int = 1
+    roles: tuple[tuple[str, int], ...] = ()
 
 
 class OutcomeKind(StrEnum):
@@ -150,16 +151,18 @@ def state_of(wanted: Wanted, outcome: Outcome, observed: Observed | None, probe:
 
 def _running(wanted: Wanted, outcome: Outcome, seen: Observed, probe: Probe | None, now: datetime) -> State:
     ready = [pod for pod in seen.live_pods if pod.ready]
+    if all(pod.role == PREFILL for pod in ready):
+        ready = []  # without a pod that decodes nothing is served
     mine = [pod for pod in ready if _is_of(pod, wanted.revision)]
     serving = _oldest_serving(ready)
     reasons = diagnose(seen, wanted.revision)
     blocked = _blocked(outcome)
     trouble = blocked or next((reason for reason in reasons if reason.weight is not Weight.PROGRESS), None)
-    if len(mine) >= wanted.replicas and blocked is None:
+    if _enough(mine, wanted) and blocked is None:
         if probe is not None and _counts(probe, now):
             return State(StateName.DEGRADED, _unanswered(probe), "", serving, None, len(mine))
         return State(StateName.RUNNING, None, "", serving, None, len(mine))
-    if len(ready) >= wanted.replicas and trouble is None:
+    if _enough(ready, wanted) and trouble is None:
         coming = f"Revision {wanted.revision} is coming up while revision {serving} serves."
         return State(StateName.RUNNING, _first(reasons), coming, serving, None, len(ready))
     if ready and trouble is None and _comes_up(wanted, outcome, seen, now):
@@ -181,6 +184,13 @@ def _running(wanted: Wanted, outcome: Outcome, seen: Observed, probe: Probe | No
     if trouble is not None:
         return State(_BY_WEIGHT[trouble.weight], trouble)
     return _on_its_way(reasons, seen)
+
+
+def _enough(pods: list[PodView], wanted: Wanted) -> bool:
+    """True when no role lacks a replica; pods of a strategy without roles count for any."""
+    if not wanted.roles or not any(pod.role for pod in pods):
+        return len(pods) >= wanted.replicas
+    return all(sum(pod.role == role for pod in pods) >= least for role, least in wanted.roles)
 
 
 def _on_its_way(reasons: list[Reason], seen: Observed) -> State:

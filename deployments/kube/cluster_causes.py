@@ -16,6 +16,21 @@ QUOTA = re.compile(
 )
 AMOUNT = re.compile(r"(?P<name>[\w./-]+)=(?P<count>[\w.]+)")
 SECURITY = re.compile(r'violates PodSecurity "(?P<level>[\w:.-]+)"')
+# Of an LLMInferenceService: what becomes of its pods, and of the way to them.
+LLM_WORKLOADS = ("MainWorkloadReady", "PrefillWorkloadReady", "WorkerWorkloadReady", "PrefillWorkerWorkloadReady")
+LLM_ROUTER = ("GatewaysReady", "HTTPRoutesReady", "InferencePoolReady", "SchedulerWorkloadReady")
+LLM_ROUTER_REASONS = frozenset(
+    {
+        "RefsInvalid",
+        "GatewayPreconditionNotMet",
+        "HTTPRouteReconcileError",
+        "HTTPRouteFetchError",
+        "PlatformNetworkingReconcileError",
+        "InferencePoolFetchError",
+        "SchedulerReconcileError",
+    }
+)
+CHANGED_MEANWHILE = "the object has been modified"
 RUNTIME_REASONS = frozenset({"NoSupportingRuntime", "RuntimeNotRecognized", "RuntimeDisabled", "InvalidPredictorSpec"})
 
 
@@ -49,7 +64,9 @@ def pods_refused(message: str) -> Reason:
 
 
 def from_service(service: ServiceView, events: Iterable[EventView] = ()) -> Reason | None:
-    """What is wrong with the InferenceService itself; what KServe says of the model is not believed here."""
+    """What is wrong with the service itself; what KServe says of the model is not believed here."""
+    if trouble := _of_llm(service):
+        return trouble
     if service.transition == "InvalidSpec" and service.failure_reason in RUNTIME_REASONS:
         return Reason(
             Code.RUNTIME,
@@ -71,6 +88,41 @@ def from_service(service: ServiceView, events: Iterable[EventView] = ()) -> Reas
             evidence=predictor.message[:MAX_EVIDENCE],
         )
     return _internal_error(service, events)
+
+
+def _of_llm(service: ServiceView) -> Reason | None:
+    """What keeps an LLMInferenceService from becoming pods and a way to them. A stopped one lacks nothing."""
+    failing = {c.type: c for c in service.conditions if c.status == "False" and c.reason != "Stopped"}
+    if presets := failing.get("PresetsCombined"):
+        return Reason(
+            Code.RECONCILE,
+            Weight.BLOCKED,
+            "KServe cannot put together what this deployment is made of.",
+            "An admin has to read the message: it names the preset or the field.",
+            evidence=presets.message[:MAX_EVIDENCE],
+        )
+    for kind in LLM_WORKLOADS:
+        found = failing.get(kind)
+        if found is None or not found.reason.startswith("Reconcile") or CHANGED_MEANWHILE in found.message:
+            continue
+        return from_log(found.message) or Reason(
+            Code.RECONCILE,
+            Weight.BLOCKED,
+            "KServe cannot turn this deployment into pods.",
+            "An admin has to read the message: it names the field the cluster refused.",
+            evidence=found.message[:MAX_EVIDENCE],
+        )
+    for kind in LLM_ROUTER:
+        found = failing.get(kind)
+        if found is not None and found.reason in LLM_ROUTER_REASONS and CHANGED_MEANWHILE not in found.message:
+            return Reason(
+                Code.RECONCILE,
+                Weight.STALLED,
+                "KServe cannot make the way from the gateway to the pods.",
+                "It is tried again. An admin has to look at the gateway and read the message.",
+                evidence=found.message[:MAX_EVIDENCE],
+            )
+    return None
 
 
 def failed_load(service: ServiceView) -> Reason | None:

@@ -12,7 +12,8 @@ ORDER = (Weight.FAILED, Weight.BLOCKED, Weight.STALLED, Weight.PROGRESS)
 
 def diagnose(observed: Observed, revision: int | None = None) -> list[Reason]:
     """Every cause there is, the weightiest first; with `revision`, only what that revision's pods say."""
-    pods = [pod for pod in observed.live_pods if revision is None or pod.revision in {revision, None}]
+    here = [pod for pod in observed.pods if not pod.terminating]
+    pods = [pod for pod in here if revision is None or pod.revision in {revision, None}]
     found = [from_pod(pod, observed.events, observed.log_tails.get(pod.name, "")) for pod in pods]
     found += [from_workload(item) for item in observed.workloads if item.kind == "Deployment"]
     if observed.service is not None:

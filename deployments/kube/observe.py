@@ -15,10 +15,17 @@ from deployments.labels import (
     INITIALIZER,
     LABEL_DEPLOYMENT,
     LABEL_ISVC,
+    LABEL_LLM_COMPONENT,
+    LABEL_LLM_NAME,
+    LABEL_PART_OF,
     LABEL_REVISION,
+    LABEL_ROLE,
+    PART_OF_LLM,
+    SCHEDULER_COMPONENT,
 )
 
 MAX_MESSAGE = 4096
+PREFILL, SCHEDULER = "prefill", "scheduler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,10 @@ class ContainerView:
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """One pod: where it is, which revision it runs, and how its containers do."""
+    """One pod: where it is, which revision it runs, and how its containers do.
+
+    `role` is prefill, decode or both for the engines of an LLMInferenceService, scheduler for its endpoint picker.
+    """
 
     name: str
     namespace: str
@@ -60,6 +70,7 @@ class PodView:
     deployment: str = ""
     revision: int | None = None
     service: str = ""
+    role: str = ""
     template_hash: str = ""
     terminating: bool = False
     ready: bool = False
@@ -74,6 +85,11 @@ class PodView:
     def holds_gpus(self) -> bool:
         """True until the pod has ended: a terminating pod still holds its GPUs."""
         return self.phase not in {"Succeeded", "Failed"}
+
+    @property
+    def is_engine(self) -> bool:
+        """False for a pod that only helps engines, as the endpoint picker."""
+        return self.role != SCHEDULER
 
     @property
     def engine(self) -> ContainerView | None:
@@ -123,7 +139,7 @@ class WorkloadView:
 
 @dataclass(frozen=True, slots=True)
 class ServiceView:
-    """An InferenceService: its conditions and what KServe says of the model."""
+    """An InferenceService or LLMInferenceService: its conditions, and of the first what KServe says of the model."""
 
     name: str
     namespace: str
@@ -150,8 +166,7 @@ class ServiceView:
     @property
     def stopped(self) -> bool:
         """True when KServe has taken the service down on request."""
-        found = self.condition("Stopped")
-        return found is not None and found.status == "True"
+        return is_stopped({c.type: (c.status, c.reason) for c in self.conditions})
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +200,8 @@ class Observed:
 
     @property
     def live_pods(self) -> tuple[PodView, ...]:
-        """Pods that are not on their way out."""
-        return tuple(pod for pod in self.pods if not pod.terminating)
+        """Engines' pods that are not on their way out."""
+        return tuple(pod for pod in self.pods if not pod.terminating and pod.is_engine)
 
     @property
     def gone(self) -> bool:
@@ -212,7 +227,8 @@ def pod_view(raw: Mapping[str, Any]) -> PodView:
         ip=str(status.get("podIP") or ""),
         deployment=str(labels.get(LABEL_DEPLOYMENT, "")),
         revision=_number(labels.get(LABEL_REVISION)),
-        service=str(labels.get(LABEL_ISVC, "")),
+        service=service_of(labels),
+        role=SCHEDULER if labels.get(LABEL_LLM_COMPONENT) == SCHEDULER_COMPONENT else str(labels.get(LABEL_ROLE, "")),
         template_hash=str(labels.get("pod-template-hash", "")),
         terminating=bool(meta.get("deletionTimestamp")),
         ready=ready is not None and ready.status == "True",
@@ -232,13 +248,15 @@ def workload_view(raw: Mapping[str, Any]) -> WorkloadView:
     """A Deployment or ReplicaSet of the API, cut down."""
     meta, spec, status = _part(raw, "metadata"), _part(raw, "spec"), _part(raw, "status")
     labels = _part(meta, "labels")
+    # What KServe makes of an LLMInferenceService carries our labels in its pods alone.
+    of_pods = _part(_part(_part(spec, "template"), "metadata"), "labels")
     return WorkloadView(
         kind=str(raw.get("kind", "Deployment")),
         name=str(meta.get("name", "")),
         namespace=str(meta.get("namespace", "")),
         uid=str(meta.get("uid", "")),
-        service=str(labels.get(LABEL_ISVC, "")),
-        revision=_number(labels.get(LABEL_REVISION)),
+        service=service_of(labels),
+        revision=_number(labels.get(LABEL_REVISION, of_pods.get(LABEL_REVISION))),
         desired=_number(spec.get("replicas")) or 0,
         replicas=_number(status.get("replicas")) or 0,
         ready=_number(status.get("readyReplicas")) or 0,
@@ -248,7 +266,7 @@ def workload_view(raw: Mapping[str, Any]) -> WorkloadView:
 
 
 def service_view(raw: Mapping[str, Any]) -> ServiceView:
-    """An InferenceService of the API, cut down."""
+    """An InferenceService or LLMInferenceService of the API, cut down."""
     meta, status = _part(raw, "metadata"), _part(raw, "status")
     labels, annotations = _part(meta, "labels"), _part(meta, "annotations")
     model = _part(status, "modelStatus")
@@ -272,6 +290,19 @@ def service_view(raw: Mapping[str, Any]) -> ServiceView:
         failure_message=_cut(failure.get("message")),
         failure_exit_code=_number(failure.get("exitCode")),
     )
+
+
+def service_of(labels: Mapping[str, Any]) -> str:
+    """The service that an object of KServe's making belongs to, by its labels; empty when they name none."""
+    if labels.get(LABEL_PART_OF) == PART_OF_LLM:
+        return str(labels.get(LABEL_LLM_NAME, ""))
+    return str(labels.get(LABEL_ISVC, ""))
+
+
+def is_stopped(conditions: Mapping[str, tuple[str, str]]) -> bool:
+    """True when KServe took a service down on request; `conditions` are status and reason by type."""
+    main = conditions.get("MainWorkloadReady")
+    return conditions.get("Stopped", ("",))[0] == "True" or main == ("False", "Stopped")
 
 
 def event_view(raw: Mapping[str, Any]) -> EventView:

@@ -12,11 +12,12 @@ from deployments.manifests.common import (
     route_prefix,
 )
 from deployments.manifests.count import gpus_of
-from deployments.manifests.deployment import build, marked, stopped
+from deployments.manifests.deployment import SERVICES, build, marked, stopped
 from deployments.manifests.guards import build_service_account
 from deployments.manifests.team import build_team
 
 __all__ = [
+    "SERVICES",
     "Object",
     "Platform",
     "Resolution",

@@ -22,7 +22,7 @@ from deployments.spec import canonical
 API_VERSION = "serving.kserve.io/v1alpha2"
 KIND = "LLMInferenceServiceConfig"
 PREFIX = "kserve-config-llm-"
-DECODE, PREFILL, SCHEDULER = "decode-template", "prefill-template", "scheduler"
+NAMES = DECODE, PREFILL, SCHEDULER = "decode-template", "prefill-template", "scheduler"
 ENGINE, SIDECAR, PICKER, TOKENIZER = "main", "llm-d-routing-sidecar", "main", "tokenizer"
 
 
@@ -40,13 +40,13 @@ def build_presets(wish: TeamWish) -> list[Object]:
             "metadata": {"name": PREFIX + name, "namespace": wish.namespace, "labels": labels},
             "spec": {},
         }
-        for name in (DECODE, PREFILL, SCHEDULER)
+        for name in NAMES
     ]
 
 
 def build_preset(wish: Wish) -> Object:
     """A deployment's own copy: what KServe ships for prefill, decode and scheduler, with images by digest."""
-    decode, prefill, scheduler = (_preset(name) for name in (DECODE, PREFILL, SCHEDULER))
+    decode, prefill, scheduler = (_preset(name) for name in NAMES)
     engine = wish.resolution.image
     for template in (decode["template"], prefill["prefill"]["template"]):
         main = _set_image(template["containers"], ENGINE, engine)

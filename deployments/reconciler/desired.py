@@ -22,6 +22,7 @@ from deployments.manifests import (
 )
 from deployments.manifests import Wish as Rendered
 from deployments.models import Approval, Deployment, QuotaHold, Revision, Team, Wanted
+from deployments.reconciler import presets
 from deployments.reconciler.plan import Block, Desired, Wish
 from deployments.services import holds
 from deployments.services.platform import platform
@@ -88,6 +89,7 @@ def desired_of_team(team: Team) -> Desired:
         team=team.slug,
         namespace=team.namespace,
         gpus=_gpus_by_resource(team),
+        presets=presets.wanted_by(team),
         platform=platform(),
     )
     # The worker may do nothing in the namespace before it has bound its role there.

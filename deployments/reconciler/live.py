@@ -10,9 +10,9 @@ from typing import Any
 from deployments.kube.cluster import CALL_SECONDS, Cluster
 from deployments.kube.errors import ClusterError
 from deployments.kube.kinds import Kind, Ref, kind_of
-from deployments.kube.observe import PodView, pod_view, workload_view
+from deployments.kube.observe import PodView, is_stopped, pod_view, service_of, workload_view
 from deployments.kube.ownership import is_split, last_editor, managed_hash
-from deployments.labels import LABEL_DEPLOYMENT, LABEL_ISVC
+from deployments.labels import LABEL_DEPLOYMENT
 from deployments.models import AppliedObject, Deployment
 from deployments.reconciler.desired import Marks
 from deployments.reconciler.plan import WORKLOADS, Desired, Held, Live, Observed
@@ -119,9 +119,10 @@ def _belongs(row: Deployment, item: Mapping[str, Any]) -> bool:
     labels = metadata.get("labels") or {}
     if LABEL_DEPLOYMENT in labels:
         return bool(labels[LABEL_DEPLOYMENT] == str(row.pk))
-    return labels.get(LABEL_ISVC) == row.name or str(metadata["name"]).startswith(f"{row.name}-predictor-")
+    named = str(metadata["name"]).startswith((f"{row.name}-predictor-", f"{row.name}-kserve-"))
+    return service_of(labels) == row.name or named
 
 
 def _is_stopped(live: Mapping[str, Any]) -> bool:
     conditions = (live.get("status") or {}).get("conditions") or []
-    return any(item.get("type") == "Stopped" and item.get("status") == "True" for item in conditions)
+    return is_stopped({str(item.get("type")): (item.get("status", ""), item.get("reason", "")) for item in conditions})

@@ -13,7 +13,7 @@ from django.utils import timezone
 from deployments.kube.cluster import Cluster
 from deployments.kube.errors import ClusterError, ErrorClass
 from deployments.models import AppliedObject, Deployment, QuotaHold, Team, Wanted
-from deployments.reconciler import endings
+from deployments.reconciler import endings, presets
 from deployments.reconciler.act import MOVED, Actor
 from deployments.reconciler.desired import desired_of, marks_of
 from deployments.reconciler.endings import Ending
@@ -79,7 +79,8 @@ def _pass(held: Lease, cluster: Cluster, row: Deployment) -> Ending:
         return endings.blocked(stop, revision=row.applied.number if row.applied else None)
     marks = marks_of(row)
     resolve_intents(cluster, held, marks, row.approved)
-    if row.wanted == Wanted.RUNNING and row.approved is not None and not row.team.ready:
+    running = row.approved if row.wanted == Wanted.RUNNING else None
+    if running is not None and not (row.team.ready and presets.stand_for(running)):
         hint(RECONCILE_TEAM, row.team_id)
         return _team_first(row)
     actor = Actor(cluster, held, marks, row.approved)

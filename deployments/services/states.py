@@ -112,14 +112,14 @@ def wanted_of(row: Deployment) -> rules.Wanted:
     """What services recorded for a deployment, as the state function takes it."""
     approved, latest = row.approved, row.latest
     number = approved.number if approved else None
-    replicas = _least_replicas(approved)
+    replicas, roles = _least_replicas(approved)
     if row.wanted == Wanted.DELETED or row.deleted_at:
-        return rules.Wanted(rules.Want.DELETE, number, replicas)
+        return rules.Wanted(rules.Want.DELETE, number, replicas, roles)
     if row.wanted == Wanted.STOPPED:
-        return rules.Wanted(rules.Want.STOP, number, replicas)
+        return rules.Wanted(rules.Want.STOP, number, replicas, roles)
     if approved is not None:
-        return rules.Wanted(rules.Want.RUN, number, replicas)
-    return rules.Wanted(_undecided(latest), number, replicas)
+        return rules.Wanted(rules.Want.RUN, number, replicas, roles)
+    return rules.Wanted(_undecided(latest), number, replicas, roles)
 
 
 def outcome_of(row: Deployment) -> rules.Outcome:
@@ -203,10 +203,15 @@ def _news(row: Deployment, state: Deployment.State, reason: Mapping[str, Any], d
     )
 
 
-def _least_replicas(revision: Revision | None) -> int:
-    if revision is None:
-        return 1
-    replicas = revision.spec.get("replicas") if isinstance(revision.spec, dict) else None
+def _least_replicas(revision: Revision | None) -> tuple[int, tuple[tuple[str, int], ...]]:
+    """The fewest replicas of a revision, and how many of them each role has where roles are apart."""
+    spec = revision.spec if revision is not None and isinstance(revision.spec, dict) else {}
+    roles = tuple((role, _least(spec[role])) for role in ("prefill", "decode") if isinstance(spec.get(role), dict))
+    return (sum(least for _, least in roles), roles) if roles else (_least(spec), ())
+
+
+def _least(part: Mapping[str, Any]) -> int:
+    replicas = part.get("replicas")
     return int(replicas.get("min", 1)) if isinstance(replicas, dict) else 1
 
 

@@ -9,6 +9,7 @@ from django.utils.dateparse import parse_datetime
 
 from deployments.kube.moments import Moments, moments_of
 from deployments.kube.observe import Observed, PodView
+from deployments.manifests import SERVICES
 from deployments.models import AppliedObject, Approval, Deployment, Revision, Wanted
 
 State = Deployment.State
@@ -81,7 +82,7 @@ def _approved(row: Deployment, revision: Revision, approval: Approval | None) ->
 def _applied(row: Deployment, revision: Revision) -> Step:
     if row.applied_id != revision.pk or row.wanted != Wanted.RUNNING:
         return Step("Applied", "later")
-    service = AppliedObject.objects.filter(deployment=row, revision=revision, kind="InferenceService")
+    service = AppliedObject.objects.filter(deployment=row, revision=revision, kind__in=SERVICES)
     return Step("Applied", "done", at=service.values_list("applied_at", flat=True).first())
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 from django.db.models.functions import Now
 
 from deployments.kube.kinds import Ref
 from deployments.models import AppliedObject, Deployment, Intent, Team
-from deployments.watcher.seen import OwnedSeen
+from deployments.watcher.seen import SERVICE_KINDS, OwnedSeen, ServiceSeen
 from deployments.watcher.world import World
 from portal.lib.hints import RECONCILE, RECONCILE_TEAM, hint
 
@@ -102,14 +102,14 @@ def _find_orphans(world: World) -> int:
 
     The intent is opened again; a worker resolves it by a live read. What no intent knows is left alone.
     """
-    known = set(AppliedObject.objects.filter(kind="InferenceService").values_list("namespace", "name"))
+    known = set(AppliedObject.objects.filter(kind__in=SERVICE_KINDS).values_list("kind", "namespace", "name"))
     found = 0
-    for (namespace, name), service in world.services.items():
-        if (namespace, name) in known or not service.owned.deployment.isdigit():
+    for kind, namespace, name, service in _services(world):
+        if (kind, namespace, name) in known or not service.owned.deployment.isdigit():
             continue
         intents = Intent.objects.filter(
             verb="create",
-            kind="InferenceService",
+            kind=kind,
             namespace=namespace,
             name=name,
             deployment_id=int(service.owned.deployment),
@@ -118,11 +118,17 @@ def _find_orphans(world: World) -> int:
         last = intents.first()
         if last is None or last.closed_at is None:
             continue
-        logger.warning("InferenceService %s/%s is nobody's", namespace, name)
+        logger.warning("%s %s/%s is nobody's", kind, namespace, name)
         Intent.objects.filter(pk=last.pk).update(closed_at=None, result="found without an owner")
         _make_due({int(service.owned.deployment)}, set())
         found += 1
     return found
+
+
+def _services(world: World) -> Iterator[tuple[str, str, str, ServiceSeen]]:
+    for kind, seen in zip(SERVICE_KINDS, (world.services, world.llm_services), strict=True):
+        for (namespace, name), service in seen.items():
+            yield kind, namespace, name, service
 
 
 def _make_due(deployments: set[int], teams: set[int]) -> None:

@@ -15,12 +15,15 @@ from deployments.kube.observe import (
     WorkloadView,
     event_view,
     pod_view,
+    service_of,
     service_view,
     workload_view,
 )
 from deployments.labels import GPU_PREFIX, LABEL_DEPLOYMENT, LABEL_INSTALL
 
 PREDICTOR = "-predictor"
+LLM_CHILD = "-kserve"  # chat-kserve, chat-kserve-prefill, chat-kserve-router-scheduler
+SERVICE_KINDS = ("InferenceService", "LLMInferenceService")
 PRODUCT = "nvidia.com/gpu.product"
 MEMORY = "nvidia.com/gpu.memory"
 
@@ -37,7 +40,7 @@ class OwnedSeen:
 
 @dataclass(frozen=True, slots=True)
 class ServiceSeen:
-    """An InferenceService: how it does, and whether it is still as we wrote it."""
+    """An InferenceService or LLMInferenceService: how it does, and whether it is still as we wrote it."""
 
     view: ServiceView
     owned: OwnedSeen
@@ -80,14 +83,18 @@ def followed() -> list[Followed]:
         kind_of("rbac.authorization.k8s.io/v1", "RoleBinding"),
         kind_of("policy/v1", "PodDisruptionBudget"),
         kind_of("serving.kserve.io/v1alpha1", "ServingRuntime"),
+        kind_of("serving.kserve.io/v1alpha2", "LLMInferenceServiceConfig"),
         kind_of("gateway.networking.k8s.io/v1", "HTTPRoute"),
         kind_of("monitoring.coreos.com/v1", "PodMonitor"),
     ]
     return [
         Followed(kind_of("serving.kserve.io/v1beta1", "InferenceService"), slim.Service, service, True, True),
+        # Not essential: a cluster may serve standard deployments and not know this kind.
+        Followed(kind_of("serving.kserve.io/v1alpha2", "LLMInferenceService"), slim.Service, service, True),
         Followed(kind_of("v1", "Pod"), slim.Pod, pod, False, True),
         Followed(kind_of("v1", "Node"), slim.Node, node, False, True),
-        Followed(kind_of("apps/v1", "Deployment"), slim.Workload, workload, True),
+        # Those of an LLMInferenceService carry KServe's labels alone.
+        Followed(kind_of("apps/v1", "Deployment"), slim.Workload, workload, False),
         Followed(kind_of("v1", "Event"), slim.Event, event, False),
         *(Followed(kind, slim.Named, owned_object, True) for kind in owned),
     ]
@@ -108,7 +115,7 @@ def owned_object(raw: slim.Named | slim.Service) -> OwnedSeen:
 
 
 def service(raw: slim.Service) -> ServiceSeen:
-    """An InferenceService."""
+    """An InferenceService or LLMInferenceService."""
     owned = owned_object(raw)
     raw.metadata.managed_fields = []
     return ServiceSeen(service_view(raw.plain()), owned)
@@ -120,8 +127,10 @@ def pod(raw: slim.Pod) -> PodView | None:
     return view if view.gpus or view.service or view.deployment else None
 
 
-def workload(raw: slim.Workload) -> WorkloadView:
-    """An apps/v1 Deployment."""
+def workload(raw: slim.Workload) -> WorkloadView | None:
+    """An apps/v1 Deployment, if it is of a service."""
+    if not service_of(raw.metadata.labels or {}):
+        return None
     return workload_view({"kind": "Deployment", **raw.plain()})
 
 
@@ -152,8 +161,10 @@ def node(raw: slim.Node) -> NodeSeen | None:
 
 
 def service_name_of(kind: str, name: str) -> str:
-    """The InferenceService that an object of KServe's making belongs to, by its name."""
-    return name if kind == "InferenceService" else name.rsplit(PREDICTOR, 1)[0] if PREDICTOR in name else ""
+    """The service that an object of KServe's making belongs to, by its name."""
+    if kind in SERVICE_KINDS:
+        return name
+    return next((name.rsplit(mark, 1)[0] for mark in (PREDICTOR, LLM_CHILD) if mark in name), "")
 
 
 def _gpus(amounts: dict[str, str]) -> tuple[str, int]:

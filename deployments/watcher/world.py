@@ -13,7 +13,7 @@ from deployments.kube.observe import EventView, Observed, PodView, WorkloadView
 from deployments.kube.reflector import Changed, Key, Listed
 from deployments.watcher.seen import NodeSeen, OwnedSeen, ServiceSeen, followed, service_name_of
 
-Place = tuple[str, str]  # namespace and name of an InferenceService, and so of a deployment
+Place = tuple[str, str]  # namespace and name of a service, and so of a deployment
 
 MOST_EVENTS = 30
 EVENTS_LIVE = timedelta(hours=1)
@@ -39,6 +39,7 @@ class World:
     """Everything seen. `dirty` places, `suspects` and `nodes_changed` are what nobody has looked at yet."""
 
     services: dict[Key, ServiceSeen] = field(default_factory=dict)
+    llm_services: dict[Key, ServiceSeen] = field(default_factory=dict)
     pods: dict[Key, PodView] = field(default_factory=dict)
     workloads: dict[Key, WorkloadView] = field(default_factory=dict)
     events: dict[Key, EventView] = field(default_factory=dict)
@@ -73,12 +74,12 @@ class World:
 
     def observed(self, place: Place, deployment: str, *, complete: bool) -> Observed:
         """Everything seen of one deployment; pods that another deployment of that name left behind are not its own."""
-        service = self.services.get(place)
+        service = self._service(place, deployment)
         pods = [pod for pod in self._in(self._pods_at, place, self.pods) if pod.deployment in {"", deployment}]
         events = sorted(self._in(self._events_at, place, self.events), key=_last_seen)[-MOST_EVENTS:]
         keys = [(pod.namespace, pod.name) for pod in pods]
         return Observed(
-            service=service.view if service and service.view.deployment in {"", deployment} else None,
+            service=service.view if service else None,
             workloads=tuple(sorted(self._in(self._workloads_at, place, self.workloads), key=lambda work: work.name)),
             pods=tuple(sorted(pods, key=lambda pod: pod.name)),
             events=tuple(events),
@@ -88,7 +89,13 @@ class World:
 
     def places(self) -> set[Place]:
         """Every place at which something was seen."""
-        return {*self.services, *self._pods_at, *self._workloads_at}
+        return {*self.services, *self.llm_services, *self._pods_at, *self._workloads_at}
+
+    def _service(self, place: Place, deployment: str) -> ServiceSeen | None:
+        """The service of a deployment; of two, while one strategy follows another, that of the newer revision."""
+        both = (self.services.get(place), self.llm_services.get(place))
+        mine = [seen for seen in both if seen is not None and seen.view.deployment in {"", deployment}]
+        return max(mine, key=lambda seen: seen.view.revision or 0, default=None)
 
     def crashes(self, places: Iterable[Place]) -> list[Crash]:
         """Containers that died at these places and whose last words were not read yet."""
@@ -128,7 +135,9 @@ class World:
     def _put(self, source: str, key: Key, item: Any) -> None:
         match source:
             case "InferenceService":
-                self._put_service(key, item)
+                self._put_service(source, self.services, key, item)
+            case "LLMInferenceService":
+                self._put_service(source, self.llm_services, key, item)
             case "Pod":
                 self._put_pod(key, item)
             case "Deployment":
@@ -142,11 +151,11 @@ class World:
             case _:
                 self._put_owned(source, key, item)
 
-    def _put_service(self, key: Key, item: ServiceSeen | None) -> None:
-        if self.services.get(key) != item:
+    def _put_service(self, kind: str, known: dict[Key, ServiceSeen], key: Key, item: ServiceSeen | None) -> None:
+        if known.get(key) != item:
             self.dirty.add(key)
-        _store(self.services, key, item)
-        self._put_owned("InferenceService", key, item.owned if item else None)
+        _store(known, key, item)
+        self._put_owned(kind, key, item.owned if item else None)
 
     def _put_pod(self, key: Key, item: PodView | None) -> None:
         before = self.pods.get(key)
@@ -186,6 +195,7 @@ class World:
     def _stores(self) -> Mapping[str, dict[Key, Any]]:
         return {
             "InferenceService": self.services,
+            "LLMInferenceService": self.llm_services,
             "Pod": self.pods,
             "Deployment": self.workloads,
             "Event": self.events,

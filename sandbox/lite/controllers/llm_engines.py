@@ -103,14 +103,17 @@ class Engines(Look):
             with doing("failed to reconcile service account"):
                 made = self._main_deployment()
                 needed = workloads.sidecar(combined.get("template")) is not None
-                if needed:
+                name = workloads.main_account(service, combined)
+                if name != own:
+                    pass  # somebody else's account: neither made nor removed
+                elif needed:
                     account = workloads.service_account(
                         service, own, workloads.labels(service), self._default_account()
                     )
                     await self.writer.put(service, SERVICE_ACCOUNTS, account)
                 else:
                     await self.writer.remove(service, SERVICE_ACCOUNTS, own)
-                await self._sidecar_rights(own, needed=needed)
+                await self._sidecar_rights(name, needed=needed)
             with doing("failed to reconcile main workload"):
                 stored = await self.writer.put(service, DEPLOYMENTS, made)
             self.draft.mark("MainWorkloadReady", described.deployment_trouble(stored))
@@ -121,7 +124,8 @@ class Engines(Look):
         with_sidecar = workloads.sidecar(self.combined.get("template")) is not None
         try:
             with doing("failed to get expected main deployment"):
-                account = self._account(named, "single node main") if named and not with_sidecar else None
+                own = with_sidecar and named == workloads.main_name(self.service)
+                account = self._account(named, "single node main") if named and not own else None
                 return workloads.deployment(self.service, self.combined, self._source(account))
         except StorageError as error:
             text = "failed to get expected main deployment: failed to attach model artifacts to main deployment"

@@ -89,7 +89,7 @@ def deployment(service: Obj, combined: Obj, source: Source) -> Obj:
     of = {**labels(service), "kserve.io/component": "workload", "llm-d.ai/role": _role(combined)}
     spec = copy.deepcopy(combined.get("template") or {})
     if sidecar(spec) is not None:
-        spec["serviceAccountName"] = main_name(service)
+        spec["serviceAccountName"] = main_account(service, combined)
         _tell_pool(service, combined, spec)
     return _deployment(service, combined, main_name(service), of, spec, source)
 
@@ -196,6 +196,11 @@ def leader_worker_set(service: Obj, combined: Obj, source: Source, *, prefill: b
 
 
 # Accounts and rights ----------------------------------------------------------------------------------------
+
+
+def main_account(service: Obj, combined: Obj) -> str:
+    """Return the ServiceAccount of engines with a sidecar: the one the template names, else their own."""
+    return str((combined.get("template") or {}).get("serviceAccountName") or main_name(service))
 
 
 def account_name(service: Obj, workload: Obj, *, prefill: bool = False) -> str:
