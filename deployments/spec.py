@@ -291,6 +291,11 @@ class DeploymentSpec(_Closed):
         return sum(spec._gpus_of_pod * spec.replicas.max for spec in self.by_role().values())
 
     @property
+    def gpus_at_first(self) -> int:
+        """GPUs at the fewest replicas of every role: what it starts with."""
+        return sum(spec._gpus_of_pod * spec.replicas.min for spec in self.by_role().values())
+
+    @property
     def _gpus_of_pod(self) -> int:
         return self._count("tensor-parallel-size") * self._count("pipeline-parallel-size")
 

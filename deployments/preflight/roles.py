@@ -1,0 +1,110 @@
+"""Rules about prefill and decode: what each of them runs is checked as a wish of its own, and said at its own fields."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+from deployments.findings import ARGS_POINTER, Finding, error, info, warning
+from deployments.preflight.rules import Case, Rule, Rules, plural
+from deployments.spec import DeploymentSpec, Role, RoleSpec, Strategy
+
+rules = Rules()
+
+REPLICAS = "/spec/replicas"
+CONTEXT = "max-model-len"
+# KServe gives the parts of such a service names of this form.
+CHILD_ENDINGS = ("-kserve", "-kserve-prefill", "-kserve-router-scheduler", "-inference-pool", "-epp-service")
+TITLES = {Role.PREFILL: "Prefill", Role.DECODE: "Decode"}
+
+
+def of_engines(case: Case, checks: Iterable[Rule]) -> Iterator[Finding]:
+    """What rules about an engine say of each role; what they say of both alike is said once, at the shared fields."""
+    said = {
+        role: [finding for each in checks for finding in each(dataclasses.replace(case, spec=spec))]
+        for role, spec in case.spec.by_role().items()
+    }
+    for role, findings in said.items():
+        for finding in findings:
+            if role is Role.BOTH or all(finding in others for others in said.values()):
+                yield finding
+            else:
+                title = TITLES[role]
+                yield dataclasses.replace(
+                    finding,
+                    pointer=_own_pointer(finding.pointer, role, case.spec),
+                    message=f"{title}: {finding.message}",
+                )
+
+
+def placed(finding: Finding, spec: DeploymentSpec) -> Finding:
+    """A finding about the wish as a whole, at a field that its strategy has."""
+    if spec.strategy is not Strategy.DISAGGREGATED:
+        return finding
+    if finding.pointer.startswith(REPLICAS):
+        # A number for both together fits neither.
+        pointer = finding.pointer.replace(REPLICAS, f"/spec/{Role.DECODE}/replicas")
+        return dataclasses.replace(finding, pointer=pointer, value=None)
+    if finding.pointer.startswith(ARGS_POINTER):
+        larger = max(spec.by_role().items(), key=lambda pair: pair[1].gpus_per_replica)[0]
+        return dataclasses.replace(finding, pointer=_own_pointer(finding.pointer, larger, spec))
+    return finding
+
+
+def _own_pointer(pointer: str, role: Role, spec: DeploymentSpec) -> str:
+    """The place of a role's own where there is one: how it splits always is, other flags where the role sets them."""
+    if pointer.startswith(REPLICAS):
+        return pointer.replace(REPLICAS, f"/spec/{role}/replicas")
+    if not pointer.startswith(ARGS_POINTER):
+        return pointer
+    flag = pointer.removeprefix(ARGS_POINTER)
+    own = _spec_of(spec, role)
+    if own is not None and (flag in own.args or flag.endswith("-parallel-size")):
+        return f"/spec/{role}/args/{flag}"
+    return pointer
+
+
+def _spec_of(spec: DeploymentSpec, role: Role) -> RoleSpec | None:
+    return spec.prefill if role is Role.PREFILL else spec.decode
+
+
+@rules.rule
+def names_of_parts(case: Case) -> Iterator[Finding]:
+    """A deployment must not be called as a part of another one."""
+    if case.name.endswith(CHILD_ENDINGS):
+        yield error(
+            "name_reserved",
+            "/name",
+            f"Names that end like “{case.name[-12:]}” are those of parts that KServe makes.",
+            "Choose another name.",
+        )
+
+
+@rules.rule
+def same_context(case: Case) -> Iterator[Finding]:
+    """A prompt goes through both roles: the shorter of the two contexts is what counts."""
+    roles = case.spec.by_role()
+    if Role.BOTH in roles:
+        return
+    prefill, decode = (roles[role].engine.args.get(CONTEXT) for role in (Role.PREFILL, Role.DECODE))
+    if prefill != decode:
+        yield warning(
+            "context_differs",
+            f"/spec/{Role.DECODE}/args/{CONTEXT}",
+            "Prefill and decode take contexts of different length; a prompt has to fit into both.",
+            f"Give “--{CONTEXT}” once, for both.",
+        )
+
+
+@rules.rule
+def roles_share_gpus(case: Case) -> Iterator[Finding]:
+    """Each role loads the whole model: below a few GPUs it is cheaper to run one kind of pods."""
+    spec = case.spec
+    if spec.strategy is Strategy.DISAGGREGATED and spec.replicas.max <= 2:
+        yield info(
+            "roles_for_load",
+            "/spec/strategy",
+            f"Two roles hold the model twice, on {plural(spec.gpus, 'GPU')}: that pays off under load, with long "
+            "prompts.",
+            "For little traffic choose standard.",
+        )
