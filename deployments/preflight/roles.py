@@ -1,4 +1,4 @@
-"""Rules about prefill and decode: what each of them runs is checked as a wish of its own, and said at its own fields."""
+"""Rules about prefill and decode: what each of them runs is checked as a wish of its own, at its own fields."""
 
 from __future__ import annotations
 
