@@ -120,16 +120,19 @@
   // ---- one-click fixes: put a value into its field, or into the expert flags
   const setField = (form, name, value) => {
     const field = form.elements[name];
+    // Flags of one role of a disaggregated deployment have a box of their own.
+    const [, role, bare] = name.match(/^(?:(prefill|decode)_)?(.*)$/);
+    const box = form.elements[role ? `${role}_args` : "args"];
     if (field && field.type === "checkbox") field.checked = value === "true";
     else if (field) field.value = value;
     else {
-      const flags = form.elements.args;
-      const flag = `--${name.replaceAll("_", "-")}`;
+      const flags = box;
+      const flag = `--${bare.replaceAll("_", "-")}`;
       const kept = flags.value.split("\n").filter((line) => line.trim() && !line.trim().startsWith(`${flag}=`) && line.trim() !== flag);
       flags.value = [...kept, `${flag}=${value}`].join("\n");
       flags.closest("details")?.setAttribute("open", "");
     }
-    const target = field instanceof RadioNodeList ? form : field || form.elements.args;
+    const target = field instanceof RadioNodeList ? form : field || box;
     return target;
   };
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import copy
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 from django import forms
 
-from deployments.findings import ARGS_POINTER, Finding
+from deployments.findings import Finding
 from deployments.forms.findings import tidied
 from deployments.forms.flags import FlagTextError, format_flags, parse_flags
+from deployments.forms.roles import ROLES, SPLIT, RoleFields, initial_of_roles, of_role, role_data
+from deployments.forms.values import as_value, not_a, shown, text_of
 from deployments.models import EngineProfile, Flavor, Principal, Team
-from deployments.spec import DeploymentSpec
+from deployments.spec import AVAILABLE_STRATEGIES, DeploymentSpec, Strategy
 from deployments.spec_errors import FieldError, parse_spec
 
 # Engine flags that have a field of their own; every other flag is written into the text box.
@@ -32,19 +34,22 @@ KV_CACHE_TYPES = [
     ("fp8_e5m2", "fp8 e5m2"),
 ]
 PREFIX_CACHING = [("", "vLLM's default (on)"), ("true", "On"), ("false", "Off")]
+COMING = "Comes with a later release of Slipway."
 STRATEGIES = [
-    ("standard", "Standard", "One pool of replicas that all serve alike.", ""),
-    ("disaggregated", "Disaggregated", "Prefill and decode scale apart.", "Comes with a later release of Slipway."),
-    ("oci-volume", "OCI volume", "Weights come as an image: a fast start.", "Comes with a later release of Slipway."),
+    (key, label, text, "" if Strategy(key) in AVAILABLE_STRATEGIES else COMING)
+    for key, label, text in (
+        ("standard", "Standard", "One pool of replicas that all serve alike."),
+        ("disaggregated", "Disaggregated", "Prompts and answers are computed by pods of their own."),
+        ("oci-volume", "OCI volume", "Weights come as an image: a fast start."),
+    )
 ]
 TEXT_LIMIT = 600
-THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}([, _][0-9]{3})+")
 # Refused for what the team or the GPU has, not for what was typed.
 NO_MISTAKE = frozenset({"memory", "quota_none", "quota_exceeded", "source_gated"})
 REQUIRED = frozenset({"name_required", "required"})
 
 
-class DeploymentForm(forms.Form):
+class DeploymentForm(RoleFields):
     """What a team wants to run. Limits are the spec's and preflight's; here text only becomes values."""
 
     team = forms.ModelChoiceField(Team.objects.none(), to_field_name="slug", empty_label=None, label="Team")
@@ -106,7 +111,7 @@ class DeploymentForm(forms.Form):
             field = self._shown_at(error.field) or "args"
             # A required field that is empty already says so.
             if not self.errors.get(field):
-                flag = "" if field == error.field or not error.field else f"--{error.field.replace('_', '-')}: "
+                flag = "" if field == error.field or not error.field else f"--{_flag_of(error.field)}: "
                 self.add_error(field, flag + error.message)
         return spec if not errors else None
 
@@ -115,10 +120,7 @@ class DeploymentForm(forms.Form):
         """The spec without what is wrong in it, for advice only; None while not even that makes one."""
         if self.spec is not None:
             return self.spec
-        data = {
-            **self.spec_data,
-            "engine": {**self.spec_data["engine"], "args": dict(self.spec_data["engine"]["args"])},
-        }
+        data = copy.deepcopy(self.spec_data)
         for error in parse_spec(data)[1]:
             _leave_out(data, error)
         return parse_spec(data)[0]
@@ -137,13 +139,21 @@ class DeploymentForm(forms.Form):
             "source": {"uri": self._uri(), "revision": self.text("source_revision") or None},
             "strategy": self.text("strategy") or "standard",
             "flavor": self.text("flavor"),
-            "replicas": {name: self._count(f"replicas_{name}") for name in ("min", "max")},
             "engine": {"args": args},
         }
+        if self.has_roles:
+            spec |= {role: role_data(role, self.text, self.add_error) for role in ROLES}
+        else:
+            spec["replicas"] = {name: self._count(f"replicas_{name}") for name in ("min", "max")}
         profile = self.text("profile") or self._default_profile()
         if profile:
             spec["engine"]["profile"] = profile
         return spec
+
+    @property
+    def has_roles(self) -> bool:
+        """True while the strategy chosen is the one whose roles have fields of their own."""
+        return self.text("strategy") == Strategy.DISAGGREGATED
 
     def _args(self) -> dict[str, Any]:
         args: dict[str, Any] = {}
@@ -154,13 +164,14 @@ class DeploymentForm(forms.Form):
         self._written = {flag.replace("-", "_") for flag in args}
         for flag, kind in ARG_FIELDS.items():
             name = flag.replace("-", "_")
-            text = self.text(name)
+            # Roles split for themselves: the field of both is not shown beside theirs.
+            text = "" if flag == SPLIT and self.has_roles else self.text(name)
             if text and flag in args:
                 self.add_error("args", f"“--{flag}” has a field of its own above: leave it out here.")
             elif text:
-                value = _as(kind, text)
+                value = as_value(kind, text)
                 if value is None:
-                    self.add_error(name, _not_a(kind))
+                    self.add_error(name, not_a(kind))
                 else:
                     args[flag] = value
         return args
@@ -172,9 +183,9 @@ class DeploymentForm(forms.Form):
 
     def _count(self, name: str) -> Any:
         text = self.text(name)
-        value = _as(int, text) if text else 1
+        value = as_value(int, text) if text else 1
         if value is None:
-            self.add_error(name, _not_a(int))
+            self.add_error(name, not_a(int))
             return 1
         return value
 
@@ -220,7 +231,10 @@ class DeploymentForm(forms.Form):
         if not field:
             return ""
         # A flag that was written into the text box is put right there, even where it has a field of its own.
-        return field if field in self.fields and field not in self._written else "args"
+        if field in self.fields and field not in self._written:
+            return field
+        role, _ = of_role(field)
+        return f"{role}_args" if role else "args"
 
 
 def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,6 +252,7 @@ def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
         "replicas_max": str(spec.get("replicas", {}).get("max", 1)),
         "args": format_flags(args),
         **own,
+        **initial_of_roles(spec),
     }
 
 
@@ -250,50 +265,31 @@ def with_value(data: Mapping[str, Any], name: str, value: str) -> dict[str, str]
     if name in DeploymentForm.base_fields:
         changed[name] = value
         return changed
-    flag = f"--{name.replace('_', '-')}"
-    lines = [line for line in changed.get("args", "").splitlines() if line.strip().partition("=")[0] != flag]
-    changed["args"] = "\n".join([*lines, *([f"{flag}={value}"] if value else [])]).strip()
+    flag, role = f"--{_flag_of(name)}", of_role(name)[0]
+    box = f"{role}_args" if role else "args"
+    lines = [line for line in changed.get(box, "").splitlines() if line.strip().partition("=")[0] != flag]
+    changed[box] = "\n".join([*lines, *([f"{flag}={value}"] if value else [])]).strip()
     return changed
 
 
-def _as(kind: type, text: str) -> Any:
-    if kind is str:
-        return text
-    if kind is bool:
-        return {"true": True, "false": False}.get(text.lower())
-    # Python reads the digits of any script; the engine gets those from 0 to 9.
-    if len(text) > 20 or not text.isascii():
-        return None
-    if THOUSANDS.fullmatch(text) and kind is int:
-        text = re.sub("[, _]", "", text)
-    elif kind is float:
-        text = text.replace(",", ".")  # “0,9” is how half of the world writes it.
-    try:
-        return kind(text)
-    except ValueError:
-        return None
+def _flag_of(field: str) -> str:
+    return of_role(field)[1].replace("_", "-")
 
 
 def _leave_out(data: dict[str, Any], error: FieldError) -> None:
     """Take what this error is about out of a wish, or put the usual value in its place."""
-    if error.pointer.startswith("/spec/replicas"):
-        data["replicas"] = {"min": 1, "max": 1}
-    elif error.pointer.startswith(ARGS_POINTER):
-        data["engine"]["args"].pop(error.pointer.removeprefix(ARGS_POINTER), None)
-    elif error.pointer == "/spec/source/revision":
-        data["source"] = {**data["source"], "revision": None}
-    elif error.pointer == "/spec/strategy":
+    _, _, *path = error.pointer.split("/")
+    if path[:2] == ["source", "revision"]:
+        data["source"]["revision"] = None
+    elif path[:1] == ["strategy"]:
         data["strategy"] = "standard"
-
-
-def _not_a(kind: type) -> str:
-    return {int: "Must be a whole number.", float: "Must be a number."}.get(kind, "Choose one of the values.")
-
-
-def text_of(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def shown(value: object) -> str:
-    """A value as a button shows it: whole numbers with thousands marked."""
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else text_of(value)
+        for role in ROLES:
+            data.pop(role, None)
+    elif path[:1] == ["replicas"]:
+        data["replicas"] = {"min": 1, "max": 1}
+    elif path[:1] == ["engine"] and len(path) == 3:
+        data["engine"]["args"].pop(path[2], None)
+    elif path[0] in ROLES and path[0] in data and path[1:2] == ["replicas"]:
+        data[path[0]]["replicas"] = {"min": 1, "max": 1}
+    elif path[0] in ROLES and path[0] in data and len(path) == 3:
+        data[path[0]]["args"].pop(path[2], None)

@@ -10,6 +10,7 @@ from deployments.engine.facts import ModelFacts
 from deployments.engine.options import splits, splits_by
 from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit
 from deployments.engine.weights import weights_bytes
+from deployments.forms.roles import ROLES
 from deployments.models import Flavor
 from deployments.preflight.facts import FlavorFacts
 from deployments.services import facts as fact_rows
@@ -21,7 +22,16 @@ from deployments.spec import DeploymentSpec
 IMPOSSIBLE = frozenset({"heads_not_divisible", "stages_over_layers", "gpus_per_node"})
 SET_BY_WAYS = frozenset({"flavor", "tensor_parallel_size", "kv_cache_dtype"})
 REPLICAS = frozenset({"replicas_min", "replicas_max"})
-FIT_FIELDS = SET_BY_WAYS | {"max_model_len", "gpu_memory_utilization", "max_num_seqs", "enable_prefix_caching", "args"}
+ROLE_REPLICAS = frozenset(f"{role}_{name}" for role in ROLES for name in REPLICAS)
+FIT_FIELDS = SET_BY_WAYS | {
+    "decode_tensor_parallel_size",
+    "decode_args",
+    "max_model_len",
+    "gpu_memory_utilization",
+    "max_num_seqs",
+    "enable_prefix_caching",
+    "args",
+}
 HOURS_A_MONTH = 730
 FP8_CAPABILITY = 8.9
 WORDS = {
@@ -88,7 +98,9 @@ def advice_of(result: PreflightResult, spec: DeploymentSpec | None, *, wrong: Co
     estimate, model = result.fit, result.model_facts
     impossible = any(finding.code in IMPOSSIBLE for finding in result.findings)
     unclear = FIT_FIELDS.intersection(wrong)
-    replicas_wrong = not REPLICAS.isdisjoint(wrong)
+    replicas_wrong = not (REPLICAS | ROLE_REPLICAS).isdisjoint(wrong)
+    # Of two roles decode is measured: it holds the KV cache while answers are made.
+    *_, own = spec.by_role().values() if spec else [None]
     if impossible or unclear:
         estimate = None  # A split that cannot be made, or a share of 90, has no memory to speak of.
     word, tone, shape = WORDS[estimate.state] if estimate else ("", "grey", "ring")
@@ -101,11 +113,11 @@ def advice_of(result: PreflightResult, spec: DeploymentSpec | None, *, wrong: Co
         word=word,
         tone=tone,
         shape=shape,
-        gpus=spec.gpus_per_replica if spec else 0,
+        gpus=own.gpus_per_replica if own else 0,
         flavor=chosen.label if chosen else "",
         parts=bar_parts(estimate) if estimate else [],
         ways=other_ways(model, spec, rows, priced=not replicas_wrong)
-        if model and spec and not unclear - SET_BY_WAYS
+        if model and spec and own is spec and not unclear - SET_BY_WAYS
         else [],
         quota=result.quota,
         needed=result.gpus,

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from deployments.findings import Finding
 from deployments.forms.request import STRATEGIES, DeploymentForm, initial_of, with_value
+from deployments.forms.roles import PRESET
 from deployments.models import CatalogEntry, Deployment, Flavor, Principal, Team
 from deployments.preflight.request import proposed_name
 from deployments.services import requests
@@ -30,6 +31,7 @@ DEFAULTS = {
     "replicas_min": "1",
     "replicas_max": "1",
     "gpu_memory_utilization": "0.9",
+    **PRESET,
 }
 
 

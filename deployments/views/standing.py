@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from deployments.forms.request import shown, text_of
+from deployments.forms.values import shown, text_of
 from deployments.models import Approval, Deployment, Event, Revision, Wanted
 from deployments.views.steps import Step
 

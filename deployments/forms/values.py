@@ -1,0 +1,42 @@
+"""Text that people type to values of a spec, and values as fields and buttons show them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}([, _][0-9]{3})+")
+
+
+def as_value(kind: type, text: str) -> Any:
+    """The value that a text means; None when it is none of that kind."""
+    if kind is str:
+        return text
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower())
+    # Python reads the digits of any script; the engine gets those from 0 to 9.
+    if len(text) > 20 or not text.isascii():
+        return None
+    if THOUSANDS.fullmatch(text) and kind is int:
+        text = re.sub("[, _]", "", text)
+    elif kind is float:
+        text = text.replace(",", ".")  # “0,9” is how half of the world writes it.
+    try:
+        return kind(text)
+    except ValueError:
+        return None
+
+
+def not_a(kind: type) -> str:
+    """What to say of a text that is no value of that kind."""
+    return {int: "Must be a whole number.", float: "Must be a number."}.get(kind, "Choose one of the values.")
+
+
+def text_of(value: object) -> str:
+    """A value as a field holds it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def shown(value: object) -> str:
+    """A value as a button shows it: whole numbers with thousands marked."""
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else text_of(value)
