@@ -24,7 +24,7 @@ SCRAPE_SECONDS = 5
 # What an administrator installs for Slipway on any cluster.
 INSTALLED = "rbac.yaml", "storage-container.yaml", "admission.yaml"
 # What a person's shell may hold for other uses and our children must not see.
-PASSED_ON = "PATH", "HOME", "LANG", "LC_ALL", "TERM", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"
+PASSED_ON = "PATH", "HOME", "LANG", "LC_ALL", "TERM", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "SLIPWAY_CACHE"
 
 
 class Stack:
@@ -79,8 +79,16 @@ class Stack:
             "GATEWAY_PUBLIC_URL": self.url("gateway"),
             "SLIPWAY_GATEWAY_TOKEN": words["gateway"],
             "HUB_URL": self.url("hub"),
+            "SLIPWAY_SEAL_PUBLIC_KEY": self._sealing_keys[0],
             **{f"KUBECONFIG_{name.upper()}": self._account(name) for name in ("worker", "watcher", "live")},
         }
+
+    @cached_property
+    def _sealing_keys(self) -> tuple[str, str]:
+        """The pair to which values of credentials are sealed: public for web, private for the worker alone."""
+        private = PrivateKey(hashlib.sha256(self.secrets["sealing"].encode()).digest())
+        public, own = (base64.b64encode(bytes(key)).decode() for key in (private.public_key, private))
+        return public, own
 
     @cached_property
     def programs(self) -> list[Program]:
@@ -230,6 +238,7 @@ class Stack:
                 (*celery, "worker", "--concurrency", "2", "--pool", "prefork", "--hostname", "slipway@demo"),
                 ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO"),
                 account="worker",
+                extra={"SLIPWAY_SEAL_PRIVATE_KEYS": self._sealing_keys[1]},
                 after=("seed", "redis", self._cluster_up),
             ),
             self._python(

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from sandbox.lite import errors, rules
+from sandbox.lite import errors
 from sandbox.lite.requests import APPLY, Request, decode_json
 from sandbox.lite.resources import Resource
 from sandbox.lite.schema import Schema, definitions
@@ -67,6 +67,9 @@ def decode(resource: Resource, request: Request, sent: Obj, unknown: list[str] |
     """
     check_kind(resource, sent)
     obj = _with_meta({"apiVersion": resource.api_version, "kind": resource.kind} | sent)
+    if obj["kind"] != resource.kind:  # of a custom resource: its validator tells, and there is no schema to go by
+        _place(resource, request, obj)
+        return obj
     custom = resource.crd is not None  # the rest of a custom resource is its validator's business
     wrong = type_error(obj["metadata"], Schema.META) if custom else type_error(obj, resource.schema)
     if wrong:
@@ -86,27 +89,18 @@ def decode(resource: Resource, request: Request, sent: Obj, unknown: list[str] |
 
 
 def check_kind(resource: Resource, sent: Obj) -> None:
-    """Refuse an object of another kind: 422 for a custom resource, Undecodable for a built-in one."""
+    """Refuse an object of another version, of a built-in resource one of another kind too: 400, or Undecodable."""
     version, kind = sent.get("apiVersion") or resource.api_version, sent.get("kind") or resource.kind
     if (version, kind) == (resource.api_version, resource.kind):
         return
     if version != resource.api_version and resource.crd is not None:
         raise _other_version(resource, version)
     if resource.crd is not None:
-        raise _other_kind(resource, kind, sent)
+        return
     if f"{resource.schema_name.rpartition('.')[0]}.{kind}" not in definitions() or version != resource.api_version:
         raise Undecodable(f'no kind "{kind}" is registered for version "{version}" in scheme "{_SCHEME}"')
     internal = resource.group.split(".")[0] or "core"
     raise Undecodable(f"converting ({resource.version}.{kind}) to ({internal}.{resource.kind}): unknown conversion")
-
-
-def _other_kind(resource: Resource, kind: str, sent: Obj) -> errors.StatusError:
-    """422. The schema is not asked, and its defaults are not filled; its lists and its CEL rules are checked."""
-    wrong = [errors.invalid_value("kind", kind, f"must be {resource.kind}"), *rules.duplicates(sent, resource.schema)]
-    if rules.rules_of(resource) is not None:
-        wrong += rules.check(resource, sent, None).causes
-    name = str((sent.get("metadata") or {}).get("name", ""))
-    return errors.invalid(resource.group, kind, name, wrong)
 
 
 def _other_version(resource: Resource, version: str) -> errors.StatusError:

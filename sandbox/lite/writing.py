@@ -173,6 +173,8 @@ def _settle(change: Change, *, tracked: bool, wrong: Sequence[errors.Cause] = ()
     What admission adds is nobody's: ownership is noted before. An apply has noted its own.
     """
     resource, obj, request = change.resource, change.obj, change.request
+    if obj["kind"] != resource.kind:
+        raise _of_another_kind(change)
     for name in ("labels", "annotations", "ownerReferences", "finalizers"):
         if not obj["metadata"].get(name):
             obj["metadata"].pop(name, None)
@@ -200,6 +202,16 @@ def _settle(change: Change, *, tracked: bool, wrong: Sequence[errors.Cause] = ()
         causes += content(resource, obj, change.old, request.subresource)
     if causes:
         raise errors.invalid(resource.group, resource.kind, obj["metadata"]["name"], causes)
+
+
+def _of_another_kind(change: Change) -> errors.StatusError:
+    """422 for what is no such custom resource. Its schema is not asked; its lists and its CEL rules are checked."""
+    resource, obj = change.resource, change.obj
+    causes = [errors.invalid_value("kind", obj["kind"], f"must be {resource.kind}")]
+    causes += rules.duplicates(obj, resource.schema)
+    if rules.rules_of(resource) is not None:
+        causes += rules.check(resource, obj, change.old).causes
+    return errors.invalid(resource.group, obj["kind"], obj["metadata"]["name"], causes)
 
 
 def _advice(obj: Obj, old: Obj | None) -> list[str]:

@@ -120,8 +120,15 @@ def of_another_kind(kind: str) -> Sequence:
     return Sequence(
         (
             *(Step("create", kind, "a", each) for each in bodies),
+            Step("update", kind, "a", bodies[0]),
+            Step("merge", kind, "a", other),
             Step("create", kind, "a", body),
             *(Step("update", kind, "a", laid(each, {"metadata": {"resourceVersion": VERSION}})) for each in bodies),
+            Step("update", kind, "a", laid(bodies[0], {"metadata": {"resourceVersion": None}})),
+            Step("update", kind, "a", laid(bodies[0], {"metadata": {"resourceVersion": OLD_VERSION}})),
+            Step("update", kind, "a", bodies[0], subresource="status"),
+            Step("merge", kind, "a", other),
+            Step("json", kind, "a", [{"op": "replace", "path": "/kind", "value": "Nope"}]),
             *(Step("apply", kind, "a", each, _FORCED) for each in bodies),
         )
     )
