@@ -117,12 +117,18 @@ def _handler(resource: Resource, request: Request) -> Handler:
     handlers = MAIN
     if request.subresource:
         if request.subresource not in resource.subresources:
-            raise errors.unknown_path()
+            raise _no_subresource(resource, request)
         handlers = SUBRESOURCES.get(request.subresource, {})
     handler = handlers.get(request.verb)
     if handler is None or (request.verb == "create" and request.name and not request.subresource):
         raise errors.method_not_allowed()
     return handler
+
+
+def _no_subresource(resource: Resource, request: Request) -> errors.StatusError:
+    """404. Custom resources are served by one handler for every path below them: it misses the object, not the path."""
+    custom = resource.crd is not None
+    return errors.not_found(resource.group, resource.plural, request.name) if custom else errors.unknown_path()
 
 
 def _quoted(text: str) -> str:
