@@ -33,13 +33,16 @@ class Resolution:
     storage_uri: str = ""
     engine_version: str = ""
     secret_names: tuple[str, ...] = ()
+    # What the cluster can scale by: KServe's class of autoscaler, empty while it is not known.
+    autoscaler: str = ""
     # Of the flavor, on top of its product and the taint of GPU nodes.
     node_selector: Mapping[str, str] = field(default_factory=dict, hash=False)
     tolerations: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
 
     def as_json(self) -> dict[str, Any]:
-        """This resolution as plain JSON values."""
-        return {**asdict(self), "secret_names": list(self.secret_names), "tolerations": list(self.tolerations)}
+        """This resolution as plain JSON values; what came later only where it says something."""
+        lists = {"secret_names": list(self.secret_names), "tolerations": list(self.tolerations)}
+        return {name: value for name, value in {**asdict(self), **lists}.items() if name != "autoscaler" or value}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Resolution:
@@ -55,6 +58,8 @@ class Platform:
     gateway_name: str = "kserve-ingress-gateway"
     gateway_namespace: str = "kserve"
     monitoring_namespace: str = "monitoring"
+    # Where KEDA reads the series that it scales by.
+    prometheus_url: str = "http://prometheus-operated.monitoring.svc:9090"
     portal_namespace: str = "slipway-system"
     worker_account: str = "worker"
     live_account: str = "live"

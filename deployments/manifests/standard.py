@@ -19,6 +19,7 @@ from deployments.manifests.pods import (
     startup_attempts,
     tolerations,
 )
+from deployments.manifests.scaling import autoscaler_of, predictor_scaling
 from deployments.spec import canonical
 
 PORT = 8080
@@ -47,7 +48,7 @@ def _inference_service(wish: Wish, runtime: str) -> Object:
     metadata["labels"]["networking.kserve.io/visibility"] = "cluster-local"
     metadata["annotations"] = {
         "serving.kserve.io/deploymentMode": "Standard",
-        "serving.kserve.io/autoscalerClass": "none",
+        "serving.kserve.io/autoscalerClass": autoscaler_of(wish).value,
     }
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
@@ -80,6 +81,7 @@ def _inference_service(wish: Wish, runtime: str) -> Object:
                     "ports": [{"name": PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
                     "resources": resources(wish, spec),
                 },
+                **predictor_scaling(wish),
             }
         },
     }

@@ -17,6 +17,7 @@ def platform() -> Platform:
         gateway_name=name,
         gateway_namespace=namespace,
         monitoring_namespace=settings.MONITORING_NAMESPACE,
+        prometheus_url=settings.PROMETHEUS_URL,
         portal_namespace=settings.SLIPWAY_NAMESPACE,
         cluster_cidrs=tuple(settings.CLUSTER_CIDRS),
         scrape_interval_seconds=settings.PROMETHEUS_SCRAPE_INTERVAL,

@@ -314,7 +314,11 @@ def _asks(team: Team, spec: DeploymentSpec, known: Facts, *, within: bool) -> tu
 
 def _guarded(spec: DeploymentSpec, known: Facts) -> list[str]:
     profile = known.profiles.get(spec.engine.profile)
-    return guarded_args(profile.version, spec.engine.args) if profile else []
+    if profile is None:
+        return []
+    # Flags of each role are laid over those of both.
+    roles = spec.by_role().values()
+    return list(dict.fromkeys(name for own in roles for name in guarded_args(profile.version, own.engine.args)))
 
 
 def _pin(spec: DeploymentSpec, check: SourceCheck | None) -> str:
