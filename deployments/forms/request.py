@@ -71,6 +71,8 @@ class DeploymentForm(RoleFields):
     tensor_parallel_size = forms.CharField(max_length=20, label="GPUs per replica", required=False)
     replicas_min = forms.CharField(max_length=20, label="Fewest replicas", required=False)
     replicas_max = forms.CharField(max_length=20, label="Most replicas", required=False)
+    scaling_concurrency = forms.CharField(max_length=20, label="Requests at once per replica", required=False)
+    scaling_percent = forms.CharField(max_length=20, label="Percent of that at which one is added", required=False)
     max_model_len = forms.CharField(max_length=20, label="Longest context", required=False)
     gpu_memory_utilization = forms.CharField(max_length=20, label="GPU memory share", required=False)
     kv_cache_dtype = forms.ChoiceField(choices=KV_CACHE_TYPES, label="KV cache type", required=False)
@@ -145,6 +147,8 @@ class DeploymentForm(RoleFields):
             spec |= {role: role_data(role, self.text, self.add_error) for role in ROLES}
         else:
             spec["replicas"] = {name: self._count(f"replicas_{name}") for name in ("min", "max")}
+            if scaling := self._scaling():
+                spec["scaling"] = scaling
         profile = self.text("profile") or self._default_profile()
         if profile:
             spec["engine"]["profile"] = profile
@@ -180,6 +184,11 @@ class DeploymentForm(RoleFields):
         uri = self.text("source_uri")
         # "Qwen/Qwen2.5-7B-Instruct" is what people copy from a model's page.
         return f"hf://{uri}" if uri and "://" not in uri else uri
+
+    def _scaling(self) -> dict[str, Any]:
+        """What was typed about scaling; nothing where the usual targets are left as they are."""
+        names = ("concurrency", "percent")
+        return {name: self._count(f"scaling_{name}") for name in names if self.text(f"scaling_{name}")}
 
     def _count(self, name: str) -> Any:
         text = self.text(name)
@@ -250,6 +259,8 @@ def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
         "profile": engine.get("profile", ""),
         "replicas_min": str(spec.get("replicas", {}).get("min", 1)),
         "replicas_max": str(spec.get("replicas", {}).get("max", 1)),
+        "scaling_concurrency": text_of((spec.get("scaling") or {}).get("concurrency", "")),
+        "scaling_percent": text_of((spec.get("scaling") or {}).get("percent", "")),
         "args": format_flags(args),
         **own,
         **initial_of_roles(spec),
@@ -285,6 +296,8 @@ def _leave_out(data: dict[str, Any], error: FieldError) -> None:
         data["strategy"] = "standard"
         for role in ROLES:
             data.pop(role, None)
+    elif path[:1] == ["scaling"]:
+        data.pop("scaling", None)
     elif path[:1] == ["replicas"]:
         data["replicas"] = {"min": 1, "max": 1}
     elif path[:1] == ["engine"] and len(path) == 3:
