@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,13 @@ GROUNDS = "lite", "real"
 SCRAPE_SECONDS = 5
 # What an administrator installs for Slipway on any cluster.
 INSTALLED = "rbac.yaml", "storage-container.yaml", "admission.yaml"
+# Prints a public and a private key, as settings take them.
+PAIR = """
+from base64 import b64encode
+from nacl.public import PrivateKey
+key = PrivateKey.generate()
+print(*(b64encode(bytes(each)).decode() for each in (key.public_key, key)))
+"""
 # What a person's shell may hold for other uses and our children must not see.
 PASSED_ON = "PATH", "HOME", "LANG", "LC_ALL", "TERM", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "SLIPWAY_CACHE"
 
@@ -86,9 +94,13 @@ class Stack:
     @cached_property
     def _sealing_keys(self) -> tuple[str, str]:
         """The pair to which values of credentials are sealed: public for web, private for the worker alone."""
-        private = PrivateKey(hashlib.sha256(self.secrets["sealing"].encode()).digest())
-        public, own = (base64.b64encode(bytes(key)).decode() for key in (private.public_key, private))
-        return public, own
+        path = self.layout / "sealing-keys"
+        if not path.exists():
+            # In a process of its own: what makes them is not loaded into one that stays.
+            done = subprocess.run([sys.executable, "-c", PAIR], capture_output=True, text=True, check=True)
+            write_private(path, done.stdout)
+        public, private = path.read_text().split()
+        return public, private
 
     @cached_property
     def programs(self) -> list[Program]:
