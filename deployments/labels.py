@@ -18,5 +18,7 @@ PREFILL_COMPONENT = "llminferenceservice-workload-prefill"
 SCHEDULER_COMPONENT = "llminferenceservice-router-scheduler"
 LABEL_ROLE = "llm-d.ai/role"
 ENGINE_CONTAINER = "kserve-container"
+LLM_ENGINE_CONTAINER = "main"  # of an LLMInferenceService
+ENGINE_CONTAINERS = (ENGINE_CONTAINER, LLM_ENGINE_CONTAINER)
 INITIALIZER = "storage-initializer"
 GPU_PREFIX = "nvidia.com/"

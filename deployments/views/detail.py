@@ -11,6 +11,8 @@ from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
+from deployments.kube.observe import SCHEDULER
+from deployments.labels import ENGINE_CONTAINERS
 from deployments.manifests.text import all_as_yaml, as_yaml
 from deployments.models import Approval, Deployment, Event, Principal, QuotaHold, Wanted
 from deployments.services import lifecycle, states, waits
@@ -100,10 +102,11 @@ def logs(request: PortalRequest, pk: int) -> HttpResponse:
     row = visible(principal, pk)
     observed = states.observed_of(row)
     pods = present.replicas(observed)
-    chosen = next((pod for pod in pods if pod.name == request.GET.get("pod")), pods[-1] if pods else None)
+    newest = next((pod for pod in reversed(pods) if pod.role != SCHEDULER), None)
+    chosen = next((pod for pod in pods if pod.name == request.GET.get("pod")), newest)
     asked = request.GET.get("container", "")
     containers = chosen.containers if chosen else []
-    fallback = next((name for name in containers if name == "kserve-container"), containers[0] if containers else "")
+    fallback = next((name for name in containers if name in ENGINE_CONTAINERS), containers[0] if containers else "")
     container = asked if asked in containers else fallback
     restarts = chosen.restarted.get(container, 0) if chosen else 0
     previous = restarts > 0 and request.GET.get("previous") == "1"

@@ -29,6 +29,7 @@ class Replica:
     restarts: int
     gpus: int
     containers: list[str]
+    role: str = ""
     # Per container: how often it began again, and whether it has ended for good.
     restarted: dict[str, int] = field(default_factory=dict)
     ended: frozenset[str] = frozenset()
@@ -74,6 +75,7 @@ def _replica(pod: PodView) -> Replica:
         restarts=sum(container.restarts for container in pod.containers),
         gpus=pod.gpus,
         containers=[container.name for container in pod.containers],
+        role=pod.role,
         restarted={container.name: container.restarts for container in pod.containers},
         ended=frozenset(container.name for container in pod.containers if container.state == "terminated"),
     )
@@ -86,7 +88,7 @@ def _pod_word(pod: PodView) -> tuple[str, str, str]:
     if pod.phase == "Failed":
         return pod.reason or "Failed", "red", "cross"
     if pod.ready:
-        return "Serving", "green", "dot"
+        return "Serving" if pod.is_engine else "Ready", "green", "dot"
     if pod.unschedulable:
         return "No place", "red", "octagon"
     for container in (weights, engine):

@@ -14,6 +14,7 @@ from django.conf import settings
 from deployments.kube.account import has_account
 from deployments.kube.errors import ClusterError
 from deployments.kube.logs import LogSource
+from deployments.labels import ENGINE_CONTAINER, ENGINE_CONTAINERS
 from deployments.models import Deployment
 from deployments.services import states
 from portal.live.callers import Caller
@@ -37,7 +38,6 @@ FOLLOW_FROM = 200
 # One event carries what came within this time: a chatty engine must not cost an event per line.
 GATHER_SECONDS = 0.1
 LONGEST_LINE = 8_000
-ENGINE = "kserve-container"
 SWITCH = {"1": True, "true": True, "0": False, "false": False}
 
 
@@ -157,14 +157,16 @@ def place_of(caller: Caller, pk: int, pod: str, container: str) -> Place:
         raise Refused(404, "not_found", "There is no such deployment.")
     observed = states.observed_of(row)
     pods = observed.pods if observed else ()
-    chosen = next((item for item in pods if item.name == pod), None) if pod else (pods[-1] if pods else None)
+    newest = next((item for item in reversed(pods) if item.is_engine), None)
+    chosen = next((item for item in pods if item.name == pod), None) if pod else newest
     if chosen is None:
         words = "This pod is not there any more." if pod else "There is no pod yet."
         raise Refused(404, "no_such_pod", words, pointer="?pod" if pod else "")
-    names = [item.name for item in chosen.containers] or [ENGINE]
+    names = [item.name for item in chosen.containers] or [ENGINE_CONTAINER]
     if container and container not in names:
         raise Refused(404, "no_such_container", "The pod has no such container.", pointer="?container")
-    return Place(row.team.namespace, chosen.name, container or (ENGINE if ENGINE in names else names[-1]), row.name)
+    engine = next((name for name in names if name in ENGINE_CONTAINERS), names[-1])
+    return Place(row.team.namespace, chosen.name, container or engine, row.name)
 
 
 def _lines(query: dict[str, str]) -> int:

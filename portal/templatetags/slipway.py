@@ -256,6 +256,21 @@ def bar(parts: list[Mapping[str, Any]], label: str, thick: str = "") -> dict[str
     return {"parts": drawn, "label": label, "thick": thick}
 
 
+@register.filter
+def replicas_asked(spec: Mapping[str, Any]) -> str:
+    """How many replicas a stored spec asks for: “1 to 3”, or “2 to 8 prefill and 4 decode”."""
+    roles = [name for name in ("prefill", "decode") if isinstance(spec.get(name), Mapping)]
+    if not roles:
+        return _span(spec)
+    return " and ".join(f"{_span(spec[name])} {name}" for name in roles)
+
+
+def _span(part: Mapping[str, Any]) -> str:
+    replicas = part.get("replicas") or {}
+    few, most = replicas.get("min", 1), replicas.get("max", 1)
+    return f"{few}" if few == most else f"{few} to {most}"
+
+
 def _moment(value: datetime | str | None) -> datetime | None:
     moment = parse_datetime(value) if isinstance(value, str) and value else value
     if not isinstance(moment, datetime):
