@@ -4,7 +4,7 @@ PY := .venv/bin/python
 CLUSTER ?= lite
 .DEFAULT_GOAL := help
 .PHONY: help demo control-plane demo-status demo-reset setup lint types contracts migrations test test-fast test-unit \
-	test-integration test-browser test-cluster bench-quota lock
+	test-integration test-browser test-cluster bench-quota bench-fit lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ test-browser: setup ## Chromium on a running stack
 
 bench-quota: setup ## try to overshoot a quota over many connections, and what its guards cost; ARGS="--transactions 5000"
 	@$(PY) -m bench.quota $(ARGS)
+
+bench-fit: setup ## the memory estimate beside what real engines reported, and what a check costs; ARGS="--write"
+	@$(PY) -m bench.fit $(ARGS)
 
 lock: setup ## pin requirements/*.in again, with hashes and without registry addresses
 	@scripts/lock

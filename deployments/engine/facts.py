@@ -12,7 +12,11 @@ MIB = 1024**2
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A model's shape, read from its `config.json` and its file list. Sizes are bytes, lengths are tokens."""
+    """A model's shape, read from its `config.json` and its file list. Sizes are bytes, lengths are tokens.
+
+    `linear_layers` keep a constant instead of a cache (linear attention, Mamba); `quant_block` is the width of
+    blocks that quantised weights share a scale in.
+    """
 
     id: str
     sha: str = ""
@@ -36,6 +40,8 @@ class ModelFacts:
     rope_head_dim: int | None = None
     sliding_window: int | None = None
     sliding_layers: int = 0
+    linear_layers: int = 0
+    quant_block: int | None = None
     gated: bool = False
     license: str = ""
 

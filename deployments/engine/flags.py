@@ -29,7 +29,7 @@ class FlagClass(StrEnum):
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag of one vLLM version. `kind` is int, float, bool, choice or text."""
+    """One flag of one vLLM version. `kind` is int, float, bool, choice or text; `choices` may narrow an int, too."""
 
     name: str
     kind: str
@@ -61,9 +61,14 @@ class Gone:
 
 @cache
 def versions() -> tuple[str, ...]:
-    """The vLLM versions whose flags are known."""
+    """The vLLM versions whose flags are known, oldest first."""
     prefix = "flags-vllm-"
-    return tuple(sorted(path.stem.removeprefix(prefix) for path in DATA.glob(f"{prefix}*.json")))
+    return tuple(sorted((path.stem.removeprefix(prefix) for path in DATA.glob(f"{prefix}*.json")), key=release))
+
+
+def release(version: str) -> tuple[int, ...]:
+    """A version as numbers that can be compared; parts that are no numbers (post1, ~) are left out."""
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 @cache
@@ -144,6 +149,10 @@ def _value_problem(flag: Flag, value: ArgValue, usual: Mapping[str, int | float]
     if flag.kind == "int" and not isinstance(value, int):
         whole = int(value) if value == int(value) else round(value)
         return error("flag_type", pointer, f"“{flag.name}” takes a whole number.", value=whole)
+    if flag.choices and str(value) not in flag.choices:
+        near = min(flag.choices, key=lambda choice: abs(int(choice) - value))
+        said = f"“{flag.name}” takes one of: {_listed(flag.choices)}."
+        return error("flag_choice", pointer, said, f"Use {near}.", int(near))
     return _range_problem(flag, value, usual)
 
 
@@ -194,25 +203,41 @@ def _number_default(flag: Flag) -> float | None:
 
 
 def _unknown(version: str, name: str) -> Finding:
+    """A flag this version does not know: never one of vLLM's, gone by now, not there yet, or misspelt."""
+    known, pointer = flags_of(version), arg_pointer(name)
+    positive = name.removeprefix("no-")
+    if positive != name and positive in known and known[positive].kind == "bool":
+        said = f"“{name}” is how the command line says that “{positive}” is off."
+        return error("flag_negative", pointer, said, f"Set {positive} to false.", instead=positive)
     gone = gone_flags().get(name)
-    if gone is not None:
+    if gone is not None and (not gone.gone_by or release(gone.gone_by) <= release(version)):
         when = f"is gone since vLLM {gone.gone_by}" if gone.gone_by else "is not a flag of vLLM"
+        there = gone.replacement in known
         return error(
             "flag_removed",
-            arg_pointer(name),
+            pointer,
             f"“{name}” {when}: the engine would not start.",
-            gone.remedy,
-            instead=gone.replacement,
+            gone.remedy if there or not gone.replacement else "Leave the flag out.",
+            instead=gone.replacement if there else "",
         )
-    settable = [f.name for f in flags_of(version).values() if f.cls in {FlagClass.OPEN, FlagClass.GUARDED}]
+    if later := _came_with(version, name):
+        said = f"vLLM {version} does not know “{name}” yet: the engine would not start."
+        return error("flag_newer", pointer, said, f"Leave it out, or choose an engine of vLLM {later} or newer.")
+    settable = [f.name for f in known.values() if f.cls in {FlagClass.OPEN, FlagClass.GUARDED}]
     close = difflib.get_close_matches(name, settable, n=1, cutoff=0.7)
     return error(
         "flag_unknown",
-        arg_pointer(name),
+        pointer,
         f"vLLM {version} does not know “{name}”: the engine would not start.",
         f"Did you mean “{close[0]}”?" if close else "Remove it.",
         instead=close[0] if close else "",
     )
+
+
+def _came_with(version: str, name: str) -> str:
+    """The first newer version here that knows this flag; empty when none does."""
+    newer = (item for item in versions() if release(item) > release(version))
+    return next((item for item in newer if name in flags_of(item)), "")
 
 
 def _managed(flag: Flag) -> Finding:

@@ -13,6 +13,11 @@ CONCURRENCY = re.compile(
     rf"Maximum concurrency for (?P<length>\d[\d,]{{0,17}}) tokens per request: (?P<times>{NUMBER})x"
 )
 GRAPHS = re.compile(rf"Graph capturing finished in (?P<seconds>{NUMBER}) secs?, took (?P<gib>{NUMBER}) GiB")
+# One sentence of older engines: "model weights take 14.96GiB; non_torch_memory takes 0.10GiB; PyTorch activation …".
+TAKES = re.compile(
+    rf"weights take (?P<weights>{NUMBER})GiB; non_torch_memory takes (?P<other>-?{NUMBER})GiB; "
+    rf"PyTorch activation peak memory takes (?P<peak>{NUMBER})GiB; .{{0,80}}?KV Cache is (?P<kv>-?{NUMBER})GiB"
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,8 @@ class Measured:
     max_model_len: int | None = None
     concurrency: float | None = None
     graphs_gib: float | None = None
+    activation_gib: float | None = None
+    non_torch_gib: float | None = None
 
     @property
     def complete(self) -> bool:
@@ -36,15 +43,17 @@ class Measured:
 def measured(log: str) -> Measured:
     """The figures in a log; of several ranks or starts the last ones count."""
     loaded, available, tokens = _last(LOADED, log), _last(AVAILABLE, log), _last(TOKENS, log)
-    concurrency, graphs = _last(CONCURRENCY, log), _last(GRAPHS, log)
+    concurrency, graphs, takes = _last(CONCURRENCY, log), _last(GRAPHS, log), _last(TAKES, log)
     return Measured(
-        weights_gib=float(loaded["gib"]) if loaded else None,
+        weights_gib=float(loaded["gib"]) if loaded else float(takes["weights"]) if takes else None,
         load_seconds=float(loaded["seconds"]) if loaded and loaded["seconds"] else None,
-        kv_gib=float(available["gib"]) if available else None,
+        kv_gib=float(available["gib"]) if available else float(takes["kv"]) if takes else None,
         kv_tokens=_whole(tokens["tokens"]) if tokens else None,
         max_model_len=_whole(concurrency["length"]) if concurrency else None,
         concurrency=float(concurrency["times"]) if concurrency else None,
         graphs_gib=float(graphs["gib"]) if graphs else None,
+        activation_gib=float(takes["peak"]) if takes else None,
+        non_torch_gib=float(takes["other"]) if takes else None,
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from deployments.engine.defaults import NEWEST, Defaults
 from deployments.engine.facts import GpuFacts, ModelFacts
+from deployments.engine.kv import whole
 from deployments.engine.sizing import Fit, FitState, fit
 from deployments.spec import ArgValue
 
@@ -39,15 +41,54 @@ def options(
     *,
     gpus_per_node: int = 8,
     others: Iterable[Choice] = (),
+    defaults: Defaults = NEWEST,
 ) -> list[Option]:
     """The changes that make it fit, smallest first; empty when none does."""
     found = [
-        _shorter(model, gpu, args),
-        _smaller_cache(model, gpu, args),
-        _more_gpus(model, gpu, args, gpus_per_node),
-        *(_other_flavor(model, args, choice) for choice in others),
+        _shorter(model, gpu, args, defaults),
+        _smaller_cache(model, gpu, args, defaults),
+        _more_gpus(model, gpu, args, gpus_per_node, defaults),
+        *(_other_flavor(model, args, choice, defaults) for choice in others),
     ]
     return [option for option in found if option is not None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A flavor and a split on which the model runs with these flags, and how it sits there."""
+
+    flavor: str
+    tensor_parallel: int
+    fit: Fit
+
+    def as_json(self) -> dict[str, int | float | str]:
+        """This place as plain JSON values."""
+        return {
+            "flavor": self.flavor,
+            "tensor_parallel_size": self.tensor_parallel,
+            "gpus": self.fit.gpus,
+            "state": self.fit.state.value,
+            "max_context": self.fit.max_context,
+            "concurrency": self.fit.concurrency,
+            "free_gib": self.fit.free_gib,
+        }
+
+
+def places(
+    model: ModelFacts, args: Mapping[str, ArgValue], choices: Iterable[Choice], defaults: Defaults = NEWEST
+) -> list[Place]:
+    """Every flavor and split that holds the model with these flags, fewest GPUs first within a flavor.
+
+    Raises UnknownShapeError when nothing can be said.
+    """
+    stages = whole(args, "pipeline-parallel-size", 1)
+    found: list[Place] = []
+    for choice in choices:
+        for size in splits(model, max(0, choice.gpus_per_node // stages)):
+            result = fit(model, choice.gpu, {**args, "tensor-parallel-size": size}, defaults=defaults)
+            if result.state is not FitState.NO:
+                found.append(Place(choice.slug, size, result))
+    return found
 
 
 def splits(model: ModelFacts, most: int) -> list[int]:
@@ -69,27 +110,29 @@ def round_context(tokens: int) -> int:
     return tokens // 1024 * 1024 if tokens >= 4096 else tokens // 256 * 256
 
 
-def _shorter(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue]) -> Option | None:
-    now = fit(model, gpu, args)
+def _shorter(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], defaults: Defaults) -> Option | None:
+    now = fit(model, gpu, args, defaults=defaults)
     length = round_context(min(now.max_context, now.max_model_len - 1))
     if length < MIN_CONTEXT:
         return None
-    result = fit(model, gpu, {**args, "max-model-len": length})
+    result = fit(model, gpu, {**args, "max-model-len": length}, defaults=defaults)
     if result.state is FitState.NO:
         return None
     return Option("/spec/engine/args/max-model-len", length, f"max-model-len {length:,}", result)
 
 
-def _smaller_cache(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue]) -> Option | None:
+def _smaller_cache(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], defaults: Defaults) -> Option | None:
     if gpu.compute_capability < FP8_CAPABILITY or str(args.get("kv-cache-dtype", "auto")) != "auto":
         return None
-    result = fit(model, gpu, {**args, "kv-cache-dtype": "fp8"})
+    result = fit(model, gpu, {**args, "kv-cache-dtype": "fp8"}, defaults=defaults)
     if result.state is FitState.NO:
         return None
     return Option("/spec/engine/args/kv-cache-dtype", "fp8", "an fp8 KV cache", result)
 
 
-def _more_gpus(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], gpus_per_node: int) -> Option | None:
+def _more_gpus(
+    model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], gpus_per_node: int, defaults: Defaults
+) -> Option | None:
     now = args.get("tensor-parallel-size", 1)
     stages = args.get("pipeline-parallel-size", 1)
     if not isinstance(now, int) or not isinstance(stages, int) or stages < 1:
@@ -97,14 +140,14 @@ def _more_gpus(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], g
     for size in splits(model, gpus_per_node // stages):
         if size <= now:
             continue
-        result = fit(model, gpu, {**args, "tensor-parallel-size": size})
+        result = fit(model, gpu, {**args, "tensor-parallel-size": size}, defaults=defaults)
         if result.state is not FitState.NO:
             return Option("/spec/engine/args/tensor-parallel-size", size, f"{size} GPUs (tensor-parallel-size)", result)
     return None
 
 
-def _other_flavor(model: ModelFacts, args: Mapping[str, ArgValue], choice: Choice) -> Option | None:
-    result = fit(model, choice.gpu, args)
+def _other_flavor(model: ModelFacts, args: Mapping[str, ArgValue], choice: Choice, defaults: Defaults) -> Option | None:
+    result = fit(model, choice.gpu, args, defaults=defaults)
     if result.state is FitState.NO or result.gpus > choice.gpus_per_node:
         return None
     return Option("/spec/flavor", choice.slug, f"flavor {choice.slug}", result)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from deployments.engine.flags import FlagClass, flags_of
@@ -20,6 +21,21 @@ def render_args(version: str, args: Mapping[str, ArgValue]) -> list[str]:
     a value that Go templates, the kubelet or a shell would expand.
     """
     return [word for name in sorted(args) if (word := _word(version, name, args[name]))]
+
+
+def quoted(words: Iterable[str]) -> str:
+    """Words as one line for a shell that reads it once, as KServe's presets do in `eval "exec vllm serve … $@"`.
+
+    Raises UnsafeValueError for a word that Go templates or the kubelet would expand before the shell sees it.
+    """
+    line = []
+    for word in words:
+        if reason := hazard(word.lstrip("-")):
+            raise UnsafeValueError(f"The word “{word[:40]}” {reason}.")
+        if "$" in word:
+            raise UnsafeValueError(f"The word “{word[:40]}” may not contain “$”: the kubelet reads it first.")
+        line.append(shlex.quote(word))
+    return " ".join(line)
 
 
 def _word(version: str, name: str, value: ArgValue) -> str:

@@ -7,18 +7,18 @@ weights, measures the activation peak, and gives the rest to the KV cache; that 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from deployments.engine.defaults import NEWEST, Defaults
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
+from deployments.engine.kv import DTYPE_BYTES, kv_bytes, kv_bytes_per_token, largest_context, tokens_held, whole
+from deployments.engine.measured import Measured
 from deployments.engine.weights import weights_bytes
 from deployments.spec import ArgValue
 
-DEFAULT_UTILIZATION = 0.92
-BLOCK = 16
 BIG_GPU_GIB = 70.0
 BAND_GIB = 1.0
 # Replicated norms, padded vocabularies: what splitting does not split.
@@ -27,24 +27,7 @@ NON_TORCH_GIB = 0.25
 NON_TORCH_SPLIT_GIB = 0.6
 GRAPHS_GIB = 0.5
 SAMPLER_BYTES = 18
-
-KV_BYTES = {
-    "auto": 0.0,
-    "float16": 2.0,
-    "bfloat16": 2.0,
-    "fp8": 1.0,
-    "fp8_e4m3": 1.0,
-    "fp8_e5m2": 1.0,
-    "fp8_inc": 1.0,
-    "fp8_ds_mla": 1.0,
-    "int8_per_token_head": 1.0,
-    "fp8_per_token_head": 1.0,
-    "int4_per_token_head": 0.5,
-    "nvfp4": 0.5625,
-    "nvfp4_4over6": 0.5625,
-    "nvfp4_ds_mla": 0.5625,
-}
-DTYPE_BYTES = {"float32": 4.0, "float": 4.0, "float16": 2.0, "half": 2.0, "bfloat16": 2.0}
+FEW_SEQUENCES = 256
 
 
 class FitState(StrEnum):
@@ -56,12 +39,16 @@ class FitState(StrEnum):
 
 
 class UnknownShapeError(ValueError):
-    """The model's shape or weights are not known well enough to say anything."""
+    """The model's shape or weights are not known well enough; `missing` names the numbers that would tell."""
+
+    def __init__(self, message: str, missing: tuple[str, ...] = ()) -> None:
+        self.missing = missing
+        super().__init__(message)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a model sits on one GPU. `headroom_gib` is what is left after one request of full length."""
+    """How a model sits on one GPU. `free_gib` is what is left after one request of full length."""
 
     state: FitState
     total_gib: float
@@ -84,29 +71,59 @@ class Fit:
         """KV memory beyond one request of full length; negative when it does not fit."""
         return self.free_gib
 
+    @property
+    def bar(self) -> dict[str, float]:
+        """The memory of one GPU from bottom to top, in GiB; what vLLM leaves to others is `left`."""
+        parts = {
+            "weights": self.weights_gib,
+            "activation": self.activation_gib,
+            "overhead": self.overhead_gib,
+            "kv": max(0.0, self.kv_gib),
+        }
+        return {**parts, "left": round(max(0.0, self.total_gib - sum(parts.values())), 2)}
+
     def as_json(self) -> dict[str, Any]:
         """This estimate as plain JSON values."""
-        return {**asdict(self), "state": self.state.value}
+        return {**asdict(self), "state": self.state.value, "bar": self.bar}
 
 
-def fit(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue]) -> Fit:
-    """Estimate how `model` fits on `gpu` with these engine flags; raises UnknownShapeError when it cannot tell."""
+def fit(
+    model: ModelFacts,
+    gpu: GpuFacts,
+    args: Mapping[str, ArgValue],
+    *,
+    defaults: Defaults = NEWEST,
+    measured: Measured | None = None,
+) -> Fit:
+    """Estimate how `model` fits on `gpu` with these engine flags; raises UnknownShapeError when it cannot tell.
+
+    What an engine of the same shape reported at its start (`measured`) takes the place of what is computed.
+    """
+    seen = measured or Measured()
     weights = weights_bytes(model)
-    if weights is None or not model.has_shape:
-        raise UnknownShapeError(f"The shape of {model.id or 'this model'} is not known.")
-    tp, pp = _int(args, "tensor-parallel-size", 1), _int(args, "pipeline-parallel-size", 1)
+    if missing := missing_numbers(model):
+        raise UnknownShapeError(f"Of {model.id or 'this model'} is not known: {', '.join(missing)}.", missing)
+    tp, pp = whole(args, "tensor-parallel-size", 1), whole(args, "pipeline-parallel-size", 1)
     split = tp * pp
-    length = _int(args, "max-model-len", 0) or model.max_position or 4096
-    budget = gpu.visible_gib * _float(args, "gpu-memory-utilization", DEFAULT_UTILIZATION)
+    length = whole(args, "max-model-len", 0) or model.max_position or 4096
+    budget = gpu.visible_gib * _float(args, "gpu-memory-utilization", defaults.utilization)
     offload = _float(args, "cpu-offload-gb", 0.0)
-    rank_gib = max(0.0, weights / split * (SPLIT_LOSS if split > 1 else 1.0) / GIB - offload)
-    batch = batched_tokens(gpu, args, length)
-    activation = _activation_gib(model, gpu, args, tp, batch)
-    overhead = _overhead_gib(args, split)
+    rank_gib = max(0.0, (weights or 0) / split * (SPLIT_LOSS if split > 1 else 1.0) / GIB - offload)
+    if seen.weights_gib is not None:
+        rank_gib = seen.weights_gib
+    batch = batched_tokens(gpu, args, length, defaults)
+    activation = _activation_gib(model, gpu, args, tp, batch, defaults)
+    if seen.activation_gib is not None:
+        activation = seen.activation_gib
+    overhead = _overhead_gib(args, split, defaults, seen)
     forced = _float(args, "kv-cache-memory-bytes", 0.0)
     available = forced / GIB if forced else budget - rank_gib - activation - overhead
+    if seen.kv_gib is not None and not forced:
+        # The engine measured the rest itself: what is not weights or cache is its own.
+        available = seen.kv_gib
+        activation = max(0.0, min(activation, budget - rank_gib - available))
+        overhead = max(0.0, budget - rank_gib - available - activation)
     needed = kv_bytes(model, args, length, batch) / GIB
-    tokens = _tokens(model, args, available, length, batch)
     headroom = available - needed
     if forced:
         headroom = min(headroom, gpu.visible_gib - rank_gib - activation - overhead - available)
@@ -120,113 +137,66 @@ def fit(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue]) -> Fit:
         kv_gib=round(available, 2),
         kv_needed_gib=round(needed, 2),
         free_gib=round(headroom, 2),
-        kv_tokens=tokens,
+        kv_tokens=tokens_held(model, args, available * GIB, length, batch),
         kv_bytes_per_token=kv_bytes_per_token(model, args),
         concurrency=round(max(0.0, available / needed), 2) if needed else 0.0,
         max_model_len=length,
-        max_context=_max_context(model, args, available, batch),
+        max_context=largest_context(model, args, available * GIB, batch),
         gpus=split,
     )
 
 
-def kv_bytes_per_token(model: ModelFacts, args: Mapping[str, ArgValue]) -> int:
-    """KV cache bytes of one token on one GPU, over all layers of the rank that has most."""
-    return round(_layers_on_rank(model, args) * _layer_bytes(model, args))
+def missing_numbers(model: ModelFacts) -> tuple[str, ...]:
+    """The facts without which nothing can be said of this model's memory, by name; empty when all are known."""
+    missing = [] if weights_bytes(model) is not None else ["weights_bytes"]
+    needed = ("layers",) if model.is_mla else ("layers", "heads", "kv_heads", "head_dim")
+    return (*missing, *(name for name in needed if not getattr(model, name)))
 
 
-def kv_bytes(model: ModelFacts, args: Mapping[str, ArgValue], length: int, batch: int) -> float:
-    """KV cache bytes of one request of `length` tokens on one GPU; sliding layers keep only their window."""
-    layers = _layers_on_rank(model, args)
-    sliding = 0
-    if model.sliding_window and model.sliding_layers and model.layers:
-        sliding = math.floor(layers * model.sliding_layers / model.layers)
-    window = min(length, (model.sliding_window or length) + batch)
-    return _layer_bytes(model, args) * ((layers - sliding) * length + sliding * window)
-
-
-def batched_tokens(gpu: GpuFacts, args: Mapping[str, ArgValue], length: int) -> int:
+def batched_tokens(gpu: GpuFacts, args: Mapping[str, ArgValue], length: int, defaults: Defaults = NEWEST) -> int:
     """Tokens of one engine step: the flag, or vLLM's default for this size of GPU."""
-    given = _int(args, "max-num-batched-tokens", 0)
+    given = whole(args, "max-num-batched-tokens", 0)
     if given:
         return given
-    default = 8192 if _is_big(gpu) else 2048
-    return max(default, length) if args.get("enable-chunked-prefill") is False else default
+    default = 8192 if _is_big(gpu) and defaults.chunked else 2048
+    chunked = args.get("enable-chunked-prefill", defaults.chunked)
+    return max(default, length) if chunked is False else default
 
 
-def sequences(gpu: GpuFacts, args: Mapping[str, ArgValue]) -> int:
+def sequences(gpu: GpuFacts, args: Mapping[str, ArgValue], defaults: Defaults = NEWEST) -> int:
     """Requests that run at once: the flag, or vLLM's default for this size of GPU."""
-    return _int(args, "max-num-seqs", 0) or (1024 if _is_big(gpu) else 256)
+    return whole(args, "max-num-seqs", 0) or (defaults.most_sequences if _is_big(gpu) else FEW_SEQUENCES)
 
 
 def _is_big(gpu: GpuFacts) -> bool:
     return gpu.visible_gib >= BIG_GPU_GIB and "A100" not in gpu.product.upper()
 
 
-def _activation_gib(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], tp: int, batch: int) -> float:
+def _activation_gib(
+    model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], tp: int, batch: int, defaults: Defaults
+) -> float:
     hidden = model.hidden or (model.heads or 32) * (model.head_dim or 128)
     intermediate = model.intermediate or 4 * hidden
     width = DTYPE_BYTES.get(str(args.get("dtype", "auto")), DTYPE_BYTES.get(model.dtype, 2.0))
     forward = batch * width * (3 * intermediate / tp + 4 * hidden)
-    sampler = sequences(gpu, args) * (model.vocab or 128_000) * SAMPLER_BYTES
+    sampler = sequences(gpu, args, defaults) * (model.vocab or 128_000) * SAMPLER_BYTES
     return max(forward, sampler) / GIB
 
 
-def _overhead_gib(args: Mapping[str, ArgValue], split: int) -> float:
+def _overhead_gib(args: Mapping[str, ArgValue], split: int, defaults: Defaults, seen: Measured) -> float:
+    """NCCL, CUDA and other libraries outside PyTorch's own memory; CUDA graphs where they count."""
     non_torch = NON_TORCH_GIB if split == 1 else NON_TORCH_SPLIT_GIB
-    return non_torch + (0.0 if args.get("enforce-eager") is True else GRAPHS_GIB)
-
-
-def _layers_on_rank(model: ModelFacts, args: Mapping[str, ArgValue]) -> int:
-    return math.ceil((model.layers or 0) / _int(args, "pipeline-parallel-size", 1))
-
-
-def _layer_bytes(model: ModelFacts, args: Mapping[str, ArgValue]) -> float:
-    kind = str(args.get("kv-cache-dtype", "auto"))
-    width = KV_BYTES.get(kind, 0.0) or DTYPE_BYTES.get(model.dtype, 2.0)
-    if model.kv_lora_rank is not None:
-        # One latent for all heads: the same on every rank, so a larger tensor-parallel size saves nothing.
-        if kind == "fp8_ds_mla":
-            return 656.0
-        return (model.kv_lora_rank + (model.rope_head_dim or 64)) * width
-    tp = _int(args, "tensor-parallel-size", 1)
-    heads = max(1, (model.kv_heads or 1) // tp)
-    extra = 8.0 * heads if kind.endswith("_per_token_head") else 0.0
-    return 2 * heads * (model.head_dim or 0) * width + extra
-
-
-def _tokens(model: ModelFacts, args: Mapping[str, ArgValue], available_gib: float, length: int, batch: int) -> int:
-    """Tokens the cache holds, in whole blocks; with sliding layers, those of full-length requests."""
-    if available_gib <= 0:
-        return 0
-    if model.sliding_layers:
-        return int(available_gib * GIB / kv_bytes(model, args, length, batch) * length)
-    block = _int(args, "block-size", BLOCK)
-    return int(available_gib * GIB // (block * kv_bytes_per_token(model, args))) * block
-
-
-def _max_context(model: ModelFacts, args: Mapping[str, ArgValue], available_gib: float, batch: int) -> int:
-    """The largest context that one request can have, at most what the model was made for."""
-    low, high = 0, model.max_position or 10_000_000
-    while low < high:
-        middle = (low + high + 1) // 2
-        if kv_bytes(model, args, middle, batch) <= max(0.0, available_gib) * GIB:
-            low = middle
-        else:
-            high = middle - 1
-    return low // BLOCK * BLOCK
+    if seen.non_torch_gib is not None:
+        non_torch = seen.non_torch_gib
+    if args.get("enforce-eager") is True or not defaults.graphs_counted:
+        return non_torch
+    return non_torch + (GRAPHS_GIB if seen.graphs_gib is None else seen.graphs_gib)
 
 
 def _state(headroom: float) -> FitState:
     if headroom < 0:
         return FitState.NO
     return FitState.TIGHT if headroom < BAND_GIB else FitState.FITS
-
-
-def _int(args: Mapping[str, ArgValue], name: str, default: int) -> int:
-    value = args.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
-        return default
-    return int(value)
 
 
 def _float(args: Mapping[str, ArgValue], name: str, default: float) -> float:

@@ -15,6 +15,8 @@ from deployments.sources.checks import Reply, SourceCheck, SourceCode
 Get = Callable[[str], Reply]
 SHA = re.compile(r"[0-9a-f]{40}")
 MAX_FILES = 20_000
+MAX_LAYERS = 10_000
+STATE_LAYERS = frozenset({"linear_attention", "mamba", "mamba2", "conv", "recurrent"})
 # Which models have one full layer in so many, where the configuration leaves it out.
 _FULL_EVERY = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
 
@@ -94,6 +96,8 @@ def model_facts(model_id: str, metadata: Mapping[str, Any], config: Any = None) 
         rope_head_dim=_number(text, "qk_rope_head_dim"),
         sliding_window=window,
         sliding_layers=sliding,
+        linear_layers=_linear(text, layers),
+        quant_block=_block(shape),
         gated=bool(metadata.get("gated")),
         license=_license(metadata),
     )
@@ -194,6 +198,23 @@ def _sliding(text: Mapping[str, Any], layers: int | None) -> tuple[int | None, i
         return (window, count) if count else (None, 0)
     every = _number(text, "sliding_window_pattern") or _FULL_EVERY.get(str(text.get("model_type", "")))
     return window, layers - layers // every if every else layers
+
+
+def _linear(text: Mapping[str, Any], layers: int | None) -> int:
+    """How many layers keep a constant state in place of a cache: linear attention, Mamba and the like."""
+    kinds = text.get("layer_types") or text.get("layers_block_type")
+    if isinstance(kinds, list):
+        return sum(1 for kind in kinds[:MAX_LAYERS] if str(kind) in STATE_LAYERS)
+    every = _number(text, "full_attention_interval")
+    return layers - layers // every if layers and every else 0
+
+
+def _block(config: Mapping[str, Any]) -> int | None:
+    """The width of the blocks in which quantised weights share a scale; None where they do not."""
+    section = config.get("quantization_config")
+    sizes = section.get("weight_block_size") if isinstance(section, Mapping) else None
+    first = sizes[0] if isinstance(sizes, list) and sizes else None
+    return first if isinstance(first, int) and not isinstance(first, bool) and 1 < first <= 4096 else None
 
 
 def _license(metadata: Mapping[str, Any]) -> str:

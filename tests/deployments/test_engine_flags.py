@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -14,12 +16,15 @@ from deployments.engine.flags import (
     flags_of,
     gone_flags,
     guarded_args,
+    release,
     versions,
 )
 from deployments.engine.profiles import seeded_profiles
 
 VERSION = "0.32.0"
-RECORDED = json.loads((Path(__file__).parents[1] / "data/engine/flags-0.32.0.json").read_text())["flags"]
+ROOT = Path(__file__).parents[2]
+RECORDED = json.loads((ROOT / "tests/data/engine/flags-0.32.0.json").read_text())["flags"]
+PARSED = json.loads((ROOT / "tests/data/engine/flags-by-version.json").read_text())["versions"]
 
 # Reviewed by hand: these carry code, paths or text into the engine, and nobody may ever open them.
 DANGEROUS = [
@@ -55,22 +60,68 @@ DANGEROUS = [
 ]
 
 
-def recorded_names() -> set[str]:
+@pytest.fixture
+def script() -> ModuleType:
+    """`scripts/flag_files.py`, which is no package."""
+    spec = importlib.util.spec_from_file_location("flag_files", ROOT / "scripts/flag_files.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def names_of(version: str) -> set[str]:
+    """Every flag that the parser of this version takes, as it was recorded."""
+    if version in PARSED:
+        return set(PARSED[version]["flags"])
     return {
         next(name for name in item["flags"] if name.startswith("--") and not name.startswith("--no-"))[2:]
         for item in RECORDED
     }
 
 
-def test_every_flag_of_the_recorded_version_is_classified():
-    assert set(flags_of(VERSION)) == recorded_names()
-    assert {flag.cls for flag in flags_of(VERSION).values()} == set(FlagClass)
+def test_versions_are_in_order_of_their_numbers():
+    assert versions() == ("0.17.0", "0.18.0", "0.19.0", "0.20.0", "0.32.0")
+    assert release("0.9.2") < release("0.10.0") == release("0.10.0.post1")
 
 
-def test_only_numbers_switches_and_closed_choices_are_open():
-    for flag in flags_of(VERSION).values():
+@pytest.mark.parametrize("version", versions())
+def test_every_flag_of_every_version_is_classified(version: str):
+    assert set(flags_of(version)) == names_of(version)
+    assert {flag.cls for flag in flags_of(version).values()} == set(FlagClass)
+
+
+def test_the_files_are_what_the_script_makes_of_parsers_and_classes(script: ModuleType):
+    made = script.documents()
+    assert set(made) == set(versions())
+    for version, text in made.items():
+        assert (ROOT / f"deployments/data/flags-vllm-{version}.json").read_text() == text
+
+
+def test_a_flag_that_nobody_reviewed_stops_the_script(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    classes = json.loads((ROOT / "deployments/data/flag-classes.json").read_text())
+    del classes["open"]["seed"]
+    (tmp_path / "flag-classes.json").write_text(json.dumps(classes))
+    monkeypatch.setattr(script, "DATA", tmp_path)
+    with pytest.raises(script.UnclassifiedError, match="seed"):
+        script.documents()
+
+
+def test_a_flag_has_one_class_only():
+    classes = json.loads((ROOT / "deployments/data/flag-classes.json").read_text())
+    names = [name for cls in FlagClass for name in classes[cls.value]]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("version", versions())
+def test_only_numbers_switches_and_closed_choices_are_open(version: str):
+    for flag in flags_of(version).values():
         if flag.cls in {FlagClass.OPEN, FlagClass.GUARDED}:
             assert flag.kind in {"int", "float", "bool", "choice"}, flag.name
+            assert flag.choices or flag.kind != "choice", flag.name
             assert flag.help, flag.name
         if flag.cls is FlagClass.OPEN and flag.kind in {"int", "float"}:
             assert flag.min is not None, flag.name
@@ -82,6 +133,10 @@ def test_choices_of_open_flags_are_those_the_parser_enforces():
     for flag in flags_of(VERSION).values():
         if flag.cls is FlagClass.OPEN and flag.kind == "choice":
             assert list(flag.choices) == recorded[flag.name]
+
+
+def test_defaults_follow_the_version():
+    assert [flags_of(version)["gpu-memory-utilization"].default for version in ("0.19.0", "0.20.0")] == [0.9, 0.92]
 
 
 @pytest.mark.parametrize("name", DANGEROUS)
@@ -122,11 +177,44 @@ def test_removed_and_misspelt_flags_are_answered_with_what_to_use(name: str, sai
     assert finding.remedy
 
 
-def test_no_removed_flag_is_known_to_the_version_and_all_successors_are():
-    known = flags_of(VERSION)
+@pytest.mark.parametrize(
+    ("version", "name", "code", "instead"),
+    [
+        ("0.17.0", "swap-space", "flag_forbidden", ""),
+        ("0.18.0", "swap-space", "flag_removed", "kv-offloading-size"),
+        ("0.17.0", "use-v2-block-manager", "flag_removed", ""),
+        ("0.17.0", "enable-flash-attention", "flag_removed", "attention-backend"),
+        ("0.18.0", "disable-frontend-multiprocessing", "flag_forbidden", ""),
+        ("0.19.0", "disable-frontend-multiprocessing", "flag_removed", ""),
+        ("0.20.0", "max-num-queued-reqs", "flag_newer", ""),
+        ("0.20.0", "spec-method", "flag_newer", ""),
+        ("0.20.0", "no-enable-prefix-caching", "flag_negative", "enable-prefix-caching"),
+    ],
+)
+def test_what_is_said_of_a_flag_follows_the_version(version: str, name: str, code: str, instead: str):
+    (finding,) = check_args(version, {name: 1})
+    assert (finding.code, finding.instead, finding.is_error) == (code, instead, True)
+    assert finding.remedy
+
+
+def test_a_flag_of_a_newer_version_names_that_version():
+    (finding,) = check_args("0.17.0", {"watermark": 0.1})
+    assert "0.32.0 or newer" in finding.remedy
+
+
+def test_a_number_of_a_closed_list_is_held_to_it():
+    (finding,) = check_args("0.17.0", {"block-size": 24})
+    assert (finding.code, finding.value) == ("flag_choice", 16)
+    assert check_args("0.17.0", {"block-size": 32}) == []
+
+
+@pytest.mark.parametrize("version", versions())
+def test_no_removed_flag_is_known_to_the_version_and_all_successors_are(version: str):
+    known = flags_of(version)
     for gone in gone_flags().values():
-        assert gone.name not in known
-        assert not gone.replacement or gone.replacement in known
+        if not gone.gone_by or release(gone.gone_by) <= release(version):
+            assert gone.name not in known
+            assert not gone.replacement or gone.replacement in known
 
 
 @pytest.mark.parametrize(

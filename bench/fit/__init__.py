@@ -1,0 +1,1 @@
+"""The memory estimate, held against what real engines reported; and what one answer costs."""

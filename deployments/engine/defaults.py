@@ -1,0 +1,34 @@
+"""What vLLM assumes where a flag is not given; it differs by version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deployments.engine.flags import flags_of, release, versions
+
+# Since then the estimate of CUDA graphs is part of the share that gpu-memory-utilization allows.
+GRAPHS_COUNTED_SINCE = (0, 21)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Defaults of one vLLM: share of memory, most requests at once on large GPUs, and what counts in its budget."""
+
+    utilization: float = 0.92
+    graphs_counted: bool = True
+    chunked: bool = True
+    most_sequences: int = 1024
+
+
+NEWEST = Defaults()
+
+
+def defaults_of(version: str) -> Defaults:
+    """The defaults of a vLLM version; those of the newest where its flags are not known."""
+    if version not in versions():
+        return NEWEST
+    utilization = flags_of(version)["gpu-memory-utilization"].default
+    return Defaults(
+        utilization=float(utilization) if isinstance(utilization, int | float) else NEWEST.utilization,
+        graphs_counted=release(version) >= GRAPHS_COUNTED_SINCE,
+    )

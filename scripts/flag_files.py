@@ -1,0 +1,136 @@
+"""Write `deployments/data/flags-vllm-<version>.json`: what each flag takes, joined with who may set it.
+
+What the parsers take is recorded under tests/data/engine; who may set a flag is reviewed by hand in
+`deployments/data/flag-classes.json`. A flag of any version that nobody reviewed stops this script.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "deployments" / "data"
+RECORDED = ROOT / "tests" / "data" / "engine"
+# What is not for NVIDIA GPUs, or takes a class of one's own.
+ELSEWHERE = ("ROCM", "XPU", "CPU", "CUSTOM")
+NOTES = {
+    "recorded": "Recorded from vllm serve --help of this version.",
+    "parsed": "Read from vLLM's source at the cut of this version's release branch; the release may differ by a flag.",
+}
+
+Row = dict[str, Any]
+
+
+class UnclassifiedError(ValueError):
+    """A flag that nobody reviewed."""
+
+
+def documents() -> dict[str, str]:
+    """The text of every flag file, by vLLM version; raises UnclassifiedError for a flag that nobody reviewed."""
+    classes = _read(DATA / "flag-classes.json")
+    parsed = _read(RECORDED / "flags-by-version.json")
+    lists: dict[str, Any] = {version: entry["lists"] for version, entry in parsed["versions"].items()}
+    lists |= parsed["lists"]
+    takes = {version: list(_from_source(entry["flags"])) for version, entry in parsed["versions"].items()}
+    made = {version: _document(version, rows, classes, lists[version], "parsed") for version, rows in takes.items()}
+    recorded = _read(RECORDED / "flags-0.32.0.json")
+    version = str(recorded["vllm"])
+    made[version] = _document(version, list(_from_help(recorded["flags"])), classes, lists[version], "recorded")
+    return made
+
+
+def _document(version: str, rows: list[Row], classes: Mapping[str, Any], lists: Mapping[str, Any], how: str) -> str:
+    unknown = sorted(row["name"] for row in rows if not any(row["name"] in classes[cls] for cls in CLASSES))
+    if unknown:
+        raise UnclassifiedError(f"vLLM {version} has flags that nobody reviewed: {', '.join(unknown)}")
+    joined = sorted((_joined(row, classes, lists) for row in rows), key=lambda row: str(row["name"]))
+    body = ",\n".join("  " + json.dumps(row, ensure_ascii=False, sort_keys=True) for row in joined)
+    note = f"{NOTES[how]} cls comes from flag-classes.json. Written by scripts/flag_files.py."
+    return f'{{"vllm": "{version}",\n "note": "{note}",\n "flags": [\n{body}\n]}}\n'
+
+
+CLASSES = ("open", "guarded", "managed", "forbidden")
+
+
+def _joined(row: Row, classes: Mapping[str, Any], lists: Mapping[str, Any]) -> Row:
+    """One flag with its class, and with the limits and the words that were reviewed."""
+    name = row["name"]
+    cls = next(cls for cls in CLASSES if name in classes[cls])
+    reviewed = classes[cls][name] if isinstance(classes[cls], Mapping) else ""
+    more: Row = {"help": reviewed} if isinstance(reviewed, str) and reviewed else {}
+    if isinstance(reviewed, Mapping):
+        more = {key: value for key, value in reviewed.items() if key not in {"list", "choices"}}
+        choices = reviewed.get("choices") or (lists[reviewed["list"]] if "list" in reviewed else None)
+        if choices:
+            taken = row.get("choices") or choices
+            more |= {"kind": "choice", "choices": sorted(c for c in choices if c in taken and not _elsewhere(c))}
+    joined = {**row, **more, "cls": cls}
+    if "choices" in joined:
+        joined["choices"] = [str(choice) for choice in joined["choices"]]
+    return joined
+
+
+def _elsewhere(choice: str) -> bool:
+    return choice.startswith(ELSEWHERE)
+
+
+def _from_help(flags: list[Mapping[str, Any]]) -> Iterator[Row]:
+    """Flags as `argparse` of a running vLLM describes them."""
+    for flag in flags:
+        longs = [word[2:] for word in flag["flags"] if word.startswith("--")]
+        name = next((word for word in longs if not word.startswith("no-")), longs[0])
+        default = None if flag["default"] == "==SUPPRESS==" else flag["default"]
+        switch = flag["action"] in {"BooleanOptionalAction", "_StoreTrueAction"}
+        row: Row = {"name": name, "default": default if isinstance(default, int | float | str) else None}
+        choices = [choice for choice in flag["choices"] or [] if choice != "None"]
+        kinds = {"int": "int", "human_readable_int": "int", "human_readable_int_or_auto": "int", "float": "float"}
+        row["kind"] = "bool" if switch else kinds.get(str(flag["type"]), "text")
+        if choices and flag["nargs"] is None and not switch:
+            row |= {"kind": row["kind"] if row["kind"] == "int" else "choice", "choices": choices}
+        if flag["action"] == "_StoreTrueAction":
+            row["negatable"] = False
+        yield row
+
+
+def _from_source(flags: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
+    """Flags as the source of vLLM declares them: Python types, defaults and choices."""
+    for name, flag in flags.items():
+        kinds = {str(part).strip() for part in str(flag.get("type", "")).split("|")}
+        default = flag.get("default")
+        plain = isinstance(default, int | float | str) and not str(default).startswith(("factory:", "expr:"))
+        row: Row = {"name": name, "default": default if plain else None, "kind": "text"}
+        stored = flag.get("action")
+        if "bool" in kinds or stored in {"store_true", "expr:argparse.BooleanOptionalAction"}:
+            row["kind"] = "bool"
+        elif kinds & {"int", "expr:int", "SkipValidation[int]", "SkipValidation[BlockSize]", "MaxLoRARanks"}:
+            row["kind"] = "int"
+        elif "float" in kinds:
+            row["kind"] = "float"
+        elif "choices" in flag and not kinds & {"str", "list[str]"}:
+            row["kind"] = "choice"
+        if "choices" in flag and row["kind"] != "text":
+            row["choices"] = sorted((c for c in flag["choices"] if c is not None), key=_order)
+        if stored == "store_true":
+            row["negatable"] = False
+        yield row
+
+
+def _order(choice: object) -> tuple[int, str]:
+    return (choice, "") if isinstance(choice, int) else (0, str(choice))
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    try:
+        for version, text in documents().items():
+            (DATA / f"flags-vllm-{version}.json").write_text(text, encoding="utf-8")
+            print(f"vLLM {version}: {text.count(chr(10)) - 4} flags")
+    except UnclassifiedError as failure:
+        sys.exit(str(failure))
