@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from deployments.engine.defaults import NEWEST, Defaults, defaults_of
 from deployments.engine.facts import ModelFacts
 from deployments.engine.profiles import EngineProfile
 from deployments.findings import Finding
@@ -40,6 +41,11 @@ class Case:
     def model(self) -> ModelFacts | None:
         """What is known of the model, if it was looked up."""
         return self.facts.model
+
+    @property
+    def defaults(self) -> Defaults:
+        """What the chosen engine assumes where a flag is not given."""
+        return defaults_of(self.profile.version) if self.profile else NEWEST
 
     def arg(self, name: str) -> ArgValue | None:
         """The value given to an engine flag, if any."""

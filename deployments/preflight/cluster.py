@@ -1,0 +1,197 @@
+"""Rules about the cluster as it is: what it lacks, which versions it serves, what is free of its GPUs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from deployments.findings import Finding, error, info, warning
+from deployments.preflight.facts import ClusterFacts
+from deployments.preflight.rules import Case, Rules, plural
+from deployments.sources import Scheme, SourceError, parse
+from deployments.spec import DeploymentSpec, Strategy
+
+rules = Rules()
+
+# API groups and the version of each that objects are written in, and how people call what brings them.
+COMMON = (
+    ("serving.kserve.io", "v1beta1", "KServe"),
+    ("gateway.networking.k8s.io", "v1", "Gateway API"),
+    ("monitoring.coreos.com", "v1", "Prometheus operator"),
+)
+NEEDED: Mapping[Strategy, tuple[tuple[str, str, str], ...]] = {
+    Strategy.STANDARD: COMMON,
+    Strategy.DISAGGREGATED: (
+        ("serving.kserve.io", "v1alpha2", "KServe's LLMInferenceService"),
+        ("inference.networking.k8s.io", "v1", "Gateway API inference extension"),
+        *COMMON[1:],
+    ),
+    Strategy.OCI_VOLUME: COMMON,
+}
+KEDA = "keda.sh"
+# Image volumes are off by default before, and cannot be switched off after.
+IMAGE_VOLUMES = (1, 35)
+# What Deployments of an LLMInferenceService add while they roll; nothing in a wish changes it.
+SURGE = 0.25
+
+
+@rules.rule
+def cluster_ready(case: Case) -> Iterator[Finding]:
+    """The cluster must have what a deployment is made of."""
+    cluster = case.facts.cluster
+    if not cluster.seen:
+        yield warning(
+            "cluster_unseen",
+            "",
+            "The cluster has not been seen for a while; what it offers may have changed.",
+            "You can send the request: it is carried out when the cluster is back.",
+        )
+    for part in dict.fromkeys((*cluster.missing, *_missing(case.spec.strategy, cluster))):
+        yield warning("cluster_missing", "", f"The cluster has no {part}.", "An admin has to install it.")
+
+
+def _missing(strategy: Strategy, cluster: ClusterFacts) -> Iterator[str]:
+    """The names of what every strategy needs and the cluster has not; silent while its groups are not known."""
+    common = {part for _, _, part in COMMON}
+    for group, _, part in NEEDED[strategy] if cluster.groups else ():
+        if group not in cluster.groups and part in common:
+            yield part
+
+
+@rules.rule
+def strategy_parts(case: Case) -> Iterator[Finding]:
+    """A strategy of its own needs parts of its own; what KServe serves must be the version that is written."""
+    cluster, strategy = case.facts.cluster, case.spec.strategy
+    if not cluster.groups:
+        return
+    common = {part for _, _, part in COMMON}
+    for group, version, part in NEEDED[strategy]:
+        served = cluster.groups.get(group)
+        if served is None and part not in common:
+            yield error(
+                "strategy_parts",
+                "/spec/strategy",
+                f"The strategy “{strategy.value}” needs {part}, which the cluster does not have.",
+                "Choose standard, or ask an admin to install it.",
+                Strategy.STANDARD.value,
+            )
+        elif served is not None and version not in served:
+            yield error(
+                "cluster_version",
+                "/spec/strategy",
+                f"The cluster serves {group} as {', '.join(served) or 'nothing'}; “{strategy.value}” needs {version}.",
+                "An admin has to install a version of it that serves this.",
+            )
+
+
+@rules.rule
+def image_volumes(case: Case) -> Iterator[Finding]:
+    """Weights in an image are mounted by the cluster itself from one version on."""
+    cluster = case.facts.cluster
+    if case.spec.strategy is not Strategy.OCI_VOLUME or cluster.release is None or cluster.release >= IMAGE_VOLUMES:
+        return
+    wanted = ".".join(map(str, IMAGE_VOLUMES))
+    yield warning(
+        "image_volumes",
+        "/spec/strategy",
+        f"Kubernetes mounts images as volumes from {wanted} on; this cluster has {cluster.version}. "
+        "The image's own shell then hands over the weights, which an admin has to approve.",
+        "Use another source, or ask for a newer cluster.",
+    )
+
+
+@rules.rule
+def scaling_parts(case: Case) -> Iterator[Finding]:
+    """Scaling by waiting requests and cache use is KEDA's; without it the processor's load is what counts."""
+    cluster, spec = case.facts.cluster, case.spec
+    if cluster.groups and spec.scaling is not None and KEDA not in cluster.groups:
+        yield info(
+            "scaling_by_load",
+            "/spec/scaling",
+            "The cluster has no KEDA: replicas are added by the load of processors, not by waiting requests.",
+            "An admin can install KEDA.",
+        )
+
+
+@rules.rule
+def claim_exists(case: Case) -> Iterator[Finding]:
+    """A volume must be there before a pod mounts it: KServe admits a missing one, and the pod waits for ever."""
+    claims = case.facts.cluster.claims
+    if claims is None:
+        return
+    try:
+        source = parse(case.spec.source.uri)
+    except SourceError:
+        return
+    claim = source.id.split("/", 1)[0]
+    if source.scheme is Scheme.PVC and claim not in claims:
+        yield error(
+            "claim_unknown",
+            "/spec/source/uri",
+            f"The team's namespace has no volume claim “{claim}”.",
+            f"It has: {', '.join(sorted(claims))}." if claims else "Create it first, or use another source.",
+        )
+
+
+@rules.rule
+def room_now(case: Case) -> Iterator[Finding]:
+    """Within quota is not the same as free: say when the cluster is full at the moment."""
+    flavor, needed = case.flavor, case.spec.gpus_per_replica
+    if flavor is None or flavor.free is None or needed > flavor.gpus_per_node:
+        return
+    asked = case.spec.gpus_at_first
+    if flavor.free < asked:
+        yield warning(
+            "no_room_now",
+            "/spec/flavor",
+            f"Only {flavor.free:,} of {flavor.total or 0:,} {flavor.label} are free now; this starts with {asked:,}.",
+            "It would wait until GPUs are free. Another flavor may start at once.",
+        )
+    elif flavor.largest_free_block is not None and flavor.largest_free_block < needed:
+        yield warning(
+            "no_block_now",
+            "/spec/flavor",
+            f"{flavor.free:,} {flavor.label} are free, but no node has {needed:,} of them together "
+            f"(the most is {flavor.largest_free_block:,}).",
+            "It would wait until one node has room. A smaller tensor-parallel-size may start at once.",
+        )
+
+
+@rules.rule
+def more_than_there_is(case: Case) -> Iterator[Finding]:
+    """Quota may be larger than the cluster: then the last replicas never come."""
+    flavor, asked = case.flavor, case.spec.gpus
+    if flavor is None or flavor.total is None or not flavor.total or asked <= flavor.total:
+        return
+    yield warning(
+        "more_than_there_is",
+        "/spec/replicas/max",
+        f"At most this takes {asked:,} {flavor.label}; the cluster has {flavor.total:,} of them altogether.",
+        "Replicas beyond that wait until the cluster grows.",
+        max(1, flavor.total // case.spec.gpus_per_replica) if case.spec.strategy is Strategy.STANDARD else None,
+    )
+
+
+@rules.rule
+def room_to_roll(case: Case) -> Iterator[Finding]:
+    """Some strategies start new pods before the old ones go: that takes GPUs on top, for a while."""
+    flavor, extra = case.flavor, surge_of(case.spec)
+    if flavor is None or flavor.free is None or not extra:
+        return
+    left = flavor.free - (0 if case.quota and case.quota.held else case.spec.gpus)
+    if left < extra:
+        yield warning(
+            "no_room_to_roll",
+            "/spec/strategy",
+            f"While a new revision rolls out, {plural(extra, 'more GPU')} of {flavor.label} are taken for a while, "
+            f"and {max(0, left):,} would be free.",
+            "Stop it before a change (Recreate), or keep that many free: else the change waits half done.",
+        )
+
+
+def surge_of(spec: DeploymentSpec) -> int:
+    """GPUs that a rollout takes on top of those at the most replicas."""
+    if spec.strategy is not Strategy.DISAGGREGATED:
+        return 0  # These are replaced one by one, within what they hold.
+    roles = spec.by_role().values()
+    return sum(role.gpus_per_replica * math.ceil(role.replicas.max * SURGE) for role in roles)

@@ -1,0 +1,141 @@
+"""Rules about GPU memory: whether it fits, how narrowly, and what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from deployments.engine.options import Choice, options, round_context
+from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit, missing_numbers
+from deployments.findings import Finding, arg_pointer, error, info, warning
+from deployments.preflight.rules import Case, Rules, gib
+
+rules = Rules()
+
+MOST_SHARE = 0.95
+SHARED_MOST = 0.5
+# Facts of a model that nobody can do without, as people say them.
+NUMBERS = {
+    "weights_bytes": "the size of its weights",
+    "layers": "its layers",
+    "heads": "its attention heads",
+    "kv_heads": "its KV heads",
+    "head_dim": "the width of a head",
+}
+
+
+@rules.rule
+def memory(case: Case) -> Iterator[Finding]:
+    """Weights, activations and the KV cache of one full request must fit on each GPU."""
+    estimate = estimate_of(case)
+    if estimate is None or case.flavor is None:
+        return
+    if estimate.state is FitState.NO:
+        yield _does_not_fit(case, estimate)
+    elif estimate.state is FitState.TIGHT:
+        yield warning(
+            "memory_tight",
+            arg_pointer("max-model-len"),
+            f"It fits narrowly: {gib(estimate.free_gib)} of {gib(estimate.total_gib)} per GPU stay free after one "
+            f"request of {estimate.max_model_len:,} tokens.",
+            "The estimate is good to about 1 GiB: a shorter context is safer.",
+            round_context(int(estimate.max_model_len * 0.75)) or None,
+        )
+
+
+def estimate_of(case: Case) -> Fit | None:
+    """The memory estimate of this case; None while model, flavor or shape are not known."""
+    if case.model is None or case.flavor is None:
+        return None
+    try:
+        return fit(case.model, case.flavor.gpu, case.spec.engine.args, defaults=case.defaults)
+    except UnknownShapeError:
+        return None
+
+
+def _does_not_fit(case: Case, estimate: Fit) -> Finding:
+    assert case.model is not None
+    assert case.flavor is not None
+    others = [
+        Choice(slug, item.gpu, item.gpus_per_node)
+        for slug, item in sorted(case.facts.flavors.items())
+        if item.enabled and slug != case.spec.flavor
+    ]
+    ways = options(
+        case.model,
+        case.flavor.gpu,
+        case.spec.engine.args,
+        gpus_per_node=case.flavor.gpus_per_node,
+        others=others,
+        defaults=case.defaults,
+    )
+    first = ways[0] if ways else None
+    remedy = "No flavor here is large enough."
+    if ways:
+        remedy = f"It would fit with {', or with '.join(way.text for way in ways)}."
+    return error(
+        "memory",
+        first.pointer if first else "/spec/flavor",
+        f"Does not fit on {case.flavor.label}: of {gib(estimate.budget_gib)} per GPU, weights take "
+        f"{gib(estimate.weights_gib)} and the engine {gib(estimate.activation_gib + estimate.overhead_gib)}; one "
+        f"request of {estimate.max_model_len:,} tokens needs {gib(estimate.kv_needed_gib)} of KV cache, and "
+        f"{gib(max(0.0, estimate.kv_gib))} are left.",
+        remedy,
+        first.value if first else None,
+    )
+
+
+@rules.rule
+def utilization(case: Case) -> Iterator[Finding]:
+    """vLLM takes its share of the whole GPU at start, and starts only when that much is free."""
+    share, flavor = case.arg("gpu-memory-utilization"), case.flavor
+    if not isinstance(share, int | float) or isinstance(share, bool):
+        return
+    pointer = arg_pointer("gpu-memory-utilization")
+    if case.arg("kv-cache-memory-bytes"):
+        yield info(
+            "utilization_unused",
+            pointer,
+            "kv-cache-memory-bytes takes the place of gpu-memory-utilization, which then does nothing.",
+        )
+    elif flavor is not None and flavor.is_time_shared and share > SHARED_MOST:
+        yield warning(
+            "utilization_shared",
+            pointer,
+            f"{flavor.label} is shared by time, and {share:g} of its memory leaves little for others.",
+            "Keep to your part, for example 0.4 where two share.",
+            0.4,
+        )
+    elif MOST_SHARE < share <= 1:
+        yield warning(
+            "utilization_high",
+            pointer,
+            f"{share:g} leaves almost nothing for the driver and other processes: the engine may find less and stop.",
+            f"Use at most {MOST_SHARE}.",
+            MOST_SHARE,
+        )
+
+
+@rules.rule
+def model_unknown(case: Case) -> Iterator[Finding]:
+    """Say so when memory and context could not be checked, and which numbers would tell."""
+    if case.flavor is None or estimate_of(case) is not None:
+        return
+    missing = missing_numbers(case.model) if case.model else ()
+    if not missing:
+        yield info(
+            "not_checked",
+            "/spec/source/uri",
+            "Memory and context were not checked: the model's shape is not known.",
+        )
+        return
+    yield info(
+        "not_checked",
+        "/spec/source/uri",
+        f"Memory and context were not checked. Not known of this model: {in_words(missing)}.",
+        "Give these numbers to see whether it fits; the request can be sent without them.",
+    )
+
+
+def in_words(missing: Iterable[str]) -> str:
+    """Names of facts as people say them."""
+    return ", ".join(NUMBERS[name] for name in missing)

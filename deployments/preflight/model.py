@@ -1,0 +1,59 @@
+"""Rules about what the model is made for: its context, and whether it writes text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from deployments.findings import Finding, arg_pointer, error, warning
+from deployments.preflight.rules import Case, Rules
+
+rules = Rules()
+
+# What names of architectures that write text end in.
+WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForBlockDiffusion")
+
+
+@rules.rule
+def context_within_model(case: Case) -> Iterator[Finding]:
+    """vLLM refuses a context longer than the model was made for."""
+    length, model = case.whole("max-model-len"), case.model
+    if model is None or not model.max_position or length is None or length <= model.max_position:
+        return
+    yield error(
+        "context_over_model",
+        arg_pointer("max-model-len"),
+        f"{model.id} was made for {model.max_position:,} tokens; {length:,} is more.",
+        f"Use at most {model.max_position:,}.",
+        model.max_position,
+    )
+
+
+@rules.rule
+def context_within_window(case: Case) -> Iterator[Finding]:
+    """With the window treated as the whole context, vLLM refuses a longer one."""
+    length, model = case.whole("max-model-len"), case.model
+    if case.arg("disable-sliding-window") is not True or model is None or not model.sliding_window or length is None:
+        return
+    if length > model.sliding_window:
+        yield error(
+            "context_over_window",
+            arg_pointer("max-model-len"),
+            f"Without sliding windows {model.id} has {model.sliding_window:,} tokens; {length:,} is more.",
+            f"Use at most {model.sliding_window:,}, or leave disable-sliding-window out.",
+            model.sliding_window,
+        )
+
+
+@rules.rule
+def writes_text(case: Case) -> Iterator[Finding]:
+    """An encoder or a classifier answers no chat: say so before somebody waits for one."""
+    model = case.model
+    if model is None or not model.architecture or model.architecture.endswith(WRITERS):
+        return
+    if str(case.arg("runner") or "auto") != "pooling":
+        yield warning(
+            "no_text",
+            "/spec/source/uri",
+            f"{model.id} is a {model.architecture}: it may give embeddings or scores, but write no text.",
+            "For chat choose a model whose architecture ends in ForCausalLM or ForConditionalGeneration.",
+        )

@@ -1,0 +1,116 @@
+"""Rules about how a model is split over GPUs: heads, stages, experts, blocks of quantised weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from deployments.engine.options import splits, splits_by
+from deployments.findings import Finding, arg_pointer, error, info, warning
+from deployments.preflight.rules import Case, Rules
+
+rules = Rules()
+
+COMMON_NODE = 8  # GPUs of a node, where the flavor does not say
+
+
+@rules.rule
+def heads_divide(case: Case) -> Iterator[Finding]:
+    """Attention heads are shared out evenly over the GPUs of one layer."""
+    size, model = case.spec.tensor_parallel, case.model
+    if model is None or size == 1 or splits_by(model, size):
+        return
+    most = case.flavor.gpus_per_node if case.flavor else COMMON_NODE
+    allowed = splits(model, most)
+    heads = f"{model.heads} attention heads" + (f" and {model.kv_heads} KV heads" if model.kv_heads else "")
+    smaller = [item for item in allowed if item <= size]
+    yield error(
+        "heads_not_divisible",
+        arg_pointer("tensor-parallel-size"),
+        f"{model.id} has {heads}, which {size} GPUs cannot share evenly.",
+        f"Possible: {', '.join(map(str, allowed))}.",
+        smaller[-1] if smaller else None,
+    )
+
+
+@rules.rule
+def kv_heads_replicated(case: Case) -> Iterator[Finding]:
+    """More GPUs than KV heads keep copies: the cache per GPU shrinks no further."""
+    size, model = case.spec.tensor_parallel, case.model
+    if model is None or model.is_mla or not model.kv_heads or size <= model.kv_heads or not splits_by(model, size):
+        return
+    yield info(
+        "kv_heads_replicated",
+        arg_pointer("tensor-parallel-size"),
+        f"With {model.kv_heads} KV heads, {size} GPUs keep copies of the KV cache: it gains nothing beyond "
+        f"{model.kv_heads}.",
+    )
+
+
+@rules.rule
+def stages(case: Case) -> Iterator[Finding]:
+    """A model cannot have more stages than layers."""
+    count, model = case.spec.pipeline_parallel, case.model
+    if model is not None and model.layers and count > model.layers:
+        yield error(
+            "stages_over_layers",
+            arg_pointer("pipeline-parallel-size"),
+            f"{model.id} has {model.layers} layers; it cannot be cut into {count} stages.",
+            f"Use at most {model.layers}.",
+            model.layers,
+        )
+
+
+@rules.rule
+def context_shared(case: Case) -> Iterator[Finding]:
+    """GPUs that share the context while decoding are taken from those that share the layers."""
+    shared, size = case.whole("decode-context-parallel-size"), case.spec.tensor_parallel
+    if shared is not None and shared > 1 and size % shared:
+        yield error(
+            "context_parallel",
+            arg_pointer("decode-context-parallel-size"),
+            f"{shared} GPUs cannot share the context of {size} that share the layers: the first must divide the other.",
+            f"Use a divisor of {size}.",
+            1,
+        )
+
+
+@rules.rule
+def quantised_blocks(case: Case) -> Iterator[Finding]:
+    """Weights that are scaled in blocks can only be split between blocks."""
+    model, size = case.model, case.spec.tensor_parallel
+    if model is None or not model.quant_block or size == 1:
+        return
+    whole = case.arg("enable-expert-parallel") is True and bool(model.experts)
+    width = None if whole else (model.expert_intermediate if model.experts else model.intermediate)
+    if width is None or width % (size * model.quant_block) == 0:
+        return
+    most = case.flavor.gpus_per_node if case.flavor else COMMON_NODE
+    possible = [item for item in splits(model, most) if width % (item * model.quant_block) == 0]
+    remedy = f"Possible: {', '.join(map(str, possible))}." if possible else "Choose another variant of the model."
+    yield error(
+        "quantised_blocks",
+        arg_pointer("tensor-parallel-size"),
+        f"Split by {size}, layers of {width:,} are cut inside the blocks of {model.quant_block} in which "
+        f"{model.id} is quantised: the engine would not start.",
+        f"{remedy} enable-expert-parallel keeps experts whole." if model.experts else remedy,
+        max((item for item in possible if item < size), default=None),
+    )
+
+
+@rules.rule
+def experts(case: Case) -> Iterator[Finding]:
+    """Expert parallelism means something for mixture-of-experts models only."""
+    if case.arg("enable-expert-parallel") is True and case.model is not None and not case.model.experts:
+        yield warning(
+            "no_experts",
+            arg_pointer("enable-expert-parallel"),
+            f"{case.model.id} has no experts to spread.",
+            "Leave enable-expert-parallel out.",
+            False,
+        )
+    elif case.arg("enable-expert-parallel") is True and case.spec.tensor_parallel == 1:
+        yield info(
+            "experts_alone",
+            arg_pointer("enable-expert-parallel"),
+            "On one GPU there is nothing to spread experts over.",
+        )
