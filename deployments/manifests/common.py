@@ -97,9 +97,9 @@ class TeamWish:
     team: str
     namespace: str
     gpus: Mapping[str, int] = field(default_factory=dict)
+    platform: Platform = field(default_factory=Platform)
     # True where the team has a deployment that KServe would lay its presets under.
     presets: bool = False
-    platform: Platform = field(default_factory=Platform)
 
 
 def labels_of(wish: Wish) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -30,18 +31,21 @@ from deployments.manifests import (
 )
 from deployments.manifests.cluster import PINNED_HF
 from deployments.manifests.common import Resolution
+from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
 from sandbox import definitions
-from tests.deployments.wishes import spec_json, spec_of, wish_of
+from tests.deployments.wishes import roles_json, spec_json, spec_of, wish_of
 
 CORE = "1.36"
 TEAM = TeamWish("install", "search", "search-ab3de", {"nvidia.com/gpu": 4})
 SPLIT = spec_of(args={"max-model-len": 8192, "tensor-parallel-size": 4}, replicas={"min": 1, "max": 2})
 
+ROLES = DeploymentSpec.from_json(roles_json(prefill={"args": {"tensor-parallel-size": 2}}))
+
 
 def everything() -> list[Object]:
-    wishes = [wish_of(), wish_of(SPLIT)]
-    objects = [*build_cluster_objects("install"), *build_team(TEAM)]
+    wishes = [wish_of(), wish_of(SPLIT), wish_of(ROLES)]
+    objects = [*build_cluster_objects("install"), *build_team(dataclasses.replace(TEAM, presets=True))]
     for wish in wishes:
         objects += [build_service_account(wish, ("hf-x1",)), *build(wish)]
     return objects
@@ -275,8 +279,8 @@ def test_the_surge_of_a_rollout_is_counted_rounded_up(surge: Any, gpus: int):
 
 
 def test_a_kind_that_cannot_be_counted_is_not_taken_for_none():
-    with pytest.raises(ValueError, match="LLMInferenceService"):
-        gpus_of([{"kind": "LLMInferenceService"}])
+    with pytest.raises(ValueError, match="StatefulSet"):
+        gpus_of([{"kind": "StatefulSet"}])
 
 
 @given(size=st.sampled_from([1, 2, 4, 8]), stages=st.integers(1, 3), least=st.integers(1, 50), most=st.integers(1, 50))
