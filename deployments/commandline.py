@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
-from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
+from deployments.documents import DocumentError, facts_from, gpu_from, mapping, measured_from, model_from
+from deployments.engine.defaults import defaults_of
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
-from deployments.engine.gpus import catalog, gpu_facts
-from deployments.engine.options import Choice, options
-from deployments.engine.profiles import DATA, EngineProfile, seeded_profiles
+from deployments.engine.options import Choice, options, places
 from deployments.engine.sizing import UnknownShapeError, fit
+from deployments.engine.weights import weights_bytes
 from deployments.kube.diagnose import diagnose
 from deployments.kube.log_causes import from_log
 from deployments.kube.log_patterns import last_error
 from deployments.kube.observe import Observed, event_view, pod_view, service_view
 from deployments.manifests import Resolution, Wish, build, build_service_account, gpus_of
-from deployments.preflight import ClusterFacts, Facts, FlavorFacts, QuotaFacts, check_raw, estimate, has_errors
-from deployments.sources.huggingface import model_facts
+from deployments.manifests.scaling import available
+from deployments.preflight import check_raw, estimate, has_errors
+from deployments.preflight.memory import NUMBERS
 from deployments.spec import DeploymentSpec, digest
 from deployments.spec_errors import parse_spec
 
-T = TypeVar("T")
-
 PLACEHOLDER_COMMIT = "0" * 40
 PLACEHOLDER = {"install_id": "install", "deployment_id": "0", "namespace": "team-00000", "team": "team", "name": "name"}
-
-
-class DocumentError(ValueError):
-    """The document is not what this command reads; the message says what is missing."""
 
 
 def check_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -56,7 +50,7 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
     profile = known.profiles.get(spec.engine.profile)
     if flavor is None or profile is None:
         raise DocumentError("The flavor or the engine profile of this spec is not known.")
-    given = dict(PLACEHOLDER) | {key: str(value) for key, value in _mapping(facts or {}, "wish").items()}
+    given = dict(PLACEHOLDER) | {key: str(value) for key, value in mapping(facts or {}, "wish").items()}
     resolution = Resolution(
         commit=(known.model.sha if known.model and known.model.sha else PLACEHOLDER_COMMIT),
         image=profile.image,
@@ -67,6 +61,7 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
         engine_version=profile.version,
         node_selector=flavor.node_selector,
         tolerations=flavor.tolerations,
+        autoscaler=available(known.cluster.groups),
     )
     wish = Wish(
         install_id=given["install_id"],
@@ -88,30 +83,57 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
 
 
 def fit_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The memory estimate for a model on a GPU, with other ways where it does not fit."""
+    """The memory estimate for a model on a GPU, where it fits, and other ways where it does not.
+
+    A model of which too little is known has the state “unknown”, and “missing” names the numbers that would tell.
+    """
     known = facts_from(facts, document)
     model = model_from(document) or known.model
     if model is None:
         raise DocumentError("Give the model: its config.json as “config”, and “weights_bytes” where known.")
     spec = _spec(document["spec"]) if "spec" in document else None
+    if spec is not None:
+        *_, spec = spec.by_role().values()  # of two roles decode, which holds the caches longest
     args = document.get("args") or (spec.engine.args if spec else {})
     if not isinstance(args, Mapping):
         raise DocumentError("“args” must be an object with one entry per flag.")
     slug = document.get("flavor") or (spec.flavor if spec else None)
-    gpu, per_node = _gpu(document.get("gpu"), slug, known)
+    gpu, per_node = gpu_from(document.get("gpu"), slug, known)
+    profile = known.profiles.get(str(document.get("profile") or (spec.engine.profile if spec else "")))
+    defaults = defaults_of(str(document.get("vllm") or (profile.version if profile else "")))
+    described = {"model": model.as_json(), "gpu": dataclasses.asdict(gpu)}
     try:
-        result = fit(model, gpu, args)
+        result = fit(model, gpu, args, defaults=defaults, measured=measured_from(document))
     except UnknownShapeError as failure:
-        raise DocumentError(str(failure)) from failure
-    others = [Choice(item.slug, item.gpu, item.gpus_per_node) for item in known.flavors.values() if item.slug != slug]
-    ways = [] if result.free_gib >= 0 else options(model, gpu, args, gpus_per_node=per_node, others=others)
+        return _not_known(model, gpu, failure) | described
+    choices = [Choice(item.slug, item.gpu, item.gpus_per_node) for item in known.flavors.values()]
+    others = [choice for choice in choices if choice.slug != slug]
+    ways = (
+        options(model, gpu, args, gpus_per_node=per_node, others=others, defaults=defaults)
+        if result.free_gib < 0
+        else []
+    )
     return {
         **result.as_json(),
-        "model": model.as_json(),
-        "gpu": dataclasses.asdict(gpu),
+        **described,
         "alternatives": [
             {"pointer": way.pointer, "value": way.value, "text": way.text, "fit": way.fit.as_json()} for way in ways
         ],
+        "places": [place.as_json() for place in places(model, args, choices, defaults)],
+    }
+
+
+def _not_known(model: ModelFacts, gpu: GpuFacts, failure: UnknownShapeError) -> dict[str, Any]:
+    """What can be said all the same: the weights, where they are known, and what to ask for."""
+    weights = weights_bytes(model)
+    return {
+        "state": "unknown",
+        "message": str(failure),
+        "missing": [{"name": name, "text": NUMBERS[name]} for name in failure.missing],
+        "weights_gib": round(weights / GIB, 2) if weights else None,
+        "total_gib": gpu.visible_gib,
+        "alternatives": [],
+        "places": [],
     }
 
 
@@ -134,101 +156,6 @@ def diagnose_documents(
     return {**first, "reasons": [reason.as_json() for reason in reasons]}
 
 
-def facts_from(facts: Mapping[str, Any] | None, document: Mapping[str, Any]) -> Facts:
-    """Facts from a file, over the seeded flavors and profiles; quotas are open where none are given."""
-    given = facts or {}
-    flavors = {row["slug"]: _flavor(row) for row in _rows(given.get("flavors"), "slug")} or dict(seeded_flavors())
-    quotas = {slug: _made(QuotaFacts, row) for slug, row in _mapping(given, "quotas").items()}
-    if "quotas" not in given:
-        quotas = {slug: QuotaFacts(limit=10_000) for slug in flavors}
-    profiles = {row["slug"]: _made(EngineProfile, row) for row in _rows(given.get("profiles"), "slug")}
-    return Facts(
-        flavors=flavors,
-        quotas=quotas,
-        profiles=profiles or seeded_profiles(),
-        model=model_from(given) or model_from(document),
-        credentials=frozenset(given.get("credentials") or ()),
-        name_taken=bool(given.get("name_taken")),
-        namespace=str(given.get("namespace") or ""),
-        cluster=ClusterFacts(sandbox=bool(given.get("sandbox", True)), missing=tuple(given.get("missing") or ())),
-    )
-
-
-@cache
-def seeded_flavors() -> dict[str, FlavorFacts]:
-    """The flavors that come with the sandbox, by slug."""
-    rows = json.loads((DATA / "flavors.json").read_text())["flavors"]
-    return {row["slug"]: _flavor(row) for row in rows}
-
-
-def model_from(document: Mapping[str, Any]) -> ModelFacts | None:
-    """A model from a document: stored facts, a `config.json`, or either below “model”; sizes beside them count."""
-    section = document.get("model")
-    section = section if isinstance(section, Mapping) else document
-    config = section.get("config")
-    if not isinstance(config, Mapping):
-        config = section if "num_hidden_layers" in section or "text_config" in section else None
-    if config is not None:
-        model = model_facts(str(section.get("id") or config.get("_name_or_path") or "the model"), section, config)
-    elif "layers" in section:
-        model = ModelFacts.from_json({"id": "the model", **section})
-    else:
-        return None
-    return dataclasses.replace(model, **{**_sizes(section), **_sizes(document)})
-
-
-def _sizes(section: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in ("weights_bytes", "safetensors_bytes"):
-        if section.get(name):
-            found["weights_bytes"] = int(section[name])
-    if section.get("weights_gib"):
-        found["weights_bytes"] = int(float(section["weights_gib"]) * GIB)
-    if section.get("params"):
-        found["params"] = int(section["params"])
-    if section.get("quantization"):
-        found["quantization"] = str(section["quantization"])
-    return found
-
-
-def _gpu(given: object, slug: object, known: Facts) -> tuple[GpuFacts, int]:
-    if isinstance(given, str):
-        names = {str(row["name"]).lower(): product for product, row in catalog().items()}
-        return gpu_facts(names.get(given.lower(), given)), 8
-    if isinstance(given, Mapping):
-        product = str(given.get("product") or given.get("name") or "GPU")
-        memory = given.get("memory_mib")
-        visible = given.get("visible_gib")
-        capability = float(given.get("compute_capability") or 0) or None
-        if memory is None and visible is not None:
-            base = gpu_facts(product, int(float(visible) * 1024), capability)
-            return dataclasses.replace(base, visible_gib=float(visible)), int(given.get("gpus_per_node", 8))
-        return gpu_facts(product, memory, capability), int(given.get("gpus_per_node", 8))
-    flavor = known.flavors.get(str(slug))
-    if flavor is None:
-        raise DocumentError(f"Give a GPU or a flavor; known flavors: {', '.join(sorted(known.flavors))}.")
-    return flavor.gpu, flavor.gpus_per_node
-
-
-def _flavor(row: Mapping[str, Any]) -> FlavorFacts:
-    names = {field.name for field in dataclasses.fields(FlavorFacts)}
-    return _made(FlavorFacts, {name: value for name, value in row.items() if name in names})
-
-
-def _made(kind: type[T], row: object) -> T:
-    try:
-        return kind(**row)  # type: ignore[arg-type]
-    except TypeError as failure:
-        raise DocumentError(f"{kind.__name__}: {failure}") from failure
-
-
-def _mapping(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = document.get(name) or {}
-    if not isinstance(value, Mapping):
-        raise DocumentError(f"“{name}” must be an object.")
-    return value
-
-
 def _request(document: Mapping[str, Any]) -> dict[str, Any]:
     if "spec" in document:
         return {**document, "name": document.get("name") or PLACEHOLDER["name"]}
@@ -241,12 +168,6 @@ def _spec(data: object) -> DeploymentSpec:
         said = "; ".join(f"{problem.pointer}: {problem.message}" for problem in problems)
         raise DocumentError(f"This is not a valid spec. {said}")
     return spec
-
-
-def _rows(value: object, key: str) -> list[dict[str, Any]]:
-    if isinstance(value, Mapping):
-        return [{key: name, **row} for name, row in value.items()]
-    return [dict(row) for row in value] if isinstance(value, list) else []
 
 
 def _items(value: object) -> list[Mapping[str, Any]]:

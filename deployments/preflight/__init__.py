@@ -7,7 +7,7 @@ from typing import Any
 
 from deployments.engine.sizing import Fit
 from deployments.findings import Finding, Severity, has_errors
-from deployments.preflight import engine, request
+from deployments.preflight import cluster, engine, formats, memory, model, parallel, request, roles
 from deployments.preflight.facts import ClusterFacts, Facts, FlavorFacts, QuotaFacts
 from deployments.preflight.rules import Case, Rule
 from deployments.spec import DeploymentSpec
@@ -26,13 +26,17 @@ __all__ = [
     "has_errors",
 ]
 
-RULES: tuple[Rule, ...] = (*request.rules, *engine.rules)
+# About the wish as a whole; and about what one engine runs, which each role of a wish has of its own.
+OF_WISH: tuple[Rule, ...] = (*request.rules, *cluster.rules, *roles.rules)
+OF_ENGINE: tuple[Rule, ...] = (*engine.rules, *parallel.rules, *model.rules, *formats.rules, *memory.rules)
+RULES: tuple[Rule, ...] = (*OF_WISH, *OF_ENGINE)
 
 
 def check(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> list[Finding]:
     """Everything there is to say about this wish before it is sent; errors first, each finding once."""
     case = Case(spec=spec, name=name, team=team, facts=facts)
-    found = dict.fromkeys(finding for each in RULES for finding in each(case))
+    wish = (roles.placed(finding, spec) for each in OF_WISH for finding in each(case))
+    found = dict.fromkeys([*wish, *roles.of_engines(case, OF_ENGINE)])
     order = list(Severity)
     return sorted(found, key=lambda finding: order.index(finding.severity))
 
@@ -46,5 +50,6 @@ def check_raw(data: Mapping[str, Any], facts: Facts) -> tuple[DeploymentSpec | N
 
 
 def estimate(spec: DeploymentSpec, facts: Facts) -> Fit | None:
-    """The memory estimate of this spec; None while model, flavor or shape are not known."""
-    return engine.estimate_of(Case(spec=spec, name="", team="", facts=facts))
+    """The memory estimate of this spec, of two roles that of decode; None while model, flavor or shape are unknown."""
+    *_, own = spec.by_role().values()
+    return memory.estimate_of(Case(spec=own, name="", team="", facts=facts))

@@ -104,10 +104,11 @@ def image_volumes(case: Case) -> Iterator[Finding]:
 def scaling_parts(case: Case) -> Iterator[Finding]:
     """Scaling by waiting requests and cache use is KEDA's; without it the processor's load is what counts."""
     cluster, spec = case.facts.cluster, case.spec
-    if cluster.groups and spec.scaling is not None and KEDA not in cluster.groups:
+    ranges = spec.strategy is not Strategy.DISAGGREGATED and spec.replicas.min != spec.replicas.max
+    if cluster.groups and ranges and KEDA not in cluster.groups:
         yield info(
             "scaling_by_load",
-            "/spec/scaling",
+            "/spec/replicas/max",
             "The cluster has no KEDA: replicas are added by the load of processors, not by waiting requests.",
             "An admin can install KEDA.",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,8 @@ from deployments.engine.facts import GpuFacts, ModelFacts
 from deployments.engine.gpus import gpu_facts
 from deployments.engine.profiles import EngineProfile, seeded_profiles
 from deployments.sources.checks import SourceCheck
+
+RELEASE = re.compile(r"v?(\d{1,4})\.(\d{1,4})")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class FlavorFacts:
         return by_name or self.product.endswith("-SHARED") or "-MIG-" in self.product
 
     @property
+    def is_time_shared(self) -> bool:
+        """True when several pods take turns on one GPU, whose memory nobody divides among them."""
+        return self.resource_name.endswith(".shared") or self.product.endswith("-SHARED")
+
+    @property
     def label(self) -> str:
         """The name people know it by."""
         return self.title or self.slug
@@ -62,11 +70,24 @@ class QuotaFacts:
 
 @dataclass(frozen=True)
 class ClusterFacts:
-    """What the cluster can do, as last seen. `missing` names absent parts (KServe, the gateway, …)."""
+    """What the cluster can do, as last seen. `missing` names absent parts (KServe, the gateway, …).
+
+    `groups` are the API groups it serves with their versions, empty while they are not known; `version` is that of
+    Kubernetes; `claims` names the volume claims of the team's namespace, None while nobody looked.
+    """
 
     seen: bool = True
     sandbox: bool = False
     missing: tuple[str, ...] = ()
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    version: str = ""
+    claims: frozenset[str] | None = None
+
+    @property
+    def release(self) -> tuple[int, int] | None:
+        """Major and minor version of Kubernetes; None while they are not known."""
+        match = RELEASE.match(self.version)
+        return (int(match[1]), int(match[2])) if match else None
 
 
 @dataclass(frozen=True)

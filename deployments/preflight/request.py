@@ -7,14 +7,21 @@ from collections.abc import Iterator
 
 from deployments.findings import Finding, error, info, warning
 from deployments.preflight.rules import Case, Rules, plural
-from deployments.sources import SourceCode, check_uri
-from deployments.spec import MAX_LABEL, MAX_NAME
+from deployments.sources import Scheme, SourceCode, SourceError, check_uri, parse
+from deployments.spec import MAX_LABEL, MAX_NAME, Strategy
 
 rules = Rules()
 
 NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-# A Service of that name would set VLLM_PORT, KUBERNETES_SERVICE_HOST and the like in every pod beside it.
+# Names of parts of the cluster, or paths of the portal.
 RESERVED = frozenset({"vllm", "kubernetes", "default", "slipway", "kserve", "main", "metrics", "v1", "live", "api"})
+# What each strategy's kind of KServe loads by itself. Registries are asked first for an address of these.
+LOADS = {
+    Strategy.STANDARD: frozenset({Scheme.HF, Scheme.S3, Scheme.GS, Scheme.PVC, Scheme.HTTPS}),
+    Strategy.DISAGGREGATED: frozenset({Scheme.HF, Scheme.S3, Scheme.PVC, Scheme.OCI}),
+    Strategy.OCI_VOLUME: frozenset({Scheme.OCI}),
+}
+RESOLVED = frozenset({Scheme.MLFLOW, Scheme.MODEL_REGISTRY})
 
 
 @rules.rule
@@ -49,6 +56,20 @@ def name_reserved(case: Case) -> Iterator[Finding]:
 
 
 @rules.rule
+def name_in_environment(case: Case) -> Iterator[Finding]:
+    """A Service called vllm-… sets VLLM_…_PORT in every pod beside it, and vLLM reads all that begins so."""
+    if case.name.startswith("vllm-"):
+        proposal = proposed_name(case.name.removeprefix("vllm-"))
+        yield error(
+            "name_environment",
+            "/name",
+            "A service whose name begins with “vllm” sets variables VLLM_… in other pods, where vLLM reads them.",
+            f"For example “{proposal}”." if proposal else "",
+            proposal or None,
+        )
+
+
+@rules.rule
 def name_taken(case: Case) -> Iterator[Finding]:
     """Within a team a name is used once."""
     if case.facts.name_taken:
@@ -79,6 +100,27 @@ def name_fits_address(case: Case) -> Iterator[Finding]:
 def source_address(case: Case) -> Iterator[Finding]:
     """The address must be one that this release can serve from."""
     yield from check_uri(case.spec.source.uri)
+
+
+@rules.rule
+def source_for_strategy(case: Case) -> Iterator[Finding]:
+    """Each strategy loads from some kinds of sources; KServe admits the others, and they never start."""
+    try:
+        scheme = parse(case.spec.source.uri).scheme
+    except SourceError:
+        return  # said by source_address
+    strategy = case.spec.strategy
+    if scheme in RESOLVED or scheme in LOADS[strategy]:
+        return
+    takes = ", ".join(f"{item.value}://" for item in Scheme if item in LOADS[strategy])
+    other = next((item for item in Strategy if scheme in LOADS[item]), None)
+    yield error(
+        "source_strategy",
+        "/spec/strategy",
+        f"The strategy “{strategy.value}” loads from {takes} only, not from {scheme.value}://.",
+        f"Choose {other.value}, or another source." if other else "Choose another source.",
+        other.value if other else None,
+    )
 
 
 @rules.rule
@@ -196,34 +238,10 @@ def slices_apart(case: Case) -> Iterator[Finding]:
 
 
 @rules.rule
-def room_now(case: Case) -> Iterator[Finding]:
-    """Within quota is not the same as free: say when the cluster is full at the moment."""
-    flavor, needed = case.flavor, case.spec.gpus_per_replica
-    if flavor is None or flavor.free is None or needed > flavor.gpus_per_node:
-        return
-    asked = needed * case.spec.replicas.min
-    if flavor.free < asked:
-        yield warning(
-            "no_room_now",
-            "/spec/flavor",
-            f"Only {flavor.free:,} of {flavor.total or 0:,} {flavor.label} are free now; this starts with {asked:,}.",
-            "It would wait until GPUs are free. Another flavor may start at once.",
-        )
-    elif flavor.largest_free_block is not None and flavor.largest_free_block < needed:
-        yield warning(
-            "no_block_now",
-            "/spec/flavor",
-            f"{flavor.free:,} {flavor.label} are free, but no node has {needed:,} of them together "
-            f"(the most is {flavor.largest_free_block:,}).",
-            "It would wait until one node has room. A smaller tensor-parallel-size may start at once.",
-        )
-
-
-@rules.rule
 def fixed_replicas(case: Case) -> Iterator[Finding]:
-    """Nothing scales by load yet: say what a range means today."""
+    """The roles of a disaggregated deployment do not scale by load yet: say what a range means today."""
     replicas = case.spec.replicas
-    if replicas.min != replicas.max:
+    if case.spec.strategy is Strategy.DISAGGREGATED and replicas.min != replicas.max:
         yield info(
             "replicas_fixed",
             "/spec/replicas/max",
@@ -232,21 +250,6 @@ def fixed_replicas(case: Case) -> Iterator[Finding]:
             "Set both to the same number to reserve only what runs.",
             replicas.min,
         )
-
-
-@rules.rule
-def cluster_ready(case: Case) -> Iterator[Finding]:
-    """The cluster must have what a deployment is made of."""
-    cluster = case.facts.cluster
-    if not cluster.seen:
-        yield warning(
-            "cluster_unseen",
-            "",
-            "The cluster has not been seen for a while; what it offers may have changed.",
-            "You can send the request: it is carried out when the cluster is back.",
-        )
-    for part in cluster.missing:
-        yield warning("cluster_missing", "", f"The cluster has no {part}.", "An admin has to install it.")
 
 
 def proposed_name(name: str) -> str:

@@ -18,12 +18,6 @@ from deployments.sources import SourceCheck
 
 # The watcher notes every few seconds that it is alive.
 UNSEEN = timedelta(minutes=1)
-# API groups that a deployment's objects belong to, and how people call what brings them.
-NEEDED = {
-    "serving.kserve.io": "KServe",
-    "gateway.networking.k8s.io": "Gateway API",
-    "monitoring.coreos.com": "Prometheus operator",
-}
 
 
 def gather(
@@ -49,7 +43,8 @@ def gather(
         cluster=ClusterFacts(
             seen=seen,
             sandbox=settings.SLIPWAY_SANDBOX,
-            missing=_missing(cluster) if cluster and seen else (),
+            groups=_groups(cluster) if cluster and seen else {},
+            version=cluster.version if cluster else "",
         ),
     )
 
@@ -119,8 +114,8 @@ def _quota(row: Usage, deployment: Deployment | None) -> QuotaFacts:
     return QuotaFacts(limit=row.limit, reserved=row.reserved, held=held)
 
 
-def _missing(cluster: Cluster) -> tuple[str, ...]:
+def _groups(cluster: Cluster) -> dict[str, tuple[str, ...]]:
     groups = cluster.capabilities.get("groups") if isinstance(cluster.capabilities, dict) else None
-    if not isinstance(groups, dict) or not groups:
-        return ()
-    return tuple(part for group, part in NEEDED.items() if group not in groups)
+    if not isinstance(groups, dict):
+        return {}
+    return {str(group): tuple(map(str, served or ())) for group, served in groups.items()}

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from deployments import preflight
 from deployments.engine.facts import ModelFacts
 from deployments.engine.options import splits, splits_by
 from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit
 from deployments.engine.weights import weights_bytes
 from deployments.forms.roles import ROLES
 from deployments.models import Flavor
+from deployments.preflight import Facts
 from deployments.preflight.facts import FlavorFacts
 from deployments.services import facts as fact_rows
 from deployments.services.asks import Ask
 from deployments.services.holds import Usage
 from deployments.services.requests import PreflightResult
+from deployments.sources import SourceCode
 from deployments.spec import DeploymentSpec
+from deployments.views.numbers import Asked, asked_for
 
 IMPOSSIBLE = frozenset({"heads_not_divisible", "stages_over_layers", "gpus_per_node"})
 SET_BY_WAYS = frozenset({"flavor", "tensor_parallel_size", "kv_cache_dtype"})
@@ -39,6 +43,14 @@ WORDS = {
     FitState.TIGHT: ("tight", "yellow", "triangle"),
     FitState.NO: ("does not fit", "red", "cross"),
 }
+# Parts of the bar: the colour, what people call them, and the part of the estimate.
+BAR = (
+    ("weights", "weights", "weights"),
+    ("act", "activations", "activation"),
+    ("over", "overhead", "overhead"),
+    ("kv", "KV cache", "kv"),
+    ("left", "left free", "left"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,7 @@ class Advice:
     gpus: int = 0
     flavor: str = ""
     parts: list[dict[str, Any]] = field(default_factory=list)
+    numbers: tuple[Asked, ...] = ()
     ways: list[Way] = field(default_factory=list)
     quota: Usage | None = None
     needed: int = 0
@@ -90,25 +103,35 @@ class Advice:
         return "GPU memory: " + ", ".join(f"{part['name']} {part['value']:.3g} GiB" for part in self.parts)
 
 
-def advice_of(result: PreflightResult, spec: DeploymentSpec | None, *, wrong: Collection[str] = ()) -> Advice:
+def advice_of(
+    result: PreflightResult,
+    spec: DeploymentSpec | None,
+    *,
+    wrong: Collection[str] = (),
+    typed: Mapping[str, Any] | None = None,
+) -> Advice:
     """The side panel for one answer of preflight; `wrong` names the form's fields that hold mistakes.
 
-    Two queries for the flavors, when the model is known.
+    `typed` are the form's values: numbers of the model that nobody could look up stand among them. Two queries for
+    the flavors, when the model is known.
     """
-    estimate, model = result.fit, result.model_facts
     impossible = any(finding.code in IMPOSSIBLE for finding in result.findings)
     unclear = FIT_FIELDS.intersection(wrong)
     replicas_wrong = not (REPLICAS | ROLE_REPLICAS).isdisjoint(wrong)
     # Of two roles decode is measured: it holds the KV cache while answers are made.
     *_, own = spec.by_role().values() if spec else [None]
+    numbers, model = _completed(result, spec, typed or {})
+    rows = fact_rows.flavors(fact_rows.main_cluster()) if model and spec else {}
+    estimate = result.fit
+    if estimate is None and spec is not None and model is not None:
+        estimate = preflight.estimate(spec, Facts(flavors=rows, model=model))
     if impossible or unclear:
         estimate = None  # A split that cannot be made, or a share of 90, has no memory to speak of.
     word, tone, shape = WORDS[estimate.state] if estimate else ("", "grey", "ring")
-    rows = fact_rows.flavors(fact_rows.main_cluster()) if model and spec else {}
     chosen = rows.get(spec.flavor) if spec else None
     return Advice(
         fit=estimate,
-        model=model,
+        model=result.model_facts,
         weights_bytes=weights_bytes(model) if model else None,
         word=word,
         tone=tone,
@@ -116,6 +139,7 @@ def advice_of(result: PreflightResult, spec: DeploymentSpec | None, *, wrong: Co
         gpus=own.gpus_per_replica if own else 0,
         flavor=chosen.label if chosen else "",
         parts=bar_parts(estimate) if estimate else [],
+        numbers=numbers,
         ways=other_ways(model, spec, rows, priced=not replicas_wrong)
         if model and spec and own is spec and not unclear - SET_BY_WAYS
         else [],
@@ -130,19 +154,28 @@ def advice_of(result: PreflightResult, spec: DeploymentSpec | None, *, wrong: Co
     )
 
 
+def _completed(
+    result: PreflightResult, spec: DeploymentSpec | None, typed: Mapping[str, Any]
+) -> tuple[tuple[Asked, ...], ModelFacts | None]:
+    """The numbers to ask for, and the model with those that somebody typed; None where there is none to ask about."""
+    model = result.model_facts
+    if model is None and spec is not None and _may_exist(result):
+        model = ModelFacts(id=spec.source.uri)
+    return asked_for(model, typed) if model is not None else ((), None)
+
+
+def _may_exist(result: PreflightResult) -> bool:
+    """True where the source could not be read though a model may be there."""
+    if any(finding.is_error and finding.field == "source_uri" for finding in result.findings):
+        return False
+    return result.check is None or result.check.code in {SourceCode.GATED, SourceCode.UNREACHABLE}
+
+
 def bar_parts(estimate: Fit) -> list[dict[str, Any]]:
-    """The memory of one GPU: weights, KV cache, overheads, and what stays outside vLLM's share."""
-    overhead = estimate.activation_gib + estimate.overhead_gib
-    kv = max(0.0, estimate.kv_gib)
-    left = max(0.0, estimate.total_gib - estimate.weights_gib - overhead - kv)
-    named = [
-        ("weights", "weights", estimate.weights_gib),
-        ("kv", "KV cache", kv),
-        ("over", "engine", overhead),
-        ("left", "left free", left),
-    ]
+    """The memory of one GPU from left to right: what the engine takes, the KV cache, and what vLLM leaves alone."""
     return [
-        {"kind": kind, "name": name, "value": value, "label": f"{name}: {value:.3g} GiB"} for kind, name, value in named
+        {"kind": kind, "name": name, "value": estimate.bar[part], "label": f"{name}: {estimate.bar[part]:.3g} GiB"}
+        for kind, name, part in BAR
     ]
 
 

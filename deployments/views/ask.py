@@ -155,7 +155,7 @@ def _look(form: DeploymentForm, principal: Principal, *, strict: bool) -> Advice
     form.add_findings(
         [*form.findings, *(f for f in result.findings if f.field not in untouched and f not in form.findings)]
     )
-    return advice_of(result, spec, wrong=form.wrong)
+    return advice_of(result, spec, wrong=form.wrong, typed=form.data)
 
 
 def _show(form: DeploymentForm, error: DomainError) -> None:

@@ -22,7 +22,8 @@ from deployments.preflight import (
     estimate,
 )
 from deployments.sources import SourceCheck, SourceCode
-from tests.deployments.wishes import FLAVORS, H100, L4, LLAMA, facts_of, spec_json, spec_of
+from deployments.spec import DeploymentSpec, Strategy
+from tests.deployments.wishes import FLAVORS, H100, L4, LLAMA, facts_of, roles_json, spec_json, spec_of
 
 GATED = dataclasses.replace(LLAMA, gated=True)
 PROFILE = EngineProfile("vllm-0.32.0", "0.32.0", "vllm/vllm-openai@sha256:" + "0" * 64)
@@ -47,7 +48,7 @@ def test_a_plain_request_has_nothing_to_complain_about():
 
 
 def test_every_rule_runs_on_the_same_case_and_none_is_registered_twice():
-    assert len(RULES) >= 20
+    assert len(RULES) >= 40
     assert len(set(RULES)) == len(RULES)
 
 
@@ -177,9 +178,12 @@ def test_a_missing_part_of_the_cluster_is_named():
     assert "KServe" in the("cluster_missing", findings(facts=facts)).message
 
 
-def test_a_range_of_replicas_says_what_it_means_today():
-    finding = the("replicas_fixed", findings(replicas={"min": 1, "max": 2}))
+def test_roles_with_a_range_of_replicas_say_what_it_means_today(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("deployments.spec.AVAILABLE_STRATEGIES", frozenset(Strategy))
+    wish = roles_json(prefill={"replicas": {"min": 1, "max": 2}})
+    finding = the("replicas_fixed", check(DeploymentSpec.from_json(wish), "chat", "search", facts_of()))
     assert finding.severity is Severity.INFO
+    assert without(findings(replicas={"min": 1, "max": 2})) == []
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,59 @@ def test_fit_says_what_is_missing(run: Any, document: dict[str, Any]):
         run("spec", "fit", document)
 
 
+def test_fit_says_where_it_fits(run: Any):
+    answer = run("spec", "fit", request(args={"max-model-len": 65536}), "--config", CONFIG)
+    assert {(place["flavor"], place["tensor_parallel_size"]) for place in answer["places"]} >= {
+        ("l4-24gb", 2),
+        ("h100-80gb", 1),
+    }
+    assert all(place["state"] != "no" for place in answer["places"])
+    assert set(answer["bar"]) == {"weights", "activation", "overhead", "kv", "left"}
+
+
+@pytest.mark.parametrize("config", [{"nonsense": [1, 2]}, {"num_hidden_layers": "many", "num_attention_heads": -1}])
+def test_fit_of_a_configuration_that_cannot_be_read_asks_for_numbers(run: Any, config: dict[str, Any]):
+    answer = run("spec", "fit", {"model": {"config": config}, "gpu": "L4"})
+    assert answer["state"] == "unknown"
+    asked = [item["name"] for item in answer["missing"]]
+    assert asked == ["weights_bytes", "layers", "heads", "kv_heads", "head_dim"]
+    figures = {"weights_gib": 14.96, "layers": 32, "heads": 32, "kv_heads": 8, "head_dim": 128, "vocab": 128256}
+    given = {"config": config, **figures}
+    told = run("spec", "fit", {"model": given, "gpu": "L4", "args": {"max-model-len": 8192}})
+    assert (told["state"], told["weights_gib"]) == ("fits", 14.96)
+
+
+def test_fit_takes_a_shape_without_a_configuration(run: Any):
+    figures = {"weights_gib": 14.96, "layers": 32, "heads": 32, "kv_heads": 8, "head_dim": 128}
+    assert run("spec", "fit", {"model": figures, "gpu": "L4", "args": {"max-model-len": 8192}})["state"] == "fits"
+
+
+@pytest.mark.parametrize("wrong", [{"layers": "many"}, {"layers": True}, {"weights_gib": 1e400}, {"heads": [32]}])
+def test_figures_of_a_model_that_are_no_numbers_are_said_so(run: Any, wrong: dict[str, Any]):
+    with pytest.raises(CommandError, match="must be a number"):
+        run("spec", "fit", {"model": {"config": CONFIG, **wrong}, "gpu": "L4"})
+
+
+def test_fit_takes_what_an_engine_measured(run: Any):
+    document = {"config": CONFIG, "gpu": "L4", "args": {"max-model-len": 8192}}
+    answer = run("spec", "fit", {**document, "measured": {"weights_gib": 15.0, "kv_gib": 3.0}})
+    assert (answer["weights_gib"], answer["kv_gib"]) == (15.0, 3.0)
+    with pytest.raises(CommandError, match="does not know"):
+        run("spec", "fit", {**document, "measured": {"kv": 3.0}})
+
+
+def test_fit_takes_the_defaults_of_a_version(run: Any):
+    document = {"config": CONFIG, "gpu": "L4", "args": {"max-model-len": 8192}}
+    old, new = (run("spec", "fit", {**document, "vllm": version}) for version in ("0.19.0", "0.32.0"))
+    assert (old["budget_gib"], new["budget_gib"]) == (19.8, 20.24)
+
+
+def test_check_takes_what_the_cluster_can_do(run: Any):
+    cluster = {"groups": {"serving.kserve.io": ["v1alpha1"]}, "version": "v1.36.3"}
+    answer = run("spec", "check", request(args={"max-model-len": 4096}), "--facts", {"cluster": cluster})
+    assert {"cluster_version", "cluster_missing"} <= {finding["code"] for finding in answer["findings"]}
+
+
 def test_diagnose_names_code_field_and_value(run: Any):
     crashed = pod(init=terminated(0), engine=waiting("CrashLoopBackOff"), engine_last=terminated(1), restarts=2)
     events = {"kind": "EventList", "items": [event("BackOff", "Back-off restarting failed container")]}

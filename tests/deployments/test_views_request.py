@@ -142,7 +142,7 @@ def test_the_side_shows_fit_other_ways_and_who_decides(hub: list[str], alice: Us
 
     advice = answer.context["advice"]
     assert advice.fit.state == "fits"
-    assert [part["name"] for part in advice.parts] == ["weights", "KV cache", "engine", "left free"]
+    assert [part["name"] for part in advice.parts] == ["weights", "activations", "overhead", "KV cache", "left free"]
     assert sum(part["value"] for part in advice.parts) == pytest.approx(advice.fit.total_gib, abs=0.1)
     assert "1 × L4-24GB" in [way.label for way in advice.ways]
     assert advice.approval == "An admin approves every request of this team."

@@ -1,0 +1,191 @@
+"""Facts and models as JSON documents carry them: flavors, quotas, profiles, clusters, configurations, figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+from deployments.engine.facts import GIB, GpuFacts, ModelFacts
+from deployments.engine.gpus import catalog, gpu_facts
+from deployments.engine.measured import Measured
+from deployments.engine.profiles import DATA, EngineProfile, seeded_profiles
+from deployments.preflight import ClusterFacts, Facts, FlavorFacts, QuotaFacts
+from deployments.sources.huggingface import model_facts
+
+T = TypeVar("T")
+
+MOST = 10**18
+COMMON_NODE = 8  # GPUs of a node, where nobody says
+# Numbers of a model that may stand beside a configuration which does not say them, and words.
+COUNTS = (
+    "params",
+    "layers",
+    "heads",
+    "kv_heads",
+    "head_dim",
+    "hidden",
+    "intermediate",
+    "vocab",
+    "max_position",
+    "experts",
+    "expert_intermediate",
+    "kv_lora_rank",
+    "rope_head_dim",
+    "sliding_window",
+    "sliding_layers",
+    "linear_layers",
+)
+WORDS = ("dtype", "quantization", "architecture")
+
+
+class DocumentError(ValueError):
+    """The document is not what this command reads; the message says what is missing."""
+
+
+def facts_from(facts: Mapping[str, Any] | None, document: Mapping[str, Any]) -> Facts:
+    """Facts from a file, over the seeded flavors and profiles; quotas are open where none are given."""
+    given = facts or {}
+    flavors = {row["slug"]: _flavor(row) for row in _rows(given.get("flavors"), "slug")} or dict(seeded_flavors())
+    quotas = {slug: _made(QuotaFacts, row) for slug, row in mapping(given, "quotas").items()}
+    if "quotas" not in given:
+        quotas = {slug: QuotaFacts(limit=10_000) for slug in flavors}
+    profiles = {row["slug"]: _made(EngineProfile, row) for row in _rows(given.get("profiles"), "slug")}
+    return Facts(
+        flavors=flavors,
+        quotas=quotas,
+        profiles=profiles or seeded_profiles(),
+        model=model_from(given) or model_from(document),
+        credentials=frozenset(map(str, given.get("credentials") or ())),
+        name_taken=bool(given.get("name_taken")),
+        namespace=str(given.get("namespace") or ""),
+        cluster=_cluster(given),
+    )
+
+
+@cache
+def seeded_flavors() -> dict[str, FlavorFacts]:
+    """The flavors that come with the sandbox, by slug."""
+    rows = json.loads((DATA / "flavors.json").read_text())["flavors"]
+    return {row["slug"]: _flavor(row) for row in rows}
+
+
+def model_from(document: Mapping[str, Any]) -> ModelFacts | None:
+    """A model from a document: stored facts, a `config.json`, or either below “model”; figures beside them count."""
+    section = document.get("model")
+    section = section if isinstance(section, Mapping) else document
+    config = section.get("config")
+    if not isinstance(config, Mapping):
+        config = section if "num_hidden_layers" in section or "text_config" in section else None
+    figures = {**_figures(section, deep=section is not document), **_figures(document, deep=False)}
+    if config is not None:
+        model = model_facts(str(section.get("id") or config.get("_name_or_path") or "the model"), section, config)
+    elif "layers" in section or (section is not document and figures):
+        model = ModelFacts(id=str(section.get("id") or "the model"))
+        figures = {**_figures(section, deep=True), **figures}
+    else:
+        return None
+    return dataclasses.replace(model, **figures)
+
+
+def measured_from(document: Mapping[str, Any]) -> Measured | None:
+    """Figures that an engine reported at its start, where the document gives some."""
+    section = mapping(document, "measured")
+    names = {field.name for field in dataclasses.fields(Measured)}
+    if unknown := sorted(map(str, set(section) - names)):
+        raise DocumentError(f"“measured” does not know {', '.join(unknown)}; known: {', '.join(sorted(names))}.")
+    figures: dict[str, Any] = {name: _number(section, name) for name in section}
+    return Measured(**figures) if figures else None
+
+
+def gpu_from(given: object, slug: object, known: Facts) -> tuple[GpuFacts, int]:
+    """A GPU by name, by its own figures or by the flavor's slug; and how many of them a node has."""
+    if isinstance(given, str):
+        names = {str(row["name"]).lower(): product for product, row in catalog().items()}
+        return gpu_facts(names.get(given.lower(), given)), COMMON_NODE
+    if isinstance(given, Mapping):
+        product = str(given.get("product") or given.get("name") or "GPU")
+        figures = {
+            name: _number(given, name)
+            for name in ("memory_mib", "visible_gib", "compute_capability", "gpus_per_node")
+            if given.get(name)
+        }
+        visible, memory = figures.get("visible_gib"), figures.get("memory_mib")
+        per_node = int(figures.get("gpus_per_node", COMMON_NODE))
+        if memory is None and visible is not None:
+            base = gpu_facts(product, int(visible * 1024), figures.get("compute_capability"))
+            return dataclasses.replace(base, visible_gib=visible), per_node
+        whole = int(memory) if memory is not None else None
+        return gpu_facts(product, whole, figures.get("compute_capability")), per_node
+    flavor = known.flavors.get(str(slug))
+    if flavor is None:
+        raise DocumentError(f"Give a GPU or a flavor; known flavors: {', '.join(sorted(known.flavors))}.")
+    return flavor.gpu, flavor.gpus_per_node
+
+
+def mapping(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object below `name`; empty where there is none."""
+    value = document.get(name) or {}
+    if not isinstance(value, Mapping):
+        raise DocumentError(f"“{name}” must be an object.")
+    return value
+
+
+def _figures(section: Mapping[str, Any], *, deep: bool) -> dict[str, Any]:
+    """Sizes of a model that somebody gives by hand; `deep`: its shape too, where the section is the model's own."""
+    found: dict[str, Any] = {}
+    for name in ("weights_bytes", "safetensors_bytes"):
+        if section.get(name):
+            found["weights_bytes"] = int(_number(section, name))
+    if section.get("weights_gib"):
+        found["weights_bytes"] = int(_number(section, "weights_gib") * GIB)
+    for name in COUNTS if deep or "layers" in section else ("params",):
+        if section.get(name):
+            found[name] = int(_number(section, name))
+    for name in WORDS if deep or "layers" in section else ("quantization",):
+        if section.get(name):
+            found[name] = str(section[name])
+    return found
+
+
+def _number(section: Mapping[str, Any], name: str) -> float:
+    value = section[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MOST:
+        raise DocumentError(f"“{name}” must be a number.")
+    return value
+
+
+def _cluster(given: Mapping[str, Any]) -> ClusterFacts:
+    """What the cluster can do: “cluster” with `groups` (a list of versions each), `version`, `claims`, `missing`."""
+    section = mapping(given, "cluster")
+    groups = mapping(section, "groups")
+    claims = section.get("claims")
+    missing = [*(given.get("missing") or ()), *(section.get("missing") or ())]
+    return ClusterFacts(
+        seen=bool(section.get("seen", True)),
+        sandbox=bool(section.get("sandbox", given.get("sandbox", True))),
+        missing=tuple(map(str, missing)),
+        groups={str(group): tuple(map(str, served or ())) for group, served in groups.items()},
+        version=str(section.get("version") or ""),
+        claims=frozenset(map(str, claims)) if isinstance(claims, list) else None,
+    )
+
+
+def _flavor(row: Mapping[str, Any]) -> FlavorFacts:
+    names = {field.name for field in dataclasses.fields(FlavorFacts)}
+    return _made(FlavorFacts, {name: value for name, value in row.items() if name in names})
+
+
+def _made(kind: type[T], row: object) -> T:
+    try:
+        return kind(**row)  # type: ignore[arg-type]
+    except TypeError as failure:
+        raise DocumentError(f"{kind.__name__}: {failure}") from failure
+
+
+def _rows(value: object, key: str) -> list[dict[str, Any]]:
+    if isinstance(value, Mapping):
+        return [{key: name, **row} for name, row in value.items()]
+    return [dict(row) for row in value] if isinstance(value, list) else []
