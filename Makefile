@@ -2,6 +2,8 @@
 PY := .venv/bin/python
 # What plays the Kubernetes cluster: `lite`, our own small one, or `real`, a control plane built with Go.
 CLUSTER ?= lite
+# Processes that share the tests (`tests/lanes.py`).
+JOBS ?= $(shell n=$$(nproc); [ "$$n" -le 4 ] && echo "$$n" || echo 4)
 .DEFAULT_GOAL := help
 .PHONY: help demo control-plane demo-status demo-reset setup lint types contracts migrations test test-fast test-unit \
 	test-integration test-browser test-cluster bench-quota bench-fit lock
@@ -46,7 +48,7 @@ test: setup ## everything, as CI runs it; ARGS="-k name" narrows the tests
 	@echo "== control plane (for the scenarios on the real ground)"
 	@$(PY) -m sandbox.real.build --where-possible
 	@echo "== tests (unit, integration, browser, scenarios)"
-	@$(PY) -m pytest $(ARGS) || { \
+	@$(PY) -m pytest -n $(JOBS) $(ARGS) || { \
 		echo "== once more, what failed above: on a loaded machine a wait may run out (look at it even if it passes now)"; \
 		$(PY) -m pytest --last-failed --last-failed-no-failures=none $(ARGS); }
 
@@ -61,7 +63,7 @@ test-integration: setup ## the tests that need PostgreSQL, Redis or Prometheus
 
 test-cluster: setup control-plane ## the scenarios on the real control plane; lite plays only what is compared with it
 	@$(PY) -m portal.demo install postgres redis prometheus
-	@$(PY) -m pytest -m cluster $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) -m cluster $(ARGS)
 
 test-browser: setup ## Chromium on a running stack
 	@$(PY) -m pytest -m browser $(ARGS)

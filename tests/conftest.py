@@ -19,6 +19,7 @@ from _pytest.terminal import TerminalReporter
 
 from portal.demo.layout import REPOSITORY
 from portal.demo.running import idle_folder, running
+from tests import lanes
 from tests.scenarios import timings
 
 INNER_LOOP = "not integration"  # what `make test-fast` selects
@@ -73,6 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.register_profile("slipway", suppress_health_check=patient, deadline=None)
     hypothesis.settings.load_profile("slipway")
     config.addinivalue_line("markers", "integration: needs a server or runs programs (set by itself)")
+    config.pluginmanager.register(lanes, "lanes")
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
@@ -93,7 +95,7 @@ def runs_things(path: Path) -> bool:
     return any(fnmatch(path.relative_to(TESTS).as_posix(), pattern) for pattern in RUN_THINGS)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         own = item.get_closest_marker("django_db") or item.get_closest_marker("stack")
@@ -102,6 +104,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "demo" in fixtures:
             item.add_marker("stack")
     items.sort(key=turn)
+    if hasattr(config, "workerinput"):  # one of several processes
+        items[:] = lanes.in_turn(items)
 
 
 def turn(item: pytest.Item) -> int:

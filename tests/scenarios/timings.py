@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from tests.scenarios import differences
 
@@ -50,6 +51,29 @@ def absent(ground: str, why: str) -> None:
 def compared(words: list[str]) -> None:
     """Note how much of `lite` was compared with the real API server, or why nothing was."""
     _compared[:] = words
+
+
+def noted() -> dict[str, Any]:
+    """Everything noted by this process, as plain data for another."""
+    return {
+        "seconds": _seconds,
+        "calls": _calls,
+        "absent": _absent,
+        "started": _started,
+        "played": dict(_played),
+        "compared": _compared,
+    }
+
+
+def merge(other: Mapping[str, Any]) -> None:
+    """Add what another process has noted."""
+    for mine, theirs in ((_seconds, other.get("seconds")), (_calls, other.get("calls"))):
+        for name, cells in (theirs or {}).items():
+            mine.setdefault(name, {}).update(cells)
+    _absent.update(other.get("absent") or {})
+    _started.update(other.get("started") or {})
+    _played.update(other.get("played") or {})
+    _compared.extend(other.get("compared") or ())
 
 
 def lines() -> Iterator[str]:

@@ -1,0 +1,36 @@
+"""Tests that share a cluster or a stack go to one process; all others may part."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import lanes
+from tests.scenarios import timings
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "lane"),
+    [
+        ("tests/scenarios/test_costs.py::test_calls_of_a_reconcile[lite]", lanes.SCENARIOS),
+        ("tests/scenarios/test_privileges.py::test_what_was_granted_was_used[real]", lanes.SCENARIOS),
+        ("tests/differential/test_sequences.py::test_there_are_recordings", lanes.DIFFERENTIAL),
+        ("tests/browser/test_looks.py::test_no_table_is_cut_off", lanes.STACK),
+        ("tests/demo/test_kills.py::test_any_one[beat]", lanes.STACK),
+        ("tests/deployments/test_spec.py::test_shape", "tests/deployments/test_spec.py"),
+    ],
+)
+def test_lanes(nodeid: str, lane: str) -> None:
+    assert lanes.lane_of(nodeid) == lane
+
+
+def test_what_processes_noted_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_seconds", "_calls", "_absent", "_started", "_played"):
+        monkeypatch.setattr(timings, name, type(getattr(timings, name))())
+    monkeypatch.setattr(timings, "_compared", [])
+    timings.merge({"seconds": {"scale": {"lite": 1.0}}, "started": {"lite": 1.0}, "played": {"lite": 2}})
+    timings.merge({"seconds": {"scale": {"real": 2.0}}, "started": {"real": 9.0}, "compared": ["differential: 5"]})
+    lines = "\n".join(timings.lines())
+    assert "scale" in lines
+    assert [cell.strip() for cell in lines.splitlines()[1].split("|")[1:]] == ["1.0", "2.0"]
+    assert "ground real: up with its nodes after 9 s" in lines
+    assert "differential: 5" in lines
