@@ -105,6 +105,7 @@ def stage(
         driven.watcher.end()
         stage.worker.close()
         eyes.close()
-        for row in ground.list("InferenceService", team.namespace):
-            ground.remove("InferenceService", row["metadata"]["name"], team.namespace)
+        for kind in ("InferenceService", "LLMInferenceService"):
+            for row in ground.list(kind, team.namespace):
+                ground.remove(kind, row["metadata"]["name"], team.namespace)
         ground.remove("Namespace", team.namespace)

@@ -290,8 +290,8 @@ class Stage:
 
 
 def a_spec(**changes: Any) -> dict[str, Any]:
-    """A small model on one L4; keyword arguments replace whole top-level entries."""
-    return {
+    """A small model on one L4; keyword arguments replace whole top-level entries, and roles take replicas' place."""
+    spec = {
         "source": {"uri": SMALL},
         "strategy": "standard",
         "flavor": "l4-24gb",
@@ -299,6 +299,7 @@ def a_spec(**changes: Any) -> dict[str, Any]:
         "engine": {"profile": "vllm-0.32.0", "args": {"max-model-len": 2048}},
         **changes,
     }
+    return {name: value for name, value in spec.items() if name != "replicas" or "prefill" not in spec}
 
 
 def writes(calls: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -1,87 +1,153 @@
-"""Disaggregated serving, as an object of KServe's own: Slipway's strategy for it is not part of this release."""
+"""A disaggregated deployment through its life: prefill and decode as KServe makes them of what Slipway signed."""
 
 from __future__ import annotations
 
+import json
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
-from tests.deployments import factories as make
-from tests.scenarios.grounds import Object
-from tests.scenarios.stage import Stage
+from deployments.models import AppliedObject
+from deployments.services import probes
+from tests.scenarios.grounds import Ground, Object
+from tests.scenarios.stage import Says, Stage, engine, portal_says
 
 pytestmark = pytest.mark.django_db
 
-TOLERATIONS = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-READY = {"Ready", "MainWorkloadReady", "PrefillWorkloadReady", "RouterReady"}
+KINDS = {
+    "ServiceAccount",
+    "NetworkPolicy",
+    "LLMInferenceServiceConfig",
+    "PodDisruptionBudget",
+    "PodMonitor",
+    "HTTPRoute",
+    "LLMInferenceService",
+}
+CHILDREN = {"chat-kserve", "chat-kserve-prefill", "chat-kserve-router-scheduler"}
+READY = {"Ready", "MainWorkloadReady", "PrefillWorkloadReady", "RouterReady", "PresetsCombined"}
 
 
-def test_disaggregated_service_to_ready(stage: Stage):
-    # Presets add capabilities and run as root: not for a team's namespace, which admits restricted pods alone.
-    name = f"pd-{stage.namespace}"
-    stage.ground.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    try:
-        stage.ground.create(disaggregated(name))
-        stage.see(lambda: conditions(stage, name), dict.fromkeys(READY, "True"), within=60)
-
-        pods = stage.ground.list("Pod", name)
-        roles = sorted(pod["metadata"]["labels"].get("llm-d.ai/role", "-") for pod in pods)
-        assert roles == ["-", "decode", "prefill"]  # and the endpoint picker
-        assert all(pod["status"]["phase"] == "Running" for pod in pods)
-        deployments = {item["metadata"]["name"] for item in stage.ground.list("Deployment", name)}
-        assert deployments == {"pd-kserve", "pd-kserve-prefill", "pd-kserve-router-scheduler"}
-        [pool] = stage.ground.list("InferencePool", name)
-        [route] = stage.ground.list("HTTPRoute", name)
-        backends = {ref["kind"] for rule in route["spec"]["rules"] for ref in rule["backendRefs"]}
-        assert (pool["metadata"]["name"], "InferencePool" in backends) == ("pd-inference-pool", True)
-    finally:
-        stage.ground.remove("LLMInferenceService", "pd", name)
-        stage.ground.remove("Namespace", name)
+def roles(**changes: Any) -> dict[str, Any]:
+    """A wish for one pod of each role; what is not given of the usual wish is left out."""
+    one = {"replicas": {"min": 1, "max": 1}, "args": {}}
+    return {"strategy": "disaggregated", "prefill": one, "decode": one, "engine": engine(max_model_len=2048), **changes}
 
 
-def conditions(stage: Stage, namespace: str) -> dict[str, str]:
-    """What is said of the service: the status of each condition, and in place of False what is said about it."""
-    service = stage.ground.read("LLMInferenceService", "pd", namespace) or {}
+@pytest.mark.timeout(300)
+def test_disaggregated_from_wish_to_answer(stage: Stage, settings: Any):
+    row = stage.comes_to(stage.ask(**roles()), Says("Running"), within=90)
+
+    assert set(AppliedObject.objects.filter(deployment=row).values_list("kind", flat=True)) == KINDS
+    assert by_role(stage) == {"decode": 1, "prefill": 1, "scheduler": 1}
+    assert {item["metadata"]["name"] for item in stage.ground.list("Deployment", stage.namespace)} == CHILDREN
+    # KServe's presets lie under it as the team's empty ones: what runs is what was signed.
+    applied = stage.ground.read("LLMInferenceService", "chat", stage.namespace)["status"]["appliedConfigs"]
+    assert {item["namespace"] for item in applied} == {stage.namespace}
+    # One way in, and that is Slipway's.
+    assert [item["metadata"]["name"] for item in stage.ground.list("HTTPRoute", stage.namespace)] == ["chat-slipway"]
+    stage.see(lambda: conditions(stage), dict.fromkeys(READY, "True"), within=60, note="KServe says ready")
+    # One GPU for each role, and one each for the pod that comes before the old one goes.
+    assert (row.applied.gpus, row.applied.surge, stage.held(row)) == (2, 2, 2)
+
+    settings.GATEWAY_URL = stage.ground.environment["GATEWAY_URL"]
+    with admitting(stage.ground):
+        answer = probes.ask(row)
+    assert (answer["ok"], answer["model"]) == (True, "chat"), answer
+    # The sidecar of decode had the prompt computed by the other role.
+    assert handed_over(stage) == {"decode": True, "prefill": True}
+
+
+@pytest.mark.timeout(400)
+def test_disaggregated_is_changed_stopped_started_and_deleted(stage: Stage):
+    row = stage.running(**roles())
+
+    row = stage.revise(row, **roles(engine=engine(max_model_len=4096)))
+    row = stage.comes_to_pass(row, lambda: stage.newest_serves(row, 2), within=120, note="change")
+    stage.until(row, lambda: stage.held(row) == 2, within=30, what="the surge given back")
+
+    row = stage.comes_to(stage.stop(row), Says("Stopped"), within=90, note="stop")
+    assert stage.pods() == []
+    stage.until(row, lambda: stage.held(row) == 0, what="GPUs given back")
+
+    row = stage.comes_to(stage.start(row), Says("Running"), within=90, note="start")
+    assert by_role(stage) == {"decode": 1, "prefill": 1, "scheduler": 1}
+    stage.until(row, lambda: stage.held(row) == 2, what="no more held than runs")
+
+    row = stage.delete(row)
+    row = stage.until(row, lambda: stage.fresh(row).deleted_at, within=90, what="deleted")
+    assert stage.held(row) == 0
+    assert portal_says(row).state == "Deleted"
+    assert stage.ground.list("Deployment", stage.namespace) == []
+    # What only such deployments need goes when a pass looks at the team again.
+    stage.sweep(row)
+    assert stage.ground.list("LLMInferenceServiceConfig", stage.namespace) == []
+
+
+def by_role(stage: Stage) -> dict[str, int]:
+    """Running pods of the namespace by role."""
+    found: dict[str, int] = {}
+    for pod in stage.pods():
+        role = pod["metadata"]["labels"].get("llm-d.ai/role", "scheduler")
+        found[role] = found.get(role, 0) + (pod["status"]["phase"] == "Running")
+    return found
+
+
+def conditions(stage: Stage) -> dict[str, str]:
+    """What KServe says of the service: the status of each condition, and in place of False what is said about it."""
+    service = stage.ground.read("LLMInferenceService", "chat", stage.namespace) or {}
     found = service.get("status", {}).get("conditions", [])
     return {
         item["type"]: item.get("message", "False") if item["status"] == "False" else item["status"] for item in found
     }
 
 
-def disaggregated(namespace: str) -> Object:
-    """One decode and one prefill pod of a 7B model, on L4s."""
-    return {
-        "apiVersion": "serving.kserve.io/v1alpha2",
-        "kind": "LLMInferenceService",
-        "metadata": {"name": "pd", "namespace": namespace},
-        "spec": {
-            "model": {"uri": make.QWEN, "name": "Qwen/Qwen2.5-7B-Instruct"},
-            "replicas": 1,
-            # The endpoint picker too: the sandbox has no other nodes than those with GPUs.
-            "router": {
-                "route": {},
-                "gateway": {},
-                "scheduler": {"template": {"containers": [], "tolerations": TOLERATIONS}},
-            },
-            "template": template("kv_consumer"),
-            "prefill": {"replicas": 1, "template": template("kv_producer")},
-        },
-    }
+def handed_over(stage: Stage) -> dict[str, bool]:
+    """By the engines' own counters: prefill answered a request, and decode took tokens from elsewhere."""
+    found = {}
+    for pod in stage.pods():
+        role = pod["metadata"]["labels"].get("llm-d.ai/role", "")
+        if role == "prefill":
+            found[role] = _counted(pod, 8000, "vllm:request_success_total") > 0
+        elif role == "decode":
+            found[role] = _counted(pod, 8001, "vllm:prompt_tokens_by_source_total", "external_kv_transfer") > 0
+    return found
 
 
-def template(role: str) -> dict[str, Any]:
-    """The pods of one role."""
-    amounts = {"cpu": "4", "memory": "24Gi", "nvidia.com/gpu": "1"}
-    words = f'--max-model-len=8192 --kv-transfer-config \'{{"kv_connector":"NixlConnector","kv_role":"{role}"}}\''
-    side_channel = {"name": "VLLM_NIXL_SIDE_CHANNEL_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
-    return {
-        "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"},
-        "tolerations": TOLERATIONS,
-        "containers": [
-            {
-                "name": "main",
-                "env": [side_channel, {"name": "VLLM_ADDITIONAL_ARGS", "value": words}],
-                "resources": {"requests": amounts, "limits": amounts},
-            }
-        ],
-    }
+def _counted(pod: Object, port: int, name: str, *labels: str) -> float:
+    with urllib.request.urlopen(f"http://{pod['status']['podIP']}:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    mine = [line for line in lines if line.startswith(name) and all(label in line for label in labels)]
+    return sum(float(line.rpartition(" ")[2]) for line in mine)
+
+
+@contextmanager
+def admitting(ground: Ground) -> Iterator[None]:
+    """Play the portal, which no scenario runs, where the gateway asks it whether a caller may use a model: all may."""
+
+    class Admits(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            body = json.dumps({}).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    port = json.loads((ground.data / "ports.json").read_text())["web"]
+    with ThreadingHTTPServer(("127.0.0.1", port), Admits) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join(5)
