@@ -191,8 +191,13 @@ def room_to_roll(case: Case) -> Iterator[Finding]:
 
 
 def surge_of(spec: DeploymentSpec) -> int:
-    """GPUs that a rollout takes on top of those at the most replicas."""
+    """GPUs that a rollout takes on top of those at the most replicas.
+
+    Roles run their fewest replicas, and each rolls by itself; standard replicas are replaced within what they hold.
+    """
     if spec.strategy is not Strategy.DISAGGREGATED:
-        return 0  # These are replaced one by one, within what they hold.
-    roles = spec.by_role().values()
-    return sum(role.gpus_per_replica * math.ceil(role.replicas.max * SURGE) for role in roles)
+        return 0
+    taken = 0
+    for role in spec.by_role().values():
+        taken += role.gpus_per_replica * (role.replicas.min + math.ceil(role.replicas.min * SURGE))
+    return max(0, taken - spec.gpus)

@@ -114,16 +114,21 @@ def _shared_memory(obj: Object, objects: Sequence[Object]) -> Iterator[Finding]:
     own = {volume.get("name") for pod, _ in _containers(obj) for volume in _in_memory(pod)}
     mounted = any(_mounts_shared(container, own) for _, container in _containers(obj))
     for _, container in _containers(obj):
-        if _gpus_of(container) > 1 and not mounted and not _runtime_mounts(obj, objects):
+        if _gpus_of(container) > 1 and not mounted and not _parent_mounts(obj, objects):
             yield _said("shared_memory", obj, "several GPUs need /dev/shm in memory.")
 
 
-def _runtime_mounts(obj: Object, objects: Sequence[Object]) -> bool:
-    runtime = ((obj.get("spec") or {}).get("predictor") or {}).get("model", {}).get("runtime")
+def _parent_mounts(obj: Object, objects: Sequence[Object]) -> bool:
+    """True where what the object is filled in from brings it: its runtime, or the preset that it names."""
+    spec = obj.get("spec") or {}
+    names = {((spec.get("predictor") or {}).get("model") or {}).get("runtime")}
+    names |= {ref.get("name") for ref in spec.get("baseRefs") or ()}
     for other in objects:
-        if other["kind"] == "ServingRuntime" and other["metadata"]["name"] == runtime:
-            own = {volume.get("name") for volume in _in_memory(other["spec"])}
-            return any(_mounts_shared(container, own) for container in other["spec"].get("containers") or ())
+        if other["kind"] in {"ServingRuntime", "LLMInferenceServiceConfig"} and other["metadata"]["name"] in names:
+            for pod in _pods(other):
+                own = {volume.get("name") for volume in _in_memory(pod)}
+                if any(_mounts_shared(container, own) for container in pod.get("containers") or ()):
+                    return True
     return False
 
 
@@ -157,7 +162,7 @@ def _pods(obj: Object) -> Iterator[Mapping[str, Any]]:
         yield spec["predictor"]
     elif obj["kind"] == "ServingRuntime":
         yield spec
-    elif obj["kind"] == "LLMInferenceService":
+    elif obj["kind"] in {"LLMInferenceService", "LLMInferenceServiceConfig"}:
         for part in (spec, spec.get("prefill") or {}):
             yield from (part[name] for name in ("template", "worker") if isinstance(part.get(name), Mapping))
     elif obj["kind"] in {"Deployment", "StatefulSet", "Job"}:

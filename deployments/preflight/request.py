@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from deployments.findings import Finding, error, info, warning
+from deployments.preflight.cluster import surge_of
 from deployments.preflight.rules import Case, Rules, plural
 from deployments.sources import Scheme, SourceCode, SourceError, check_uri, parse
 from deployments.spec import MAX_LABEL, MAX_NAME, Strategy
@@ -185,8 +186,8 @@ def quota(case: Case) -> Iterator[Finding]:
     """The most GPUs the deployment may hold must fit into what the team has left."""
     if case.flavor is None:
         return
-    allowance, asked = case.quota, case.spec.gpus
-    label = case.flavor.label
+    allowance, surge = case.quota, surge_of(case.spec)
+    asked, label = case.spec.gpus + surge, case.flavor.label
     if allowance is None or allowance.limit == 0:
         yield error(
             "quota_none",
@@ -198,13 +199,16 @@ def quota(case: Case) -> Iterator[Finding]:
     if asked <= allowance.available:
         return
     replicas = allowance.available // case.spec.gpus_per_replica
+    rolling = f", {surge:,} of them while a new revision rolls out" if surge else ""
     yield error(
         "quota_exceeded",
         "/spec/replicas/max",
-        f"This needs {plural(asked, 'GPU')} of {label}; the team has {allowance.available:,} left of "
+        f"This needs {plural(asked, 'GPU')} of {label}{rolling}; the team has {allowance.available:,} left of "
         f"{allowance.limit:,}.",
-        f"At most {plural(replicas, 'replica')} fit." if replicas else "Stop another deployment or ask for quota.",
-        replicas or None,
+        f"At most {plural(replicas, 'replica')} fit."
+        if replicas and not surge
+        else "Ask for less, stop another deployment, or ask for quota.",
+        (replicas or None) if not surge else None,
     )
 
 

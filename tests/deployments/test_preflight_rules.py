@@ -10,9 +10,12 @@ import pytest
 from deployments import spec as spec_module
 from deployments.engine.profiles import EngineProfile
 from deployments.findings import Finding, Severity
+from deployments.manifests import build, gpus_of
 from deployments.preflight import RULES, ClusterFacts, Facts, FlavorFacts, QuotaFacts, check
+from deployments.preflight.cluster import surge_of
+from deployments.preflight.objects import check_objects
 from deployments.spec import DeploymentSpec, Strategy
-from tests.deployments.wishes import FLAVORS, H100, LLAMA, facts_of, roles_json, spec_of
+from tests.deployments.wishes import FLAVORS, H100, LLAMA, facts_of, roles_json, spec_of, wish_of
 
 EIGHT_K = {"max-model-len": 8192}
 SERVED = {
@@ -161,6 +164,45 @@ def test_a_rollout_that_needs_gpus_on_top_says_so(every_strategy: None):
     assert "2 more GPUs" in finding.message
     assert "no_room_to_roll" not in codes(check(spec, "chat", "search", facts_of()))
     assert "no_room_to_roll" not in codes(said(facts_of(flavors=free)))
+
+
+@pytest.mark.parametrize("most", [1, 3, 4, 5])
+def test_what_a_rollout_takes_on_top_is_what_the_objects_take(every_strategy: None, most: int):
+    for least in (1, most):
+        role = {"replicas": {"min": least, "max": most}, "args": {"tensor-parallel-size": 2}}
+        spec = DeploymentSpec.from_json(roles_json(args=EIGHT_K, prefill=role, decode={}))
+        assert surge_of(spec) == max(0, gpus_of(build(wish_of(spec))) - spec.gpus)
+    plain = spec_of(args=EIGHT_K, replicas={"min": 1, "max": most})
+    assert surge_of(plain) == gpus_of(build(wish_of(plain))) - plain.gpus == 0
+
+
+def test_quota_must_hold_what_a_rollout_takes_on_top(every_strategy: None):
+    spec = DeploymentSpec.from_json(roles_json(args=EIGHT_K))
+    enough, short = (facts_of(quotas={"h100": QuotaFacts(limit=limit)}) for limit in (4, 3))
+    assert "quota_exceeded" not in codes(check(spec, "chat", "search", enough))
+    finding = the("quota_exceeded", check(spec, "chat", "search", short))
+    assert "4 GPUs" in finding.message
+    assert "2 of them while a new revision rolls out" in finding.message
+
+
+def test_objects_of_roles_are_what_kserve_starts(every_strategy: None):
+    spec = DeploymentSpec.from_json(roles_json(args={**EIGHT_K, "tensor-parallel-size": 2}))
+    assert check_objects(build(wish_of(spec))) == []
+    assert check_objects(build(wish_of(spec_of(args={**EIGHT_K, "tensor-parallel-size": 2})))) == []
+
+
+def test_several_gpus_without_shared_memory_would_be_found_out():
+    objects = build(wish_of(spec_of(args={**EIGHT_K, "tensor-parallel-size": 2})))
+    runtime = next(obj for obj in objects if obj["kind"] == "ServingRuntime")
+    runtime["spec"]["volumes"] = [volume for volume in runtime["spec"]["volumes"] if volume["name"] != "shm"]
+    assert codes(check_objects(objects)) == {"object_shared_memory"}
+
+
+def test_an_image_by_tag_would_be_found_out():
+    objects = build(wish_of())
+    runtime = next(obj for obj in objects if obj["kind"] == "ServingRuntime")
+    runtime["spec"]["containers"][0]["image"] = "vllm/vllm-openai:latest"
+    assert codes(check_objects(objects)) == {"object_image"}
 
 
 # The engine and its flags
