@@ -17,9 +17,10 @@ from deployments.kube.log_causes import from_log
 from deployments.kube.log_patterns import last_error
 from deployments.kube.observe import Observed, event_view, pod_view, service_view
 from deployments.manifests import Resolution, Wish, build, build_service_account, gpus_of
-from deployments.manifests.scaling import available
+from deployments.manifests.scaling import KEDA, available
 from deployments.preflight import check_raw, estimate, has_errors
 from deployments.preflight.memory import NUMBERS
+from deployments.preflight.objects import check_objects
 from deployments.spec import DeploymentSpec, digest
 from deployments.spec_errors import parse_spec
 
@@ -61,7 +62,8 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
         engine_version=profile.version,
         node_selector=flavor.node_selector,
         tolerations=flavor.tolerations,
-        autoscaler=available(known.cluster.groups),
+        # Without facts the cluster is taken for the sandbox, which has KEDA.
+        autoscaler=available(known.cluster.groups or {KEDA}),
     )
     wish = Wish(
         install_id=given["install_id"],
@@ -76,6 +78,7 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
     objects = build(wish)
     return {
         "objects": objects,
+        "problems": [finding.as_json() for finding in check_objects(objects)],
         "service_account": build_service_account(wish),
         "gpus": gpus_of(objects),
         "digest": digest(spec, resolution.as_json(), objects),
@@ -88,10 +91,10 @@ def fit_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None = 
     A model of which too little is known has the state “unknown”, and “missing” names the numbers that would tell.
     """
     known = facts_from(facts, document)
-    model = model_from(document) or known.model
+    spec = _spec(document["spec"]) if "spec" in document else None
+    model = model_from(document) or known.model or (ModelFacts(id=spec.source.uri) if spec else None)
     if model is None:
         raise DocumentError("Give the model: its config.json as “config”, and “weights_bytes” where known.")
-    spec = _spec(document["spec"]) if "spec" in document else None
     if spec is not None:
         *_, spec = spec.by_role().values()  # of two roles decode, which holds the caches longest
     args = document.get("args") or (spec.engine.args if spec else {})

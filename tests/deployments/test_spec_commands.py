@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from deployments.spec import DeploymentSpec, digest
+from deployments.spec import AVAILABLE_STRATEGIES, DeploymentSpec, Strategy, digest
 from tests.deployments.pods import LOGS, event, pod, terminated, waiting
 from tests.deployments.wishes import spec_json
 
@@ -95,6 +95,34 @@ def test_render_gives_the_objects_and_the_digest_that_would_be_signed(run: Any):
     assert run("spec", "render", request()) == answer
     assert len(answer["digest"]) == 64
     assert answer["digest"] != digest(DeploymentSpec.from_json(request()["spec"]), {}, answer["objects"])
+
+
+@pytest.mark.parametrize(
+    ("groups", "class_"),
+    [(None, "keda"), ({"serving.kserve.io": ["v1beta1"]}, "hpa"), ({"keda.sh": ["v1alpha1"]}, "keda")],
+)
+def test_render_scales_by_what_the_cluster_has(run: Any, groups: Any, class_: str):
+    wish = request(replicas={"min": 1, "max": 2})
+    facts = ["--facts", {"cluster": {"groups": groups}}] if groups else []
+    answer = run("spec", "render", wish, *facts)
+    (service,) = (obj for obj in answer["objects"] if obj["kind"] == "InferenceService")
+    assert service["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == class_
+    assert answer["problems"] == []
+
+
+def test_render_gives_the_objects_of_every_strategy_that_is_there(run: Any):
+    for strategy in AVAILABLE_STRATEGIES - {Strategy.OCI_VOLUME}:
+        roles = {"prefill": {}, "decode": {}} if strategy is Strategy.DISAGGREGATED else {}
+        answer = run("spec", "render", request(strategy=strategy.value, **roles))
+        kind = "LLMInferenceService" if roles else "InferenceService"
+        assert kind in {obj["kind"] for obj in answer["objects"]}
+        assert answer["problems"] == []
+
+
+def test_fit_of_a_request_without_its_model_asks_for_all_numbers(run: Any):
+    answer = run("spec", "fit", request())
+    assert (answer["state"], len(answer["missing"])) == ("unknown", 5)
+    assert "meta-llama/Llama-3.1-8B-Instruct" in answer["message"]
 
 
 def test_render_refuses_what_is_not_a_spec(run: Any):
