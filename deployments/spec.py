@@ -51,7 +51,7 @@ class Role(StrEnum):
 
 
 # A strategy is offered once it runs from the form to the answer of a prompt.
-AVAILABLE_STRATEGIES = frozenset({Strategy.STANDARD})
+AVAILABLE_STRATEGIES = frozenset({Strategy.STANDARD, Strategy.DISAGGREGATED})
 # Prefill hands its KV cache to decode as it lies in memory: what shapes the cache is the same on both sides.
 SAME_IN_BOTH_ROLES = ("block-size", "dtype", "kv-cache-dtype", "quantization", "revision")
 

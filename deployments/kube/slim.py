@@ -92,8 +92,17 @@ class Pod(_Slim):
     status: _PodStatus = msgspec.field(default_factory=_PodStatus)
 
 
+class _TemplateMeta(_Slim):
+    labels: dict[str, str] | None = None
+
+
+class _Template(_Slim):
+    metadata: _TemplateMeta | None = None
+
+
 class _WorkloadSpec(_Slim):
     replicas: int | None = None
+    template: _Template | None = None
 
 
 class _WorkloadStatus(_Slim):

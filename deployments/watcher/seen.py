@@ -129,7 +129,7 @@ def pod(raw: slim.Pod) -> PodView | None:
 
 def workload(raw: slim.Workload) -> WorkloadView | None:
     """An apps/v1 Deployment, if it is of a service."""
-    if not service_of(raw.metadata.labels or {}):
+    if not (service_of(raw.metadata.labels or {}) or service_name_of("Deployment", raw.metadata.name)):
         return None
     return workload_view({"kind": "Deployment", **raw.plain()})
 

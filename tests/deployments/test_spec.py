@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from deployments import spec as specs
-from deployments.spec import EXPANSIONS, DeploymentSpec, Role, Strategy, digest
+from deployments.spec import EXPANSIONS, DeploymentSpec, Role, digest
 from deployments.spec_errors import flat_errors, parse_request, parse_spec
 from tests.deployments.wishes import roles_json, spec_json, spec_of
 
@@ -89,7 +88,7 @@ def test_an_unknown_field_is_refused_at_every_depth():
             "source_revision",
             "begin with",
         ),
-        ({"strategy": "disaggregated"}, "/spec/strategy", "strategy", "comes with a later release"),
+        ({"strategy": "oci-volume"}, "/spec/strategy", "strategy", "comes with a later release"),
         ({"strategy": "nonsense"}, "/spec/strategy", "strategy", "Choose one of"),
         ({"replicas": {"min": 0, "max": 1}}, "/spec/replicas/min", "replicas_min", "at least 1"),
         ({"replicas": {"min": 1, "max": 51}}, "/spec/replicas/max", "replicas_max", "at most 50"),
@@ -228,17 +227,12 @@ def test_flat_errors_take_the_place_of_the_model_in_the_request():
     assert {error.pointer for error in flat_errors(failure.value, prefix="")} == {"/source", "/flavor"}
 
 
-@pytest.fixture
-def every_strategy(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(specs, "AVAILABLE_STRATEGIES", frozenset(Strategy))
-
-
 def test_what_is_not_used_stays_out_of_the_json_that_is_signed():
     assert set(spec_of().to_json()) == {"source", "strategy", "flavor", "replicas", "engine"}
     assert set(spec_of(scaling={}).to_json()["scaling"]) == {"concurrency", "percent"}
 
 
-def test_a_disaggregated_wish_has_roles_in_place_of_replicas(every_strategy: None):
+def test_a_disaggregated_wish_has_roles_in_place_of_replicas():
     wish = roles_json(
         prefill={"replicas": {"min": 2, "max": 8}, "args": {"tensor-parallel-size": 2}},
         decode={"replicas": {"min": 4, "max": 20}, "args": {}},
@@ -252,7 +246,7 @@ def test_a_disaggregated_wish_has_roles_in_place_of_replicas(every_strategy: Non
     assert (spec.gpus, spec.gpus_per_replica, spec.replicas.min, spec.replicas.max) == (36, 2, 6, 28)
 
 
-def test_flags_of_a_role_are_laid_over_those_of_the_engine(every_strategy: None):
+def test_flags_of_a_role_are_laid_over_those_of_the_engine():
     wish = roles_json(
         args={"max-num-seqs": 256, "tensor-parallel-size": 1},
         prefill={"args": {"tensor-parallel-size": 2}},
@@ -286,9 +280,7 @@ def test_flags_of_a_role_are_laid_over_those_of_the_engine(every_strategy: None)
         ({"decode": {"replica": 1}}, "/spec/decode/replica", "decode_replicas_max", "“replicas”"),
     ],
 )
-def test_errors_of_roles_stand_at_their_fields(
-    every_strategy: None, change: dict[str, Any], pointer: str, field: str, words: str
-):
+def test_errors_of_roles_stand_at_their_fields(change: dict[str, Any], pointer: str, field: str, words: str):
     spec, errors = parse_spec({**roles_json(), **change})
     assert spec is None
     assert [(error.pointer, error.field) for error in errors] == [(pointer, field)]
@@ -302,6 +294,6 @@ def test_roles_belong_to_their_strategy_alone():
     assert "Only the strategy “disaggregated”" in errors[0].message
 
 
-def test_roles_are_found_in_a_whole_request_too(every_strategy: None):
+def test_roles_are_found_in_a_whole_request_too():
     _, errors = parse_request({"team": "search", "name": "chat", "spec": roles_json(decode=None)})
     assert [error.pointer for error in errors] == ["/spec/decode"]

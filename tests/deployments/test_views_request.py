@@ -66,7 +66,7 @@ def test_a_model_may_be_named_as_its_page_names_it(hub: list[str], alice: User) 
         ("source_uri", "hf://" + "a" * 5000),
         ("source_uri", "hf://a/{{b}}"),
         ("flavor", "quantum"),
-        ("strategy", "disaggregated"),
+        ("strategy", "oci-volume"),
         ("strategy", "anything"),
         ("tensor_parallel_size", "3"),
         ("tensor_parallel_size", "-1"),

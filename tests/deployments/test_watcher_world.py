@@ -99,7 +99,7 @@ def test_slim_objects_show_what_whole_ones_show():
     assert seen.service(decoded(slim.Service, service)).view == service_view(service)
     workload = {
         "metadata": {"name": "chat-predictor", "namespace": "ns"},
-        "spec": {"replicas": 2},
+        "spec": {"replicas": 2, "template": {"metadata": {"labels": {"slipway.dev/revision": "2"}}}},
         "status": {"readyReplicas": 1, "conditions": [{"type": "Progressing", "status": "False"}]},
     }
     assert seen.workload(decoded(slim.Workload, workload)) == workload_view({"kind": "Deployment", **workload})

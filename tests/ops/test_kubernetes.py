@@ -110,26 +110,22 @@ def test_the_worker_cannot_change_a_namespace() -> None:
 
 
 def test_the_worker_may_touch_only_what_is_built_or_counted() -> None:
-    wish = Wish(
-        install_id="slipway",
-        deployment_id="1",
-        name="chat",
-        namespace="search-x",
-        team="search",
-        revision=1,
-        spec=DeploymentSpec.from_json(
-            {
-                "source": {"uri": "hf://a/b"},
-                "strategy": "standard",
-                "flavor": "h100-80gb",
-                "replicas": {"min": 1, "max": 1},
-                "engine": {"profile": "vllm-0.32.0", "args": {}},
-            }
-        ),
-        resolution=Resolution(commit="0" * 40, image="vllm@sha256:0", product="NVIDIA-L4"),
-    )
-    team = TeamWish(install_id="slipway", team="search", namespace="search-x")
-    built = {obj["kind"]: obj["apiVersion"] for obj in [*build(wish), build_service_account(wish), *build_team(team)]}
+    wishes = [
+        Wish(
+            install_id="slipway",
+            deployment_id="1",
+            name="chat",
+            namespace="search-x",
+            team="search",
+            revision=1,
+            spec=DeploymentSpec.from_json({"source": {"uri": "hf://a/b"}, "flavor": "h100-80gb", **strategy}),
+            resolution=Resolution(commit="0" * 40, image="vllm@sha256:0", product="NVIDIA-L4"),
+        )
+        for strategy in ({}, {"strategy": "disaggregated", "prefill": {}, "decode": {}})
+    ]
+    team = TeamWish(install_id="slipway", team="search", namespace="search-x", presets=True)
+    objects = [*(obj for wish in wishes for obj in [*build(wish), build_service_account(wish)]), *build_team(team)]
+    built = {obj["kind"]: obj["apiVersion"] for obj in objects}
     plurals = {kind_of(version, kind).plural for kind, version in built.items()}
     granted = {
         resource for role in ("slipway-worker", WORKER_ROLE) for rule in rules(role) for resource in rule["resources"]
