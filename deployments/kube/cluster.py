@@ -35,6 +35,7 @@ IDENTITY_SECONDS = 3.0
 LOOK_SECONDS = 2.0
 KUBE_SYSTEM = Ref("v1", "Namespace", "", "kube-system")
 VERSION = "/version"
+READY = "/readyz"  # 500 until every copy that an answer depends on is there, those of roles and bindings too
 JSON = "application/json"
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"  # the body is JSON, which is YAML without its traps
@@ -283,19 +284,19 @@ class Cluster:
             answer = self._send(method, path, params=params, body=body, kind=kind, deadline=deadline, silence=silence)
         if answer.status >= 400:
             error = self._failure(answer, deadline, mutating=method in MUTATING)
-            raise starting_error() if error.code == "permission" and self._refuses_all(path, deadline) else error
+            raise starting_error() if error.code == "permission" and self._starts(path, deadline) else error
         return answer
 
-    def _refuses_all(self, path: str, deadline: float) -> bool:
-        """Tell whether the server refuses even what everybody may ask: in its first seconds it knows no roles."""
+    def _starts(self, path: str, deadline: float) -> bool:
+        """Tell whether the server does not know all roles yet: what everybody may ask is refused, or it is not ready."""
         if path == VERSION:
             return True
         try:
-            answer = self._send("GET", VERSION, deadline=min(deadline, time.monotonic() + LOOK_SECONDS), silence=None)
+            answer = self._send("GET", READY, deadline=min(deadline, time.monotonic() + LOOK_SECONDS), silence=None)
         except ClusterError:
             return False
         answer.close()
-        return answer.status == 403
+        return answer.status in (403, 500)
 
     def _send(
         self,

@@ -58,8 +58,8 @@ def answer_error(status: int, body: Mapping[str, Any], *, mutating: bool, retry_
 
 
 def starting_error() -> ClusterError:
-    """A refusal of a server that refuses everybody everything."""
-    message = "The API server refuses even to tell its version: it is starting, and does not know its roles yet."
+    """A refusal of a server that is not ready."""
+    message = "The API server is starting, and does not know its roles yet."
     return ClusterError(ErrorClass.RETRY, "starting", message, status=403)
 
 

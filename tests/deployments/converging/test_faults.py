@@ -128,6 +128,21 @@ def test_a_server_that_does_not_know_its_roles_yet_is_no_missing_role(stage: Sta
     assert stage.converge(row).applied == row.latest
 
 
+def test_a_server_that_reads_its_bindings_is_no_missing_role_either(stage: Stage, row: Deployment):
+    """It knows some roles before others: what it refuses until it says that it is ready it may allow then."""
+    refusal = Fault(status=403, reason="Forbidden", message="forbidden")
+    unready = Fault(status=500, reason="InternalError", message="[-]informer-sync failed: not finished")
+
+    def starting(request: Request) -> Fault | None:
+        if request.path == "/readyz":
+            return unready
+        return refusal if request.method == "POST" and "inferenceservices" in request.path else None
+
+    stage.ground.faults.before_hook = starting
+    row = stage.converge(row)
+    assert (row.outcome["phase"], row.outcome["code"]) == ("retrying", "starting")
+
+
 def test_a_conflict_is_read_and_planned_again(stage: Stage):
     row = stage.running()
     row = stage.revise(row, engine={"profile": "vllm-0.32.0", "args": {"max-model-len": 8192}})
