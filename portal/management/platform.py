@@ -12,6 +12,7 @@ from typing import Any
 from django.db.models import Max
 from django.utils.text import slugify
 
+from deployments.engine.flags import versions
 from deployments.engine.gpus import catalog
 from deployments.engine.profiles import DATA, seeded_profiles
 from deployments.models import CatalogEntry, Cluster, EngineProfile, Flavor, Node
@@ -90,6 +91,21 @@ def set_image(image: str) -> list[str]:
     slug = list(seeded_profiles())[-1]
     changed = EngineProfile.objects.filter(slug=slug).exclude(image=image, active=True)
     return [f"image of {slug}: {image}"] if changed.update(image=image, active=True) else []
+
+
+def add_engine(version: str, image: str) -> list[str]:
+    """Offer a vLLM of another version beside the newest; ValueError for flags that are not known, or no digest."""
+    if version not in versions():
+        raise ValueError(f"The flags of vLLM {version} are not known. Known: {', '.join(versions())}.")
+    if not DIGEST.fullmatch(image):
+        raise ValueError("Name the image by digest: registry/name:tag@sha256:…")
+    values = {"name": f"vLLM {version}", "version": version, "image": image, "active": True}
+    row, made = EngineProfile.objects.get_or_create(slug=f"vllm-{version}", defaults=values)
+    if not made and (row.image, row.active) == (image, True):
+        return []
+    if not made:
+        EngineProfile.objects.filter(pk=row.pk).update(image=image, active=True)
+    return [f"engine {row.slug}: {image}"]
 
 
 def close_placeholders() -> list[str]:

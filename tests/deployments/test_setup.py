@@ -77,6 +77,25 @@ def test_an_engine_whose_image_is_a_stand_in_is_not_offered() -> None:
     assert Cluster.objects.get().name == "main"
 
 
+def test_an_engine_of_another_version_stands_beside_the_newest() -> None:
+    older = f"registry.example.com/vllm:v0.20.0@sha256:{'b' * 64}"
+    out, _ = run("setup_platform", "--image", IMAGE, "--engine", f"0.20.0={older}")
+
+    assert "engine vllm-0.20.0" in out
+    profile = EngineProfile.objects.get(slug="vllm-0.20.0")
+    assert (profile.version, profile.image, profile.active) == ("0.20.0", older, True)
+    assert "engine vllm" not in run("setup_platform", "--image", IMAGE, "--engine", f"0.20.0={older}")[0]
+    moved = older.replace("b", "c")
+    assert moved in run("setup_platform", "--engine", f"0.20.0={moved}")[0]
+
+
+@pytest.mark.parametrize("word", ["0.20.0=vllm:latest", "0.20.0", f"9.9.9={IMAGE}"])
+def test_an_engine_without_digest_or_of_unknown_flags_is_not_taken(word: str) -> None:
+    with pytest.raises(CommandError):
+        run("setup_platform", "--engine", word)
+    assert not EngineProfile.objects.exists()
+
+
 @pytest.mark.parametrize("words", [["--image", "vllm:latest"], ["--gpu", "ACME-9000"]])
 def test_what_cannot_be_is_refused_and_nothing_is_made(words: list[str]) -> None:
     with pytest.raises(CommandError):

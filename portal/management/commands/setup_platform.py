@@ -19,13 +19,20 @@ class Command(BaseCommand):
     help = "Make flavors of the GPUs that the nodes have, engine profiles, recommended models and the cluster's row."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """GPUs before the watcher has seen any, and the engine's image."""
+        """GPUs before the watcher has seen any, the engine's image, and engines of other versions."""
         parser.add_argument(
             "--gpu", action="append", default=[], metavar="PRODUCT", help="a node's label nvidia.com/gpu.product"
         )
         parser.add_argument("--image", default="", metavar="IMAGE@sha256:…", help="the engine as your registry has it")
+        parser.add_argument(
+            "--engine",
+            action="append",
+            default=[],
+            metavar="VERSION=IMAGE@sha256:…",
+            help="a vLLM of another version, to choose beside the newest",
+        )
 
-    def handle(self, *, gpu: list[str], image: str, **options: Any) -> None:
+    def handle(self, *, gpu: list[str], image: str, engine: list[str], **options: Any) -> None:
         """Make what is missing and say so."""
         rows, strangers = platform.flavors_of_nodes()
         seen = {row["product"] for row in rows}
@@ -38,6 +45,9 @@ class Command(BaseCommand):
             made += platform.make_catalog()
             try:
                 made += platform.set_image(image) if image else []
+                for word in engine:
+                    version, _, name = word.partition("=")
+                    made += platform.add_engine(version, name)
             except ValueError as error:
                 raise CommandError(str(error)) from None
             closed = [] if settings.SLIPWAY_SANDBOX else platform.close_placeholders()
