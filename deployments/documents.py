@@ -12,7 +12,7 @@ from deployments.engine.facts import GIB, GpuFacts, ModelFacts
 from deployments.engine.gpus import catalog, gpu_facts
 from deployments.engine.measured import Measured
 from deployments.engine.profiles import DATA, EngineProfile, seeded_profiles
-from deployments.preflight import ClusterFacts, Facts, FlavorFacts, QuotaFacts
+from deployments.preflight import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts
 from deployments.sources.huggingface import model_facts
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ def facts_from(facts: Mapping[str, Any] | None, document: Mapping[str, Any]) -> 
         quotas=quotas,
         profiles=profiles or seeded_profiles(),
         model=model_from(given) or model_from(document),
-        credentials=frozenset(map(str, given.get("credentials") or ())),
+        credentials={str(name): CredentialFacts(kind="") for name in given.get("credentials") or ()},
         name_taken=bool(given.get("name_taken")),
         namespace=str(given.get("namespace") or ""),
         cluster=_cluster(given),

@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from deployments.kube.cluster import Cluster
 from deployments.models import Deployment, Team
 from deployments.reconciler import passes, teams
-from deployments.services import expiry, grant_ends, idempotency, mails, notices, probes, waiting
+from deployments.services import credentials, expiry, grant_ends, idempotency, mails, notices, probes, waiting
 from portal.lib.hints import MAIL, PROBE, RECONCILE, RECONCILE_TEAM
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,13 @@ def sweep() -> int:
     if len(due) == BATCH:
         logger.warning("at least %d rows are due", BATCH)
     # After the messages: whatever goes wrong here, rows that are due have theirs.
-    for chore in (waiting.wake_all, expiry.expire_undecided, expiry.expire_asked, grant_ends.follow_dates):
+    for chore in (
+        waiting.wake_all,
+        expiry.expire_undecided,
+        expiry.expire_asked,
+        grant_ends.follow_dates,
+        credentials.expire,
+    ):
         try:
             chore()
         except Exception:

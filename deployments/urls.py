@@ -11,6 +11,7 @@ from deployments.views import (
     ask,
     audit,
     catalogue,
+    credentials,
     detail,
     flavor_pages,
     keys,
@@ -86,6 +87,10 @@ urlpatterns = [
     path("keys/new/", keys.create, name="keys-create"),
     path("keys/<int:pk>/rotate/", keys.rotate, name="keys-rotate"),
     path("keys/<int:pk>/revoke/", keys.revoke, name="keys-revoke"),
+    path("credentials/", credentials.credential_list, name="credentials"),
+    path("credentials/new/", credentials.create, name="credentials-create"),
+    path("credentials/<int:pk>/rotate/", credentials.rotate, name="credentials-rotate"),
+    path("credentials/<int:pk>/delete/", credentials.delete, name="credentials-delete"),
     path("account/", account.account, name="account"),
     path("account/tokens/<int:pk>/revoke/", account.revoke, name="account-revoke"),
 ]

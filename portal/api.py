@@ -16,6 +16,7 @@ from rest_framework.routers import SimpleRouter
 
 from deployments.api.approvals import ApprovalViewSet, EmergencyViewSet, PolicyViewSet
 from deployments.api.base import check_parameters, choices_of
+from deployments.api.credentials import CredentialViewSet
 from deployments.api.deployments import DeploymentViewSet, PreflightViewSet
 from deployments.api.endpoint_keys import EndpointKeyViewSet
 from deployments.api.events import EventViewSet
@@ -45,6 +46,7 @@ router.register("quota-requests", QuotaRequestViewSet, basename="api-quota-reque
 router.register("quota-grants", GrantViewSet, basename="api-grant")
 router.register("reservations", ReservationViewSet, basename="api-reservation")
 router.register("endpoint-keys", EndpointKeyViewSet, basename="api-endpoint-key")
+router.register("credentials", CredentialViewSet, basename="api-credential")
 router.register("catalog", CatalogViewSet, basename="api-catalog")
 router.register("events", EventViewSet, basename="api-event")
 router.register("notices", NoticeViewSet, basename="api-notice")

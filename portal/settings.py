@@ -56,6 +56,11 @@ GATEWAY_PUBLIC_URL = env("GATEWAY_PUBLIC_URL", GATEWAY_URL)
 # What the gateway shows when it reports what keys used; without it nobody can.
 GATEWAY_TOKEN = env("SLIPWAY_GATEWAY_TOKEN")
 HUB_URL = env("HUB_URL", "https://huggingface.co")
+# S3 servers that an operator vouches for: their addresses may be private. Others must be public.
+OBJECT_STORES = env_list("OBJECT_STORES")
+# Values of credentials are sealed to the workers: web has the public key, and workers alone the private ones.
+SEAL_PUBLIC_KEY = env("SLIPWAY_SEAL_PUBLIC_KEY")
+SEAL_PRIVATE_KEYS = env_list("SLIPWAY_SEAL_PRIVATE_KEYS")
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")
 KUBECONFIG_WORKER = env("KUBECONFIG_WORKER")
 KUBECONFIG_WATCHER = env("KUBECONFIG_WATCHER")
@@ -288,6 +293,8 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "DeploymentState": "deployments.models.Deployment.State",
         "QuotaRequestState": "deployments.models.QuotaRequest.State",
+        "CredentialKind": "deployments.models.Credential.Kind",
+        "CredentialState": "deployments.models.Credential.State",
         "ApprovalKind": "deployments.services.inbox.KINDS",
     },
     "POSTPROCESSING_HOOKS": [

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from django.urls import Resolver404, resolve
+from django.utils.crypto import salted_hmac
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -60,10 +60,14 @@ def once(view: ApiViewSet, handler: Handler) -> Handler:
 
 
 def hash_of(request: Request) -> str:
-    """What makes a request the same: address, precondition and body, whatever the order of its names."""
+    """What makes a request the same: address, precondition and body, whatever the order of its names.
+
+    Keyed: a body may hold a password, which nobody shall try out against what is stored.
+    """
     body = orjson.dumps(request.data, option=orjson.OPT_SORT_KEYS)
     parts = [request.get_full_path(), str(request.META.get("HTTP_IF_MATCH", ""))]
-    return hashlib.sha256("\0".join(parts).encode() + b"\0" + body).hexdigest()
+    said = "\0".join(parts).encode() + b"\0" + body
+    return salted_hmac("slipway.idempotency", said, algorithm="sha256").hexdigest()
 
 
 def _again(view: ApiViewSet, row: IdempotencyKey) -> Response:

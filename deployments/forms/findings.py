@@ -33,10 +33,6 @@ def _gated(finding: Finding, sent: bool) -> Finding:
     return dataclasses.replace(
         finding,
         severity=Severity.ERROR if sent else Severity.WARNING,
-        pointer="/spec/source/uri",
-        message="This model is gated: it needs a Hugging Face token. Credentials come with a later release of Slipway.",
-        remedy="Choose a public model until then.",
-        value=None,
     )
 
 

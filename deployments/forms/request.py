@@ -14,7 +14,7 @@ from deployments.forms.findings import tidied
 from deployments.forms.flags import FlagTextError, format_flags, parse_flags
 from deployments.forms.roles import ROLES, SPLIT, RoleFields, initial_of_roles, of_role, role_data
 from deployments.forms.values import as_value, not_a, shown, text_of
-from deployments.models import EngineProfile, Flavor, Principal, Team
+from deployments.models import Credential, EngineProfile, Flavor, Principal, Team
 from deployments.spec import AVAILABLE_STRATEGIES, DeploymentSpec, Strategy
 from deployments.spec_errors import FieldError, parse_spec
 
@@ -63,6 +63,7 @@ class DeploymentForm(RoleFields):
         error_messages={"required": "Name the model, for example hf://Qwen/Qwen2.5-7B-Instruct."},
     )
     source_revision = forms.CharField(max_length=200, label="Version of the model", required=False, strip=True)
+    credential = forms.CharField(max_length=63, label="Credential", required=False, strip=True)
     strategy = forms.CharField(max_length=40, initial="standard")
     flavor = forms.ModelChoiceField(Flavor.objects.none(), to_field_name="slug", empty_label=None, label="GPU")
     profile = forms.ModelChoiceField(
@@ -102,6 +103,22 @@ class DeploymentForm(RoleFields):
         return self.fields[name]
 
     @cached_property
+    def credentials(self) -> list[tuple[str, str]]:
+        """Names that may be chosen, with the teams that have one of that name; what was chosen is among them."""
+        found: dict[str, list[str]] = {}
+        for name, team in (
+            Credential.objects.kept()
+            .filter(team__in=self._choices("team").queryset.order_by())
+            .order_by("name", "team__slug")
+            .values_list("name", "team__name")
+        ):
+            found.setdefault(name, []).append(team)
+        chosen = self.text("credential")
+        if chosen:
+            found.setdefault(chosen, [])
+        return [(name, f"{name} ({', '.join(teams)})" if teams else name) for name, teams in sorted(found.items())]
+
+    @cached_property
     def spec(self) -> DeploymentSpec | None:
         """The spec in the form; None when there are errors, which then stand beside their fields.
 
@@ -138,7 +155,11 @@ class DeploymentForm(RoleFields):
         """The wish as plain JSON, as far as it can be read; what is no number gets its message here."""
         args = self._args()
         spec: dict[str, Any] = {
-            "source": {"uri": self._uri(), "revision": self.text("source_revision") or None},
+            "source": {
+                "uri": self._uri(),
+                "revision": self.text("source_revision") or None,
+                "credential": self.text("credential") or None,
+            },
             "strategy": self.text("strategy") or "standard",
             "flavor": self.text("flavor"),
             "engine": {"args": args},
@@ -254,6 +275,7 @@ def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "source_uri": spec.get("source", {}).get("uri", ""),
         "source_revision": spec.get("source", {}).get("revision") or "",
+        "credential": spec.get("source", {}).get("credential") or "",
         "strategy": spec.get("strategy", "standard"),
         "flavor": spec.get("flavor", ""),
         "profile": engine.get("profile", ""),

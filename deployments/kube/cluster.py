@@ -129,6 +129,11 @@ class Cluster:
         }
         self._json("DELETE", ref.path, body=body, timeout=timeout)
 
+    def discard(self, ref: Ref, *, timeout: float | None = None) -> None:
+        """Delete whatever has a name that only we can have given, unseen; class *gone* when nothing has it."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        self._json("DELETE", ref.path, body=body, timeout=timeout)
+
     # Reads
 
     def read(self, ref: Ref, *, timeout: float | None = None) -> Object | None:

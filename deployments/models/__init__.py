@@ -5,6 +5,7 @@ from .audit import Event
 from .catalog import CatalogEntry, EngineProfile, ModelCheck
 from .cluster import Cluster, Flavor, Node
 from .convergence import AppliedObject, Intent, Status
+from .credentials import Credential, CredentialQuerySet, SealedValue, SecretVersion
 from .deployment import Approval, Deployment, DeploymentQuerySet, Emergency, Revision, RevisionQuerySet, Wanted
 from .endpoint_keys import EndpointKey, KeyUsage
 from .idempotency import IdempotencyKey
@@ -19,6 +20,8 @@ __all__ = [
     "Approval",
     "CatalogEntry",
     "Cluster",
+    "Credential",
+    "CredentialQuerySet",
     "Deployment",
     "DeploymentQuerySet",
     "Emergency",
@@ -43,6 +46,8 @@ __all__ = [
     "Reservation",
     "Revision",
     "RevisionQuerySet",
+    "SealedValue",
+    "SecretVersion",
     "Status",
     "Team",
     "User",

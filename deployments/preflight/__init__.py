@@ -7,14 +7,15 @@ from typing import Any
 
 from deployments.engine.sizing import Fit
 from deployments.findings import Finding, Severity, has_errors
-from deployments.preflight import cluster, engine, formats, memory, model, parallel, request, roles
-from deployments.preflight.facts import ClusterFacts, Facts, FlavorFacts, QuotaFacts
+from deployments.preflight import cluster, credential, engine, formats, memory, model, parallel, request, roles
+from deployments.preflight.facts import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts
 from deployments.preflight.rules import Case, Rule
 from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
 
 __all__ = [
     "ClusterFacts",
+    "CredentialFacts",
     "Facts",
     "Finding",
     "FlavorFacts",
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 # About the wish as a whole; and about what one engine runs, which each role of a wish has of its own.
-OF_WISH: tuple[Rule, ...] = (*request.rules, *cluster.rules, *roles.rules)
+OF_WISH: tuple[Rule, ...] = (*request.rules, *credential.rules, *cluster.rules, *roles.rules)
 OF_ENGINE: tuple[Rule, ...] = (*engine.rules, *parallel.rules, *model.rules, *formats.rules, *memory.rules)
 RULES: tuple[Rule, ...] = (*OF_WISH, *OF_ENGINE)
 

@@ -91,6 +91,20 @@ class ClusterFacts:
 
 
 @dataclass(frozen=True)
+class CredentialFacts:
+    """A credential of the team: its kind ("" where nobody said), whether its value is on the cluster or on its way.
+
+    `refused`: its server did not accept it when it was tested last. `asked`: the source was looked up with it.
+    """
+
+    kind: str = "hf"
+    stored: bool = True
+    waiting: bool = False
+    refused: bool = False
+    asked: bool = False
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything the rules may know. `model` is None until the source was looked up."""
 
@@ -99,7 +113,7 @@ class Facts:
     profiles: Mapping[str, EngineProfile] = field(default_factory=seeded_profiles)
     model: ModelFacts | None = None
     source_check: SourceCheck | None = None
-    credentials: frozenset[str] = frozenset()
+    credentials: Mapping[str, CredentialFacts] = field(default_factory=dict)
     name_taken: bool = False
     namespace: str = ""
     cluster: ClusterFacts = field(default_factory=ClusterFacts)

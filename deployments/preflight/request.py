@@ -132,6 +132,9 @@ def source_answer(case: Case) -> Iterator[Finding]:
         return
     pointer = "/spec/source/uri"
     if found.code is SourceCode.GATED:
+        known = case.facts.credentials.get(case.spec.source.credential or "")
+        if known is not None and not known.asked:
+            return  # Nobody asked with the token yet.
         yield error("source_gated", "/spec/source/credential", found.message, found.remedy)
     elif found.code is SourceCode.BAD_TOKEN:
         yield error("source_bad_token", "/spec/source/credential", found.message, found.remedy)
@@ -153,19 +156,6 @@ def source_gated_without_credential(case: Case) -> Iterator[Finding]:
         f"{model.id} is gated: it can be downloaded only with a token.",
         "Choose a credential with a token of an account that accepted the licence.",
     )
-
-
-@rules.rule
-def credential_exists(case: Case) -> Iterator[Finding]:
-    """The credential must be one of the team's."""
-    name = case.spec.source.credential
-    if name and name not in case.facts.credentials:
-        yield error(
-            "credential_unknown",
-            "/spec/source/credential",
-            f"The team {case.team} has no credential called “{name}”.",
-            "Add it under credentials, or choose another.",
-        )
 
 
 @rules.rule

@@ -18,12 +18,13 @@ from deployments.manifests import (
     TeamWish,
     build_service_account,
     build_team,
+    marked,
     stopped,
 )
 from deployments.manifests import Wish as Rendered
-from deployments.models import Approval, Deployment, QuotaHold, Revision, Team, Wanted
+from deployments.models import Approval, Credential, Deployment, QuotaHold, Revision, Team, Wanted
 from deployments.reconciler import presets
-from deployments.reconciler.plan import Block, Desired, Wish
+from deployments.reconciler.plan import Block, Desired, Wait, Wish
 from deployments.services import holds
 from deployments.services.platform import platform
 
@@ -48,10 +49,11 @@ def marks_of(row: Deployment | Team) -> Marks:
     return Marks({**install, LABEL_TEAM: row.slug})
 
 
-def desired_of(row: Deployment, *, exists: bool) -> Desired | Block:
+def desired_of(row: Deployment, *, exists: bool) -> Desired | Block | Wait:
     """What should be there for a deployment; `exists`: something of it is, or may be, on the cluster.
 
-    A Block where approval or reservation cannot be confirmed: then nothing is written.
+    A Block where approval or reservation cannot be confirmed, or where its credential is missing, a Wait while the
+    credential is being stored: then nothing is written.
     """
     if row.wanted == Wanted.DELETED or row.deleted_at:
         return Desired(pods_gone=True)
@@ -60,14 +62,33 @@ def desired_of(row: Deployment, *, exists: bool) -> Desired | Block:
     if refusal := _refusal(row, row.approved):
         # Taking pods down needs nobody's leave: what may not be written is removed instead of stopped.
         return Desired(pods_gone=True) if row.wanted == Wanted.STOPPED else refusal
-    objects = signed_objects(row, row.approved)
+    try:
+        objects = signed_objects(row, row.approved)
+    except UnopenedError as error:
+        if row.wanted != Wanted.STOPPED:
+            return error.stop
+        objects = signed_objects(row, row.approved, opened=False)
     if row.wanted == Wanted.STOPPED:
         return Desired(_wishes(stopped(objects)), pods_gone=True)
     return Desired(_wishes(objects))
 
 
-def signed_objects(row: Deployment, revision: Revision) -> list[dict[str, Any]]:
-    """The stored objects of a revision, behind the account that its pods run as."""
+class UnopenedError(Exception):
+    """The credential that a revision names opens nothing now; `stop` says what that means."""
+
+    def __init__(self, stop: Block | Wait) -> None:
+        super().__init__(str(stop))
+        self.stop = stop
+
+
+def signed_objects(row: Deployment, revision: Revision, *, opened: bool = True) -> list[dict[str, Any]]:
+    """The stored objects of a revision, behind the account that its pods run as.
+
+    The account lists the Secret of the credential's current version: it is not signed, so a credential that is entered
+    again needs no approval; the mark of that version has the pods made anew. UnopenedError where there is none; with
+    `opened` false none is listed.
+    """
+    used = _credential_of(row, revision) if opened else None
     rendered = Rendered(
         install_id=settings.SLIPWAY_INSTALL_ID,
         deployment_id=str(row.pk),
@@ -79,7 +100,37 @@ def signed_objects(row: Deployment, revision: Revision) -> list[dict[str, Any]]:
         resolution=Resolution.from_json(revision.resolution),
         platform=platform(),
     )
-    return [build_service_account(rendered), *revision.objects_json]
+    if used is None or used.current is None:
+        return [build_service_account(rendered), *revision.objects_json]
+    names = (used.current.name,)
+    account = build_service_account(rendered, names, pulls=used.kind == Credential.Kind.REGISTRY)
+    return [account, *marked(revision.objects_json, names)]
+
+
+def _credential_of(row: Deployment, revision: Revision) -> Credential | None:
+    name = (revision.spec.get("source") or {}).get("credential")
+    if not name:
+        return None
+    found = Credential.objects.kept().told().filter(team=row.team_id, name=name).first()
+    if found is None:
+        raise UnopenedError(
+            Block(
+                "credential_missing",
+                f"The team has no credential “{name}” any more.",
+                "Add one of this name, or choose another in the deployment.",
+            )
+        )
+    if found.state == Credential.State.PENDING:
+        raise UnopenedError(Wait(f"The credential “{name}” is being stored."))
+    if found.state != Credential.State.READY:
+        raise UnopenedError(
+            Block(
+                "credential_not_stored",
+                f"The value of the credential “{name}” was not stored.",
+                "Enter it again under Credentials; Slipway then goes on by itself.",
+            )
+        )
+    return found
 
 
 def desired_of_team(team: Team) -> Desired:

@@ -21,7 +21,7 @@ from deployments.reconciler.identity import stranger
 from deployments.reconciler.live import Pods, list_pods, needs_pods, observe
 from deployments.reconciler.plan import Block, Wait, plan
 from deployments.reconciler.recover import resolve_intents
-from deployments.services import convergence, events, ledger, states
+from deployments.services import convergence, credential_records, events, ledger, states
 from deployments.services.convergence import Lease, LeaseLostError, Outcome
 from deployments.services.text import gpus_in_words
 from portal.lib.hints import RECONCILE_TEAM, hint
@@ -86,6 +86,8 @@ def _pass(held: Lease, cluster: Cluster, row: Deployment) -> Ending:
     actor = Actor(cluster, held, marks, row.approved)
     stopped_by, pods = _work(actor, row)
     _tell(actor, row)
+    if row.approved is not None and any(ref.kind == "ServiceAccount" for ref in [*actor.created, *actor.applied]):
+        credential_records.used(row, row.approved.spec)
     applied = row.approved if row.wanted == Wanted.RUNNING and stopped_by is None else row.applied
     number = applied.number if applied else None
     if isinstance(stopped_by, Block):
@@ -100,7 +102,7 @@ def _work(actor: Actor, row: Deployment) -> tuple[Wait | Block | None, Pods | No
     for _ in range(ROUNDS):
         rows = list(AppliedObject.objects.filter(deployment=row).order_by("pk"))
         desired = desired_of(row, exists=bool(rows))
-        if isinstance(desired, Block):
+        if isinstance(desired, Block | Wait):
             return desired, None
         # What makes pods is read before the pods: none can appear after a list that shows none.
         seen = observe(actor.cluster, actor.held, rows, actor.marks)

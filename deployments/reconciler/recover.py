@@ -12,8 +12,11 @@ from deployments.services.convergence import Lease
 
 
 def resolve_intents(cluster: Cluster, held: Lease, marks: Marks, revision: Revision | None = None) -> int:
-    """Resolve every open intent of the row under lease; returns how many there were."""
-    intents = convergence.open_intents(held)
+    """Resolve every open intent of the row under lease; returns how many there were.
+
+    Those about Secrets wait for `reconciler.secrets`: a Secret cannot be looked at.
+    """
+    intents = [intent for intent in convergence.open_intents(held) if intent.kind != "Secret"]
     for intent in intents:
         _resolve(cluster, held, marks, revision, intent)
     return len(intents)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from datetime import timedelta
 
 from django.db.models import QuerySet
 from django.db.models.functions import Now
@@ -11,7 +13,7 @@ from django.utils import timezone
 from deployments.kube.cluster import Cluster as Door
 from deployments.kube.errors import ClusterError, ErrorClass
 from deployments.models import AppliedObject, Cluster, Deployment, Team, Wanted
-from deployments.reconciler import endings
+from deployments.reconciler import endings, secrets
 from deployments.reconciler.act import MOVED, Actor
 from deployments.reconciler.desired import desired_of_team, marks_of
 from deployments.reconciler.endings import Ending
@@ -45,7 +47,7 @@ def _converge(held: Lease, cluster: Door) -> None:
     team = Team.objects.get(pk=held.pk)
     actor = Actor(cluster, held, marks_of(team))
     try:
-        stop = _work(actor, team)
+        stop, later = _work(actor, team)
     except ClusterError as error:
         logger.info("team %s: %s", team.slug, error)
         ending = endings.failed(_forgiving(error, actor), failures=team.failures, revision=None)
@@ -56,14 +58,17 @@ def _converge(held: Lease, cluster: Door) -> None:
         logger.exception("team %s: internal error", team.slug)
         _finish(held, team, endings.broken(error, failures=team.failures, revision=None), ready=False)
     else:
-        _finish(held, team, _ending(stop), ready=stop is None)
+        ending = _ending(stop)
+        soonest = [pause for pause in (ending.again, later) if pause is not None]
+        _finish(held, team, replace(ending, again=min(soonest, default=None)), ready=stop is None)
         if stop is None and (actor.restored or not team.ready):
             _go_on(team)
 
 
-def _work(actor: Actor, team: Team) -> Wait | Block | None:
+def _work(actor: Actor, team: Team) -> tuple[Wait | Block | None, timedelta | None]:
+    """What stopped it, and when the Secrets of its credentials want to be looked at again."""
     if elsewhere := stranger(actor.cluster, Cluster.objects.order_by("pk").first()):
-        return elsewhere
+        return elsewhere, None
     resolve_intents(actor.cluster, actor.held, actor.marks)
     desired, inventory = desired_of_team(team), AppliedObject.objects.filter(team=team)
     # Until the namespace and our roles in it stand, nothing else in it can even be read.
@@ -72,7 +77,7 @@ def _work(actor: Actor, team: Team) -> Wait | Block | None:
     if stop is None:
         stop = _until_still(actor, inventory, desired)
     _tell(actor, team)
-    return stop
+    return stop, secrets.keep(actor.cluster, actor.held, team) if stop is None else None
 
 
 def _forgiving(error: ClusterError, actor: Actor) -> ClusterError:

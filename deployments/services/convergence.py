@@ -131,10 +131,10 @@ def open_intent(held: Lease, *, verb: str, ref: Ref, digest: str = "") -> Intent
         )
 
 
-def settled(held: Lease, intent: Intent, result: str) -> None:
-    """Close an intent whose end is known and that leaves no new object behind."""
+def settled(held: Lease, intent: Intent, result: str, *, uid: str = "") -> None:
+    """Close an intent whose end is known and that leaves nothing new in the inventory; `uid` of what it made."""
     with _fence(held):
-        _close(intent, result=result)
+        _close(intent, result=result, uid=uid)
 
 
 def written(

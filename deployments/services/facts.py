@@ -12,9 +12,10 @@ from deployments.engine.profiles import EngineProfile as Profile
 from deployments.engine.profiles import seeded_profiles
 from deployments.models import Cluster, Deployment, EngineProfile, Flavor, Node, Team
 from deployments.preflight import ClusterFacts, Facts, FlavorFacts, QuotaFacts
-from deployments.services import holds
+from deployments.services import credential_facts, holds
 from deployments.services.holds import Usage
 from deployments.sources import SourceCheck
+from deployments.spec import DeploymentSpec
 
 # The watcher notes every few seconds that it is alive.
 UNSEEN = timedelta(minutes=1)
@@ -27,8 +28,13 @@ def gather(
     deployment: Deployment | None = None,
     check: SourceCheck | None = None,
     usages: Iterable[Usage] | None = None,
+    spec: DeploymentSpec | None = None,
 ) -> Facts:
-    """Everything preflight may know about a wish of `team`, or about an edit of `deployment` (no outbound call)."""
+    """Everything preflight may know about a wish of `team`, or about an edit of `deployment` (no outbound call).
+
+    With `spec`, also of the credential that it names; the check is then what that credential makes of it.
+    """
+    credentials, check = credential_facts.known_of(team, spec, check) if spec else ({}, check)
     cluster = main_cluster()
     seen = cluster is not None and is_seen(cluster)
     known = list(usages) if usages is not None else (holds.usage(team) if team else [])
@@ -38,6 +44,7 @@ def gather(
         profiles=profiles(),
         model=check.model if check else None,
         source_check=check,
+        credentials=credentials,
         name_taken=team is not None and is_taken(team, name, deployment),
         namespace=team.namespace if team else "",
         cluster=ClusterFacts(

@@ -229,6 +229,10 @@ def _quotas(event: Event) -> str:
     return reverse("quotas") + (f"?team={event.team.slug}" if event.team else "")
 
 
+def _credentials(event: Event) -> str:
+    return reverse("credentials") + (f"?team={event.team.slug}" if event.team else "")
+
+
 def _team(event: Event) -> str:
     return reverse("deployment-list") + (f"?team={event.team.slug}" if event.team else "")
 
@@ -256,6 +260,9 @@ RULES: dict[str, Rule] = {
     "quota_begun": Rule(_leads, _quotas),
     "quota_ends_soon": Rule(_leads, _quotas),
     "quota_ended": Rule(_leads, _quotas),
+    # What a team entered is not in use: its leads.
+    "credential_refused": Rule(_leads, _credentials),
+    "credential_expired": Rule(_leads, _credentials),
     # Something was done to one's own account.
     "member_added": Rule(_named("user"), _team),
     "member_changed": Rule(_named("user"), _team),

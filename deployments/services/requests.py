@@ -87,7 +87,8 @@ def preflight(
         return PreflightResult(tuple(findings))
     check = model_checks.look_up(parsed.source.uri, parsed.source.revision)
     usages = holds.usage(own) if own else []
-    known = facts.gather(team=own, name=name, deployment=deployment, check=check, usages=usages)
+    known = facts.gather(team=own, name=name, deployment=deployment, check=check, usages=usages, spec=parsed)
+    check = known.source_check
     found = _check(parsed, name, own, known, check)
     if own is None:
         found = [item for item in found if not item.code.startswith(("quota_", "credential_"))]
@@ -159,7 +160,8 @@ def _submit(
     team = row
     if Revision.objects.pending().filter(deployment__team=team).count() >= MOST_PENDING:
         raise ConflictError(f"{MOST_PENDING} requests of the team wait for a decision. Have some decided first.")
-    known = facts.gather(team=team, name=name, check=check)
+    known = facts.gather(team=team, name=name, check=check, spec=spec)
+    check = known.source_check
     findings = _accepted(spec, name, team, known, check)
     try:
         with transaction.atomic():
@@ -198,7 +200,8 @@ def _revise(
         raise ConflictError("This deployment is being deleted.")
     if base_revision != latest.number:
         raise StaleError(f"Revision {latest.number} is the newest now. Look at it, then change it.")
-    known = facts.gather(team=row.team, name=row.name, deployment=row, check=check)
+    known = facts.gather(team=row.team, name=row.name, deployment=row, check=check, spec=spec)
+    check = known.source_check
     findings = _accepted(spec, row.name, row.team, known, check)
     open_verdicts = {Revision.Verdict.PENDING, Revision.Verdict.APPROVED}
     if latest.verdict in open_verdicts and latest.spec == spec.to_json() and _pin(spec, check) == _pinned(latest):

@@ -20,7 +20,7 @@ from deployments.models import (
     QuotaRequest,
     Team,
 )
-from deployments.services import events, memberships, policies
+from deployments.services import credentials, events, memberships, policies
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
@@ -123,6 +123,7 @@ def _end_all_of(team: Team) -> dict[str, int]:
     return {
         "tokens": ApiToken.objects.filter(pk__in=bound_alone).update(revoked_at=now),
         "keys": EndpointKey.objects.filter(team=team, revoked_at=None).update(revoked_at=now),
+        "credentials": credentials.end_all_of(team),
         "invitations": Invitation.objects.filter(team=team, accepted_at=None, revoked_at=None).update(revoked_at=now),
         "group_rules": GroupRule.objects.filter(team=team).delete()[0],
         "quota_requests": requests.update(state=QuotaRequest.State.WITHDRAWN, decided_at=now),

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 import httpx
 import orjson
@@ -97,11 +97,12 @@ def request(
     redirect_hosts: Iterable[str] = (),
     headers: Mapping[str, str] | None = None,
     json: Any = None,
+    form: Mapping[str, str] | None = None,
     seconds: float = SECONDS,
     max_bytes: int = MAX_BYTES,
     transport: httpx.BaseTransport | None = None,
 ) -> Answer:
-    """Send one request and return its answer, whatever its status.
+    """Send one request, with a body of `json` or a `form`, and return its answer, whatever its status.
 
     Redirects are followed for GET and HEAD only, at most three, to the same origin or to `redirect_hosts` (exact names
     or `.suffix`), each checked like the first. `seconds` bounds the whole call.
@@ -113,6 +114,8 @@ def request(
     content = None if json is None else orjson.dumps(json)
     if content is not None:
         carried["content-type"] = "application/json"
+    elif form is not None:
+        content, carried["content-type"] = urlencode(form).encode(), "application/x-www-form-urlencoded"
     first = _origin(_parsed(url))
     for _ in range(MAX_REDIRECTS + 1):
         answer = _once(method, url, trusted, carried, content, deadline, max_bytes, transport)

@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from deployments.models import (
     ApiToken,
+    Credential,
     Deployment,
     EndpointKey,
     Flavor,
@@ -30,12 +31,14 @@ from deployments.models import (
 )
 from deployments.services import (
     approvals,
+    credentials,
     endpoint_keys,
     grants,
     memberships,
     model_checks,
     quota_requests,
     requests,
+    sealing,
     teams,
     tokens,
 )
@@ -66,6 +69,7 @@ class Demo:
             self._platform()
             self._people()
             self._teams()
+        self._credentials()
         self._deployments()
         accounts = [self._account(person) for person in self.plan["people"]]
         return {
@@ -231,6 +235,17 @@ class Demo:
             if rows.live().exists():
                 found[team.namespace] = text
         return found
+
+    def _credentials(self) -> None:
+        """Tokens for gated models of the sandbox's hub, where they never were; none without a sealing key."""
+        for row in self.plan["credentials"]:
+            team = self.team(row["team"])
+            if not sealing.can_seal() or Credential.objects.filter(team=team, name=row["name"]).exists():
+                continue
+            token = f"hf_{self._secret('credential', row['name'])}"
+            author = self._principal(row["author"])
+            credentials.create(principal=author, team=team, name=row["name"], kind="hf", fields={"token": token})
+            self.made.append(f"credential {team.slug}/{row['name']}")
 
     def _secret(self, kind: str, name: str) -> str:
         """Random per installation, the same at each start: derived from its secret key, stored nowhere."""

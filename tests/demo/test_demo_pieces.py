@@ -195,6 +195,18 @@ def test_each_process_is_given_only_the_cluster_credentials_that_it_needs(tmp_pa
     }
 
 
+def test_values_of_credentials_are_opened_by_the_worker_alone(tmp_path: Path) -> None:
+    from portal.demo.stack import Stack
+
+    stack = Stack(tmp_path)
+    programs = {program.name: program.env for program in stack.programs}
+    assert [name for name, env in programs.items() if "SLIPWAY_SEAL_PRIVATE_KEYS" in env] == ["worker"]
+    assert programs["web"]["SLIPWAY_SEAL_PUBLIC_KEY"] == programs["worker"]["SLIPWAY_SEAL_PUBLIC_KEY"]
+    assert "SLIPWAY_SEAL_PRIVATE_KEYS" not in stack.environment
+    assert stat.S_IMODE((tmp_path / "sealing-keys").stat().st_mode) == 0o600
+    assert Stack(tmp_path).environment["SLIPWAY_SEAL_PUBLIC_KEY"] == programs["web"]["SLIPWAY_SEAL_PUBLIC_KEY"]
+
+
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     first = idle_folder(tmp_path / "servers")
     assert first == tmp_path / "servers"

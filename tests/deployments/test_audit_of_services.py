@@ -19,9 +19,21 @@ from django.test import override_settings
 from django.utils import timezone
 
 from deployments import services
-from deployments.models import Deployment, Event, Flavor, GroupRule, QuotaGrant, QuotaRequest, Revision, Team, User
+from deployments.models import (
+    Deployment,
+    Event,
+    Flavor,
+    GroupRule,
+    QuotaGrant,
+    QuotaRequest,
+    Revision,
+    SealedValue,
+    Team,
+    User,
+)
 from deployments.services import (
     approvals,
+    credentials,
     deciding,
     emergencies,
     endpoint_keys,
@@ -46,6 +58,7 @@ from deployments.services import (
 )
 from deployments.spec import DeploymentSpec
 from tests.deployments import factories as make
+from tests.deployments import sealing_keys
 
 STORES = {"create", "save", "update", "delete", "bulk_create", "bulk_update", "update_or_create", "get_or_create"}
 Name = tuple[str, str]
@@ -90,7 +103,10 @@ Act = Callable[[World], User | None]
 
 
 @pytest.fixture
-def world(team: Team, ann: User, alice: User, bob: User, carol: User, hub: Any, spec: dict[str, Any]) -> World:
+def world(
+    team: Team, ann: User, alice: User, bob: User, carol: User, hub: Any, spec: dict[str, Any], settings: Any
+) -> World:
+    sealing_keys.use_keys(settings)
     h100 = Flavor.objects.get(slug="h100-80gb")
     return World(team, ann, alice, bob, carol, make.make_user("dora", admin=True), h100, spec)
 
@@ -306,6 +322,30 @@ def _key_revoked(w: World) -> User:
     return w.alice
 
 
+def _credential_added(w: World) -> User:
+    w.more["credential"] = sealing_keys.add(w.of(w.alice), w.team)
+    return w.alice
+
+
+def _credential_rotated(w: World) -> User:
+    _credential_added(w)
+    pk, fields = w.more["credential"].pk, {"token": "hf_another_token"}
+    credentials.rotate(principal=w.of(w.alice), credential_id=pk, fields=fields)
+    return w.alice
+
+
+def _credential_deleted(w: World) -> User:
+    _credential_added(w)
+    credentials.delete(principal=w.of(w.alice), credential_id=w.more["credential"].pk)
+    return w.alice
+
+
+def _credential_expired(w: World) -> None:
+    _credential_added(w)
+    SealedValue.objects.update(expires_at=timezone.now())
+    assert credentials.expire() == 1
+
+
 def _flavor_made(w: World) -> User:
     values = {"slug": "b200", "name": "B200", "product": "NVIDIA-B200", "memory_mib": 183_000, "gpus_per_node": 8}
     flavors.create(principal=w.of(w.carol), compute_capability="10.0", **values)
@@ -379,6 +419,10 @@ def _account_made(w: World) -> User:
 # Services that people and timers call: service → (a wish that carries it out, the kind of its line).
 AUDITED: dict[str, tuple[Act, str]] = {
     "approvals.decide": (_decide, "approved"),
+    "credentials.create": (_credential_added, "credential_added"),
+    "credentials.delete": (_credential_deleted, "credential_deleted"),
+    "credentials.expire": (_credential_expired, "credential_expired"),
+    "credentials.rotate": (_credential_rotated, "credential_rotated"),
     "deciding.decide_all": (_decide_all, "rejected"),
     "emergencies.call": (_call, "emergency_called"),
     "emergencies.sign": (_sign, "approved"),
@@ -431,6 +475,7 @@ AUDITED: dict[str, tuple[Act, str]] = {
 }
 # Kinds of lines that tell of no value that changed: something was asked for, said, or happened.
 NOTHING_CHANGED = {
+    "credential_expired",  # The value was never in use.
     "emergency_called",
     "gpus_forced",  # The ledger has the balance before and after.
     "quota_ended",  # Nobody changed the grant: its day came.
@@ -445,6 +490,7 @@ INNER: dict[str, str] = {
     "approvals.record": "the line of decide, sign and by_policy is written here",
     "authority.void_if_fallen": "writes its line; called where somebody loses a role",
     "authority.withdraw": "void_if_fallen writes the line",
+    "credentials.end_all_of": "the line of archive counts them",
     "events.record": "is the audit",
     "grants.follow": "wakes workers",
     "holds.account_of": "makes the row that sums a ledger",
@@ -478,8 +524,8 @@ INNER: dict[str, str] = {
     "waits.waiting_of": "reads; makes the row that sums a ledger where there is none",
 }
 # Modules in which workers note what they do on the cluster; its outcome is told by lines of the kinds applied, healed,
-# restored, deleted and state, which tests of the reconciler hold.
-WORKERS = {"convergence"}
+# restored, deleted and state (of Secrets credential_ready, _tested and _refused), which tests of the reconciler hold.
+WORKERS = {"convergence", "credential_records"}
 # Endpoints' gateway: many times a second, counted by the hour.
 COUNTED = {"endpoint_keys.authenticate", "invoke.admit", "usage.ask", "usage.report"}
 

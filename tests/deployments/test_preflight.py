@@ -14,6 +14,7 @@ from deployments.findings import Finding, Severity
 from deployments.preflight import (
     RULES,
     ClusterFacts,
+    CredentialFacts,
     Facts,
     FlavorFacts,
     QuotaFacts,
@@ -114,7 +115,7 @@ def test_a_gated_model_needs_a_credential():
     finding = the("source_gated", findings(facts=facts_of(model=GATED)))
     assert (finding.field, finding.is_error) == ("credential", True)
     source = {"uri": "hf://meta-llama/Llama-3.1-8B-Instruct", "credential": "hf"}
-    assert findings(facts=facts_of(model=GATED, credentials=frozenset({"hf"})), source=source) == []
+    assert findings(facts=facts_of(model=GATED, credentials={"hf": CredentialFacts(asked=True)}), source=source) == []
 
 
 def test_a_gated_model_is_told_once():

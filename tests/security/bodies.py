@@ -48,4 +48,9 @@ def urgent(world: World) -> dict[str, object]:
     return {"digest": world.wish.digest, "reason": "It burns."}
 
 
+def entered(world: World) -> dict[str, object]:
+    """A credential of the team."""
+    return {"team": "search", "name": "fresh", "kind": "hf", "token": "hf_of_somebody"}
+
+
 PRICED = {"resource_name": "nvidia.com/gpu", "price_per_hour": "3"}

@@ -10,6 +10,7 @@ from django.db import transaction
 
 from deployments.services import model_checks
 from deployments.sources import Reply
+from tests.deployments.sealing_keys import PUBLIC
 
 from .world import World
 
@@ -21,5 +22,6 @@ def world(django_db_setup: None, django_db_blocker: Any) -> Iterator[World]:
         patch.setattr("portal.lib.hints._send", lambda task, pk: None)
         patch.setattr("monitoring.prometheus.settings.PROMETHEUS_URL", "http://127.0.0.1:9")
         patch.setattr("portal.lib.broker.answers", lambda url: True)
+        patch.setattr("django.conf.settings.SEAL_PUBLIC_KEY", PUBLIC)
         yield World()
         transaction.set_rollback(True)

@@ -6,7 +6,7 @@ One line is enough for a new route: `"/things/{pk}/": page(GET=TEAM, POST=MEMBER
 
 from __future__ import annotations
 
-from .bodies import PRICED, asked, changed, form, granted, keyed, offered, seen, urgent
+from .bodies import PRICED, asked, changed, entered, form, granted, keyed, offered, seen, urgent
 from .rules import EVERYBODY, LEADS, MEMBERS, TEAM, Row, api, may, page
 from .table_accounts import ACCOUNTS, ADMIN
 
@@ -94,6 +94,12 @@ PAGES: dict[str, Row] = {
         "key", GET=LEADS, POST=may(LEADS, told="member", body=lambda world: {"grace_hours": "1"})
     ),
     "/keys/{pk}/revoke/": page("key", GET=LEADS, POST=may(LEADS, told="member", body=lambda world: {})),
+    "/credentials/": page(GET=EVERYBODY),
+    "/credentials/new/": page(GET=EVERYBODY, POST=may(LEADS, told="member", body=entered)),
+    "/credentials/{pk}/rotate/": page(
+        "credential", GET=LEADS, POST=may(LEADS, told="member", body=lambda world: {"token": "hf_of_somebody"})
+    ),
+    "/credentials/{pk}/delete/": page("credential", GET=LEADS, POST=may(LEADS, told="member", body=lambda world: {})),
     "/account/": page(
         GET=EVERYBODY, POST=may(EVERYBODY, body=lambda world: {"name": "t", "scopes": "read", "days": "9"})
     ),
@@ -205,6 +211,11 @@ API: dict[str, Row] = {
         "key", POST=may(LEADS, told="member", body=lambda world: {}, token_write=403)
     ),
     "/api/v1/endpoint-keys/{pk}/usage/": api("key", GET=TEAM),
+    "/api/v1/credentials/": api(GET=EVERYBODY, POST=may(LEADS, told="member", unknown="stranger", body=entered)),
+    "/api/v1/credentials/{pk}/": api("credential", GET=TEAM, DELETE=may(LEADS, told="member", body=lambda world: {})),
+    "/api/v1/credentials/{pk}/rotate/": api(
+        "credential", POST=may(LEADS, told="member", body=lambda world: {"token": "hf_of_somebody"})
+    ),
     "/api/v1/flavors/": api(
         GET=EVERYBODY, POST=may("admin", told="stranger member lead", scope="approve", body=offered)
     ),

@@ -25,6 +25,7 @@ from deployments.kube.observe import ContainerView
 from deployments.models import ApiToken, Deployment, Event, Flavor, Notification, Principal, Team, User
 from deployments.services import (
     approvals,
+    credentials,
     emergencies,
     groups,
     invitations,
@@ -167,6 +168,9 @@ class World:
         self.group_rule = groups.add_rule(principal=admin, group="people", team=self.team, role="member")
         self.invitation, self.word = invitations.invite(principal=lead, team=self.team, role="member")
         self.key, _ = keys.create(principal=lead, team=self.team, name="k", personal=False, every_deployment=True)
+        self.credential = credentials.create(
+            principal=lead, team=self.team, name="hub", kind="hf", fields={"token": "hf_of_the_world"}
+        )
         event = Event.objects.filter(team=self.team).earliest("pk")
         self.notice = Notification.objects.create(user=self.people["member"], event=event, message=event.message)
         self.named_team, self.named_flavor = SimpleNamespace(pk="search"), SimpleNamespace(pk=self.flavor.slug)
