@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments import preflight
+from deployments.engine.defaults import Defaults, defaults_of
 from deployments.engine.facts import ModelFacts
 from deployments.engine.options import splits, splits_by
 from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit
@@ -187,29 +188,31 @@ def other_ways(
     `priced` is False while the number of replicas is not known. A split that cannot be made is no way.
     """
     prices = dict(Flavor.objects.values_list("slug", "price_per_hour"))
+    defaults = defaults_of(spec.engine.profile.removeprefix("vllm-"))
     ways: list[Way] = []
     for slug, row in rows.items():
         if not row.enabled:
             continue
         asked = spec.tensor_parallel
         possible = slug == spec.flavor and splits_by(model, asked) and spec.gpus_per_replica <= row.gpus_per_node
-        size = asked if possible else _fewest(model, spec, row)
+        size = asked if possible else _fewest(model, spec, row, defaults)
         for cache in ("", "fp8") if row.compute_capability >= FP8_CAPABILITY else ("",):
             if cache and (spec.engine.args.get("kv-cache-dtype") or slug != spec.flavor):
                 continue
             price = float(prices.get(slug, 0)) if priced else None
-            way = _way(model, spec, row, size, cache, price)
+            way = _way(model, spec, row, size, cache, price, defaults)
             if way:
                 ways.append(way)
     return sorted(ways, key=lambda way: (not way.current, way.word == "does not fit", way.month or 0))[:7]
 
 
-def _fewest(model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts) -> int:
+def _fewest(model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts, defaults: Defaults) -> int:
     """The smallest tensor-parallel size that fits on this flavor; the largest possible where none does."""
     sizes = splits(model, max(1, row.gpus_per_node)) or [1]
     for size in sizes:
         try:
-            if fit(model, row.gpu, {**spec.engine.args, "tensor-parallel-size": size}).state is not FitState.NO:
+            split = {**spec.engine.args, "tensor-parallel-size": size}
+            if fit(model, row.gpu, split, defaults=defaults).state is not FitState.NO:
                 return size
         except UnknownShapeError:
             return 1
@@ -217,11 +220,17 @@ def _fewest(model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts) -> int:
 
 
 def _way(
-    model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts, size: int, cache: str, price: float | None
+    model: ModelFacts,
+    spec: DeploymentSpec,
+    row: FlavorFacts,
+    size: int,
+    cache: str,
+    price: float | None,
+    defaults: Defaults,
 ) -> Way | None:
     args = {**spec.engine.args, "tensor-parallel-size": size, **({"kv-cache-dtype": cache} if cache else {})}
     try:
-        estimate = fit(model, row.gpu, args)
+        estimate = fit(model, row.gpu, args, defaults=defaults)
     except UnknownShapeError:
         return None
     if estimate.gpus > max(1, row.gpus_per_node):
