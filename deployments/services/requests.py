@@ -9,12 +9,14 @@ from typing import Any
 from django.db import IntegrityError, transaction
 
 from deployments import preflight as rules
+from deployments.engine.defaults import defaults_of
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import guarded_args
 from deployments.engine.options import Choice, Option, options
 from deployments.engine.sizing import Fit, UnknownShapeError
 from deployments.findings import Finding, Severity, error, warning
 from deployments.manifests.common import Resolution
+from deployments.manifests.scaling import available
 from deployments.models import Cluster, Deployment, Principal, Revision, Team, Wanted
 from deployments.preflight import Facts
 from deployments.services import approvals, asks, events, facts, holds, model_checks, rendering, states
@@ -260,6 +262,7 @@ def _resolve(spec: DeploymentSpec, known: Facts) -> Resolution:
         engine_version=profile.version,
         node_selector=flavor.node_selector,
         tolerations=flavor.tolerations,
+        autoscaler=available(known.cluster.groups),
     )
 
 
@@ -305,8 +308,10 @@ def _options(spec: DeploymentSpec, known: Facts) -> list[Option]:
         for slug, item in sorted(known.flavors.items())
         if item.enabled and slug != spec.flavor
     ]
+    profile = known.profiles.get(spec.engine.profile)
+    defaults, node = defaults_of(profile.version if profile else ""), flavor.gpus_per_node
     try:
-        return options(known.model, flavor.gpu, spec.engine.args, gpus_per_node=flavor.gpus_per_node, others=others)
+        return options(known.model, flavor.gpu, spec.engine.args, gpus_per_node=node, others=others, defaults=defaults)
     except UnknownShapeError:
         return []
 

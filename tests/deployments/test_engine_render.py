@@ -125,10 +125,10 @@ def served(printer: Path, script: str, environment: dict[str, str], words: list[
     """The words that vLLM gets from a preset's script, after the kubelet's expansion and in a real bash."""
     environment = {name: expand(value, {"HOME": "/root"}) for name, value in environment.items()}
     words = [expand(word, environment) for word in words]
-    path = f"{printer}:{os.environ['PATH']}"
-    subprocess.run(
-        ["bash", "-c", script, "--", *words], env={"PATH": path} | environment, check=True, stdout=subprocess.DEVNULL
-    )
+    # What LeaderWorkerSet sets in its pods; without it the scripts of several nodes wait for a name to resolve.
+    outer = {"PATH": f"{printer}:{os.environ['PATH']}", "LWS_LEADER_ADDRESS": "localhost"}
+    command = ["bash", "-c", script, "--", *words]
+    subprocess.run(command, env=outer | environment, check=True, stdout=subprocess.DEVNULL)
     return (printer / "words").read_text().split("\0")[:-1]
 
 
