@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deployments import spec as spec_module
 from deployments.engine.profiles import EngineProfile
-from deployments.findings import Finding, Severity
-from deployments.manifests import build, gpus_of
-from deployments.preflight import RULES, ClusterFacts, Facts, FlavorFacts, QuotaFacts, check
-from deployments.preflight.cluster import surge_of
-from deployments.preflight.objects import check_objects
+from deployments.findings import Severity
+from deployments.preflight import RULES, CredentialFacts, FlavorFacts, QuotaFacts, check
+from deployments.sources import SourceCheck, SourceCode
 from deployments.spec import DeploymentSpec, Strategy
-from tests.deployments.wishes import FLAVORS, H100, LLAMA, facts_of, roles_json, spec_of, wish_of
+from tests.deployments.preflighting import EIGHT_K, codes, said, the, with_model
+from tests.deployments.wishes import H100, LLAMA, facts_of, roles_json, spec_of
 
-EIGHT_K = {"max-model-len": 8192}
-SERVED = {
-    "serving.kserve.io": ("v1beta1", "v1alpha1", "v1alpha2"),
-    "gateway.networking.k8s.io": ("v1",),
-    "monitoring.coreos.com": ("v1",),
-    "inference.networking.k8s.io": ("v1",),
-    "keda.sh": ("v1alpha1",),
-}
-
-
-def said(
-    facts: Facts | None = None, name: str = "chat", args: dict[str, Any] | None = None, **spec: Any
-) -> list[Finding]:
-    return check(spec_of(args=EIGHT_K | (args or {}), **spec), name, "search", facts or facts_of())
-
-
-def the(code: str, found: list[Finding]) -> Finding:
-    matching = [finding for finding in found if finding.code == code]
-    assert len(matching) == 1, [finding.code for finding in found]
-    return matching[0]
-
-
-def codes(found: list[Finding]) -> set[str]:
-    return {finding.code for finding in found}
-
-
-def with_model(**changes: Any) -> Facts:
-    return facts_of(model=dataclasses.replace(LLAMA, **changes))
-
-
-def with_cluster(**changes: Any) -> Facts:
-    return facts_of(cluster=ClusterFacts(sandbox=True, **{"groups": SERVED, **changes}))
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -68,141 +38,6 @@ def test_a_name_that_would_set_variables_of_vllm_is_refused():
     finding = the("name_environment", said(name="vllm-chat"))
     assert (finding.field, finding.value, finding.is_error) == ("name", "chat", True)
     assert "name_environment" not in codes(said(name="my-vllm"))
-
-
-# Sources and strategies
-
-
-@pytest.mark.parametrize(
-    ("strategy", "uri", "instead"),
-    [
-        ("disaggregated", "gs://bucket/m", "standard"),
-        ("disaggregated", "https://host/m", "standard"),
-        ("oci-volume", "s3://bucket/m", "standard"),
-        ("standard", "oci://registry/m", "disaggregated"),
-    ],
-)
-def test_a_source_that_a_strategy_cannot_load_is_refused(every_strategy: None, strategy: str, uri: str, instead: str):
-    roles = {"prefill": {}, "decode": {}} if strategy == "disaggregated" else {}
-    finding = the("source_strategy", said(strategy=strategy, source={"uri": uri}, **roles))
-    assert (finding.field, finding.value, finding.is_error) == ("strategy", instead, True)
-
-
-@pytest.mark.parametrize(
-    ("strategy", "uri"),
-    [("disaggregated", "hf://a/b"), ("disaggregated", "s3://bucket/m"), ("oci-volume", "oci://registry/m")],
-)
-def test_a_source_that_a_strategy_loads_is_taken(every_strategy: None, strategy: str, uri: str):
-    roles = {"prefill": {}, "decode": {}} if strategy == "disaggregated" else {}
-    assert "source_strategy" not in codes(said(strategy=strategy, source={"uri": uri}, **roles))
-
-
-def test_a_volume_that_is_not_there_is_refused():
-    facts = with_cluster(claims=frozenset({"weights"}))
-    finding = the("claim_unknown", said(facts, source={"uri": "pvc://other/llama"}))
-    assert (finding.field, finding.is_error) == ("source_uri", True)
-    assert "weights" in finding.remedy
-    assert "claim_unknown" not in codes(said(facts, source={"uri": "pvc://weights/llama"}))
-    assert "claim_unknown" not in codes(said(source={"uri": "pvc://other/llama"}))
-
-
-# What the cluster can do
-
-
-def test_a_cluster_with_everything_has_nothing_to_complain_about():
-    assert said(with_cluster(version="v1.36.3")) == []
-
-
-def test_a_missing_part_is_named_by_what_brings_it():
-    groups = {group: served for group, served in SERVED.items() if group != "gateway.networking.k8s.io"}
-    finding = the("cluster_missing", said(with_cluster(groups=groups)))
-    assert finding.severity is Severity.WARNING
-    assert "Gateway API" in finding.message
-
-
-def test_kserve_of_another_version_is_refused():
-    finding = the("cluster_version", said(with_cluster(groups={**SERVED, "serving.kserve.io": ("v1alpha1",)})))
-    assert finding.is_error
-    assert "v1beta1" in finding.message
-
-
-def test_disaggregation_needs_the_inference_extension(every_strategy: None):
-    groups = {group: served for group, served in SERVED.items() if not group.startswith("inference.")}
-    spec = DeploymentSpec.from_json(roles_json(args=EIGHT_K))
-    finding = the("strategy_parts", check(spec, "chat", "search", with_cluster(groups=groups)))
-    assert (finding.field, finding.value, finding.is_error) == ("strategy", "standard", True)
-    assert "strategy_parts" not in codes(check(spec, "chat", "search", with_cluster()))
-
-
-def test_an_older_kubernetes_mounts_no_images(every_strategy: None):
-    wish = {"strategy": "oci-volume", "source": {"uri": "oci://registry/m"}}
-    finding = the("image_volumes", said(with_cluster(version="v1.34.1"), **wish))
-    assert finding.severity is Severity.WARNING
-    assert "1.35" in finding.message
-    for version in ("v1.35.0", "v1.36.3", ""):
-        assert "image_volumes" not in codes(said(with_cluster(version=version), **wish))
-
-
-def test_without_keda_replicas_follow_the_processors():
-    groups = {group: served for group, served in SERVED.items() if group != "keda.sh"}
-    wish = {"replicas": {"min": 1, "max": 2}}
-    assert the("scaling_by_load", said(with_cluster(groups=groups), **wish)).severity is Severity.INFO
-    assert "scaling_by_load" not in codes(said(with_cluster(), **wish))
-
-
-def test_more_than_the_cluster_has_is_a_warning_with_what_it_has():
-    finding = the("more_than_there_is", said(replicas={"min": 1, "max": 6}))
-    assert (finding.field, finding.value, finding.severity) == ("replicas_max", 4, Severity.WARNING)
-
-
-def test_a_rollout_that_needs_gpus_on_top_says_so(every_strategy: None):
-    spec = DeploymentSpec.from_json(roles_json(args=EIGHT_K))
-    free = {slug: dataclasses.replace(item, free=3) for slug, item in FLAVORS.items()}
-    finding = the("no_room_to_roll", check(spec, "chat", "search", facts_of(flavors=free)))
-    assert finding.severity is Severity.WARNING
-    assert "Recreate" in finding.remedy
-    assert "2 more GPUs" in finding.message
-    assert "no_room_to_roll" not in codes(check(spec, "chat", "search", facts_of()))
-    assert "no_room_to_roll" not in codes(said(facts_of(flavors=free)))
-
-
-@pytest.mark.parametrize("most", [1, 3, 4, 5])
-def test_what_a_rollout_takes_on_top_is_what_the_objects_take(every_strategy: None, most: int):
-    for least in (1, most):
-        role = {"replicas": {"min": least, "max": most}, "args": {"tensor-parallel-size": 2}}
-        spec = DeploymentSpec.from_json(roles_json(args=EIGHT_K, prefill=role, decode={}))
-        assert surge_of(spec) == max(0, gpus_of(build(wish_of(spec))) - spec.gpus)
-    plain = spec_of(args=EIGHT_K, replicas={"min": 1, "max": most})
-    assert surge_of(plain) == gpus_of(build(wish_of(plain))) - plain.gpus == 0
-
-
-def test_quota_must_hold_what_a_rollout_takes_on_top(every_strategy: None):
-    spec = DeploymentSpec.from_json(roles_json(args=EIGHT_K))
-    enough, short = (facts_of(quotas={"h100": QuotaFacts(limit=limit)}) for limit in (4, 3))
-    assert "quota_exceeded" not in codes(check(spec, "chat", "search", enough))
-    finding = the("quota_exceeded", check(spec, "chat", "search", short))
-    assert "4 GPUs" in finding.message
-    assert "2 of them while a new revision rolls out" in finding.message
-
-
-def test_objects_of_roles_are_what_kserve_starts(every_strategy: None):
-    spec = DeploymentSpec.from_json(roles_json(args={**EIGHT_K, "tensor-parallel-size": 2}))
-    assert check_objects(build(wish_of(spec))) == []
-    assert check_objects(build(wish_of(spec_of(args={**EIGHT_K, "tensor-parallel-size": 2})))) == []
-
-
-def test_several_gpus_without_shared_memory_would_be_found_out():
-    objects = build(wish_of(spec_of(args={**EIGHT_K, "tensor-parallel-size": 2})))
-    runtime = next(obj for obj in objects if obj["kind"] == "ServingRuntime")
-    runtime["spec"]["volumes"] = [volume for volume in runtime["spec"]["volumes"] if volume["name"] != "shm"]
-    assert codes(check_objects(objects)) == {"object_shared_memory"}
-
-
-def test_an_image_by_tag_would_be_found_out():
-    objects = build(wish_of())
-    runtime = next(obj for obj in objects if obj["kind"] == "ServingRuntime")
-    runtime["spec"]["containers"][0]["image"] = "vllm/vllm-openai:latest"
-    assert codes(check_objects(objects)) == {"object_image"}
 
 
 # The engine and its flags
@@ -361,3 +196,52 @@ def test_flags_of_both_roles_are_checked_for_each(every_strategy: None):
     wish = roles_json(args=EIGHT_K, prefill={"args": {"tensor-parallel-size": 3}})
     finding = the("heads_not_divisible", check(DeploymentSpec.from_json(wish), "chat", "search", facts_of()))
     assert finding.pointer == "/spec/prefill/args/tensor-parallel-size"
+
+
+# Credentials
+
+
+@pytest.mark.parametrize(
+    ("known", "uri", "code"),
+    [
+        (CredentialFacts(refused=True), "hf://a/b", "credential_refused"),
+        (CredentialFacts(kind=""), "pvc://weights/m", "credential_of_no_use"),
+        (CredentialFacts(kind="s3"), "hf://a/b", "credential_kind"),
+        (CredentialFacts(stored=False), "hf://a/b", "credential_not_stored"),
+    ],
+)
+def test_a_credential_that_opens_nothing_is_refused(known: CredentialFacts, uri: str, code: str):
+    found = said(facts_of(credentials={"mine": known}), source={"uri": uri, "credential": "mine"})
+    finding = the(code, found)
+    assert (finding.field, finding.is_error) == ("credential", True)
+
+
+def test_a_token_that_the_hub_refuses_is_told_at_the_credential():
+    checked = SourceCheck(SourceCode.BAD_TOKEN, "Refused.", "Enter it again.", None)
+    finding = the("source_bad_token", said(facts_of(source_check=checked)))
+    assert (finding.field, finding.remedy) == ("credential", "Enter it again.")
+
+
+# Values
+
+
+def test_a_value_that_would_be_expanded_is_refused_even_past_the_spec():
+    spec = spec_of(args=EIGHT_K)
+    engine = spec.engine.model_copy(update={"args": {**EIGHT_K, "dtype": "$(HOME)"}})
+    found = check(spec.model_copy(update={"engine": engine}), "chat", "search", facts_of())
+    assert the("value_unsafe", found).is_error
+
+
+def test_every_code_of_a_rule_is_named_in_a_test():
+    calls = [
+        node
+        for path in [*(ROOT / "deployments/preflight").glob("*.py"), ROOT / "deployments/engine/flags.py"]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in {"error", "warning", "info"}
+    ]
+    written = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
+    tests = "".join(path.read_text() for path in (ROOT / "tests/deployments").glob("test_*.py"))
+    assert len(written) > 60
+    assert sorted(code for code in written if f'"{code}"' not in tests) == []
