@@ -105,8 +105,13 @@ def fit_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None = 
     profile = known.profiles.get(str(document.get("profile") or (spec.engine.profile if spec else "")))
     defaults = defaults_of(str(document.get("vllm") or (profile.version if profile else "")))
     described = {"model": model.as_json(), "gpu": dataclasses.asdict(gpu)}
+    measured = measured_from(document)
     try:
-        result = fit(model, gpu, args, defaults=defaults, measured=measured_from(document))
+        result = fit(model, gpu, args, defaults=defaults, measured=measured)
+        if measured is not None:
+            # Side by side: what the engine said, and what would have been said before it started.
+            described["measured"] = dataclasses.asdict(measured)
+            described["computed"] = fit(model, gpu, args, defaults=defaults).as_json()
     except UnknownShapeError as failure:
         return _not_known(model, gpu, failure) | described
     choices = [Choice(item.slug, item.gpu, item.gpus_per_node) for item in known.flavors.values()]

@@ -27,6 +27,15 @@ def test_a_recorded_start_says_what_its_cache_holds():
     assert (found.kv_tokens, found.max_model_len, found.concurrency) == (46592, 2048, 22.75)
 
 
+def test_older_engines_say_in_one_sentence_what_takes_the_memory():
+    found = measured(
+        "the current vLLM instance can use total_gpu_memory (39.50GiB) x gpu_memory_utilization (0.90) = 35.55GiB\n"
+        "model weights take 14.96GiB; non_torch_memory takes 0.10GiB; PyTorch activation peak memory takes 9.37GiB; "
+        "the rest of the memory reserved for KV Cache is 11.12GiB.\n"
+    )
+    assert (found.weights_gib, found.kv_gib, found.activation_gib, found.non_torch_gib) == (14.96, 11.12, 9.37, 0.1)
+
+
 def test_a_failed_start_is_not_complete():
     assert not measured(log("unrecognized-flag")).complete
 

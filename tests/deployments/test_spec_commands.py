@@ -240,6 +240,14 @@ def test_fit_takes_what_an_engine_measured(run: Any):
         run("spec", "fit", {**document, "measured": {"kv": 3.0}})
 
 
+def test_fit_reads_what_an_engine_measured_from_its_log(run: Any, tmp_path: Path):
+    log = tmp_path / "engine.log"
+    log.write_text("Model loading took 15.02 GiB memory and 8.25 seconds\nAvailable KV cache memory: 3.81 GiB\n")
+    answer = run("spec", "fit", {"config": CONFIG, "gpu": "L4", "args": {"max-model-len": 8192}}, "--log", log)
+    assert (answer["weights_gib"], answer["kv_gib"], answer["measured"]["load_seconds"]) == (15.02, 3.81, 8.25)
+    assert answer["computed"]["weights_gib"] == 14.96
+
+
 def test_fit_takes_the_defaults_of_a_version(run: Any):
     document = {"config": CONFIG, "gpu": "L4", "args": {"max-model-len": 8192}}
     old, new = (run("spec", "fit", {**document, "vllm": version}) for version in ("0.19.0", "0.32.0"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from deployments import commandline
+from deployments.engine.measured import measured
 
 ACTIONS = {
     "check": commandline.check_document,
@@ -28,6 +30,7 @@ class Command(BaseCommand):
         parser.add_argument("--facts", help="a JSON file with flavors, quotas, profiles and the model")
         parser.add_argument("--config", help="the model's config.json")
         parser.add_argument("--gpu", help="a GPU by name or product label, in place of the flavor")
+        parser.add_argument("--log", help="the log of an engine of this shape: what it measured counts")
         parser.add_argument("--weights-bytes", type=int, help="the size of the model's safetensors")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -37,6 +40,9 @@ class Command(BaseCommand):
             document["model"] = {"config": read_json(options["config"])}
         if options["gpu"]:
             document["gpu"] = options["gpu"]
+        if options["log"]:
+            found = dataclasses.asdict(measured(read_text(options["log"])))
+            document["measured"] = {name: value for name, value in found.items() if value is not None}
         if options["weights_bytes"]:
             document["weights_bytes"] = options["weights_bytes"]
         try:
@@ -49,10 +55,17 @@ class Command(BaseCommand):
 def read_json(name: str) -> dict[str, Any]:
     """A JSON object from a file, or from standard input for “-”; raises CommandError with the cause."""
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text()
-        data = json.loads(text)
-    except (OSError, ValueError) as failure:
+        data = json.loads(read_text(name))
+    except ValueError as failure:
         raise CommandError(f"{name}: {failure}", returncode=2) from failure
     if not isinstance(data, dict):
         raise CommandError(f"{name}: a JSON object is needed.", returncode=2)
     return data
+
+
+def read_text(name: str) -> str:
+    """A file's text, or standard input for “-”; raises CommandError with the cause."""
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).read_text()
+    except (OSError, ValueError) as failure:
+        raise CommandError(f"{name}: {failure}", returncode=2) from failure
