@@ -10,6 +10,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from .locking import HeldRows
+
 
 class User(AbstractUser):
     """A person or a service account. Platform admins own GPUs, quotas and policy."""
@@ -154,7 +156,7 @@ class Membership(models.Model):
         return f"{self.user} in {self.team} ({self.role})"
 
 
-class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
+class ApiTokenQuerySet(HeldRows["ApiToken"]):
     """Filters on tokens."""
 
     def live(self) -> ApiTokenQuerySet:

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from .accounts import Principal, Team, User
 from .cluster import Cluster, Flavor
+from .locking import HeldRows
 
 
 class Wanted(models.TextChoices):
@@ -19,15 +20,11 @@ class Wanted(models.TextChoices):
     DELETED = "deleted", "Deleted"
 
 
-class DeploymentQuerySet(models.QuerySet["Deployment"]):
-    """The doors to deployments, and what workers look for."""
+class DeploymentQuerySet(HeldRows["Deployment"]):
+    """The doors to deployments, and what workers look for. `hold` is the first lock every service takes."""
 
     def alive(self) -> DeploymentQuerySet:
         return self.filter(deleted_at=None)
-
-    def locked(self) -> DeploymentQuerySet:
-        """Hold the row until the transaction ends: the first lock every service takes, before any account."""
-        return self.select_for_update(no_key=True, of=("self",))
 
     def visible_to(self, principal: Principal) -> DeploymentQuerySet:
         """Deployments of the teams that the principal may see. What is not in here answers 404."""

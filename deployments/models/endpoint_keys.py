@@ -8,9 +8,10 @@ from django.utils import timezone
 
 from .accounts import Principal, Team, User
 from .deployment import Deployment
+from .locking import HeldRows
 
 
-class EndpointKeyQuerySet(models.QuerySet["EndpointKey"]):
+class EndpointKeyQuerySet(HeldRows["EndpointKey"]):
     """The doors to keys."""
 
     def live(self) -> EndpointKeyQuerySet:

@@ -8,10 +8,11 @@ from django.utils import timezone
 
 from .accounts import Principal, Team, User
 from .cluster import Flavor
+from .locking import HeldRows
 from .quota import QuotaGrant
 
 
-class QuotaRequestQuerySet(models.QuerySet["QuotaRequest"]):
+class QuotaRequestQuerySet(HeldRows["QuotaRequest"]):
     """The doors to requests for quota."""
 
     def visible_to(self, principal: Principal) -> QuotaRequestQuerySet:

@@ -196,8 +196,7 @@ def record(
 
 
 def _locked(principal: Principal, revision: Revision) -> Deployment:
-    rows = Deployment.objects.alive().visible_to(principal).locked().select_related("team", "applied")
-    row = rows.filter(pk=revision.deployment_id).first()
+    row = Deployment.objects.alive().visible_to(principal).hold(revision.deployment_id, "team", "applied")
     if row is None:
         raise MissingError("There is no such deployment.")
     return row

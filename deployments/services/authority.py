@@ -33,7 +33,7 @@ def withdraw(user: User, team: Team | None = None) -> int:
         waiting = waiting.filter(team=team)
     ended = 0
     for pk in sorted(set(waiting.values_list("pk", flat=True))):
-        row = Deployment.objects.locked().filter(pk=pk).first()
+        row = Deployment.objects.hold(pk, "latest")
         if row is not None and Deployment.objects.awaiting_quota().filter(pk=pk).exists():
             ended += void_if_fallen(row)
     return ended

@@ -193,8 +193,7 @@ def _locked_team(principal: Principal, team: Team) -> Team:
 def _held(principal: Principal, key_id: int) -> EndpointKey:
     """The key under a lock. MissingError where it is not to be seen, NotAllowedError where it is not to be changed."""
     mine = EndpointKey.objects.manageable_by(principal).values("pk")
-    rows = EndpointKey.objects.select_for_update(no_key=True, of=("self",)).select_related("team", "person")
-    key = rows.filter(pk__in=mine, pk=key_id).first()
+    key = EndpointKey.objects.filter(pk__in=mine).hold(key_id, "team", "person")
     if key is not None:
         return key
     if EndpointKey.objects.visible_to(principal).filter(pk=key_id).exists():

@@ -71,7 +71,8 @@ def _expire_asked(pk: int) -> bool:
 @in_transaction
 def _expire(pk: int) -> bool:
     revision = Revision.objects.get(pk=pk)
-    deployment = Deployment.objects.locked().get(pk=revision.deployment_id)
+    deployment = Deployment.objects.hold(revision.deployment_id)
+    assert deployment is not None
     # Under the lock: somebody may have decided, edited or deleted it meanwhile.
     if not Revision.objects.pending().filter(pk=pk).update(verdict=Revision.Verdict.EXPIRED):
         return False

@@ -53,7 +53,7 @@ def reserve(*, deployment: Deployment, revision: Revision, gpus: int, actor: Use
     Raises QuotaExceededError when the team's live grants do not cover it.
     """
     # The order is deployment, then account, as in every service: no deadlocks, and nobody else moves this hold.
-    Deployment.objects.locked().values("pk").get(pk=deployment.pk)
+    Deployment.objects.hold(deployment.pk)
     account = account_of(team_id=deployment.team_id, flavor_id=revision.flavor_id)
     return take(account, deployment=deployment, revision=revision, gpus=gpus, actor=actor)
 

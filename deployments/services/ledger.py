@@ -66,7 +66,8 @@ def release(
     revision than `revision` was approved, since the caller looked.
     """
     # Deployment first, then accounts by primary key: no deadlocks.
-    row = Deployment.objects.locked().select_related("approved").get(pk=deployment.pk)
+    row = Deployment.objects.hold(deployment.pk, "approved")
+    assert row is not None
     # A statement of its own, after the lock: the lease may run out while another transaction holds the row.
     if lease.pk != row.pk or not lease.fenced().exists():
         raise LeaseLostError(f"Deployment {row.pk}")
@@ -93,7 +94,7 @@ def force_release(*, principal: Principal, deployment: Deployment, reason: str) 
     if not (principal.is_admin and principal.may("approve")):
         raise NotAllowedError("Only an admin may give GPUs back without proof that the pods are gone.")
     why = line_of(reason, field="reason", longest=300)
-    row = Deployment.objects.visible_to(principal).locked().filter(pk=deployment.pk).first()
+    row = Deployment.objects.visible_to(principal).hold(deployment.pk)
     if row is None:
         raise MissingError("There is no such deployment.")
     if row.wanted == Wanted.RUNNING:

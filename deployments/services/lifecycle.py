@@ -43,8 +43,8 @@ def stop(*, principal: Principal, deployment: Deployment, reason: str = "") -> D
 @in_transaction
 def stop_by_itself(*, deployment: Deployment, reason: str) -> bool:
     """Stop what nobody asked to stop, for a reason that the timeline tells; False when it does not run any more."""
-    row = Deployment.objects.alive().locked().select_related("team", "latest").get(pk=deployment.pk)
-    if row.wanted != Wanted.RUNNING:
+    row = Deployment.objects.alive().hold(deployment.pk, "team", "latest")
+    if row is None or row.wanted != Wanted.RUNNING:
         return False
     _want(row, Wanted.STOPPED)
     events.record(
@@ -152,8 +152,7 @@ def _operable(principal: Principal) -> DeploymentQuerySet:
 
 
 def _locked(principal: Principal, deployment: Deployment, *, also_deleted: bool = False) -> Deployment:
-    rows = _operable(principal).locked().select_related("team", "latest", "approved", "applied")
-    row = rows.filter(pk=deployment.pk).first()
+    row = _operable(principal).hold(deployment.pk, "team", "latest", "approved", "applied")
     if row is None:
         if Deployment.objects.alive().visible_to(principal).filter(pk=deployment.pk).exists():
             raise NotAllowedError("Only members of the team may do this, and tokens with the scope “write”.")

@@ -181,8 +181,9 @@ def _locked(principal: Principal, request_id: int) -> QuotaRequest:
     if seen is None:
         raise MissingError("There is no such request.")
     Team.objects.select_for_update(no_key=True).values("pk").get(pk=seen)
-    rows = QuotaRequest.objects.select_for_update(no_key=True, of=("self",)).select_related("team", "flavor", "author")
-    return rows.get(pk=request_id)
+    row = QuotaRequest.objects.hold(request_id, "team", "flavor", "author")
+    assert row is not None
+    return row
 
 
 def _leads(principal: Principal, team: Team) -> None:

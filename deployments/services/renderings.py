@@ -11,7 +11,7 @@ from typing import Any
 
 from deployments.labels import ANNOTATION_HASH
 from deployments.manifests.common import Resolution
-from deployments.models import Deployment, Principal, Revision, Team, Wanted
+from deployments.models import Deployment, DeploymentQuerySet, Principal, Revision, Team, Wanted
 from deployments.services import approvals, events, rendering, states
 from deployments.services.errors import ConflictError, DomainError, MissingError, NotAllowedError, StaleError
 from deployments.services.transactions import in_transaction
@@ -68,7 +68,7 @@ def renew(*, principal: Principal, deployment_id: int, digest: str) -> Revision:
     """
     if not (principal.is_admin and principal.may("approve")):
         raise NotAllowedError("Only an admin has deployments rendered anew.")
-    row = _rows(principal).locked().filter(pk=deployment_id).first()
+    row = _rows(principal).hold(deployment_id)
     if row is None or row.approved is None or row.latest is None:
         raise MissingError("There is no such deployment.")
     if row.approved.digest != digest:
@@ -117,7 +117,7 @@ def wave(*, principal: Principal, chosen: list[tuple[int, str]], size: int) -> l
     return found
 
 
-def _rows(principal: Principal) -> Any:
+def _rows(principal: Principal) -> DeploymentQuerySet:
     return (
         Deployment.objects.alive()
         .filter(team__in=Team.objects.governed_by(principal), approved__isnull=False)

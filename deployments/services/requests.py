@@ -195,7 +195,8 @@ def _revise(
     note: str,
     check: SourceCheck | None,
 ) -> Revision:
-    row = Deployment.objects.locked().select_related("team", "latest", "applied").get(pk=deployment.pk)
+    row = Deployment.objects.hold(deployment.pk, "team", "latest", "applied")
+    assert row is not None
     latest = row.latest
     assert latest is not None
     if row.wanted == Wanted.DELETED:

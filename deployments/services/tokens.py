@@ -101,8 +101,7 @@ def authenticate(text: str) -> ApiToken | None:
 @in_transaction
 def revoke(*, principal: Principal, token_id: int) -> ApiToken:
     """End a token at once. Its owner may, and an admin; to others, and to narrower tokens, it does not exist."""
-    tokens = ApiToken.objects.revocable_by(principal).select_for_update(no_key=True, of=("self",))
-    token = tokens.select_related("user").filter(pk=token_id).first()
+    token = ApiToken.objects.revocable_by(principal).hold(token_id, "user")
     if token is None:
         raise MissingError("There is no such token.")
     if not principal.may("write"):

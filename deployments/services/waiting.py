@@ -106,8 +106,8 @@ def wake_all() -> int:
 @in_transaction
 def _admit(account: QuotaAccount, pk: int) -> bool | None:
     """Admit one deployment: False when the GPUs do not suffice, None when it stopped waiting in this line meanwhile."""
-    deployment = Deployment.objects.locked().get(pk=pk)
-    if not Deployment.objects.awaiting_quota().filter(pk=pk).exists():
+    deployment = Deployment.objects.hold(pk, "team", "latest", "applied")
+    if deployment is None or not Deployment.objects.awaiting_quota().filter(pk=pk).exists():
         return None
     assert deployment.latest is not None
     if deployment.latest.flavor_id != account.flavor_id or authority.void_if_fallen(deployment):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.db import OperationalError, connection, connections, transaction
+from django.test import Client
 
-from deployments.models import Approval, Deployment, Reservation, Team
-from deployments.services import approvals, ledger, lifecycle, requests, transactions, waiting
+from deployments.models import Approval, Deployment, Reservation, Revision, Team
+from deployments.services import approvals, ledger, lifecycle, requests, tokens, transactions, waiting
 from deployments.services.errors import ConflictError, DomainError, RefusedError, StaleError
 from deployments.services.transactions import in_transaction
 from deployments.spec import DeploymentSpec
@@ -128,6 +130,58 @@ def test_many_wakers_of_one_line_admit_each_once(ann, carol, team):
     assert sum(together([waiting.wake_all] * AT_ONCE)) == 4
     assert [ledger.held_by(row) for row in rows] == [1, 1, 1, 1]
     assert Reservation.objects.filter(kind="take").count() == 5
+
+
+def test_edits_of_one_deployment_at_once_are_one_edit_and_stale_pages(ann, team):
+    """Over connections of their own: who waits for the lock hears of the newer revision, and nothing breaks."""
+    pk = ask(ann, team).pk
+    _, text = tokens.create(principal=make.principal(ann), name="t", scopes=["read", "write"])
+
+    def edit(base: int, length: int) -> int:
+        body = {"spec": {"engine": {"args": {"max-model-len": length}}}, "base_revision": base}
+        headers = {"Authorization": f"Bearer {text}"}
+        path = f"/api/v1/deployments/{pk}/"
+        return Client().patch(path, body, content_type="application/json", headers=headers).status_code
+
+    for base in range(1, 9):
+        answers = together([lambda n=n, base=base: edit(base, 4096 + 16 * (8 * base + n)) for n in range(AT_ONCE)])
+        assert sorted(answers) == [200, *[412] * (AT_ONCE - 1)]
+    assert list(Revision.objects.order_by("number").values_list("number", flat=True)) == list(range(1, 10))
+
+
+def test_a_row_that_was_waited_for_is_read_with_its_relations_of_now(ann, team):
+    """A lock and a join in one statement would see the new key and the old revisions: no revision at all."""
+    deployment = ask(ann, team)
+    moved, read = threading.Event(), []
+
+    def wait_for_it() -> None:
+        with transaction.atomic():
+            moved.wait(10)
+            row = Deployment.objects.hold(deployment.pk, "latest")
+            read.append(row.latest.number if row and row.latest else None)
+        connections.close_all()
+
+    waiter = threading.Thread(target=wait_for_it)
+    waiter.start()
+    with transaction.atomic():
+        revision = make.add_revision(deployment, ann)
+        Deployment.objects.filter(pk=deployment.pk).update(latest=revision)
+        moved.set()
+        until_somebody_waits_for_a_lock()
+    waiter.join(10)
+    assert read == [2]
+
+
+def until_somebody_waits_for_a_lock() -> None:
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+            cursor.execute(waits)
+            if cursor.fetchone()[0]:
+                return
+    raise AssertionError("nobody waited")
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])
