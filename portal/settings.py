@@ -78,6 +78,8 @@ QUOTA_WARNING_DAYS = int(env("SLIPWAY_QUOTA_WARNING_DAYS", "7"))
 
 # Where Slipway's neighbours stand on the cluster: deployments.services.platform puts these into what it builds.
 GATEWAY_REF = env("GATEWAY_REF", "kserve/kserve-ingress-gateway")
+# NAMESPACE/LABEL=VALUE,…; without it every pod in the Gateway's namespace may reach the engines.
+GATEWAY_PODS = env("GATEWAY_PODS", "")
 MONITORING_NAMESPACE = env("MONITORING_NAMESPACE", "monitoring")
 SLIPWAY_NAMESPACE = env("SLIPWAY_NAMESPACE", "slipway-system")
 CLUSTER_CIDRS = env_list("CLUSTER_CIDRS", "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16")

@@ -57,6 +57,9 @@ class Platform:
 
     gateway_name: str = "kserve-ingress-gateway"
     gateway_namespace: str = "kserve"
+    # The proxies of that Gateway: where they run, and the labels that tell them from other pods there.
+    gateway_pods_namespace: str = ""
+    gateway_pods_labels: tuple[tuple[str, str], ...] = ()
     monitoring_namespace: str = "monitoring"
     # Where KEDA reads the series that it scales by.
     prometheus_url: str = "http://prometheus-operated.monitoring.svc:9090"

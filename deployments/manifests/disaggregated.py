@@ -22,7 +22,14 @@ from deployments.manifests.common import (
     selector_of,
     storage_uri,
 )
-from deployments.manifests.guards import disruption_budget, http_route, network_policy, pod_monitor
+from deployments.manifests.guards import (
+    disruption_budget,
+    gateway_peer,
+    http_route,
+    monitoring_peer,
+    network_policy,
+    pod_monitor,
+)
 from deployments.manifests.pods import (
     GPU_TAINT,
     PROBE_SECONDS,
@@ -181,16 +188,13 @@ def _ingress(wish: Wish) -> list[dict[str, Any]]:
     platform = wish.platform
     return [
         {"from": [_peers(wish)]},
-        _from(platform.gateway_namespace, PICKER_PORT),
-        _from(platform.monitoring_namespace, ENGINE_BEHIND_SIDECAR, PICKER_METRICS),
+        _from(gateway_peer(platform), PICKER_PORT),
+        _from(monitoring_peer(platform), ENGINE_BEHIND_SIDECAR, PICKER_METRICS),
     ]
 
 
-def _from(namespace: str, *ports: int) -> dict[str, Any]:
-    return {
-        "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}],
-        "ports": [{"protocol": "TCP", "port": port} for port in ports],
-    }
+def _from(peer: dict[str, Any], *ports: int) -> dict[str, Any]:
+    return {"from": [peer], "ports": [{"protocol": "TCP", "port": port} for port in ports]}
 
 
 def _api_policy(wish: Wish) -> Object:

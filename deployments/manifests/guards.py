@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from deployments.labels import LABEL_DEPLOYMENT, LABEL_REVISION, MANAGED_BY
-from deployments.manifests.common import Object, Wish, metadata_of, route_prefix, sealed, selector_of
+from deployments.manifests.common import Object, Platform, Wish, metadata_of, route_prefix, sealed, selector_of
 
 Rules: TypeAlias = Sequence[Mapping[str, Any]]
 
 # The port of the engine itself, as its containers declare it.
 PORT_NAME = "http1"
+# What prometheus-operator calls the pods that it makes; only by it is a PodMonitor read.
+SCRAPERS = ("prometheus", "prometheus-agent")
 
 
 def disruption_budget(wish: Wish) -> Object:
@@ -72,10 +74,12 @@ def http_route(wish: Wish, backend: Mapping[str, Any]) -> Object:
                     # Only the OpenAI API: metrics and the engine's own controls stay inside the cluster.
                     "matches": [{"path": {"type": "PathPrefix", "value": f"{prefix}/v1"}}],
                     "filters": [
+                        # The gateway has asked whose key it is. A model's own code could read it, and use it elsewhere.
+                        {"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["Authorization"]}},
                         {
                             "type": "URLRewrite",
                             "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/v1"}},
-                        }
+                        },
                     ],
                     "timeouts": {"request": "1h", "backendRequest": "1h"},
                     "backendRefs": [{**backend, "weight": 1}],
@@ -87,9 +91,6 @@ def http_route(wish: Wish, backend: Mapping[str, Any]) -> Object:
 
 def network_policy(wish: Wish, port: int, *, ingress: Rules = (), egress: Rules = ()) -> Object:
     """Who may reach the pods at the engine's port, and what they may reach; `ingress` and `egress` are added to it."""
-    platform = wish.platform
-    # Prompts and probes of Slipway itself come through the gateway too.
-    sources = (platform.gateway_namespace, platform.monitoring_namespace)
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -99,10 +100,8 @@ def network_policy(wish: Wish, port: int, *, ingress: Rules = (), egress: Rules 
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [
                 {
-                    "from": [
-                        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
-                        for namespace in sources
-                    ],
+                    # Prompts and probes of Slipway itself come through the gateway too.
+                    "from": [gateway_peer(wish.platform), monitoring_peer(wish.platform)],
                     "ports": [{"protocol": "TCP", "port": port}],
                 },
                 *ingress,
@@ -117,6 +116,23 @@ def network_policy(wish: Wish, port: int, *, ingress: Rules = (), egress: Rules 
             ],
         },
     }
+
+
+def gateway_peer(platform: Platform) -> dict[str, Any]:
+    """The proxies of the gateway as a peer of a NetworkPolicy."""
+    peer = _of_namespace(platform.gateway_pods_namespace or platform.gateway_namespace)
+    labels = dict(platform.gateway_pods_labels)
+    return {**peer, "podSelector": {"matchLabels": labels}} if labels else peer
+
+
+def monitoring_peer(platform: Platform) -> dict[str, Any]:
+    """Prometheus as a peer of a NetworkPolicy."""
+    scrapers = {"key": "app.kubernetes.io/name", "operator": "In", "values": list(SCRAPERS)}
+    return {**_of_namespace(platform.monitoring_namespace), "podSelector": {"matchExpressions": [scrapers]}}
+
+
+def _of_namespace(name: str) -> dict[str, Any]:
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
 
 
 def build_service_account(wish: Wish, secret_names: tuple[str, ...] | None = None, *, pulls: bool = False) -> Object:

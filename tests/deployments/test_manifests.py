@@ -240,7 +240,9 @@ def test_only_the_api_is_open_at_the_gateway():
     (rule,) = route["spec"]["rules"]
     (match,) = rule["matches"]
     assert match["path"] == {"type": "PathPrefix", "value": "/search-ab3de/chat/v1"}
-    rewrite = rule["filters"][0]["urlRewrite"]["path"]
+    removal, rewriting = rule["filters"]
+    assert removal["requestHeaderModifier"] == {"remove": ["Authorization"]}, "the model's own code could read the key"
+    rewrite = rewriting["urlRewrite"]["path"]
     assert rewrite == {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/v1"}
     assert rule["backendRefs"][0]["name"] == "chat-predictor"
 

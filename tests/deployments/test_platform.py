@@ -16,6 +16,7 @@ from tests.deployments import factories as make
 
 def test_the_settings_are_the_platform(settings: Any) -> None:
     settings.GATEWAY_REF = "net/edge"
+    settings.GATEWAY_PODS = "proxies/example.com/gateway=edge, tier=front"
     settings.MONITORING_NAMESPACE = "observability"
     settings.SLIPWAY_NAMESPACE = "portal"
     settings.CLUSTER_CIDRS = ["10.8.0.0/14"]
@@ -24,6 +25,8 @@ def test_the_settings_are_the_platform(settings: Any) -> None:
     known = platform()
 
     assert (known.gateway_namespace, known.gateway_name) == ("net", "edge")
+    assert known.gateway_pods_namespace == "proxies"
+    assert known.gateway_pods_labels == (("example.com/gateway", "edge"), ("tier", "front"))
     assert (known.monitoring_namespace, known.portal_namespace) == ("observability", "portal")
     assert (known.cluster_cidrs, known.scrape_interval_seconds) == (("10.8.0.0/14",), 30)
 
@@ -40,6 +43,7 @@ def test_a_gateway_needs_namespace_and_name(settings: Any, text: str) -> None:
 @pytest.mark.usefixtures("hub")
 def test_what_is_asked_for_is_built_for_the_configured_platform(ann: Any, team: Any, settings: Any) -> None:
     settings.GATEWAY_REF = "net/edge"
+    settings.GATEWAY_PODS = "proxies/example.com/gateway=edge, tier=front"
     settings.MONITORING_NAMESPACE = "observability"
     settings.PROMETHEUS_SCRAPE_INTERVAL = 30
     spec = DeploymentSpec.from_json(make.a_spec())
@@ -52,10 +56,18 @@ def test_what_is_asked_for_is_built_for_the_configured_platform(ann: Any, team: 
     assert (parent["namespace"], parent["name"]) == ("net", "edge")
     sources = objects["NetworkPolicy"]["spec"]["ingress"][0]["from"]
     assert [source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for source in sources] == [
-        "net",
+        "proxies",
         "observability",
     ]
+    assert sources[0]["podSelector"] == {"matchLabels": {"example.com/gateway": "edge", "tier": "front"}}
     assert objects["PodMonitor"]["spec"]["podMetricsEndpoints"][0]["interval"] == "30s"
+
+
+@pytest.mark.parametrize("text", ["proxies", "/a=b", "proxies/", "proxies/a", "proxies/a=b,c"])
+def test_pods_of_the_gateway_that_cannot_be_read_stop_the_portal(text: str, settings: Any) -> None:
+    settings.GATEWAY_PODS = text
+    with pytest.raises(ImproperlyConfigured, match="GATEWAY_PODS must be"):
+        platform()
 
 
 @pytest.mark.django_db

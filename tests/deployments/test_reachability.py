@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.manifests import Object, TeamWish, Wish, build, build_team
+from deployments.manifests import Object, Platform, TeamWish, Wish, build, build_team
 from deployments.manifests.common import labels_of
 from deployments.manifests.standard import PORT
 from tests.deployments.wishes import wish_of
@@ -90,7 +90,10 @@ def reaches(policies: list[Object], source: Pod, target: Pod, port: int) -> bool
     return open_at(policies, "egress", source, target, port) and open_at(policies, "ingress", target, source, port)
 
 
-CHAT = wish_of()
+PROXY = ("gateway.envoyproxy.io/owning-gateway-name", "kserve-ingress-gateway")
+# As k8s/portal/config.yaml has it.
+PLATFORM = Platform(gateway_pods_namespace="envoy-gateway-system", gateway_pods_labels=(PROXY,))
+CHAT = Wish(**{**vars(wish_of()), "platform": PLATFORM})
 CODE = Wish(**{**vars(CHAT), "name": "code", "deployment_id": "8"})
 OTHER = Wish(**{**vars(CHAT), "name": "chat", "deployment_id": "9", "namespace": "labs-zz9zz", "team": "labs"})
 
@@ -112,7 +115,10 @@ def of_slipway() -> list[Object]:
 
 
 ALL = [*policies_of(CHAT, CODE, OTHER), *of_slipway()]
-ALLOWED = {"gateway": pod("kserve", app="envoy"), "Prometheus": pod("monitoring", app="prometheus")}
+ALLOWED = {
+    "gateway": Pod("envoy-gateway-system", (PROXY,)),
+    "Prometheus": pod("monitoring", app_kubernetes_io__name="prometheus"),
+}
 PARTS = {
     name: pod("slipway-system", app_kubernetes_io__name="slipway", app_kubernetes_io__component=name)
     for name in ("web", "live", "worker", "watcher", "beat")
@@ -124,6 +130,9 @@ STRANGERS = {
     "a pod of another team": pod(OTHER.namespace),
     "a pod of no team": pod("default"),
     "a pod of the cluster's own": pod("kube-system", app="dns"),
+    "a dashboard beside Prometheus": pod("monitoring", app_kubernetes_io__name="grafana"),
+    "the proxy of another Gateway": pod("envoy-gateway-system", gateway_envoyproxy_io__owning="other"),
+    "a pod beside the Gateway": pod("kserve", app="envoy"),
     **{f"Slipway's {name}": part for name, part in PARTS.items()},
 }
 

@@ -153,5 +153,5 @@ def test_the_gateway_that_is_configured_is_the_one_that_the_manifests_name() -> 
     )
 
     assert CONFIG["GATEWAY_REF"] == f"{parent['namespace']}/{parent['name']}"
-    assert {CONFIG["GATEWAY_REF"].split("/")[0], CONFIG["MONITORING_NAMESPACE"]} <= namespaces
+    assert {CONFIG["GATEWAY_PODS"].split("/")[0], CONFIG["MONITORING_NAMESPACE"]} <= namespaces
     assert urlsplit(CONFIG["SLIPWAY_URL"]).hostname in CONFIG["SLIPWAY_ALLOWED_HOSTS"].split(",")

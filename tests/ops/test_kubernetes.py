@@ -196,7 +196,11 @@ def test_the_gateway_asks_live_before_each_call_and_is_let_in() -> None:
     assert grant["spec"]["to"][0]["name"] == backend["name"]
     (way_in,) = of_kind("NetworkPolicy")["from-the-gateway"]["spec"]["ingress"]
     (source,) = way_in["from"]
-    assert source["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": parent["namespace"]}
+    proxies = {"gateway.envoyproxy.io/owning-gateway-name": parent["name"]}
+    (pods,) = [f"{name}={value}" for name, value in source["podSelector"]["matchLabels"].items()]
+    namespace = source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+    assert source["podSelector"]["matchLabels"] == proxies
+    assert f"{namespace}/{pods}" == of_kind("ConfigMap")["slipway"]["data"]["GATEWAY_PODS"]
 
 
 def test_pages_are_not_behind_the_question() -> None:
