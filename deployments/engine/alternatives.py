@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from deployments.engine.defaults import defaults_of
 from deployments.engine.facts import ModelFacts
 from deployments.engine.options import Choice, options, splits
 from deployments.engine.sizing import FitState, UnknownShapeError, fit
-from deployments.spec import ArgValue, DeploymentSpec
+from deployments.spec import DeploymentSpec
 
 ARGS = "/spec/engine/args/"
 SPLIT = f"{ARGS}tensor-parallel-size"
@@ -63,7 +64,7 @@ def alternatives(model: ModelFacts | None, spec: DeploymentSpec, rooms: Mapping[
 def _smaller(model: ModelFacts, spec: DeploymentSpec, room: Room) -> Iterator[Alternative]:
     """On the same GPUs, split over fewer of them: the largest split that fits, also with a smaller cache."""
     for size in reversed(splits(model, spec.tensor_parallel - 1)):
-        cache = _cache(model, spec.engine.args, room.choice, size)
+        cache = _cache(model, spec, room.choice, size)
         if cache is not None:
             found = list(_on(room, spec, size, cache))
             if found:
@@ -74,18 +75,19 @@ def _smaller(model: ModelFacts, spec: DeploymentSpec, room: Room) -> Iterator[Al
 def _elsewhere(model: ModelFacts, spec: DeploymentSpec, room: Room) -> Iterator[Alternative]:
     """On another flavor, by the fewest GPUs that hold the model."""
     for size in splits(model, max(1, room.choice.gpus_per_node // spec.pipeline_parallel)):
-        cache = _cache(model, spec.engine.args, room.choice, size)
+        cache = _cache(model, spec, room.choice, size)
         if cache is not None:
             yield from _on(room, spec, size, cache)
             return
 
 
-def _cache(model: ModelFacts, args: Mapping[str, ArgValue], choice: Choice, size: int) -> str | None:
+def _cache(model: ModelFacts, spec: DeploymentSpec, choice: Choice, size: int) -> str | None:
     """The KV cache with which the model fits when split so: "" as it is, "fp8"; None when it does not fit."""
-    split = {**args, "tensor-parallel-size": size}
-    if fit(model, choice.gpu, split).state is not FitState.NO:
+    defaults = defaults_of(spec.engine.profile.removeprefix("vllm-"))
+    split = {**spec.engine.args, "tensor-parallel-size": size}
+    if fit(model, choice.gpu, split, defaults=defaults).state is not FitState.NO:
         return ""
-    smaller = options(model, choice.gpu, split, gpus_per_node=size)
+    smaller = options(model, choice.gpu, split, gpus_per_node=size, defaults=defaults)
     return next((str(option.value) for option in smaller if option.pointer == CACHE), None)
 
 
