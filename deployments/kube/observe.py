@@ -226,7 +226,7 @@ def pod_view(raw: Mapping[str, Any]) -> PodView:
         node=str(spec.get("nodeName") or ""),
         ip=str(status.get("podIP") or ""),
         deployment=str(labels.get(LABEL_DEPLOYMENT, "")),
-        revision=_number(labels.get(LABEL_REVISION)),
+        revision=_revision_of(meta),
         service=service_of(labels),
         role=SCHEDULER if labels.get(LABEL_LLM_COMPONENT) == SCHEDULER_COMPONENT else str(labels.get(LABEL_ROLE, "")),
         template_hash=str(labels.get("pod-template-hash", "")),
@@ -248,15 +248,16 @@ def workload_view(raw: Mapping[str, Any]) -> WorkloadView:
     """A Deployment or ReplicaSet of the API, cut down."""
     meta, spec, status = _part(raw, "metadata"), _part(raw, "spec"), _part(raw, "status")
     labels = _part(meta, "labels")
-    # What KServe makes of an LLMInferenceService carries our labels in its pods alone.
-    of_pods = _part(_part(_part(spec, "template"), "metadata"), "labels")
+    revision = _revision_of(meta)
+    if revision is None:  # what KServe makes of an LLMInferenceService marks its pods alone
+        revision = _revision_of(_part(_part(spec, "template"), "metadata"))
     return WorkloadView(
         kind=str(raw.get("kind", "Deployment")),
         name=str(meta.get("name", "")),
         namespace=str(meta.get("namespace", "")),
         uid=str(meta.get("uid", "")),
         service=service_of(labels),
-        revision=_number(labels.get(LABEL_REVISION, of_pods.get(LABEL_REVISION))),
+        revision=revision,
         desired=_number(spec.get("replicas")) or 0,
         replicas=_number(status.get("replicas")) or 0,
         ready=_number(status.get("readyReplicas")) or 0,
@@ -297,6 +298,11 @@ def service_of(labels: Mapping[str, Any]) -> str:
     if labels.get(LABEL_PART_OF) == PART_OF_LLM:
         return str(labels.get(LABEL_LLM_NAME, ""))
     return str(labels.get(LABEL_ISVC, ""))
+
+
+def _revision_of(meta: Mapping[str, Any]) -> int | None:
+    """The revision of a pod or workload: a label, or an annotation where labels would get into a selector."""
+    return _number(_part(meta, "labels").get(LABEL_REVISION, _part(meta, "annotations").get(LABEL_REVISION)))
 
 
 def is_stopped(conditions: Mapping[str, tuple[str, str]]) -> bool:

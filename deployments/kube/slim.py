@@ -94,6 +94,7 @@ class Pod(_Slim):
 
 class _TemplateMeta(_Slim):
     labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
 
 
 class _Template(_Slim):

@@ -10,7 +10,14 @@ import json
 from typing import Any
 
 from deployments.engine.render import quoted, render_args
-from deployments.labels import INITIALIZER, LABEL_DEPLOYMENT, LABEL_LLM_COMPONENT, LABEL_ROLE, PREFILL_COMPONENT
+from deployments.labels import (
+    INITIALIZER,
+    LABEL_DEPLOYMENT,
+    LABEL_LLM_COMPONENT,
+    LABEL_REVISION,
+    LABEL_ROLE,
+    PREFILL_COMPONENT,
+)
 from deployments.manifests.cluster import default_initializer_image
 from deployments.manifests.common import (
     Object,
@@ -97,7 +104,7 @@ def _service(wish: Wish, preset: str) -> Object:
                 "gateway": {"refs": [gateway]},
                 # With a route of Slipway's own KServe makes none, which would be a way in around the closed one.
                 "route": {"http": {"refs": [{"name": f"{wish.name}-slipway"}]}},
-                "scheduler": {"labels": labels_of(wish), "template": _scheduler()},
+                "scheduler": {**_marks(wish), "template": _scheduler()},
             },
         },
     }
@@ -105,11 +112,20 @@ def _service(wish: Wish, preset: str) -> Object:
 
 def _workload(wish: Wish, role: Role, spec: DeploymentSpec) -> dict[str, Any]:
     return {
-        "labels": labels_of(wish),
+        **_marks(wish),
         "replicas": spec.replicas.min,
         "parallelism": {"tensor": spec.tensor_parallel},
         "template": _template(wish, role, spec),
     }
+
+
+def _marks(wish: Wish) -> dict[str, dict[str, str]]:
+    """Labels and annotations of pods. KServe puts these labels into the selectors of its Deployments too.
+
+    Selectors never change: what differs from revision to revision is an annotation.
+    """
+    labels = {name: value for name, value in labels_of(wish).items() if name != LABEL_REVISION}
+    return {"labels": labels, "annotations": {LABEL_REVISION: str(wish.revision)}}
 
 
 def _template(wish: Wish, role: Role, spec: DeploymentSpec) -> dict[str, Any]:

@@ -56,6 +56,12 @@ def build_preset(wish: Wish) -> Object:
     picking = scheduler["router"]["scheduler"]["template"]["containers"]
     _set_image(picking, PICKER, wish.platform.picker_image or _image("endpoint_picker"))
     _set_image(picking, TOKENIZER, wish.platform.tokenizer_image or _image("tokenizer"))
+    for container in picking:
+        # KServe's controller writes the object again to hold it, and amounts then as text: they would become its own.
+        container["resources"] = {
+            kind: {name: str(amount) for name, amount in amounts.items()}
+            for kind, amounts in container["resources"].items()
+        }
     # Routing by a header would open a way in beside Slipway's own route.
     spec = {
         "template": decode["template"],

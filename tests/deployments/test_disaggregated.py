@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import os
@@ -41,6 +42,10 @@ PRESET = roles_json(
 
 def disaggregated(**changes: Any) -> Wish:
     return wish_of(DeploymentSpec.from_json({**PRESET, **changes}))
+
+
+def newer() -> Wish:
+    return dataclasses.replace(disaggregated(), revision=4)
 
 
 def one(objects: list[Object], kind: str) -> Object:
@@ -108,8 +113,17 @@ def test_pods_of_both_roles_are_admitted_by_the_level_restricted(role: str):
 
 @pytest.mark.parametrize("role", ["decode", "prefill"])
 def test_pods_carry_deployment_revision_and_role(role: str):
-    labels = children(build(disaggregated()))[role]["spec"]["template"]["metadata"]["labels"]
-    assert (labels[LABEL_DEPLOYMENT], labels[LABEL_REVISION], labels[LABEL_ROLE]) == ("42", "3", role)
+    meta = children(build(disaggregated()))[role]["spec"]["template"]["metadata"]
+    assert (meta["labels"][LABEL_DEPLOYMENT], meta["labels"][LABEL_ROLE]) == ("42", role)
+    assert meta["annotations"][LABEL_REVISION] == "3"
+
+
+@pytest.mark.parametrize("role", ["decode", "prefill"])
+def test_selectors_are_the_same_for_every_revision(role: str):
+    """KServe writes the labels of pods into the selector as well, and the API server refuses another one."""
+    before, after = (children(build(wish))[role]["spec"]["selector"] for wish in (disaggregated(), newer()))
+    assert before == after
+    assert LABEL_DEPLOYMENT in before["matchLabels"]
 
 
 def test_nothing_of_the_clusters_own_presets_gets_into_the_pods(monkeypatch: pytest.MonkeyPatch):

@@ -253,8 +253,12 @@ class Stage:
     def newest_serves(self, row: Deployment, number: int) -> bool:
         """True when the portal says that this revision runs, and no pod of another is left on the cluster."""
         row = self.fresh(row)
-        labels = [pod["metadata"]["labels"] for pod in self.pods()]
-        mine = {one["slipway.dev/revision"] for one in labels if one.get("slipway.dev/deployment") == str(row.pk)}
+        pods = [pod["metadata"] for pod in self.pods()]
+        mine = {
+            {**meta.get("annotations", {}), **meta["labels"]}["slipway.dev/revision"]
+            for meta in pods
+            if meta["labels"].get("slipway.dev/deployment") == str(row.pk)
+        }
         says = (portal_says(row), row.detail.get("serving_revision"))
         return mine == {str(number)} and says == (Says("Running"), number)
 

@@ -84,7 +84,9 @@ def deployment(service: Obj, combined: Obj, source: Source, known: Obj | None) -
     version = (scheduler.get("annotations") or {}).get(VERSION, "")
     if main is not None and _at_least(version, (0, 7)):
         _rewrite(spec, main, _at_least(version, (0, 9)))
-    template: Obj = {"metadata": {"labels": {**of, **(scheduler.get("labels") or {})}}, "spec": spec}
+    # As of the engines: what is added for the pods gets into the selector.
+    of = {**of, **(scheduler.get("labels") or {})}
+    template: Obj = {"metadata": {"labels": dict(of)}, "spec": spec}
     if scheduler.get("annotations"):
         template["metadata"]["annotations"] = dict(scheduler["annotations"])
     body: Obj = {"strategy": {"type": "Recreate"}, "selector": {"matchLabels": of}, "template": template}

@@ -109,15 +109,17 @@ def prefill_deployment(service: Obj, combined: Obj, source: Source) -> Obj:
 
 def _deployment(service: Obj, workload: Obj, name: str, of: dict[str, str], spec: Obj, source: Source) -> Obj:
     attach_model(spec, source)
-    template = {"metadata": {"labels": {**of, **_own_labels(service, workload)}}, "spec": spec}
+    # One map in KServe's source: what is added for the pods gets into the selector, which then can never change.
+    of = {**of, **_own_labels(service, workload)}
+    template: Obj = {"metadata": {"labels": dict(of)}, "spec": spec}
     annotations = _passed(annotations_of(service), _KEPT_ANNOTATIONS)
     if {**annotations, **_own_annotations(workload)}:
         template["metadata"]["annotations"] = {**annotations, **_own_annotations(workload)}
     made: Obj = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(service, name, {**of, **_passed(labels_of(service), _KEPT_LABELS)}),
-        "spec": {"selector": {"matchLabels": of}, "template": template},
+        "metadata": metadata(service, name, dict(of)),
+        "spec": {"selector": {"matchLabels": dict(of)}, "template": template},
     }
     if annotations:
         made["metadata"]["annotations"] = annotations
