@@ -53,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(args: argparse.Namespace, terminal: Terminal) -> int:
+    layout = Layout(args.data.resolve())
+    try:
+        layout.fits(args.cluster)  # before anything is built or installed for it
+    except ValueError as error:
+        terminal.say(f"Cannot start: {error}")
+        return 1
     if not install.ensure((args.only and set(args.only) & set(SERVERS)) or SERVERS, terminal.say):
         return 1
     if args.cluster == "real":
@@ -64,7 +70,6 @@ def _up(args: argparse.Namespace, terminal: Terminal) -> int:
         except (build.BuildError, RuntimeError) as error:
             terminal.say(str(error))
             return 1
-    layout = Layout(args.data.resolve())
     with layout.alone() as alone:
         if not alone:
             terminal.say(f"Already running on {layout.data} (python -m portal.demo status says more).")

@@ -50,14 +50,18 @@ class Layout:
 
     def ground(self, wanted: str) -> str:
         """Keep to the ground that this folder's cluster was begun on; ValueError when that was another."""
+        self.fits(wanted)
+        (self.data / "ground").write_text(wanted)
+        return wanted
+
+    def fits(self, ground: str) -> None:
+        """ValueError when this folder's cluster was begun on another ground. Writes nothing."""
         path = self.data / "ground"
         known = path.read_text().strip() if path.exists() else ""
-        if known and known != wanted:
+        if known and known != ground:
             raise ValueError(
                 f"This data belongs to a demo with CLUSTER={known}: start it so, or clear it with make demo-reset."
             )
-        path.write_text(wanted)
-        return wanted
 
     def secrets(self) -> dict[str, str]:
         """Return the passwords and keys of this folder, made at the first call."""

@@ -15,6 +15,7 @@ from portal.demo import services
 from portal.demo.layout import REPOSITORY, Layout, write_private
 from portal.demo.ports import PortBook
 from portal.demo.program import Program, answers, listens
+from sandbox.real import tools
 
 PREFERRED_PORTS = {"web": 8000, "gateway": 8081}
 PORTS = ["postgres", "redis", "prometheus", "apiserver", "hub", "model", "metrics", "gateway", "web"]
@@ -32,7 +33,7 @@ key = PrivateKey.generate()
 print(*(b64encode(bytes(each)).decode() for each in (key.public_key, key)))
 """
 # What a person's shell may hold for other uses and our children must not see.
-PASSED_ON = "PATH", "HOME", "LANG", "LC_ALL", "TERM", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "SLIPWAY_CACHE"
+PASSED_ON = "PATH", "HOME", "LANG", "LC_ALL", "TERM", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"
 
 
 class Stack:
@@ -321,4 +322,5 @@ def reset(data: Path) -> bool:
 
 def _base_environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    return {**kept, "PYTHONUNBUFFERED": "1"}
+    # Handed over as found here: whatever leads to the cache in this process, no child looks for another.
+    return {**kept, "SLIPWAY_CACHE": str(tools.cache_root().absolute()), "PYTHONUNBUFFERED": "1"}

@@ -8,10 +8,12 @@ import json
 import os
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 
+from portal.demo.cli import main
 from portal.demo.layout import Layout
 from portal.demo.logs import LogFolder
 from portal.demo.ports import HIGHEST, LOWEST, PREFIXES, PortBook, is_free
@@ -193,6 +195,56 @@ def test_each_process_is_given_only_the_cluster_credentials_that_it_needs(tmp_pa
         "beat": set(),
         "watcher": {"KUBECONFIG_WATCHER"},
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({"XDG_CACHE_HOME": "/somewhere/cache"}, "/somewhere/cache/slipway"),
+        ({"SLIPWAY_CACHE": "/built", "XDG_CACHE_HOME": "/somewhere/cache"}, "/built"),
+        ({"HOME": "/home/ann"}, "/home/ann/.cache/slipway"),
+    ],
+    ids=("XDG_CACHE_HOME", "SLIPWAY_CACHE", "HOME"),
+)
+def test_every_program_looks_for_what_was_built_in_the_same_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], place: str
+) -> None:
+    from portal.demo.stack import Stack
+    from sandbox.real import tools
+
+    for name in ("SLIPWAY_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    programs = [program for program in Stack(tmp_path).programs if program.argv[0] == sys.executable]
+    assert {"node-gpu-l4-1", "web", "gateway", "traffic"} <= {program.name for program in programs}
+    for program in programs:
+        assert program.env["SLIPWAY_CACHE"] == place, program.name
+        with monkeypatch.context() as theirs:  # as the program itself finds it
+            for name in ("SLIPWAY_CACHE", "XDG_CACHE_HOME", "HOME"):
+                theirs.delenv(name, raising=False)
+            for name, value in program.env.items():
+                theirs.setenv(name, value)
+            assert str(tools.cache_root()) == place, program.name
+
+
+@pytest.mark.parametrize(("begun", "wanted"), [("lite", "real"), ("real", "lite")])
+def test_a_folder_of_another_ground_is_refused_before_anything_is_done_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], begun: str, wanted: str
+) -> None:
+    from portal.demo import install
+    from sandbox.real import build
+
+    def never(*_: object) -> bool:
+        raise AssertionError("built or installed something for a folder that it then refuses")
+
+    monkeypatch.setattr(install, "ensure", never)
+    monkeypatch.setattr(build, "ensure", never)
+    assert Layout(tmp_path).ground(begun) == begun
+
+    assert main(["up", "--data", str(tmp_path), "--cluster", wanted]) == 1
+    assert f"CLUSTER={begun}" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["ground"]
 
 
 def test_values_of_credentials_are_opened_by_the_worker_alone(tmp_path: Path) -> None:

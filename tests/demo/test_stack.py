@@ -59,7 +59,7 @@ def working_in(data: Path) -> set[int]:
 class Demo:
     """`make demo` on a data folder of its own."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *words: str) -> None:
         self.data = data
         self.output = data.parent / "output"
         self.ready = data.parent / "ready"
@@ -67,7 +67,7 @@ class Demo:
         self.begun = time.monotonic()
         command = [sys.executable, "-m", "portal.demo", "up", "--data", str(data), "--ready-file", str(self.ready)]
         with self.output.open("ab") as out:
-            self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=out, stderr=out)
+            self.process = subprocess.Popen([*command, *words], cwd=REPOSITORY, stdout=out, stderr=out)
 
     def wait_for_page(self) -> float:
         """Return the seconds until the page answered."""
@@ -79,10 +79,10 @@ class Demo:
             time.sleep(0.1)
         raise AssertionError(self.output.read_text())
 
-    def wait_until_up(self) -> dict[str, Any]:
+    def wait_until_up(self, seconds: float = 150) -> dict[str, Any]:
         while not self.ready.exists():
             assert self.process.poll() is None, self.output.read_text()
-            assert time.monotonic() - self.begun < 150, self.output.read_text()
+            assert time.monotonic() - self.begun < seconds, self.output.read_text()
             time.sleep(0.1)
         description: dict[str, Any] = json.loads((self.data / "demo.json").read_text())
         return description
