@@ -50,13 +50,7 @@ def sweep() -> int:
     if len(due) == BATCH:
         logger.warning("at least %d rows are due", BATCH)
     # After the messages: whatever goes wrong here, rows that are due have theirs.
-    for chore in (
-        waiting.wake_all,
-        expiry.expire_undecided,
-        expiry.expire_asked,
-        grant_ends.follow_dates,
-        credentials.expire,
-    ):
+    for chore in (waiting.wake_all, expiry.expire_undecided, expiry.expire_asked, grant_ends.follow_dates):
         try:
             chore()
         except Exception:
@@ -91,7 +85,7 @@ def sweep_mail() -> int:
     due = mails.due(BATCH)
     for pk in due:
         current_app.send_task(MAIL, args=[pk], expires=WORTH_SECONDS, retry=False, ignore_result=True)
-    for chore in (notices.forget_read, idempotency.forget_old):
+    for chore in (credentials.expire, notices.forget_read, idempotency.forget_old):
         try:
             chore()
         except Exception:

@@ -30,10 +30,7 @@ def tidied(findings: Iterable[Finding], *, sent: bool) -> list[Finding]:
 
 
 def _gated(finding: Finding, sent: bool) -> Finding:
-    return dataclasses.replace(
-        finding,
-        severity=Severity.ERROR if sent else Severity.WARNING,
-    )
+    return dataclasses.replace(finding, severity=Severity.ERROR if sent else Severity.WARNING)
 
 
 def _one_fix_each(findings: list[Finding]) -> list[Finding]:

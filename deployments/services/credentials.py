@@ -24,8 +24,8 @@ from deployments.services.transactions import in_transaction
 from deployments.sources import Scheme, SourceError, parse
 from portal.lib.hints import RECONCILE_TEAM, hint
 
-# How long a value waits for a worker.
-LIVES = timedelta(minutes=10)
+# How long a value waits for a worker; who forgets it comes every twenty seconds, so none lies there for ten minutes.
+LIVES = timedelta(minutes=9, seconds=30)
 PER_TEAM = 50
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?")
 

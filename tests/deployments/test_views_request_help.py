@@ -104,14 +104,13 @@ def test_a_gated_model_says_once_what_it_needs(hub: list[str], alice: User) -> N
 
     answer = live(alice, source_uri="hf://org/gated")
 
-    (only,) = said(answer, "source_uri")
-    assert only["severity"] == "warning"
-    assert "needs a Hugging Face token" in only["message"]
-    assert said(answer, "args") == []
+    (only,) = said(answer, "credential")
+    assert (only["severity"], only["message"]) == ("warning", "gated")
+    assert said(answer, "source_uri") == said(answer, "args") == []
     assert "Ask anyway" not in answer.content.decode()
     sent = signed_in(alice).post(reverse("deployment-create"), typed(source_uri="hf://org/gated"))
     assert sent.status_code == 422
-    assert said(sent, "source_uri")[0]["severity"] == "error"
+    assert said(sent, "credential")[0]["severity"] == "error"
 
 
 def test_the_verdict_stands_at_the_button_too(hub: list[str], alice: User) -> None:
