@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from io import StringIO
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from deployments.commandline import DocumentError, fit_document
 from deployments.spec import AVAILABLE_STRATEGIES, DeploymentSpec, Strategy, digest
 from tests.deployments.pods import LOGS, event, pod, terminated, waiting
 from tests.deployments.wishes import spec_json
@@ -292,3 +296,19 @@ def test_a_file_that_cannot_be_read_is_said_so(run: Any, tmp_path: Path):
         run("spec", "check", broken)
     with pytest.raises(CommandError, match="JSON object"):
         run("spec", "check", [1])
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+KNOWN = [*CONFIG, "head_dim", "sliding_window", "layer_types", "kv_lora_rank", "text_config", "quantization_config"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(config=st.dictionaries(st.sampled_from(KNOWN) | st.text(max_size=8), JSON, max_size=8), figures=JSON)
+def test_no_configuration_breaks_the_estimate(config: dict[str, Any], figures: Any):
+    for document in ({"config": CONFIG | config}, {"model": {"config": config, "weights_gib": figures}}):
+        with contextlib.suppress(DocumentError):
+            assert fit_document({**document, "gpu": "L4"})["state"] in {"fits", "tight", "no", "unknown"}
