@@ -309,43 +309,6 @@ def test_two_replicas_under_a_quota_of_one_gpu(ground: Ground) -> None:
 BAD = read("bad-specs.yaml")
 
 
-@pytest.mark.parametrize(
-    "name", ["gpu-only-in-requests", "gpu-limit-lt-request", "no-serviceaccount", "unknown-runtime", "name-64"]
-)
-def test_a_wrong_spec_is_told_as_on_a_real_cluster(ground: Ground, name: str) -> None:
-    case = BAD[name]
-    given = copy.deepcopy(read_all("examples/01-isvc-standard-vllm.yaml")[0])
-    given["metadata"]["name"] = case["change"].get("metadata.name", name)
-    for path, value in case["change"].items():
-        place: Any = given
-        *parents, last = path.split(".") if "nvidia" not in path else path.split(".", 3)
-        for parent in parents:
-            place = place[parent]
-        place[last] = value
-
-    async def scene(client: Client) -> None:
-        await ensure_namespace(client, "neg")
-        await create(client, given, namespace="neg")
-        isvc = given["metadata"]["name"]
-
-        async def told() -> bool:
-            status = await status_of(client, "neg", isvc)
-            return status.get("modelStatus") == case["modelStatus"] and comparable(said(status)) == comparable(
-                case["conditions"]
-            )
-
-        await until(told, f"{case['conditions']}, is {await status_of(client, 'neg', isvc)}")
-
-        async def heard() -> bool:
-            events = await items(client, "events", "neg")
-            lines = {f"{e['type']} {e['reason']} {e['involvedObject']['kind']}: {e['message']}" for e in events}
-            return {comparable(text) for text in case["events"]} <= {comparable(text) for text in lines}
-
-        await until(heard, f"the events {case['events']}")
-
-    ground.play(scene)
-
-
 def test_the_webhooks_words_reach_the_caller(ground: Ground) -> None:
     async def scene(client: Client) -> None:
         await ensure_namespace(client, "neg")

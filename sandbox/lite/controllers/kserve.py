@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sandbox.client import ApiError, Obj
@@ -59,6 +60,7 @@ NO_ISTIO = (
     "If you do not use Istio, set ingress.disableIstioVirtualHost=true."
 )
 _AUTOSCALERS = {item.kind: item for item in (AUTOSCALERS, SCALED_OBJECTS)}
+_ROUTED = ("Predictor", "InferenceService")
 _CHILDREN = (DEPLOYMENTS, SERVICES, INGRESSES, HTTP_ROUTES, AUTOSCALERS, SCALED_OBJECTS)
 
 
@@ -177,21 +179,31 @@ class InferenceServiceController:
         namespace = isvc["metadata"]["namespace"]
         published = config.create_ingress and not children.cluster_local(isvc)
         found = self._pods.by("app", f"{namespace}/{children.app_label(isvc)}")
-        fresh = described.observed(status, deployment, found, hosts, now(), published=published)
+        look = partial(described.observed, status, deployment, found, hosts, now(), published=published)
+        fresh: Obj | None = look()
         if fresh is None:
             return 1.0
         serving = _is_true(fresh, "PredictorReady")
-        if published and serving:
-            if config.gateway_api:
-                for route in children.http_routes(isvc, config, hosts):
-                    await self._put(HTTP_ROUTES, route)
-            else:
-                await self._put(INGRESSES, children.ingress(isvc, config, hosts))
+        if published and config.gateway_api:
+            fresh = look(routes=await self._routes(isvc, config, hosts, serving=serving))
+            assert fresh is not None
+        elif published and serving:
+            await self._put(INGRESSES, children.ingress(isvc, config, hosts))
         first = "conditions" not in (isvc.get("status") or {})
         await self._write(isvc, fresh)
         if first:
             await self._say(isvc, "Warning", "VirtualServiceCRDNotFound", NO_ISTIO)
         return None
+
+    async def _routes(
+        self, isvc: Obj, config: KServeConfig, hosts: described.Addresses, *, serving: bool
+    ) -> list[described.Route]:
+        """Return the routes to the predictor and to the service, made when the predictor serves."""
+        found: list[described.Route] = []
+        for part, wanted in zip(_ROUTED, reversed(children.http_routes(isvc, config, hosts)), strict=True):
+            there = self._children[HTTP_ROUTES].get(*key_of(wanted))
+            found.append((part, await self._put(HTTP_ROUTES, wanted) if serving else there))
+        return found
 
     async def _fail(self, isvc: Obj, status: Obj, message: str) -> float | None:
         await self._write(isvc, described.failed(status, message, now()))

@@ -8,12 +8,14 @@ Each of these was seen on the real controller (recordings in tests/data/kserve-0
 * The model's state is read off the newest pod only, its storage initializer first; while Ready, an engine in
   crash loop is not looked at.
 * `totalCopies` counts ready pods; `lastFailureInfo` is never cleared.
-* `url` is written whether or not anything routes to it, and stays when the service is no longer ready.
+* `url` is written whether or not an Ingress routes to it, and stays when the service is no longer ready. With the
+  Gateway API it is first written when no gateway says a bad word of the service's routes.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,6 +24,7 @@ from sandbox.lite.controllers.kserve_conditions import Conditions
 from sandbox.lite.controllers.meta import condition, pod_ready
 
 NO_INGRESS = "Predictor ingress not created"
+Route = tuple[str, Obj | None]  # what it leads to, in KServe's word, and the HTTPRoute when there is one
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,19 @@ def stopped(status: Obj, moment: datetime) -> Obj:
 
 
 def observed(
-    status: Obj, deployment: Obj, pods: list[Obj], addresses: Addresses, moment: datetime, *, published: bool
+    status: Obj,
+    deployment: Obj,
+    pods: list[Obj],
+    addresses: Addresses,
+    moment: datetime,
+    *,
+    published: bool,
+    routes: Sequence[Route] | None = None,
 ) -> Obj | None:
     """Return the status of a running service; None when KServe would look again in a second instead.
 
-    `pods` are those of all its revisions; `published` tells whether an Ingress is to be made for it.
+    `pods` are those of all its revisions; `published` tells whether an Ingress or routes are to be made for it,
+    `routes` which there are, None where it is an Ingress.
     """
     fresh = _begun(status, moment)
     conditions = Conditions(fresh["conditions"], moment)
@@ -98,8 +109,9 @@ def observed(
     conditions.inform("Stopped", "False")
     if not _model(fresh["modelStatus"], conditions.happy(), pods):
         return None
-    if published and not conditions.ready("PredictorReady"):
-        conditions.mark_false("IngressReady", NO_INGRESS)
+    trouble = _trouble(published, conditions.ready("PredictorReady"), routes)
+    if trouble is not None:
+        conditions.mark_false("IngressReady", *trouble)
     else:
         fresh["url"] = f"{addresses.scheme}://{addresses.public}"
         fresh["address"] = {"url": f"{addresses.scheme}://{addresses.service}"}
@@ -152,6 +164,22 @@ def _predictor(fresh: Obj, conditions: Conditions, deployment: Obj, addresses: A
     mark("PredictorReady", source.get("reason", ""), source.get("message", ""))
     if about.get("observedGeneration"):
         fresh["observedGeneration"] = about["observedGeneration"]
+
+
+def _trouble(published: bool, serving: bool, routes: Sequence[Route] | None) -> tuple[str, str] | None:
+    """Return why nobody gets in, as reason and message: the first trouble of the first route, or an unmade Ingress."""
+    if routes is None or not published:
+        return (NO_INGRESS, "") if published and not serving else None
+    for part, route in routes:
+        if route is None:
+            return f"{part} Deployment NotReady", f"{part} HTTPRoute not created"
+        parents = (route.get("status") or {}).get("parents") or []
+        if not parents:
+            return "ParentStatusNotAvailable", f"{part} HttpRouteNotReady"
+        for said in (item for parent in parents for item in parent.get("conditions") or []):
+            if said["status"] == "False":
+                return said.get("reason", ""), f"{part} {said.get('message', '')}"
+    return None
 
 
 def _model(model: Obj, ready: bool, pods: list[Obj]) -> bool:
