@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from deployments import spec as spec_module
 from deployments.findings import Finding
 from deployments.manifests import build
-from deployments.preflight import ClusterFacts, check_raw
+from deployments.preflight import ClusterFacts, QuotaFacts, check_raw
 from deployments.preflight.objects import check_objects
 from deployments.spec import Strategy
-from tests.deployments.wishes import facts_of, spec_json, wish_of
+from tests.deployments.wishes import facts_of, roles_json, spec_json, wish_of
 
 RECORDED = yaml.safe_load((Path(__file__).parents[1] / "data/kserve-0.20.0/bad-specs.yaml").read_text())
 APART = {"strategy": "disaggregated", "prefill": {}, "decode": {}}
@@ -141,3 +143,26 @@ def objects_with(change: dict[str, Any]) -> list[dict[str, Any]]:
 )
 def test_a_builder_that_wrote_it_would_be_found_out(name: str, code: str):
     assert code in {finding.code for finding in check_objects(objects_with(RECORDED[name]["change"]))}
+
+
+ROLES = st.fixed_dictionaries(
+    {
+        "replicas": st.integers(1, 6).map(lambda most: {"min": 1, "max": most}),
+        "args": st.fixed_dictionaries({"tensor-parallel-size": st.sampled_from([1, 2, 4])}),
+    }
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(apart=st.booleans(), prefill=ROLES, decode=ROLES, shared=st.sampled_from([{}, {"dtype": "bfloat16"}]))
+def test_no_wish_that_passes_makes_one(apart: bool, prefill: Any, decode: Any, shared: dict[str, Any]):
+    args = {"max-model-len": 8192, **shared}
+    if apart:
+        wish = roles_json(args=args, prefill=prefill, decode=decode)
+    else:
+        wish = spec_json(args={**args, **decode["args"]}, replicas=decode["replicas"])
+    facts = facts_of(quotas={"h100": QuotaFacts(limit=1000)})
+    spec, found = check_raw({"team": "search", "name": "chat", "spec": wish}, facts)
+    assert spec is not None
+    assert not [finding for finding in found if finding.is_error]
+    assert check_objects(build(wish_of(spec))) == []
