@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from django.db.models.functions import Now
 
 from deployments.models import Approval, Deployment, Principal, Revision, Team, User, Wanted
-from deployments.services import events, holds, states, waiting
+from deployments.services import events, holds, impartial, states, waiting
 from deployments.services.asks import ADMIN, Ask, needs_admin, reasons
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError, StaleError
 from deployments.services.text import line_of
@@ -64,7 +64,10 @@ def decide(*, principal: Principal, revision: Revision, digest: str, approve: bo
 
 
 def by_policy(*, deployment: Deployment, revision: Revision) -> Approval | None:
-    """Approve at once what the team's policy lets through: within quota, not too large, without guarded options."""
+    """Approve at once what the team's policy lets through: within quota, not too large, without guarded options.
+
+    Never what an admin asks for, nor whoever set that policy or granted that quota.
+    """
     if deployment.team.policy != Team.Policy.AUTO:
         return None  # Said apart: what it would cost takes five queries.
     if asks_of(revision):
@@ -99,8 +102,12 @@ def standing(principal: Principal, *, asks: Sequence[Ask], author: bool, leads: 
 
 def asks_of(revision: Revision) -> tuple[Ask, ...]:
     """Why somebody has to decide about this revision now."""
-    within = cost_of(revision).within
-    return reasons(revision.deployment.team, gpus=revision.gpus, guarded=revision.guarded, within=within)
+    team, within = revision.deployment.team, cost_of(revision).within
+    found = reasons(team, gpus=revision.gpus, guarded=revision.guarded, within=within)
+    if found:
+        return found
+    own = impartial.own_rule(authors_of(revision), team, revision.flavor)
+    return (own,) if own else ()
 
 
 def decided_anew(principal: Principal) -> Principal:

@@ -59,4 +59,6 @@ def in_words(asks: Sequence[Ask]) -> str:
         return "An admin approves: the request goes beyond the team's quota."
     if "ask_above" in codes:
         return "An admin approves: the request is for more GPUs than the team's policy leaves to others."
+    if codes == {"author_rules"}:
+        return "Another lead of the team or an admin approves: who asks has a say in the team's policy or quota."
     return "Another lead of the team or an admin approves."

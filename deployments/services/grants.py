@@ -8,7 +8,7 @@ from datetime import datetime
 from django.utils import timezone
 
 from deployments.models import Flavor, Principal, QuotaAccount, QuotaGrant, Team
-from deployments.services import events, waiting
+from deployments.services import events, impartial, waiting
 from deployments.services.errors import InvalidError, MissingError, NotAllowedError
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
@@ -30,13 +30,14 @@ def grant(
 ) -> QuotaGrant:
     """Let a team hold more GPUs of a flavor, from `since` (now) until `until` (for good); who waits for them is served.
 
-    InvalidError for a number, a flavor or dates that cannot be meant.
+    An admin grants nothing to a team that they belong to. InvalidError for a number, a flavor or dates that cannot be
+    meant.
     """
     _needs_admin(principal)
     check_gpus(gpus, least=1)
     check_dates(since, until, names=("since", "until"))
     # The team before the account that the trigger locks, as `requests.submit` does: no deadlocks.
-    _governed(principal, team.pk)
+    impartial.needs_stranger(principal, _governed(principal, team.pk), "grant its quota")
     made = QuotaGrant.objects.create(
         team=team,
         flavor=flavor,
@@ -67,7 +68,7 @@ def change_grant(
     row = QuotaGrant.objects.writable_by(principal).select_related("team", "flavor").filter(pk=grant_id).first()
     if row is None:
         raise MissingError("There is no such grant.")
-    _governed(principal, row.team_id)
+    impartial.needs_stranger(principal, _governed(principal, row.team_id), "change its quota")
     row.refresh_from_db(fields=["gpus", "valid_until", "warned_at", "ended_at"])
     before = {"gpus": row.gpus, "until": row.valid_until.isoformat() if row.valid_until else None}
     if gpus is not None:

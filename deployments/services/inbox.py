@@ -25,7 +25,7 @@ from deployments.models import (
     Revision,
     Team,
 )
-from deployments.services import approvals, emergencies
+from deployments.services import approvals, emergencies, impartial
 from deployments.services.approvals import Cost, Standing
 from deployments.services.asks import Ask, reasons
 
@@ -177,6 +177,8 @@ def _case(principal: Principal, row: Any, emergency: Emergency | None) -> Case:
     free = max(0, row.case_limit - row.case_reserved)
     cost = Cost(charge=row.case_charge, held=row.case_held, limit=row.case_limit, free=free)
     why = reasons(row.deployment.team, gpus=row.gpus, guarded=row.guarded, within=cost.within)
+    if not why and row.author.is_platform_admin:
+        why = (impartial.ADMIN_ASKS,)
     standing = approvals.standing(principal, asks=why, author=row.case_own, leads=row.case_led)
     return Case(
         revision=row,

@@ -206,6 +206,19 @@ def _admins(event: Event) -> Q:
     return Q(is_platform_admin=True)
 
 
+def _leads_and_admins(event: Event) -> Q:
+    return _leads(event) | _admins(event)
+
+
+def _joined(event: Event) -> Q | None:
+    """Who was let in; and every admin where an admin was: a team of theirs is one that they rule."""
+    pk = event.data.get("user")
+    if not isinstance(pk, int):
+        return None
+    rules = User.objects.filter(pk=pk, is_platform_admin=True).exists()
+    return Q(pk=pk) | _admins(event) if rules else Q(pk=pk)
+
+
 def _leads(event: Event) -> Q:
     leads = Membership.objects.filter(team=event.team_id, role=Membership.Role.LEAD)
     return Q(pk__in=leads.values("user"))
@@ -237,6 +250,14 @@ def _team(event: Event) -> str:
     return reverse("deployment-list") + (f"?team={event.team.slug}" if event.team else "")
 
 
+def _policies(event: Event) -> str:
+    return reverse("approvals-policies")
+
+
+def _groups(event: Event) -> str:
+    return reverse("people-groups")
+
+
 def _account(event: Event) -> str:
     return reverse("account")
 
@@ -256,16 +277,20 @@ RULES: dict[str, Rule] = {
     "quota_denied": Rule(_named("author"), _quotas),
     "quota_expired": Rule(_named("author"), _quotas),
     # What a team may hold changed or ends: its leads.
-    "quota_granted": Rule(_leads, _quotas),
+    "quota_granted": Rule(_leads_and_admins, _quotas),
     "quota_begun": Rule(_leads, _quotas),
     "quota_ends_soon": Rule(_leads, _quotas),
     "quota_ended": Rule(_leads, _quotas),
+    # Who rules what changed: every admin hears of it, whoever did it.
+    "team_policy": Rule(_admins, _policies),
+    "group_rule_added": Rule(_admins, _groups),
+    "group_rule_removed": Rule(_admins, _groups),
     # What a team entered is not in use: its leads.
     "credential_refused": Rule(_leads, _credentials),
     "credential_expired": Rule(_leads, _credentials),
     # Something was done to one's own account.
-    "member_added": Rule(_named("user"), _team),
-    "member_changed": Rule(_named("user"), _team),
+    "member_added": Rule(_joined, _team),
+    "member_changed": Rule(_joined, _team),
     "token_created": Rule(_named("owner"), _account),
     "token_revoked": Rule(_named("owner"), _account),
 }

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Final
 
 from deployments.models import Principal, Team
-from deployments.services import events
+from deployments.services import events, impartial
 from deployments.services.errors import InvalidError, MissingError, NotAllowedError
 from deployments.services.transactions import in_transaction
 
@@ -33,8 +33,8 @@ def set_policy(
 ) -> Team:
     """Say who approves the team's requests; `ask_above` GPUs an admin does, whatever the policy (None: however many).
 
-    Only an admin may. What waits already goes on waiting: a new policy counts for later requests, and for who may
-    decide about those that wait.
+    Only an admin may who does not belong to the team. What waits already goes on waiting: a new policy counts for later
+    requests, and for who may decide about those that wait.
     """
     if not (principal.is_admin and principal.may("approve")):
         raise NotAllowedError("Only an admin may change who approves.")
@@ -42,6 +42,7 @@ def set_policy(
     row = rows.filter(pk=team.pk).first()
     if row is None:
         raise MissingError("There is no such team.")
+    impartial.needs_stranger(principal, row, "set its policy")
     before = _values(row)
     if policy is not None:
         row.policy = policy_named(policy)

@@ -19,7 +19,7 @@ from deployments.manifests.common import Resolution
 from deployments.manifests.scaling import available
 from deployments.models import Cluster, Deployment, Principal, Revision, Team, Wanted
 from deployments.preflight import Facts
-from deployments.services import approvals, asks, events, facts, holds, model_checks, rendering, states
+from deployments.services import approvals, asks, events, facts, holds, impartial, model_checks, rendering, states
 from deployments.services.asks import Ask
 from deployments.services.errors import (
     ConflictError,
@@ -97,6 +97,9 @@ def preflight(
     usage = next((row for row in usages if row.flavor.slug == parsed.flavor), None)
     more = parsed.gpus - (holds.held_by(deployment, usage.flavor) if deployment and usage else 0)
     why = _asks(own, parsed, known, within=usage is not None and more <= usage.free) if own else ()
+    if own and not why:
+        rule = impartial.own_rule({principal.user.pk}, own, usage.flavor if usage else None)
+        why = (rule,) if rule else ()
     return PreflightResult(
         findings=(*findings, *found),
         spec=parsed,

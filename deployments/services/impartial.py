@@ -1,0 +1,55 @@
+"""Nobody gets GPUs by their own rule: what whoever asks has arranged for themselves, somebody else decides about."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from deployments.models import Event, Flavor, Membership, Principal, QuotaGrant, Team, User
+from deployments.services.asks import LEAD, Ask
+from deployments.services.errors import NotAllowedError
+
+# What decides whether policy approves; another field of it says nothing about who arranged that.
+RULES = ("policy", "ask_above")
+ADMIN_ASKS = Ask("author_rules", "An admin asks for it: somebody else decides.", LEAD)
+SETTER_ASKS = Ask("author_rules", "Who asks for it has set the team's policy: somebody else decides.", LEAD)
+GRANTER_ASKS = Ask("author_rules", "Who asks for it has granted the quota: somebody else decides.", LEAD)
+
+
+def own_rule(authors: Collection[int], team: Team, flavor: Flavor | None) -> Ask | None:
+    """Why policy does not approve what these people ask for, though it would for others; None where it may."""
+    if User.objects.filter(pk__in=authors, is_platform_admin=True).exists():
+        return ADMIN_ASKS
+    if not setters_of(team).isdisjoint(authors):
+        return SETTER_ASKS
+    if flavor is not None and not _granters(team, flavor).isdisjoint(authors):
+        return GRANTER_ASKS
+    return None
+
+
+def setters_of(team: Team) -> set[int]:
+    """Who last set each part of the team's policy that is in force; nobody where its makers are not known."""
+    found: set[int] = set()
+    rows = Event.objects.filter(team=team, kind__in=("team_policy", "team_created"), actor__isnull=False)
+    for name in RULES:
+        last = rows.filter(data__after__has_key=name).order_by("-pk").values_list("actor_id", flat=True).first()
+        found |= {last} if last is not None else set()
+    return found
+
+
+def needs_stranger(principal: Principal, team: Team, what: str) -> None:
+    """NotAllowedError for an admin who belongs to the team: `what`, as a verb, is another admin's there."""
+    if not Membership.objects.filter(team=team, user=principal.user).exists():
+        return
+    words = f"You belong to {team.name}: another admin has to {what}."
+    if not User.objects.filter(is_platform_admin=True, is_active=True).exclude(pk=principal.user.pk).exists():
+        words += " There is no other admin: leave the team first, or have one made (manage.py make_admin)."
+    raise NotAllowedError(words)
+
+
+def _granters(team: Team, flavor: Flavor) -> set[int]:
+    """Who made or changed the grants that the team has of this flavor now."""
+    live = QuotaGrant.objects.live().filter(team=team, flavor=flavor)
+    made = dict(live.values_list("pk", "granted_by_id"))
+    changed = Event.objects.filter(team=team, kind="quota_granted", data__grant__in=list(made))
+    actors = {*made.values(), *changed.values_list("actor_id", flat=True)}
+    return {pk for pk in actors if pk is not None}
