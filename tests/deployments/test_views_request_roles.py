@@ -1,0 +1,152 @@
+"""The request form with the strategy disaggregated: fields of its own for each role, and no others of theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.urls import reverse
+
+from deployments.forms.request import DeploymentForm, initial_of, with_value
+from deployments.models import Deployment, User
+from tests.deployments import factories as make
+from tests.deployments.test_views_request import typed
+from tests.deployments.viewing import signed_in
+
+ROLES = {
+    "strategy": "disaggregated",
+    "prefill_tensor_parallel_size": "2",
+    "prefill_replicas_min": "1",
+    "prefill_replicas_max": "1",
+    "prefill_args": "--max-num-batched-tokens=32768",
+    "decode_tensor_parallel_size": "1",
+    "decode_replicas_min": "1",
+    "decode_replicas_max": "2",
+    "decode_args": "--max-num-seqs=128",
+}
+
+
+def test_roles_become_parts_of_the_wish(hub: list[str], alice: User) -> None:
+    answer = signed_in(alice).post(reverse("deployment-create"), typed(**ROLES))
+
+    assert answer.status_code == 302
+    latest = Deployment.objects.get().latest
+    assert latest is not None
+    assert latest.spec["prefill"] == {
+        "replicas": {"min": 1, "max": 1},
+        "args": {"max-num-batched-tokens": 32768, "tensor-parallel-size": 2},
+    }
+    assert latest.spec["decode"] == {
+        "replicas": {"min": 1, "max": 2},
+        "args": {"max-num-seqs": 128, "tensor-parallel-size": 1},
+    }
+    # How both split is theirs alone; the fields of *standard* are not read.
+    assert latest.spec["engine"]["args"] == {"max-model-len": 16384, "gpu-memory-utilization": 0.9}
+    assert "replicas" not in latest.spec
+    assert {obj["kind"] for obj in latest.objects_json} >= {"LLMInferenceService", "LLMInferenceServiceConfig"}
+    # Both roles at their most; on top what two running pods and one more of each hold while a revision rolls out.
+    assert (latest.gpus, latest.surge) == (2 + 2, (2 * 2 + 2 * 1) - 4)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("prefill_tensor_parallel_size", "two", "Must be a whole number."),
+        ("prefill_tensor_parallel_size", "3", "cannot share evenly"),
+        ("prefill_replicas_max", "0", "Must be at least 1."),
+        ("decode_replicas_min", "9", "must not be below the fewest (9)"),
+        ("decode_replicas_max", "x", "Must be a whole number."),
+        ("prefill_args", "max-num-seqs", "Line 1: write “--flag=value”"),
+        ("decode_args", "--dtype=half", "both need the same “dtype”"),
+        ("decode_args", "--tensor-parallel-size=2", "has a field of its own above"),
+        ("decode_args", "--no-such-flag=1", "no-such-flag"),
+    ],
+)
+def test_what_is_wrong_in_a_role_is_said_in_that_role_and_nothing_is_lost(
+    hub: list[str], alice: User, field: str, value: str, words: str
+) -> None:
+    sent = typed(**{**ROLES, field: value})
+    answer = signed_in(alice).post(reverse("deployment-create"), sent)
+
+    assert answer.status_code == 422
+    assert not Deployment.objects.exists()
+    said = {name: box["messages"] for name, box in answer.context["fields"].items()}
+    role = field.partition("_")[0]
+    mine = [entry["message"] for name, entries in said.items() if name.startswith(role) for entry in entries]
+    assert any(words in message for message in mine), mine
+    assert {name: answer.context["values"][name] for name in ROLES} == {name: sent[name] for name in ROLES}
+
+
+def test_fields_of_roles_are_left_alone_by_other_strategies(hub: list[str], alice: User) -> None:
+    sent = typed(**{**ROLES, "strategy": "standard", "prefill_replicas_max": "nonsense"})
+
+    assert signed_in(alice).post(reverse("deployment-create"), sent).status_code == 302
+    latest = Deployment.objects.get().latest
+    assert latest is not None
+    assert {"prefill", "decode"}.isdisjoint(latest.spec)
+
+
+def test_a_new_form_offers_what_usually_works_for_each_role(hub: list[str], alice: User) -> None:
+    values = signed_in(alice).get(reverse("deployment-create")).context["values"]
+
+    found = {name: values[f"{name}"] for name in ROLES if name not in {"strategy", "prefill_args", "decode_args"}}
+    assert found == {
+        "prefill_tensor_parallel_size": "2",
+        "prefill_replicas_min": "2",
+        "prefill_replicas_max": "8",
+        "decode_tensor_parallel_size": "1",
+        "decode_replicas_min": "4",
+        "decode_replicas_max": "20",
+    }
+    assert values["prefill_args"].splitlines() == ["--max-num-batched-tokens=32768", "--max-num-seqs=256"]
+
+
+def test_an_edit_begins_with_what_the_roles_have(hub: list[str], alice: User) -> None:
+    client = signed_in(alice)
+    client.post(reverse("deployment-create"), typed(**ROLES))
+    url = reverse("deployment-edit", args=[Deployment.objects.get().pk])
+
+    values = client.get(url, {"set": ["decode_max_num_seqs=64", "prefill_replicas_max=3"]}).context["values"]
+
+    assert {name: values[name] for name in ROLES} == {
+        **ROLES,
+        "decode_args": "--max-num-seqs=64",
+        "prefill_replicas_max": "3",
+    }
+
+
+def test_a_role_reads_back_what_it_wrote() -> None:
+    spec: dict[str, Any] = {
+        "source": {"uri": make.QWEN},
+        "strategy": "disaggregated",
+        "flavor": "h100-80gb",
+        "engine": {"args": {}},
+        "prefill": {"replicas": {"min": 1, "max": 2}, "args": {"seed": 7}},
+        "decode": {"replicas": {"min": 3, "max": 4}, "args": {"tensor-parallel-size": 4, "enforce-eager": True}},
+    }
+    values = initial_of(spec)
+
+    assert (values["prefill_args"], values["prefill_tensor_parallel_size"]) == ("--seed=7", "")
+    assert (values["decode_args"], values["decode_tensor_parallel_size"]) == ("--enforce-eager", "4")
+    assert set(values) <= set(DeploymentForm.base_fields)
+    assert with_value(values, "prefill_seed", "8")["prefill_args"] == "--seed=8"
+    assert with_value(values, "prefill_seed", "")["prefill_args"] == ""
+    assert with_value(values, "decode_max_num_seqs", "9")["decode_args"] == "--enforce-eager\n--max-num-seqs=9"
+
+
+def test_targets_of_scaling_become_part_of_the_wish(hub: list[str], alice: User) -> None:
+    sent = typed(scaling_concurrency="20", scaling_percent="70")
+    signed_in(alice).post(reverse("deployment-create"), sent)
+
+    latest = Deployment.objects.get().latest
+    assert latest is not None
+    assert latest.spec["scaling"] == {"concurrency": 20, "percent": 70}
+    assert initial_of(latest.spec)["scaling_percent"] == "70"
+
+
+def test_a_target_that_is_none_is_said_at_its_field(hub: list[str], alice: User) -> None:
+    answer = signed_in(alice).post(reverse("deployment-create"), typed(scaling_percent="5"))
+
+    assert answer.status_code == 422
+    [said] = answer.context["fields"]["scaling_percent"]["messages"]
+    assert said["message"] == "Must be at least 10."
