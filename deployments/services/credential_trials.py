@@ -12,6 +12,7 @@ import hmac
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -58,7 +59,10 @@ def _hub(opened: Opened, test_uri: str) -> SourceCheck:
         return SourceCheck(SourceCode.UNREACHABLE, f"The hub could not be asked ({said[:120]}).", LATER)
     if test_uri:
         source = parse(test_uri)
-        return huggingface.check(source.id, source.revision, lambda path: _hub_get(path, token), with_token=True)
+        found = huggingface.check(source.id, source.revision, lambda path: _hub_get(path, token), with_token=True)
+        if found.found:
+            return replace(found, message=f"The hub accepts this token, and it opens {source.id}.")
+        return found
     name = who.json.get("name") if isinstance(who.json, Mapping) else None
     # Whatever a hub says of itself ends on pages: a plain name or nothing.
     account = f", as {name}" if isinstance(name, str) and ACCOUNT.fullmatch(name) else ""
