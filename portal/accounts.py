@@ -19,10 +19,10 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ca
     """Local accounts are made by an admin, and where settings say so by people who hold an open invitation."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
-        word = request.session.get(invitations.INVITED_WITH, "")
-        if not settings.SIGNUP_BY_INVITATION or not isinstance(word, str):
+        digest = request.session.get(invitations.INVITED_WITH, "")
+        if not settings.SIGNUP_BY_INVITATION or not isinstance(digest, str):
             return False
-        invitation = invitations.found(word)
+        invitation = invitations.with_digest(digest)
         return invitation is not None and invitations.standing(invitation) is invitations.Standing.OPEN
 
 

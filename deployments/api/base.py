@@ -51,6 +51,8 @@ class ApiViewSet(ViewSet):
     shown_once: ClassVar[frozenset[str]] = frozenset()
     # Actions by POST that store nothing: they are simply done again.
     harmless: ClassVar[frozenset[str]] = frozenset()
+    # Actions by POST that are refused when the same person sent the same within a minute, without an Idempotency-Key.
+    not_twice: ClassVar[frozenset[str]] = frozenset()
     # True while an answer is made again: whoever wrote it may read it, even with a token that only writes.
     rereading = False
 

@@ -35,16 +35,33 @@ class DoneAlreadyError(ConflictError):
     code = "done_already"
 
 
+class SaidAlreadyError(ConflictError):
+    """The same person sent the same a moment ago, and nothing says that they mean it twice."""
+
+    code = "said_already"
+
+
 def once(view: ApiViewSet, handler: Handler) -> Handler:
     """The handler of a POST, which does its write once for each key that callers send."""
 
     def guarded(request: Request, *args: Any, **kwargs: Any) -> Response:
         key = request.META.get("HTTP_IDEMPOTENCY_KEY")
-        if key is None or (view.action or "") in view.harmless:
+        alone = key is None and (view.action or "") in view.not_twice
+        if (key is None and not alone) or (view.action or "") in view.harmless:
             return handler(request, *args, **kwargs)
+        same = hash_of(request)
         row, first = idempotency.claim(
-            user=view.principal.user, key=str(key), route=f"POST {request.path}"[:200], request_hash=hash_of(request)
+            user=view.principal.user,
+            key=f"same-{same}" if alone else str(key),
+            route=f"POST {request.path}"[:200],
+            request_hash=same,
+            kept=idempotency.SOON if alone else idempotency.KEPT,
         )
+        if not first and alone:
+            raise SaidAlreadyError(
+                f"You sent exactly this less than a minute ago, and it was done: {row.location or row.status}. "
+                f"To do it again, send an {idempotency.HEADER}."
+            )
         if not first:
             return _again(view, row)
         try:

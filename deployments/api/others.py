@@ -37,6 +37,7 @@ class GrantViewSet(ApiViewSet):
     parameters: ClassVar[dict[str, tuple[str, ...]]] = {"list": (*PAGING, "team", "flavor")}
 
     scopes = {"create": "approve", "partial_update": "approve"}
+    not_twice = frozenset({"create"})
 
     @extend_schema(
         operation_id="quota_grants_list",

@@ -105,7 +105,9 @@ def create(
 
 
 @in_transaction
-def rotate(*, principal: Principal, key_id: int, grace_hours: int = DEFAULT_GRACE_HOURS) -> tuple[EndpointKey, str]:
+def rotate(
+    *, principal: Principal, key_id: int, grace_hours: int = DEFAULT_GRACE_HOURS, text: str | None = None
+) -> tuple[EndpointKey, str]:
     """Make the successor of a key, with its name, reach, limits and length of life; return it with its text.
 
     The old key goes on for `grace_hours` (0: it ends now), never longer than it would have lived.
@@ -123,7 +125,7 @@ def rotate(*, principal: Principal, key_id: int, grace_hours: int = DEFAULT_GRAC
         raise ConflictError("This key was rotated already: rotate its successor.")
     life = (old.expires_at - old.created_at) if old.expires_at else timedelta(days=DEFAULT_DAYS)
     key, text = _new(
-        PREFIX + secrets.token_urlsafe(32),
+        text or PREFIX + secrets.token_urlsafe(32),
         team=old.team,
         person=old.person,
         every_deployment=old.every_deployment,

@@ -18,6 +18,8 @@ from deployments.services.errors import ConflictError, InvalidError
 
 HEADER = "Idempotency-Key"
 KEPT = timedelta(hours=24)
+# The same said twice without a key, or in a form without a nonce, is one thing when it follows so soon.
+SOON = timedelta(minutes=1)
 # Longer than any write takes: what has no answer by then never gets one.
 UNDER_WAY = timedelta(minutes=2)
 AT_ONCE = 5000
@@ -43,15 +45,17 @@ class ReusedError(InvalidError):
     code = "idempotency_key_reused"
 
 
-def claim(*, user: User, key: str, route: str, request_hash: str) -> tuple[IdempotencyKey, bool]:
+def claim(
+    *, user: User, key: str, route: str, request_hash: str, kept: timedelta = KEPT
+) -> tuple[IdempotencyKey, bool]:
     """The row of this key, and whether the caller is the one who does the write. Raises what the first one is told.
 
-    Not in a transaction of the write: the claim must be seen by others at once.
+    Not in a transaction of the write: the claim must be seen by others at once. It is forgotten after `kept`.
     """
     if not KEY.fullmatch(key):
         raise InvalidError(f"{HEADER} takes 1 to 200 visible ASCII characters.", field=HEADER, code="idempotency_key")
     rows = IdempotencyKey.objects.filter(user=user, key=key, route=route)
-    rows.filter(created_at__lt=timezone.now() - KEPT).delete()
+    rows.filter(created_at__lt=timezone.now() - kept).delete()
     try:
         with transaction.atomic():
             made = IdempotencyKey.objects.create(user=user, key=key, route=route, request_hash=request_hash)

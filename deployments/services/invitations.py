@@ -48,10 +48,12 @@ def invite(
     role: str = Membership.Role.MEMBER,
     email: str = "",
     days: int = DEFAULT_DAYS,
+    word: str | None = None,
 ) -> tuple[Invitation, str]:
     """Make an invitation that lives `days` days, and return it with its word, which is never shown again.
 
-    Leads invite into their own team, admins into all. Whoever sends it by mail calls `mail` after the commit.
+    Leads invite into their own team, admins into all. Whoever sends it by mail calls `mail` after the commit. `word` is
+    for a form that may be sent twice: as long and as random as ours.
     """
     row = memberships.ruled(principal, team)
     memberships.check_role(role)
@@ -60,7 +62,7 @@ def invite(
     address = _address(email)
     if Invitation.objects.open().filter(team=row).count() >= MOST_OPEN:
         raise ConflictError(f"{MOST_OPEN} invitations of the team are open: revoke one first.", code="too_many")
-    word = secrets.token_urlsafe(24)
+    word = word or secrets.token_urlsafe(24)
     invitation = Invitation.objects.create(
         team=row,
         email=address,
@@ -132,7 +134,12 @@ def found(word: str) -> Invitation | None:
     """The invitation that this word opens, whatever it is worth; None for a word that nobody made."""
     if not word.isascii() or len(word) > LONGEST_WORD:
         return None
-    return Invitation.objects.select_related("team", "invited_by").filter(digest=digest_of(word)).first()
+    return with_digest(digest_of(word))
+
+
+def with_digest(digest: str) -> Invitation | None:
+    """The invitation whose word has this digest: a session remembers that, and never the word."""
+    return Invitation.objects.select_related("team", "invited_by").filter(digest=digest[:64]).first()
 
 
 def standing(invitation: Invitation) -> Standing:

@@ -8,10 +8,11 @@ from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods
 
-from deployments.models import ApiToken, Membership
+from deployments.models import ApiToken, Membership, Principal
 from deployments.services import tokens
 from deployments.services.errors import DomainError
 from deployments.services.principals import ALL_SCOPES, principal_of
+from deployments.views.once import Submission, once_showing, submission_of
 from portal.lib.htmx import PortalRequest, page_or_partial, signed_in
 
 SCOPES = {
@@ -21,13 +22,12 @@ SCOPES = {
     "invoke": "Call endpoints",
 }
 
-JUST_MADE = "token_just_made"
-
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
+@once_showing
 def account(request: PortalRequest) -> HttpResponse:
-    """The page; a POST makes a token, which the page behind it shows this once: loading it again makes no second."""
+    """The page; a POST makes a token, and its own answer alone shows it: nothing of it is stored on the way."""
     principal = principal_of(request)
     context: dict[str, object] = {"scopes": SCOPES, "chosen": {"read"}, "errors": {}, "values": {"days": "90"}}
     context |= {"most_days": tokens.MOST_DAYS, "sends_mail": settings.SENDS_MAIL}
@@ -38,22 +38,35 @@ def account(request: PortalRequest) -> HttpResponse:
         context |= {"chosen": set(chosen), "values": {"name": request.POST.get("name", ""), "days": days}}
         try:
             number = int(days) if days.isascii() and days.isdigit() and len(days) < 6 else 0
-            token, text = tokens.create(
-                principal=principal, name=request.POST.get("name", ""), scopes=chosen, days=number
-            )
+            made = _made(submission_of(request), principal, request.POST.get("name", ""), chosen, number)
         except DomainError as error:
             context["errors"] = {error.field or "form": error.message}
             status = 422
         else:
-            request.session[JUST_MADE] = {"name": token.name, "text": text}
-            return redirect("account")
-    elif request.method == "GET":
-        context["made"] = request.session.pop(JUST_MADE, None)
+            if made is None:
+                messages.warning(request, "This form was sent already. What it made was shown then.")
+                return redirect("account")
+            context |= {"made": made, "chosen": {"read"}, "values": {"days": "90"}}
+            status = 201
     context["tokens"] = ApiToken.objects.filter(user=principal.user).order_by("-pk")[:100]
     context["memberships"] = (
         Membership.objects.filter(user=principal.user).select_related("team").order_by("team__slug")
     )
     return render(request, "pages/account.html", context, status=status)
+
+
+def _made(
+    submission: Submission, principal: Principal, name: str, scopes: list[str], days: int
+) -> dict[str, str] | None:
+    """The new token and its text; the same for the same form sent twice. None when it cannot be shown any more."""
+    text = submission.secret(tokens.PREFIX)
+    if not submission.again:
+        token, text = tokens.create(principal=principal, name=name, scopes=scopes, days=days, text=text)
+        return {"name": token.name, "text": text}
+    if text is None:
+        return None
+    mine = ApiToken.objects.live().filter(user=principal.user, digest=tokens.digest_of(text)).first()
+    return {"name": mine.name, "text": text} if mine is not None else None
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -21,6 +21,7 @@ from deployments.services.errors import DomainError, RefusedError, StaleError
 from deployments.services.principals import principal_of
 from deployments.views.advice import Advice, advice_of
 from deployments.views.capacity_now import flavors_now
+from deployments.views.once import once
 from portal.lib.htmx import PortalRequest, signed_in
 
 MOST_SETS = 10
@@ -37,6 +38,7 @@ DEFAULTS = {
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
+@once
 def create(request: PortalRequest) -> HttpResponse:
     """Ask for a new deployment."""
     principal = principal_of(request)

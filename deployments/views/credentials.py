@@ -17,6 +17,7 @@ from deployments.services import credentials, sealing
 from deployments.services.credential_values import NAMES, PARTS, Part
 from deployments.services.errors import DomainError
 from deployments.services.principals import principal_of
+from deployments.views.once import once
 from portal.lib.htmx import PortalRequest, go_to, page_or_partial, signed_in
 from portal.lib.pages import keyset_page, query_with
 
@@ -92,6 +93,7 @@ def credential_list(request: PortalRequest) -> HttpResponse:
 @sensitive_post_parameters()
 @require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
+@once
 def create(request: PortalRequest) -> HttpResponse:
     """A form for one team and one kind."""
     principal = principal_of(request)
@@ -129,6 +131,7 @@ def create(request: PortalRequest) -> HttpResponse:
 @sensitive_post_parameters()
 @require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
+@once
 def rotate(request: PortalRequest, pk: int) -> HttpResponse:
     """A form for a new value of one credential."""
     principal = principal_of(request)

@@ -14,6 +14,7 @@ from deployments.models import Flavor, Principal
 from deployments.services import flavor_proposals, flavors
 from deployments.services.errors import DomainError
 from deployments.services.principals import principal_of
+from deployments.views.once import once
 from portal.lib.htmx import PortalRequest, signed_in
 
 
@@ -30,6 +31,7 @@ def flavor_list(request: PortalRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
+@once
 def create(request: PortalRequest) -> HttpResponse:
     """Offer a kind of GPU; `?product=…&resource=…` begins with what nodes propose."""
     principal = _admin(request)

@@ -10,7 +10,7 @@ from django.contrib import messages
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.http import Http404, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
@@ -20,10 +20,11 @@ from deployments.services import endpoint_keys as keys
 from deployments.services import usage
 from deployments.services.errors import DomainError
 from deployments.services.principals import principal_of
+from deployments.services.tokens import digest_of
+from deployments.views.once import Submission, once_showing, submission_of
 from portal.lib.htmx import PortalRequest, go_to, page_or_partial, signed_in
 from portal.lib.pages import keyset_page, query_with
 
-JUST_MADE = "endpoint_key_just_made"
 USED_DAYS = 7
 PER_PAGE = 30
 ON_A_CARD = 5
@@ -74,15 +75,15 @@ def key_list(request: PortalRequest) -> HttpResponse:
         "keep": f"{keep}&" if keep else "",
         "days": USED_DAYS,
         "for_new": query_with({}, deployment=wish["deployment"], team=wish["team"]),
-        "made": request.session.pop(JUST_MADE, None) if request.method == "GET" and not request.htmx else None,
     }
     return render(request, page_or_partial(request, "pages/keys.html#rows"), context)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
+@once_showing
 def create(request: PortalRequest) -> HttpResponse:
-    """A form for one team; the key that a POST makes is shown once, on the page behind it."""
+    """A form for one team; the key that a POST makes is shown once, in its own answer."""
     principal = principal_of(request)
     chosen = _asked_deployment(principal, request.GET.get("deployment", ""))
     teams = list(_teams(principal))
@@ -109,6 +110,9 @@ def create(request: PortalRequest) -> HttpResponse:
     }
     if request.method != "POST":
         return render(request, "pages/keys_new.html", context)
+    submission = submission_of(request)
+    if submission.again:
+        return _shown_again(request, principal, submission)
     values = {name: request.POST.get(name, "").strip()[:100] for name in FIELDS}
     asked = {int(pk) for pk in request.POST.getlist("deployments") if pk.isascii() and pk.isdigit() and len(pk) < 12}
     every, own = request.POST.get("reach") == "every", request.POST.get("whose") == "own"
@@ -122,18 +126,19 @@ def create(request: PortalRequest) -> HttpResponse:
             deployments=[] if every else [row for row in reachable if row.pk in asked],
             days=_number(values["days"]) or 0,
             limits=keys.Limits(*(_limit(values[name]) for name in FIELDS[2:])),
+            text=submission.secret(keys.PREFIX),
         )
     except DomainError as error:
         field = error.field if error.field in {*FIELDS, "deployments", "personal"} else "form"
         errors = {field: error.message}
         context |= {"fields": _fields(values, errors), "errors": errors, "chosen": asked, "every": every, "own": own}
         return render(request, "pages/keys_new.html", context, status=422)
-    _show_once(request, key, text, reachable if every else [row for row in reachable if row.pk in asked])
-    return redirect(_back(team, asked if not every else set()))
+    return _shown_once(request, key, text)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
+@once_showing
 def rotate(request: PortalRequest, pk: int) -> HttpResponse:
     """Ask for how long the old key goes on, then make its successor, whose text is shown once."""
     principal = principal_of(request)
@@ -141,17 +146,23 @@ def rotate(request: PortalRequest, pk: int) -> HttpResponse:
         key = get_object_or_404(EndpointKey.objects.manageable_by(principal).select_related("team"), pk=pk)
         context = {"key": key, "graces": GRACES, "chosen": keys.DEFAULT_GRACE_HOURS}
         return render(request, page_or_partial(request, "pages/keys_rotate.html#box"), context)
+    submission = submission_of(request)
+    if submission.again:
+        return _shown_again(request, principal, submission)
     grace = _number(request.POST.get("grace_hours", ""))
     try:
-        key, text = keys.rotate(principal=principal, key_id=pk, grace_hours=-1 if grace is None else grace)
+        key, text = keys.rotate(
+            principal=principal,
+            key_id=pk,
+            grace_hours=-1 if grace is None else grace,
+            text=submission.secret(keys.PREFIX),
+        )
     except DomainError as error:
         if error.status == 404:
             raise Http404 from None
         messages.error(request, error.message)
         return go_to(request, reverse("keys"))
-    opened = [] if key.every_deployment else list(key.deployments.select_related("team"))
-    _show_once(request, key, text, opened)
-    return go_to(request, _back(key.team, {row.pk for row in opened}))
+    return _shown_once(request, key, text)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -242,12 +253,29 @@ def _asked_deployment(principal: Principal, text: str) -> Deployment | None:
     return found
 
 
-def _show_once(request: PortalRequest, key: EndpointKey, text: str, opened: list[Deployment]) -> None:
+def _shown_once(request: PortalRequest, key: EndpointKey, text: str) -> HttpResponse:
+    """The answer that shows a new key: the only place where its text ever is."""
+    rows = Deployment.objects.alive().filter(team=key.team).order_by("name")
+    opened = list(rows[:1] if key.every_deployment else rows.filter(endpoint_keys=key))
     first = opened[0] if opened else None
     url = ""
     if first is not None:
         url = f"{settings.GATEWAY_PUBLIC_URL.rstrip('/')}{route_prefix(key.team.namespace, first.name)}/v1"
-    request.session[JUST_MADE] = {"name": key.name, "text": text, "url": url, "model": first.name if first else ""}
+    made = {"name": key.name, "text": text, "url": url, "model": first.name if first else ""}
+    back = _back(key.team, set() if key.every_deployment else {row.pk for row in opened})
+    return render(request, "pages/keys_made.html", {"made": made, "team": key.team, "back": back}, status=201)
+
+
+def _shown_again(request: PortalRequest, principal: Principal, submission: Submission) -> HttpResponse:
+    """What the same form made a moment ago; the list when its text cannot be shown any more."""
+    text = submission.secret(keys.PREFIX)
+    if text is not None:
+        made = EndpointKey.objects.live().filter(created_by=principal.user, digest=digest_of(text))
+        key = made.select_related("team").first()
+        if key is not None:
+            return _shown_once(request, key, text)
+    messages.warning(request, "This form was sent already. What it made was shown then.")
+    return go_to(request, reverse("keys"))
 
 
 def _back(team: Team, deployments: set[int]) -> str:

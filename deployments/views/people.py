@@ -15,16 +15,17 @@ from deployments.models import Deployment, GroupRule, Invitation, Membership, Pr
 from deployments.services import invitations, memberships, teams
 from deployments.services.errors import DomainError
 from deployments.services.principals import principal_of
+from deployments.views.once import once
 from portal.lib.htmx import PortalRequest, go_to, page_or_partial, signed_in
 from portal.lib.pages import keyset_page
 
-INVITATION_MADE = "invitation_just_made"
 PER_PAGE = 50
 LONGEST_FIELD = 300
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
+@once
 def people(request: PortalRequest) -> HttpResponse:
     """The teams that one may see; an admin makes new ones here."""
     principal = principal_of(request)
@@ -188,8 +189,6 @@ def team_page(
         context["invitations"] = Invitation.objects.open().filter(team=row).select_related("invited_by")
         context["rules"] = GroupRule.objects.filter(team=row)
         context["most_days"], context["days"] = invitations.MOST_DAYS, invitations.DEFAULT_DAYS
-        if request.method == "GET":
-            context["made"] = request.session.pop(INVITATION_MADE, None)
     return render(request, "pages/people_team.html", context, status=422 if errors else 200)
 
 

@@ -14,6 +14,7 @@ from deployments.models import GroupRule, Membership, Principal, Team
 from deployments.services import groups
 from deployments.services.errors import DomainError
 from deployments.services.principals import principal_of
+from deployments.views.once import once
 from deployments.views.people import at_field, typed
 from portal.lib.htmx import PortalRequest, go_to, page_or_partial, signed_in
 from portal.lib.pages import keyset_page
@@ -24,6 +25,7 @@ ADMINS = "*"
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
+@once
 def rules(request: PortalRequest) -> HttpResponse:
     """All rules; a POST makes one. For admins alone."""
     principal = _admin(request)

@@ -10,11 +10,13 @@ from django.urls import reverse
 from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods, require_POST
 
-from deployments.models import Membership, User
+from deployments.models import Invitation, Membership, User
 from deployments.services import invitations
 from deployments.services.errors import DomainError, MissingError
 from deployments.services.principals import principal_of
-from deployments.views.people import INVITATION_MADE, at_field, managed_team_of, team_page, typed
+from deployments.services.tokens import digest_of
+from deployments.views.once import once_showing, submission_of
+from deployments.views.people import at_field, managed_team_of, team_page, typed
 from portal.lib.htmx import PortalRequest, signed_in
 
 PAGE = "pages/people_invitation.html"
@@ -22,10 +24,19 @@ PAGE = "pages/people_invitation.html"
 
 @require_POST
 @signed_in
+@once_showing
 def invite(request: PortalRequest, slug: str) -> HttpResponse:
-    """Make a link, and mail it where an address is given. The page behind it shows the link this once."""
+    """Make a link, and mail it where an address is given. The answer itself shows the link, this once."""
     row, values = managed_team_of(request, slug), typed(request, "email", "role", "days")
-    days = values["days"]
+    days, submission = values["days"], submission_of(request)
+    word = submission.secret()
+    if submission.again:
+        made = invitations.found(word) if word is not None else None
+        if word is None or made is None or made.team_id != row.pk:
+            messages.warning(request, "This form was sent already. The link that it made was shown then.")
+            return redirect("people-team", slug)
+        # Whether its mail went out is known to the first answer alone.
+        return _invited(request, made, word, mailed=False)
     try:
         invitation, word = invitations.invite(
             principal=principal_of(request),
@@ -33,13 +44,11 @@ def invite(request: PortalRequest, slug: str) -> HttpResponse:
             role=values["role"],
             email=values["email"],
             days=int(days) if days.isascii() and days.isdigit() and len(days) < 6 else 0,
+            word=word,
         )
     except DomainError as error:
         return team_page(request, row, form="invite", errors=at_field(error, values), values=values)
-    link = invitations.link_of(word)
-    mailed = invitations.mail(invitation, link)
-    request.session[INVITATION_MADE] = {"link": link, "email": invitation.email, "mailed": mailed}
-    return redirect("people-team", slug)
+    return _invited(request, invitation, word, mailed=invitations.mail(invitation, invitations.link_of(word)))
 
 
 @require_POST
@@ -65,6 +74,12 @@ def invitation(request: PortalRequest, word: str) -> HttpResponse:
     answer["Cache-Control"] = "no-store"
     answer["Referrer-Policy"] = "no-referrer"
     return answer
+
+
+def _invited(request: PortalRequest, row: Invitation, word: str, *, mailed: bool) -> HttpResponse:
+    again = submission_of(request).again
+    made = {"link": invitations.link_of(word), "email": row.email, "mailed": mailed, "again": again}
+    return render(request, "pages/people_invited.html", {"team": row.team, "made": made}, status=201)
 
 
 def _answer(request: PortalRequest, word: str) -> HttpResponse:
@@ -103,7 +118,7 @@ def _sign_up(request: PortalRequest, word: str) -> HttpResponse:
     """Remember the invitation for the page on which an account is made; that one asks what it is worth."""
     if not settings.SIGNUP_BY_INVITATION or request.user.is_authenticated or invitations.found(word) is None:
         return _answer(request, word)
-    request.session[invitations.INVITED_WITH] = word
+    request.session[invitations.INVITED_WITH] = digest_of(word)
     return redirect(f"{reverse('account_signup')}?{urlencode({'next': request.path})}")
 
 

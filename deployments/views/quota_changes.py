@@ -18,6 +18,7 @@ from deployments.services import grants, quota_requests
 from deployments.services.errors import DomainError, MissingError
 from deployments.services.principals import principal_of
 from deployments.services.text import gpus_in_words
+from deployments.views.once import once
 from deployments.views.quotas import page_of
 from portal.lib.htmx import PortalRequest, signed_in
 
@@ -28,6 +29,7 @@ CHANGE_FIELDS = ("gpus", "until", "comment")
 
 @require_POST
 @signed_in
+@once
 def ask(request: PortalRequest) -> HttpResponse:
     """A lead asks admins for GPUs."""
     principal = principal_of(request)
@@ -73,6 +75,7 @@ def withdraw(request: PortalRequest, pk: int) -> HttpResponse:
 
 @require_POST
 @signed_in
+@once
 def grant(request: PortalRequest) -> HttpResponse:
     """An admin grants a team GPUs; to others this address does not exist."""
     principal = principal_of(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -54,6 +55,12 @@ SEVERITIES: dict[str, tuple[str, str]] = {
     "success": ("circle-check", "green"),
     "debug": ("info-circle", "grey"),
 }
+
+
+@register.simple_tag
+def once() -> SafeString:
+    """The nonce of a form that makes something: sent twice, it makes one (`deployments.views.once`)."""
+    return format_html('<input type="hidden" name="once" value="{}" autocomplete="off">', secrets.token_urlsafe(24))
 
 
 @register.simple_tag

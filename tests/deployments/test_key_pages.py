@@ -51,13 +51,15 @@ def test_a_key_is_shown_once_with_a_call_that_works(chat: Deployment, alice: Use
 
     answer = posted(client, reach="some", deployments=[str(chat.pk)], tokens_per_minute="10,000")
 
-    assert answer["Location"] == f"/keys/?deployment={chat.pk}"
-    page = client.get(answer["Location"]).content.decode()
+    assert (answer.status_code, answer["Cache-Control"]) == (201, "no-store")
+    page = answer.content.decode()
+    assert f'href="/keys/?deployment={chat.pk}"' in page
     text = page.partition('id="new-key">')[2].partition("<")[0]
     assert invoke.admit(f"Bearer {text}", team.namespace, "chat").status == 200
     assert f"curl http://127.0.0.1:8081/{team.namespace}/chat/v1/chat/completions" in page
-    assert "10,000 tokens" in page
-    assert text not in client.get(answer["Location"]).content.decode()
+    listed = client.get(f"/keys/?deployment={chat.pk}").content.decode()
+    assert "10,000 tokens" in listed
+    assert text not in listed
 
 
 def test_a_page_of_a_deployment_leads_to_a_key_for_it(chat: Deployment, alice: User, team: Team) -> None:
@@ -105,7 +107,7 @@ def test_members_make_their_own(chat: Deployment, ann: User) -> None:
     assert 'value="team" disabled' in " ".join(page.split())
     refused = posted(client)
     assert (refused.status_code, "made by its leads" in refused.content.decode()) == (422, True)
-    assert posted(client, whose="own").status_code == 302
+    assert posted(client, whose="own").status_code == 201
     assert EndpointKey.objects.get().person == ann
 
 
@@ -152,8 +154,8 @@ def test_rotating_asks_for_the_grace_and_shows_the_new_key(chat: Deployment, ali
 
     answer = client.post(reverse("keys-rotate", args=[old.pk]), {"grace_hours": "1"})
 
-    page = client.get(answer["Location"]).content.decode()
-    assert "it is never shown again" in page
+    assert "it is never shown again" in answer.content.decode()
+    page = client.get(reverse("keys")).content.decode()
     old.refresh_from_db()
     assert old.expires_at is not None
     assert old.expires_at - timezone.now() <= timedelta(hours=1)

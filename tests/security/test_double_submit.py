@@ -12,7 +12,17 @@ import pytest
 from django.db import connections
 from django.test import Client
 
-from deployments.models import Approval, Deployment, QuotaRequest, Reservation, Revision, Team, User
+from deployments.models import (
+    Approval,
+    Deployment,
+    EndpointKey,
+    QuotaGrant,
+    QuotaRequest,
+    Reservation,
+    Revision,
+    Team,
+    User,
+)
 from deployments.services import model_checks, tokens
 from deployments.sources import Reply
 from tests.deployments import factories as make
@@ -139,13 +149,11 @@ def test_a_button_pressed_many_times_asks_once(lead: User) -> None:
     def send(client: Client) -> tuple[int, str]:
         client.cookies = browser.cookies.copy()
         answer = client.post("/deployments/new/", form)
-        return answer.status_code, answer.content.decode()
+        return answer.status_code, answer.headers.get("Location", "")
 
     answers = at_once(send)
 
-    one_wish()
-    assert Counter(status for status, _ in answers) == {302: 1, 422: AT_ONCE - 1}
-    assert all("already has a deployment" in text for status, text in answers if status == 422)
+    assert set(answers) == {(302, f"/deployments/{one_wish().pk}/")}
 
 
 @pytest.mark.parametrize("with_key", [True, False])
@@ -195,3 +203,76 @@ def test_quota_is_asked_for_once(lead: User, with_key: bool) -> None:
     losers = {(status, document["code"]) for status, document, _ in answers if status != 201}
     assert losers <= ({(409, "in_flight")} if with_key else {(409, "asked_already")})
     assert with_key or Counter(status for status, _, _ in answers) == {201: 1, 409: AT_ONCE - 1}
+
+
+def pressed(user: User, path: str, body: dict[str, Any]) -> list[tuple[int, str, str]]:
+    """Status, address and page of each of fifty presses of one button."""
+    browser = Client()
+    browser.force_login(user)
+
+    def send(client: Client) -> tuple[int, str, str]:
+        client.cookies = browser.cookies.copy()
+        answer = client.post(path, body)
+        return answer.status_code, answer.headers.get("Location", ""), answer.content.decode()
+
+    return at_once(send)
+
+
+@pytest.mark.parametrize("nonce", ["n" * 32, ""], ids=["nonce", "no nonce"])
+def test_a_grant_pressed_many_times_is_one_and_every_answer_leads_to_it(team: Team, admin: User, nonce: str) -> None:
+    body = {"team": "search", "flavor": "h100-80gb", "gpus": "1", "until": "", "comment": "double", "once": nonce}
+
+    answers = pressed(admin, "/quotas/grant/", body)
+
+    assert QuotaGrant.objects.filter(comment="double").count() == 1
+    assert {(status, where) for status, where, _ in answers} == {(302, "/quotas/")}
+
+
+def test_a_key_pressed_many_times_is_one_and_every_answer_shows_it(lead: User) -> None:
+    body = {"team": "search", "name": "twice", "days": "30", "reach": "every", "whose": "own", "once": "n" * 32}
+
+    answers = pressed(lead, "/keys/new/", body)
+
+    key = EndpointKey.objects.get()
+    assert {status for status, _, _ in answers} == {201}
+    texts = {page.partition('id="new-key">')[2].partition("<")[0] for _, _, page in answers}
+    assert [tokens.digest_of(text) for text in texts] == [key.digest]
+
+
+def test_a_form_that_was_changed_before_it_was_sent_again_is_another_wish(team: Team, admin: User) -> None:
+    browser = Client()
+    browser.force_login(admin)
+    body = {"team": "search", "flavor": "h100-80gb", "until": "", "comment": "wish", "once": "n" * 32}
+
+    for gpus in ("1", "2", "1"):
+        assert browser.post("/quotas/grant/", body | {"gpus": gpus}).status_code == 302
+
+    assert list(QuotaGrant.objects.filter(comment="wish").order_by("pk").values_list("gpus", flat=True)) == [1, 2]
+
+
+def test_a_form_that_was_refused_may_be_sent_again(team: Team, admin: User) -> None:
+    browser = Client()
+    browser.force_login(admin)
+    body = {"team": "search", "flavor": "l4-24gb", "gpus": "1", "until": "", "comment": "wish", "once": "n" * 32}
+    assert browser.post("/quotas/grant/", body).status_code == 422
+    make.make_flavor("l4-24gb")
+
+    assert browser.post("/quotas/grant/", body).status_code == 302
+
+    assert QuotaGrant.objects.filter(comment="wish").count() == 1
+
+
+def test_the_same_grant_by_the_api_within_a_minute_is_one(team: Team, admin: User) -> None:
+    body = {"team": "search", "flavor": "h100-80gb", "gpus": 1, "comment": "double"}
+
+    answers = posted("/api/v1/quota-grants/", body, bearer(admin))
+
+    grant = QuotaGrant.objects.get(comment="double")
+    assert Counter(status for status, _, _ in answers) == {201: 1, 409: AT_ONCE - 1}
+    told = [document for status, document, _ in answers if status == 409]
+    assert {document["code"] for document in told} <= {"said_already", "in_flight"}
+    late = Client().post("/api/v1/quota-grants/", body, content_type="application/json", headers=bearer(admin))
+    assert late.json()["code"] == "said_already"
+    assert f"/quota-grants/{grant.pk}/" in late.json()["detail"]
+    meant = Client().post("/api/v1/quota-grants/", body, content_type="application/json", headers=bearer(admin) | KEY)
+    assert meant.status_code == 201
