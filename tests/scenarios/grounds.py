@@ -53,6 +53,8 @@ OTHERS = (
         namespaced=False,
     ),
     Kind("inference.networking.k8s.io/v1", "InferencePool", "inferencepools"),
+    Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects"),
+    Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
 )
 
 
