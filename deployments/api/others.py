@@ -87,7 +87,7 @@ class GrantViewSet(ApiViewSet):
             principal=self.principal,
             grant_id=int(pk),
             gpus=body.get("gpus"),
-            until=body.get("until"),
+            until=body.get("until", grants.KEPT),
             comment=body.get("comment", ""),
         )
         return Response(_grant(int(pk)))

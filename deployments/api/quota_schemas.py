@@ -84,7 +84,7 @@ class QuotaRequestBody(serializers.Serializer[Any]):
 
 
 class QuotaDecisionBody(serializers.Serializer[Any]):
-    """A decision. What is left out is granted as it was asked for."""
+    """A decision. What is left out is granted as it was asked for; a date of null is at once, and without an end."""
 
     grant = serializers.BooleanField()
     comment = serializers.CharField(max_length=500)

@@ -18,6 +18,7 @@ from deployments.api.deployments import PAGE, PROBLEMS, WRITES
 from deployments.models import Flavor, QuotaRequest, Team
 from deployments.services import flavor_proposals, flavors, quota_requests
 from deployments.services.errors import InvalidError, MissingError, NotAllowedError
+from deployments.services.grants import KEPT
 
 
 class FlavorViewSet(ApiViewSet):
@@ -132,8 +133,8 @@ class QuotaRequestViewSet(ApiViewSet):
             comment=body["comment"],
             flavor=_flavor_called(body["flavor"]) if "flavor" in body else None,
             gpus=body.get("gpus"),
-            valid_from=body.get("valid_from"),
-            valid_until=body.get("valid_until"),
+            valid_from=body.get("valid_from", KEPT),
+            valid_until=body.get("valid_until", KEPT),
         )
         return Response(_shown(int(pk)))
 

@@ -198,10 +198,10 @@ class GrantBody(serializers.Serializer[Any]):
 
 
 class GrantChange(serializers.Serializer[Any]):
-    """A cut, a raise or an earlier end of a grant."""
+    """A cut, a raise or another end of a grant."""
 
     gpus = WholeNumber(min_value=0, max_value=MOST_GPUS, required=False)
-    until = Moment(required=False)
+    until = Moment(required=False, allow_null=True, help_text="null: without an end; left out: as it is")
     comment = serializers.CharField(max_length=500, required=False, allow_blank=True)
 
 

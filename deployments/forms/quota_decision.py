@@ -11,25 +11,29 @@ from django.utils.dateparse import parse_date
 
 from deployments.models import Flavor, QuotaRequest
 from deployments.services.errors import InvalidError
+from deployments.services.grants import KEPT, Kept
 
 
 @dataclass(frozen=True)
 class QuotaDecision:
-    """What differs from what was asked for; None: as it was asked for."""
+    """What differs from what was asked for; None, or KEPT of a date: as it was asked for.
+
+    A date of None is one that was emptied: begins at once, ends never.
+    """
 
     flavor: Flavor | None = None
     gpus: int | None = None
-    valid_from: datetime | None = None
-    valid_until: datetime | None = None
+    valid_from: datetime | Kept | None = KEPT
+    valid_until: datetime | Kept | None = KEPT
 
     @classmethod
     def read(cls, data: Mapping[str, str], asked: QuotaRequest) -> QuotaDecision:
-        """The fields of the card; InvalidError names the one that cannot be meant. Empty fields change nothing."""
+        """The fields of the card; InvalidError names the one that cannot be meant. An empty number changes nothing."""
         return cls(
             flavor=_flavor(data.get("flavor", ""), asked),
             gpus=_gpus(data.get("gpus", "")),
-            valid_from=_day("valid_from", data.get("valid_from", ""), asked.valid_from, time.min),
-            valid_until=_day("valid_until", data.get("valid_until", ""), asked.valid_until, time(23, 59, 59)),
+            valid_from=_day("valid_from", data.get("valid_from"), asked.valid_from, time.min),
+            valid_until=_day("valid_until", data.get("valid_until"), asked.valid_until, time(23, 59, 59)),
         )
 
 
@@ -51,9 +55,11 @@ def _gpus(text: str) -> int | None:
     return int(text)
 
 
-def _day(field: str, text: str, asked: datetime | None, at: time) -> datetime | None:
-    """The moment of that day; None for the day that was asked for, so that it stays as it is to the second."""
-    text = text.strip()
+def _day(field: str, typed: str | None, asked: datetime | None, at: time) -> datetime | Kept | None:
+    """The moment of that day; KEPT for the day that was asked for, so that it stays as it is to the second."""
+    if typed is None:
+        return KEPT
+    text = typed.strip()
     if not text:
         return None
     try:
@@ -63,5 +69,5 @@ def _day(field: str, text: str, asked: datetime | None, at: time) -> datetime | 
     if day is None:
         raise InvalidError("There is no such day.", field=field, pointer=f"/{field}")
     if asked is not None and timezone.localtime(asked).date() == day:
-        return None
+        return KEPT
     return timezone.make_aware(datetime.combine(day, at))

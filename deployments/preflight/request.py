@@ -23,6 +23,8 @@ LOADS = {
     Strategy.OCI_VOLUME: frozenset({Scheme.OCI}),
 }
 RESOLVED = frozenset({Scheme.MLFLOW, Scheme.MODEL_REGISTRY})
+WAITS_FOR_GPUS = "Sent as it is, an admin decides; approved, it waits until the team has GPUs free."
+WAITS_FOR_GRANT = "Sent as it is, an admin decides; approved, it waits until the team's quota is raised."
 
 
 @rules.rule
@@ -173,31 +175,30 @@ def flavor_known(case: Case) -> Iterator[Finding]:
 
 @rules.rule
 def quota(case: Case) -> Iterator[Finding]:
-    """The most GPUs the deployment may hold must fit into what the team has left."""
+    """Beyond the team's quota a request may be sent all the same: an admin decides, and approved it waits in line."""
     if case.flavor is None:
         return
     allowance, surge = case.quota, surge_of(case.spec)
     asked, label = case.spec.gpus + surge, case.flavor.label
     if allowance is None or allowance.limit == 0:
-        yield error(
+        yield warning(
             "quota_none",
             "/spec/flavor",
             f"The team {case.team} has no quota of {label}; this needs {plural(asked, 'GPU')}.",
-            "Ask for quota, or choose a flavor the team has.",
+            f"{WAITS_FOR_GRANT} Or choose a flavor the team has.",
         )
         return
     if asked <= allowance.available:
         return
     replicas = allowance.available // case.spec.gpus_per_replica
     rolling = f", {surge:,} of them while a new revision rolls out" if surge else ""
-    yield error(
+    waits = WAITS_FOR_GRANT if asked > allowance.limit else WAITS_FOR_GPUS
+    yield warning(
         "quota_exceeded",
         "/spec/replicas/max",
         f"This needs {plural(asked, 'GPU')} of {label}{rolling}; the team has {allowance.available:,} left of "
         f"{allowance.limit:,}.",
-        f"At most {plural(replicas, 'replica')} fit."
-        if replicas and not surge
-        else "Ask for less, stop another deployment, or ask for quota.",
+        f"At most {plural(replicas, 'replica')} fit. {waits}" if replicas and not surge else waits,
         (replicas or None) if not surge else None,
     )
 

@@ -9,6 +9,7 @@ from deployments.models import Team
 from deployments.services.text import gpus_in_words
 
 ADMIN, LEAD = "admin", "lead"
+OVER_QUOTA = "over_quota"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def reasons(team: Team, *, gpus: int, guarded: Sequence[str], within: bool) -> t
     if guarded:
         found.append(Ask("guarded", f"It uses guarded options: {', '.join(guarded)}."))
     if not within:
-        found.append(Ask("over_quota", "It goes beyond the team's quota as it is now."))
+        found.append(Ask(OVER_QUOTA, "It goes beyond the team's quota as it is now."))
     return tuple(found)
 
 
@@ -55,7 +56,7 @@ def in_words(asks: Sequence[Ask]) -> str:
         return "An admin approves: the request uses guarded options."
     if "team_policy" in codes:
         return "An admin approves every request of this team."
-    if "over_quota" in codes:
+    if OVER_QUOTA in codes:
         return "An admin approves: the request goes beyond the team's quota."
     if "ask_above" in codes:
         return "An admin approves: the request is for more GPUs than the team's policy leaves to others."

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from enum import Enum
+from typing import Final
 
 from django.utils import timezone
 
 from deployments.models import Flavor, Principal, QuotaAccount, QuotaGrant, Team
 from deployments.services import events, impartial, waiting
-from deployments.services.errors import InvalidError, MissingError, NotAllowedError
+from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
 from portal.lib.hints import RECONCILE_TEAM, hint
 
 MOST_GPUS = 10_000
+
+
+class Kept(Enum):
+    """Says of a date that it stays as it is: None is a date too, that of what has no end."""
+
+    KEPT = "kept"
+
+
+KEPT: Final = Kept.KEPT
 
 
 @in_transaction
@@ -59,10 +70,13 @@ def change_grant(
     principal: Principal,
     grant_id: int,
     gpus: int | None = None,
-    until: datetime | None = None,
+    until: datetime | Kept | None = KEPT,
     comment: str = "",
 ) -> QuotaGrant:
-    """Cut, raise, end or prolong a grant. What is held stays held: growth alone is refused from then on."""
+    """Cut, raise, end or prolong a grant; without an end (None) it holds for good. What is held stays held.
+
+    Growth alone is refused from then on. ConflictError where nothing would change.
+    """
     _needs_admin(principal)
     why = line_of(comment, field="comment", longest=500, required=False)
     row = QuotaGrant.objects.writable_by(principal).select_related("team", "flavor").filter(pk=grant_id).first()
@@ -74,14 +88,16 @@ def change_grant(
     if gpus is not None:
         check_gpus(gpus, least=0)
         row.gpus = gpus
-    if until is not None and until != row.valid_until:
+    if until is not KEPT and until != row.valid_until:
         row.valid_until = until
         # Another end is told of anew: that it comes near, and that it has come.
         row.warned_at = row.ended_at = None
-    row.save(update_fields=["gpus", "valid_until", "warned_at", "ended_at"])
     after = {"gpus": row.gpus, "until": row.valid_until.isoformat() if row.valid_until else None}
+    if after == before:
+        raise ConflictError("Nothing would change: the grant is like this already.", code="unchanged")
+    row.save(update_fields=["gpus", "valid_until", "warned_at", "ended_at"])
     message = f"Grant of {row.flavor.name} to {row.team.name} changed to {row.gpus}" + (f": {why}" if why else "")
-    _granted(principal, row, message, events.changed(before, after))
+    _granted(principal, row, message, {**events.changed(before, after), "comment": why})
     return row
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import DatabaseError, transaction
-from django.db.models import Min, Sum
+from django.db.models import F, Sum
 
 from deployments.models import (
     Deployment,
@@ -28,12 +28,13 @@ OVER_LIMIT = "SQ001"
 
 @dataclass(frozen=True)
 class Usage:
-    """A team's quota of one flavor, in GPUs. `until` is when the first of its grants ends."""
+    """A team's quota of one flavor, in GPUs. `until` is when the first of its grants ends, `ending` what ends then."""
 
     flavor: Flavor
     limit: int
     reserved: int
     until: datetime | None = None
+    ending: int = 0
 
     @property
     def free(self) -> int:
@@ -93,20 +94,20 @@ def usage(team: Team) -> list[Usage]:
 def usage_of(teams: Iterable[Team]) -> dict[int, list[Usage]]:
     """`usage` of many teams by primary key, in two queries."""
     pks = [team.pk for team in teams]
-    grants = {
-        (row["team_id"], row["flavor_id"]): row
-        for row in QuotaGrant.objects.live()
-        .filter(team__in=pks)
-        .values("team_id", "flavor_id")
-        .annotate(limit=Sum("gpus"), until=Min("valid_until"))
-    }
+    grants: dict[tuple[int, int], list[tuple[datetime | None, int]]] = {}
+    live = QuotaGrant.objects.live().filter(team__in=pks, gpus__gt=0)
+    for team, flavor, until, gpus in live.order_by(F("valid_until").asc(nulls_last=True)).values_list(
+        "team_id", "flavor_id", "valid_until", "gpus"
+    ):
+        grants.setdefault((team, flavor), []).append((until, gpus))
     found: dict[int, list[Usage]] = {pk: [] for pk in pks}
     accounts = QuotaAccount.objects.filter(team__in=pks).select_related("flavor")
     for account in accounts.order_by("-flavor__memory_mib", "flavor__slug"):
-        grant = grants.get((account.team_id, account.flavor_id))
-        if grant or account.reserved:
-            limit, until = (grant["limit"], grant["until"]) if grant else (0, None)
-            found[account.team_id].append(Usage(account.flavor, limit, account.reserved, until))
+        own = grants.get((account.team_id, account.flavor_id), [])
+        if own or account.reserved:
+            limit, until = sum(gpus for _, gpus in own), own[0][0] if own else None
+            ending = sum(gpus for end, gpus in own if end == until) if until else 0
+            found[account.team_id].append(Usage(account.flavor, limit, account.reserved, until, ending))
     return found
 
 

@@ -30,7 +30,8 @@ class Share:
 class Context:
     """What an admin weighs: what there is, who has it, what comes back next, and what would be promised then.
 
-    `ends` are grants with an end, the next first; `releases` are holds whose deployment was stopped or deleted.
+    `ends` are grants with an end, the next first; `releases` are holds whose deployment was stopped or deleted. Where
+    `named` is false they and `shares` are empty: what other teams have is for admins, totals are for everybody.
     """
 
     capacity: Capacity
@@ -38,6 +39,7 @@ class Context:
     ends: tuple[QuotaGrant, ...]
     releases: tuple[QuotaHold, ...]
     asked: int
+    named: bool = True
 
     @property
     def granted_after(self) -> int:
@@ -57,8 +59,11 @@ def context_of(request: QuotaRequest) -> Context:
     return contexts_of([request])[request.pk]
 
 
-def contexts_of(requests: Iterable[QuotaRequest]) -> dict[int, Context]:
-    """`context_of` many requests by primary key, in five queries; `flavor` is best selected along."""
+def contexts_of(requests: Iterable[QuotaRequest], *, named: bool = True) -> dict[int, Context]:
+    """`context_of` many requests by primary key, in five queries; `flavor` is best selected along.
+
+    Without `named` no other team is named, nor what it has.
+    """
     rows = list(requests)
     flavors = {row.flavor_id: row.flavor for row in rows}
     nodes = nodes_seen()
@@ -92,10 +97,11 @@ def contexts_of(requests: Iterable[QuotaRequest]) -> dict[int, Context]:
     return {
         row.pk: Context(
             capacity=capacities[row.flavor_id],
-            shares=tuple(shares[row.flavor_id]),
-            ends=tuple(ends[row.flavor_id][:NAMED]),
-            releases=tuple(going[row.flavor_id][:NAMED]),
+            shares=tuple(shares[row.flavor_id]) if named else (),
+            ends=tuple(ends[row.flavor_id][:NAMED]) if named else (),
+            releases=tuple(going[row.flavor_id][:NAMED]) if named else (),
             asked=row.gpus,
+            named=named,
         )
         for row in rows
     }

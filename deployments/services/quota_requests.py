@@ -10,6 +10,7 @@ from django.utils import timezone
 from deployments.models import Flavor, Principal, QuotaGrant, QuotaRequest, Team
 from deployments.services import events, grants
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
+from deployments.services.grants import KEPT, Kept
 from deployments.services.quota_context import Context, Share, context_of, contexts_of
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
@@ -97,10 +98,12 @@ def decide(
     comment: str,
     flavor: Flavor | None = None,
     gpus: int | None = None,
-    valid_from: datetime | None = None,
-    valid_until: datetime | None = None,
+    valid_from: datetime | Kept | None = KEPT,
+    valid_until: datetime | Kept | None = KEPT,
 ) -> QuotaRequest:
-    """Grant a request or deny it, with a comment. What is None is granted as it was asked for.
+    """Grant a request or deny it, with a comment. What is not said is granted as it was asked for.
+
+    `valid_from` None: at once; `valid_until` None: without an end.
 
     Fewer GPUs grant it in part; another flavor or another date grants it otherwise. Admins alone, never the author.
     """
@@ -148,7 +151,11 @@ class _Given:
 
 
 def _given(
-    row: QuotaRequest, flavor: Flavor | None, gpus: int | None, since: datetime | None, until: datetime | None
+    row: QuotaRequest,
+    flavor: Flavor | None,
+    gpus: int | None,
+    since: datetime | Kept | None,
+    until: datetime | Kept | None,
 ) -> _Given:
     """What is granted, as far as it was said; the rest as it was asked for. A beginning that has passed is now."""
     if flavor is not None and not Flavor.objects.filter(pk=flavor.pk, active=True).exists():
@@ -158,18 +165,21 @@ def _given(
         grants.check_gpus(gpus)
         if given.pk == row.flavor_id and gpus > row.gpus:
             raise InvalidError(f"Not more than was asked for: {row.gpus}.", field="gpus", pointer="/gpus")
-    if since is None and row.valid_from is not None and row.valid_from > timezone.now():
-        since = row.valid_from
-    if until is None and row.valid_until is not None and row.valid_until <= timezone.now():
-        words = "The end that was asked for has passed. Say until when."
-        raise InvalidError(words, field="valid_until", pointer="/valid_until")
-    until = until or row.valid_until
+    if since is KEPT:
+        since = row.valid_from if row.valid_from is not None and row.valid_from > timezone.now() else None
+    if until is KEPT:
+        until = row.valid_until
+        if until is not None and until <= timezone.now():
+            words = "The end that was asked for has passed. Say until when."
+            raise InvalidError(words, field="valid_until", pointer="/valid_until")
     grants.check_dates(since, until)
     return _Given(given, gpus if gpus is not None else row.gpus, since, until)
 
 
 def _verdict(row: QuotaRequest, given: _Given) -> QuotaRequest.State:
-    begins = given.valid_from is not None and given.valid_from != row.valid_from
+    # A beginning that has passed meanwhile is now: as it was asked for.
+    later = row.valid_from if row.valid_from is not None and row.valid_from > timezone.now() else None
+    begins = given.valid_from != later
     if given.flavor.pk != row.flavor_id or begins or given.valid_until != row.valid_until:
         return QuotaRequest.State.OTHERWISE
     return QuotaRequest.State.PARTLY if given.gpus < row.gpus else QuotaRequest.State.GRANTED

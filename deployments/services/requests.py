@@ -14,7 +14,7 @@ from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import guarded_args
 from deployments.engine.options import Choice, Option, options
 from deployments.engine.sizing import Fit, UnknownShapeError
-from deployments.findings import Finding, Severity, error, warning
+from deployments.findings import Finding, Severity, error
 from deployments.manifests.common import Resolution
 from deployments.manifests.scaling import available
 from deployments.models import Cluster, Deployment, Principal, Revision, Team, Wanted
@@ -280,7 +280,7 @@ def _accepted(spec: DeploymentSpec, name: str, team: Team, known: Facts, check: 
 def _check(
     spec: DeploymentSpec, name: str, team: Team | None, known: Facts, check: SourceCheck | None
 ) -> list[Finding]:
-    findings = [_may_wait(item, spec, known) for item in rules.check(spec, name, team.slug if team else "", known)]
+    findings = rules.check(spec, name, team.slug if team else "", known)
     if not rules.has_errors(findings) and not _pin(spec, check):
         findings.append(
             error(
@@ -292,15 +292,6 @@ def _check(
         )
     order = list(Severity)
     return sorted(findings, key=lambda item: order.index(item.severity))
-
-
-def _may_wait(finding: Finding, spec: DeploymentSpec, known: Facts) -> Finding:
-    """GPUs that others of the team hold now come back: such a request may be sent, and waits in line."""
-    quota = known.quotas.get(spec.flavor)
-    if finding.code != "quota_exceeded" or quota is None or spec.gpus > quota.limit:
-        return finding
-    remedy = f"{finding.remedy} Sent as it is, it waits until the team has GPUs free.".strip()
-    return warning(finding.code, finding.pointer, finding.message, remedy, finding.value)
 
 
 def _options(spec: DeploymentSpec, known: Facts) -> list[Option]:

@@ -17,9 +17,10 @@ from deployments.models import Flavor
 from deployments.preflight import Facts
 from deployments.preflight.facts import FlavorFacts
 from deployments.services import facts as fact_rows
-from deployments.services.asks import Ask
+from deployments.services.asks import OVER_QUOTA, Ask
 from deployments.services.holds import Usage
 from deployments.services.requests import PreflightResult
+from deployments.services.text import gpus_in_words
 from deployments.sources import SourceCode
 from deployments.spec import DeploymentSpec
 from deployments.views.numbers import Asked, asked_for
@@ -97,6 +98,21 @@ class Advice:
     def known(self) -> bool:
         """True when there is something to say."""
         return self.fit is not None or self.model is not None or bool(self.approval)
+
+    @property
+    def waits(self) -> str:
+        """What it waits for once it is approved, as far as the quota is too small; empty where it starts at once."""
+        limit = self.quota.limit if self.quota else 0
+        if not any(ask.code == OVER_QUOTA for ask in self.asks):
+            return ""
+        if self.needed <= limit:
+            return "Approved, it waits in line until the team has GPUs free."
+        return f"Approved, it waits for quota: {gpus_in_words(self.needed - limit)} more than the team may hold."
+
+    @property
+    def reasons(self) -> list[Ask]:
+        """Why somebody decides, without what `approval` says already."""
+        return [ask for ask in self.asks if ask.message != self.approval]
 
     @property
     def bar_label(self) -> str:

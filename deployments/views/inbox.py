@@ -76,7 +76,7 @@ def cards_of(
     cluster = facts.main_cluster()
     over = OF_THE_MOMENT if cluster is not None and facts.is_seen(cluster) else frozenset()
     asked = [case.request for case in cases if isinstance(case, QuotaCase)]
-    contexts = quota_requests.contexts_of(asked) if asked else {}
+    contexts = quota_requests.contexts_of(asked, named=principal.is_admin) if asked else {}
     offered = list(Flavor.objects.filter(active=True)) if asked else []
     cards = []
     for case in cases:

@@ -72,7 +72,8 @@ def invitation(request: PortalRequest, word: str) -> HttpResponse:
     """What a link is worth, and a button to join; who is not signed in does that first and comes back here."""
     answer = _sign_up(request, word) if request.POST.get("do") == "sign-up" else _answer(request, word)
     answer["Cache-Control"] = "no-store"
-    answer["Referrer-Policy"] = "no-referrer"
+    # Not "no-referrer": a browser then posts `Origin: null`, and joining is refused as a request of another site.
+    answer["Referrer-Policy"] = "same-origin"
     return answer
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import time
+from datetime import datetime, time
 from typing import Any
 
 from django.contrib import messages
@@ -16,6 +16,7 @@ from deployments.forms.quota import QuotaForm
 from deployments.models import Principal, QuotaGrant, Team
 from deployments.services import grants, quota_requests
 from deployments.services.errors import DomainError, MissingError
+from deployments.services.grants import KEPT, Kept
 from deployments.services.principals import principal_of
 from deployments.services.text import gpus_in_words
 from deployments.views.once import once
@@ -106,9 +107,11 @@ def change(request: PortalRequest, pk: int) -> HttpResponse:
     if row is None:
         raise Http404
     form = QuotaForm(request.POST, CHANGE_FIELDS)
-    gpus, until = form.gpus(least=0), form.day("until")
-    if until is not None and row.valid_until is not None and until.date() == timezone.localdate(row.valid_until):
-        until = None  # The day stays as it is, to the second.
+    gpus = form.gpus(least=0)
+    # Emptied: the grant has no end any more.
+    until: datetime | Kept | None = form.day("until") if "until" in request.POST else KEPT
+    if isinstance(until, datetime) and row.valid_until and until.date() == timezone.localdate(row.valid_until):
+        until = KEPT  # The day stays as it is, to the second.
     if not form.errors:
         try:
             grants.change_grant(principal=principal, grant_id=pk, gpus=gpus, until=until, comment=form.text["comment"])

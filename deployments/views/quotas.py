@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 from typing import Any
 
-from django.db.models import Case, F, OuterRef, Q, QuerySet, Subquery, When
-from django.db.models.functions import Now
+from django.db.models import Case, OuterRef, Q, QuerySet, Subquery, When
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
@@ -26,12 +25,13 @@ from deployments.models import (
 )
 from deployments.services import holds
 from deployments.services.principals import principal_of
+from deployments.views.quota_grants import grants_of, holders_over
 from portal.lib.htmx import PortalRequest, signed_in
 from portal.lib.pages import keyset_page
 from portal.lib.sheets import cell
 
 CSV_ROWS = 10_000
-REQUESTS, GRANTS, HOLDERS = 20, 50, 100
+REQUESTS, HOLDERS = 20, 100
 PREFILLED = ("team", "flavor", "gpus", "valid_from", "valid_until", "why")
 # Colour and shape of a request's state.
 LOOKS: dict[str, tuple[str, str]] = {
@@ -78,7 +78,7 @@ def page_of(request: PortalRequest, principal: Principal) -> dict[str, Any]:
         "led": led,
         "flavors": Flavor.objects.filter(active=True),
         "requests": _requests(principal, chosen),
-        "grants": _grants(chosen, teams),
+        "grants": grants_of(chosen, teams),
         "holders": _holders(chosen) if chosen else [],
         "admins": "" if principal.is_admin else one_of(_admins()),
         "leads": leads_of(chosen) if chosen and not led and not principal.is_admin else "",
@@ -94,6 +94,9 @@ def _rows(teams: list[Team], usages: dict[int, list[holds.Usage]]) -> list[dict[
         for usage in usages[team.pk]:
             used = min(usage.reserved, in_use.get((team.pk, usage.flavor.product), 0))
             rows.append({"team": team, "usage": usage, "in_use": used, "parts": _parts(usage, used)})
+    over = holders_over((row["team"].pk, row["usage"].flavor.pk) for row in rows if row["usage"].over)
+    for row in rows:
+        row["holders"] = over.get((row["team"].pk, row["usage"].flavor.pk), "")
     return rows
 
 
@@ -111,14 +114,6 @@ def _requests(principal: Principal, team: Team | None) -> list[dict[str, Any]]:
         }
         for row in rows.order_by(waits, "-pk")[:REQUESTS]
     ]
-
-
-def _grants(team: Team | None, teams: list[Team]) -> QuerySet[QuotaGrant]:
-    """Grants that count now or later, those that end first on top."""
-    rows = QuotaGrant.objects.filter(Q(valid_until=None) | Q(valid_until__gt=Now()), gpus__gt=0)
-    rows = rows.filter(team=team) if team else rows.filter(team__in=teams)
-    rows = rows.select_related("team", "flavor", "granted_by")
-    return rows.order_by(F("valid_until").asc(nulls_last=True), "team__slug", "pk")[:GRANTS]
 
 
 def _holders(team: Team) -> QuerySet[QuotaHold]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from deployments.models import Flavor, QuotaRequest, Team, User
+from deployments.models import Flavor, QuotaGrant, QuotaRequest, Team, User
 from deployments.services import ledger
 from tests.deployments import factories as make
 from tests.deployments.test_api import Api
@@ -123,3 +123,35 @@ def test_a_deployment_says_how_it_waits(team: Team, h100: Flavor, ann: User) -> 
         ("hold", 4, "holder"),
     ]
     assert api("get", f"deployments/{holder.pk}/").json()["waiting"] is None
+
+
+def test_a_grant_loses_its_end_with_null_and_keeps_it_when_nothing_is_said(
+    team: Team, h100: Flavor, carol: User
+) -> None:
+    grant = make.make_grant(team, h100, 2, valid_until=timezone.now() + timedelta(days=20))
+    admin, path = Api(carol), f"quota-grants/{grant.pk}/"
+
+    assert admin("patch", path, {"gpus": 3}).json()["valid_until"] is not None
+    shown = admin("patch", path, {"until": None}).json()
+    assert (shown["gpus"], shown["valid_until"]) == (3, None)
+    refused = admin("patch", path, {"gpus": 3, "until": None})
+    assert (refused.status_code, refused.json()["code"]) == (409, "unchanged")
+
+
+def test_a_request_is_granted_without_an_end_by_null(team: Team, h100: Flavor, alice: User, carol: User) -> None:
+    later = timezone.now() + timedelta(days=20)
+    rows = [
+        QuotaRequest.objects.create(team=team, flavor=h100, gpus=1, why="x", author=alice, valid_until=later)
+        for _ in range(2)
+    ]
+    body = {"grant": True, "comment": "Yes"}
+    wishes: list[dict[str, Any]] = [body, body | {"valid_until": None}]
+
+    answers = [
+        Api(carol)("post", f"quota-requests/{row.pk}/decide/", wish).json()
+        for row, wish in zip(rows, wishes, strict=True)
+    ]
+
+    assert [answer["state"] for answer in answers] == ["granted", "otherwise"]
+    ends = [QuotaGrant.objects.get(pk=answer["granted"]).valid_until for answer in answers]
+    assert ends == [later, None]

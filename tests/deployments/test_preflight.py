@@ -136,8 +136,10 @@ def test_an_unknown_flavor_is_answered_with_those_offered():
 
 
 def test_without_quota_the_flavor_is_not_for_this_team():
-    assert the("quota_none", findings(facts=facts_of(quotas={}))).field == "flavor"
-    assert the("quota_none", findings(facts=facts_of(quotas={"h100": QuotaFacts(0)}))).field == "flavor"
+    for quotas in ({}, {"h100": QuotaFacts(0)}):
+        finding = the("quota_none", findings(facts=facts_of(quotas=quotas)))
+        assert (finding.field, finding.is_error) == ("flavor", False)
+        assert "approved, it waits until the team's quota is raised" in finding.remedy
 
 
 def test_more_than_the_quota_leaves_is_told_with_numbers_and_a_proposal():
@@ -145,7 +147,10 @@ def test_more_than_the_quota_leaves_is_told_with_numbers_and_a_proposal():
     finding = the("quota_exceeded", findings(facts=facts, replicas={"min": 6, "max": 6}))
     assert "needs 6 GPUs" in finding.message
     assert "5 left of 8" in finding.message
-    assert (finding.field, finding.value) == ("replicas_max", 5)
+    assert (finding.field, finding.value, finding.is_error) == ("replicas_max", 5, False)
+    assert "it waits until the team has GPUs free" in finding.remedy
+    more = the("quota_exceeded", findings(facts=facts, replicas={"min": 9, "max": 9}))
+    assert "it waits until the team's quota is raised" in more.remedy
 
 
 def test_an_edit_counts_what_the_deployment_already_holds():
@@ -409,12 +414,15 @@ def test_no_numbers_break_a_rule_and_proposals_are_plain_values(args: dict[str, 
     size=st.sampled_from([1, 2, 4]),
     replicas=st.integers(1, 12),
 )
-def test_a_request_without_errors_never_exceeds_what_is_left(limit: int, reserved: int, size: int, replicas: int):
+def test_a_request_without_a_word_about_quota_never_exceeds_what_is_left(
+    limit: int, reserved: int, size: int, replicas: int
+):
     quota = QuotaFacts(limit, reserved)
     args = {"max-model-len": 8192, "tensor-parallel-size": size}
     found = findings(facts=facts_of(quotas={"h100": quota}), args=args, replicas={"min": replicas, "max": replicas})
     within = size * replicas <= max(0, limit - reserved) and limit > 0
-    assert bool([item for item in found if item.is_error]) != within
+    assert bool([item for item in found if item.code in {"quota_none", "quota_exceeded"}]) != within
+    assert not [item for item in found if item.is_error]
 
 
 def test_a_flavor_without_a_catalogue_entry_is_still_estimated():

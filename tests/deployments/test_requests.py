@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from deployments.manifests.count import gpus_of
-from deployments.models import Deployment, Event, ModelCheck, Reservation, Revision, Team
-from deployments.services import approvals, model_checks, requests
+from deployments.models import Deployment, Event, ModelCheck, QuotaGrant, Reservation, Revision, Team
+from deployments.services import approvals, grants, model_checks, requests, waiting
 from deployments.services.errors import ConflictError, MissingError, NotAllowedError, RefusedError, StaleError
 from deployments.sources import Reply
 from deployments.spec import DeploymentSpec, digest
@@ -23,6 +23,12 @@ def parsed(**changes) -> DeploymentSpec:
 
 def ask(user, team, name="chat", **changes) -> Deployment:
     return requests.submit(principal=make.principal(user), team=team, name=name, spec=parsed(**changes))
+
+
+def let(user, deployment) -> None:
+    """Approve the newest revision."""
+    row = deployment.latest
+    approvals.decide(principal=make.principal(user), revision=row, digest=row.digest, approve=True)
 
 
 def codes(error: pytest.ExceptionInfo[RefusedError]) -> set[str]:
@@ -81,11 +87,33 @@ def test_policy_leaves_what_quota_does_not_cover_now_to_an_admin(ann, team):
     assert "quota_exceeded" in {finding["code"] for finding in second.latest.findings}
 
 
-def test_more_than_the_limit_is_refused(ann, team):
-    with pytest.raises(RefusedError) as error:
-        ask(ann, team, replicas={"min": 5, "max": 5})
-    assert codes(error) == {"quota_exceeded"}
-    assert not Deployment.objects.exists()
+def test_more_than_the_whole_quota_waits_for_an_admin_then_for_quota_and_starts_when_it_is_granted(
+    ann, team, h100, carol
+):
+    row = ask(ann, team, replicas={"min": 5, "max": 5})
+    assert row.state == State.AWAITING_APPROVAL
+    [warned] = [finding for finding in row.latest.findings if finding["code"] == "quota_exceeded"]
+    assert warned["severity"] == "warning"
+    assert "approved, it waits until the team's quota is raised" in warned["remedy"]
+
+    let(carol, row)
+    row.refresh_from_db()
+    assert (row.state, row.approved) == (State.AWAITING_QUOTA, None)
+
+    grants.grant(principal=make.principal(carol), team=team, flavor=h100, gpus=1)
+    waiting.wake_all()
+    row.refresh_from_db()
+    assert row.approved == row.latest
+    assert Reservation.objects.get().delta == 5
+
+
+def test_a_team_without_any_quota_of_a_flavor_may_ask_for_it(ann, team, h100, carol):
+    QuotaGrant.objects.all().delete()
+    row = ask(ann, team)
+    assert [finding["severity"] for finding in row.latest.findings if finding["code"] == "quota_none"] == ["warning"]
+    let(carol, row)
+    row.refresh_from_db()
+    assert row.state == State.AWAITING_QUOTA
 
 
 def test_a_name_is_used_once_in_a_team_and_again_after_deletion(ann, team):

@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from deployments.models import Approval, Deployment, Emergency, Flavor, Membership, QuotaRequest, Revision, Team, User
-from deployments.services import approvals
+from deployments.services import approvals, ledger
 from tests.deployments import factories as make
 from tests.deployments.viewing import flat, signed_in
 
@@ -68,6 +68,28 @@ def test_a_lead_sees_that_quota_waits_for_an_admin(quota: QuotaRequest, alice: U
     assert reverse("approvals-decide-quota", args=[quota.pk]) not in text
 
 
+def test_a_lead_reads_totals_and_nothing_of_other_teams(
+    quota: QuotaRequest, h100: Flavor, alice: User, bob: User, carol: User
+) -> None:
+    labs = Team.objects.get(slug="labs")
+    make.make_grant(labs, h100, 16, valid_until=timezone.now() + timedelta(days=90))
+    row = make.make_deployment(labs, bob, name="secret", gpus=3, approved=True)
+    assert row.latest is not None
+    ledger.reserve(deployment=row, revision=row.latest, gpus=3)
+    Deployment.objects.filter(pk=row.pk).update(wanted="stopped")
+
+    led, ruled = page(alice), page(carol)
+
+    assert "3 reserved of 16" in ruled
+    assert "16 of Labs come back" in ruled
+    assert "3 of labs/secret" in ruled
+    assert "Labs" not in led
+    assert "labs" not in led
+    assert "secret" not in led
+    for text in (led, ruled):
+        assert '<dt>Granted to all teams then</dt><dd class="strong">24</dd>' in text
+
+
 def test_an_admin_grants_it_whole(quota: QuotaRequest, carol: User) -> None:
     answer = grant(carol, quota)
 
@@ -106,6 +128,20 @@ def test_the_days_that_were_asked_for_stay_as_they_are(quota: QuotaRequest, caro
     again.refresh_from_db()
     assert again.granted is not None
     assert (again.state, again.granted.valid_until) == ("granted", until)
+
+
+def test_dates_that_are_emptied_grant_it_from_now_without_an_end(quota: QuotaRequest, carol: User) -> None:
+    dates = {"valid_from": timezone.now() + timedelta(days=9), "valid_until": timezone.now() + timedelta(days=30)}
+    row = QuotaRequest.objects.create(
+        team=quota.team, flavor=quota.flavor, gpus=1, why="x", author=quota.author, **dates
+    )
+
+    grant(carol, row, valid_from="", valid_until="")
+
+    row.refresh_from_db()
+    assert row.granted is not None
+    assert (row.state, row.granted.valid_until) == ("otherwise", None)
+    assert row.granted.valid_from <= timezone.now()
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
-from deployments.models import CatalogEntry, Deployment, Flavor, QuotaGrant, QuotaRequest, Team, User
+from deployments.models import CatalogEntry, Deployment, Event, Flavor, QuotaGrant, QuotaRequest, Team, User
 from deployments.services import ledger
 from tests.deployments import factories as make
 from tests.deployments.viewing import flat, signed_in
@@ -208,3 +210,98 @@ def test_the_csv_of_the_ledger_holds_no_formulas(team: Team, h100: Flavor, alice
     lines = list(csv.reader(io.StringIO(signed_in(alice).get(reverse("quotas") + "?format=csv").content.decode())))
     assert [line[7] for line in lines[1:]] == ['\'=HYPERLINK("http://evil")', "revision 1"]
     assert [line[4] for line in lines[1:]] == ["-1", "1"], "numbers stay numbers"
+
+
+def change(person: User, grant: QuotaGrant, **wish: str) -> Any:
+    fields = {"gpus": str(grant.gpus), "until": "", "comment": "", **wish}
+    return signed_in(person).post(reverse("quotas-grant-change", args=[grant.pk]), fields)
+
+
+def test_an_emptied_end_makes_a_grant_hold_for_good(team: Team, h100: Flavor, carol: User) -> None:
+    until = timezone.now() + timedelta(days=20)
+    grant = make.make_grant(team, h100, 2, valid_until=until)
+
+    assert change(carol, grant).status_code == 302
+
+    grant.refresh_from_db()
+    assert (grant.gpus, grant.valid_until) == (2, None)
+    event = Event.objects.filter(kind="quota_granted").latest("pk")
+    assert (event.data["before"], event.data["after"]) == ({"until": until.isoformat()}, {"until": None})
+
+
+def test_a_change_that_changes_nothing_is_refused(team: Team, h100: Flavor, carol: User) -> None:
+    until = timezone.now() + timedelta(days=20)
+    grant = make.make_grant(team, h100, 2, valid_until=until)
+
+    answer = change(carol, grant, until=timezone.localdate(until).isoformat(), comment="as it is")
+
+    assert answer.status_code == 422
+    text = flat(answer.content.decode())
+    assert "Nothing would change: the grant is like this already." in text
+    assert 'value="as it is"' in text
+    assert not Event.objects.filter(kind="quota_granted").exists()
+    grant.refresh_from_db()
+    assert grant.valid_until == until
+
+
+def test_a_grant_that_was_cut_to_nothing_stays_listed_with_why_and_can_be_raised_again(
+    team: Team, h100: Flavor, carol: User, alice: User
+) -> None:
+    grant = make.make_grant(team, h100, 2)
+    change(carol, grant, gpus="0", comment="Needed elsewhere")
+
+    text = flat(signed_in(alice).get(reverse("quotas")).content.decode())
+    assert '<span class="chip t-yellow">cut to 0</span>' in text
+    assert "2 → 0 GPUs: Needed elsewhere" in text
+
+    grant.refresh_from_db()
+    change(carol, grant, gpus="3", comment="Back again")
+    grant.refresh_from_db()
+    assert grant.gpus == 3
+    text = flat(signed_in(alice).get(reverse("quotas")).content.decode())
+    assert "0 → 3 GPUs: Back again" in text
+    assert "cut to 0" not in text
+
+
+def test_an_ended_grant_is_extended_by_thirty_days_with_one_press(team: Team, h100: Flavor, carol: User) -> None:
+    now = timezone.now()
+    make.make_grant(team, h100, 2, valid_from=now - timedelta(days=9), valid_until=now - timedelta(days=1))
+    long_ago = now - timedelta(days=200)
+    make.make_grant(team, h100, 7, valid_from=long_ago - timedelta(days=9), valid_until=long_ago)
+
+    answer = signed_in(carol).get(reverse("quotas"), {"team": "search"})
+
+    assert [(row["grant"].gpus, row["ended"]) for row in answer.context["grants"]] == [(4, False), (2, True)]
+    ended = answer.context["grants"][1]
+    text = flat(answer.content.decode())
+    assert '<span class="chip">ended</span>' in text
+    assert f'name="until" value="{timezone.localdate(ended["extended"]).isoformat()}"' in text
+    change(carol, ended["grant"], until=timezone.localdate(ended["extended"]).isoformat())
+    ended["grant"].refresh_from_db()
+    assert timezone.localdate(ended["grant"].valid_until) == timezone.localdate(now + timedelta(days=30))
+
+
+def test_a_lead_asks_to_extend_from_the_day_after(team: Team, h100: Flavor, alice: User, ann: User) -> None:
+    until = timezone.now() + timedelta(days=20)
+    make.make_grant(team, h100, 2, valid_until=until)
+    begins = timezone.localdate(until) + timedelta(days=1)
+
+    text = flat(signed_in(alice).get(reverse("quotas")).content.decode())
+
+    assert f"?team=search&amp;flavor=h100-80gb&amp;gpus=2&amp;valid_from={begins.isoformat()}" in text
+    assert "2 of 6 end" in text
+    assert "Ask to extend" not in signed_in(ann).get(reverse("quotas")).content.decode()
+
+
+def test_who_holds_more_than_the_quota_is_named_with_a_link(
+    team: Team, h100: Flavor, ann: User, alice: User, carol: User
+) -> None:
+    row = make.make_deployment(team, ann, gpus=4, approved=True)
+    assert row.latest is not None
+    ledger.reserve(deployment=row, revision=row.latest, gpus=4)
+    change(carol, team.grants.get(), gpus="1")
+
+    text = flat(signed_in(alice).get(reverse("quotas")).content.decode())
+
+    assert 'href="?team=search#holders-h">over by 3</a>' in text
+    assert "held by chat (4)" in text
