@@ -73,7 +73,7 @@ class ReadOnly(admin.ModelAdmin[Any]):
     @staticmethod
     def _may(request: HttpRequest) -> bool:
         user = request.user
-        return isinstance(user, models.User) and user.is_active and user.is_platform_admin
+        return isinstance(user, models.User) and user.rules
 
 
 class DeploymentAdmin(ReadOnly):

@@ -10,5 +10,5 @@ class PortalConfig(AppConfig):
 
         app.set_current()
 
-        # Listens to sign-ins from here on.
-        from portal import sign_ins  # noqa: F401
+        # They listen to sign-ins from here on.
+        from portal import sessions, sign_ins  # noqa: F401

@@ -21,6 +21,7 @@ from portal.lib.problems import MEDIA_TYPE, problem
 CONTEXT = b"slipway second factor "
 # What somebody who has to set one up may open meanwhile.
 OPEN = ("/accounts/", "/static/", "/healthz", "/readyz")
+WORDS = "Admins need a second factor here: set one up first."
 
 
 class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # allauth carries no types
@@ -45,13 +46,12 @@ class SecondFactorMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if not settings.ADMINS_NEED_SECOND_FACTOR or request.path.startswith(OPEN) or not _lacks_one(request):
+        if request.path.startswith(OPEN) or not owes(request.user):
             return self.get_response(request)
-        words = "Admins need a second factor here: set one up first."
         if request.path.startswith("/api/"):
-            document = problem(403, "second_factor", words, instance=request.path, request_id="")
+            document = problem(403, "second_factor", WORDS, instance=request.path, request_id="")
             return JsonResponse(document, status=403, content_type=MEDIA_TYPE)
-        messages.warning(request, words)
+        messages.warning(request, WORDS)
         return go_to(request, reverse("mfa_index"))
 
 
@@ -60,9 +60,11 @@ def has_one(user: User) -> bool:
     return bool(Authenticator.objects.filter(user=user, type=Authenticator.Type.TOTP).exists())
 
 
-def _lacks_one(request: HttpRequest) -> bool:
-    user = request.user
-    return isinstance(user, User) and user.is_platform_admin and user.has_usable_password() and not has_one(user)
+def owes(user: object) -> bool:
+    """True for whom the settings let do nothing before they have set one up; streams ask this too."""
+    if not settings.ADMINS_NEED_SECOND_FACTOR or not isinstance(user, User):
+        return False
+    return user.is_platform_admin and user.has_usable_password() and not has_one(user)
 
 
 def _box() -> MultiFernet:

@@ -123,6 +123,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "portal.sessions.SessionAgeMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -230,6 +231,12 @@ MFA_TOTP_ISSUER = "Slipway"
 MFA_ALLOW_UNVERIFIED_EMAIL = True
 ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,5/5m/key"}
 
+# A session ends so long after it began, whatever happens in it, and so long after somebody last did something.
+SESSION_LASTS = timedelta(hours=float(env("SLIPWAY_SESSION_HOURS", "12")))
+SESSION_IDLE = timedelta(minutes=float(env("SLIPWAY_SESSION_IDLE_MINUTES", "60")))
+# What groups give counts so long after the single sign-on that told of them, for sessions and tokens alike.
+GROUP_RIGHTS_LAST = timedelta(hours=float(env("SLIPWAY_GROUP_RIGHTS_HOURS", "12")))
+SESSION_COOKIE_AGE = int(SESSION_LASTS.total_seconds())
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_COOKIES
 SESSION_COOKIE_SAMESITE = "Lax"
 SECURE_CONTENT_TYPE_NOSNIFF = True

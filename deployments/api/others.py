@@ -139,7 +139,7 @@ class WhoViewSet(ApiViewSet):
     def list(self, request: Request) -> Response:
         """Who one is, in which teams, and what this credential may do."""
         who = self.principal
-        rows = Membership.objects.filter(user=who.user, team__archived_at=None).order_by("team__slug")
+        rows = Membership.objects.in_force().filter(user=who.user, team__archived_at=None).order_by("team__slug")
         if who.team_ids is not None:
             rows = rows.filter(team__in=who.team_ids)
         return Response(

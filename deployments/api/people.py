@@ -213,7 +213,8 @@ def team_called(principal: Principal, slug: str) -> Team:
 
 def _teams(principal: Principal, rows: list[Team]) -> list[dict[str, Any]]:
     usages = ledger.usage_of(rows)
-    roles = dict(Membership.objects.filter(user=principal.user, team__in=rows).values_list("team_id", "role"))
+    own = Membership.objects.in_force().filter(user=principal.user, team__in=rows)
+    roles = dict(own.values_list("team_id", "role"))
     return [
         {
             "id": row.pk,

@@ -1,6 +1,6 @@
 """What is stored. One module per topic; filters live on the QuerySets, facts about one row on the models."""
 
-from .accounts import ApiToken, Membership, Principal, Team, User
+from .accounts import ApiToken, Membership, Principal, Team, User, admins_now, groups_since
 from .audit import Event
 from .catalog import CatalogEntry, EngineProfile, ModelCheck
 from .cluster import Cluster, Flavor, Node
@@ -13,6 +13,7 @@ from .notices import Notification
 from .people import GroupRule, Invitation
 from .quota import QuotaAccount, QuotaGrant, QuotaHold, Reservation
 from .quota_requests import QuotaRequest
+from .sign_ins import SignInTries
 
 __all__ = [
     "ApiToken",
@@ -48,8 +49,11 @@ __all__ = [
     "RevisionQuerySet",
     "SealedValue",
     "SecretVersion",
+    "SignInTries",
     "Status",
     "Team",
     "User",
     "Wanted",
+    "admins_now",
+    "groups_since",
 ]

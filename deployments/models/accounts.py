@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import AbstractUser
 from django.db import models
 from django.db.models import Q
@@ -20,6 +22,31 @@ class User(AbstractUser):
     # True: a platform admin by a group of the identity provider, and no longer one without it.
     admin_by_group = models.BooleanField(default=False)
     mail_notices = models.BooleanField(default=True, help_text="Notices are sent by e-mail too")
+    # When the identity provider last said which groups they are in: what groups give lapses with it.
+    single_sign_on_at = models.DateTimeField(null=True, blank=True)
+    # Sessions that began before this are over.
+    sessions_after = models.DateTimeField(null=True, blank=True)
+
+    @property
+    def keeps_groups(self) -> bool:
+        """True while what groups give still counts: their last single sign-on is not too long ago."""
+        return self.single_sign_on_at is not None and self.single_sign_on_at > groups_since()
+
+    @property
+    def rules(self) -> bool:
+        """True for a platform admin, as of now."""
+        return self.is_active and self.is_platform_admin and (self.keeps_groups or not self.admin_by_group)
+
+
+def groups_since() -> datetime:
+    """The earliest single sign-on whose groups still count."""
+    return timezone.now() - settings.GROUP_RIGHTS_LAST
+
+
+def admins_now() -> Q:
+    """Users who are platform admins now: `User.rules`, as SQL."""
+    kept = Q(admin_by_group=False) | Q(single_sign_on_at__gt=groups_since())
+    return kept & Q(is_active=True, is_platform_admin=True)
 
 
 @dataclass(frozen=True)
@@ -33,7 +60,7 @@ class Principal:
 
     @property
     def is_admin(self) -> bool:
-        return self.user.is_platform_admin and self.user.is_active
+        return self.user.rules
 
     def may(self, scope: str) -> bool:
         return self.user.is_active and scope in self.scopes
@@ -49,14 +76,14 @@ class TeamQuerySet(models.QuerySet["Team"]):
         """Teams whose deployments the principal may see: the own ones, for an admin all."""
         if not principal.may("read"):
             return self.none()
-        teams = self if principal.is_admin else self.filter(memberships__user=principal.user)
+        teams = self if principal.is_admin else self._own(principal)
         return teams if principal.team_ids is None else teams.filter(pk__in=principal.team_ids)
 
     def writable_by(self, principal: Principal) -> TeamQuerySet:
         """Teams in whose name the principal may ask for a model. Admins too only where they belong."""
         if not principal.may("write"):
             return self.none()
-        teams = self.active().filter(memberships__user=principal.user)
+        teams = self.active()._own(principal)
         return teams if principal.team_ids is None else teams.filter(pk__in=principal.team_ids)
 
     def governed_by(self, principal: Principal, scope: str = "approve") -> TeamQuerySet:
@@ -69,12 +96,12 @@ class TeamQuerySet(models.QuerySet["Team"]):
         """Teams whose endpoints the principal may send prompts to: the own ones, for an admin all."""
         if not principal.may("invoke"):
             return self.none()
-        teams = self if principal.is_admin else self.filter(memberships__user=principal.user)
+        teams = self if principal.is_admin else self._own(principal)
         return teams if principal.team_ids is None else teams.filter(pk__in=principal.team_ids)
 
     def led_by(self, principal: Principal) -> TeamQuerySet:
         """Teams that the principal leads."""
-        teams = self.filter(memberships__user=principal.user, memberships__role=Membership.Role.LEAD)
+        teams = self._own(principal, memberships__role=Membership.Role.LEAD)
         return teams if principal.team_ids is None else teams.filter(pk__in=principal.team_ids)
 
     def managed_by(self, principal: Principal) -> TeamQuerySet:
@@ -83,6 +110,12 @@ class TeamQuerySet(models.QuerySet["Team"]):
             return self.none()
         governed = Team.objects.governed_by(principal, "write").values("pk")
         return self.filter(Q(pk__in=governed) | Q(pk__in=Team.objects.led_by(principal).values("pk")))
+
+    def _own(self, principal: Principal, **more: Any) -> TeamQuerySet:
+        """Teams that the principal belongs to now: what a group gave lapses without single sign-on."""
+        if not principal.user.keeps_groups:
+            more["memberships__by_group"] = False
+        return self.filter(memberships__user=principal.user, **more)
 
 
 class Team(models.Model):
@@ -131,6 +164,10 @@ class MembershipQuerySet(models.QuerySet["Membership"]):
     def visible_to(self, principal: Principal) -> MembershipQuerySet:
         """Who belongs to the teams that the principal may see."""
         return self.filter(team__in=Team.objects.visible_to(principal))
+
+    def in_force(self) -> MembershipQuerySet:
+        """Memberships that give something now: those of groups lapse without single sign-on."""
+        return self.filter(Q(by_group=False) | Q(user__single_sign_on_at__gt=groups_since()))
 
 
 class Membership(models.Model):

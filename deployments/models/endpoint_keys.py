@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from .accounts import Principal, Team, User
+from .accounts import Principal, Team, User, groups_since
 from .deployment import Deployment
 from .locking import HeldRows
 
@@ -17,9 +17,11 @@ class EndpointKeyQuerySet(HeldRows["EndpointKey"]):
     def live(self) -> EndpointKeyQuerySet:
         """Keys that open a door now: not revoked or expired, of a living team and, if somebody's own, of its people."""
         now = timezone.now()
+        member = Q(person__is_active=True, person__memberships__team=models.F("team"))
+        kept = Q(person__memberships__by_group=False) | Q(person__single_sign_on_at__gt=groups_since())
         return self.filter(
             Q(expires_at=None) | Q(expires_at__gt=now),
-            Q(person=None) | Q(person__is_active=True, person__memberships__team=models.F("team")),
+            Q(person=None) | (member & kept),
             revoked_at=None,
             team__archived_at=None,
         )

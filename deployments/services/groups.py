@@ -1,6 +1,7 @@
 """Groups of the identity provider: rules say which of them make members, leads and platform admins.
 
-Applied at each sign-in. What a group made, a later sign-in without it ends; what people made by hand is never touched.
+Applied at each sign-in. What a group made, a later sign-in without it ends, and it lapses (models.groups_since) until
+the next one where somebody stays away; what people made by hand is never touched.
 Group names are compared exactly, and no groups means no rights by group.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeGuard
 
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from deployments.models import GroupRule, Membership, Principal, Team, User
 from deployments.services import authority, events, memberships
@@ -91,6 +93,8 @@ def apply(*, user: User, groups: Iterable[str]) -> None:
     user_now = User.objects.select_for_update(no_key=True).get(pk=user.pk)
     if not user_now.is_active:
         return
+    user.single_sign_on_at = user_now.single_sign_on_at = timezone.now()
+    user_now.save(update_fields=["single_sign_on_at"])
     rules = list(matching(groups))
     wanted: dict[int, str] = {}
     for rule in rules:

@@ -43,7 +43,7 @@ def frame_of(user: User) -> Frame:
     """Read the frame for one person."""
     principal = Principal(user=user)
     teams = Team.objects.visible_to(principal).active()
-    role = Membership.objects.filter(team=OuterRef("pk"), user=user).values("role")[:1]
+    role = Membership.objects.in_force().filter(team=OuterRef("pk"), user=user).values("role")[:1]
     row = (
         User.objects.filter(pk=user.pk)
         .annotate(

@@ -17,6 +17,7 @@ from django.middleware.csrf import CsrfViewMiddleware
 from deployments.models import Principal, User
 from deployments.services import tokens
 from deployments.services.principals import principal_of_token
+from portal import second_factor, sessions
 from portal.live.http import Refused, Scope, header_of
 
 SessionStore = import_module(settings.SESSION_ENGINE).SessionStore
@@ -46,8 +47,10 @@ def caller_of(scope: Scope, *, token_allowed: bool = False, csrf: bool = False) 
         return _by_token(header_of(scope, b"authorization"))
     request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
     user = get_user(request)
-    if not isinstance(user, User) or not user.is_active:
+    if not isinstance(user, User) or not user.is_active or sessions.is_over(request.session, user):
         raise Refused(401, "not_authenticated", "Your session has ended. Sign in again.")
+    if second_factor.owes(user):
+        raise Refused(403, "second_factor", second_factor.WORDS)
     if csrf:
         _check_csrf(request)
     return Caller(Principal(user=user), request.session.session_key or "")

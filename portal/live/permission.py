@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from django.contrib.sessions.models import Session
+from django.db.models import Case, When
 from django.utils import timezone
 
-from deployments.models import ApiToken, Deployment, User
+from deployments.models import ApiToken, Deployment, User, admins_now, groups_since
+from portal import sessions as age
 from portal.live.callers import Caller
 
 
@@ -22,14 +24,18 @@ def hearers(deployment_ids: Iterable[int], user_ids: Iterable[int]) -> dict[int,
     if not ids or not people:
         return heard
     teams = dict(Deployment.objects.filter(pk__in=ids).values_list("pk", "team_id"))
-    rows = User.objects.filter(pk__in=people, is_active=True).values_list(
-        "pk", "is_platform_admin", "memberships__team_id"
+    rows = (
+        User.objects.filter(pk__in=people, is_active=True)
+        .annotate(rules_now=Case(When(admins_now(), then=True), default=False))
+        .values_list("pk", "rules_now", "single_sign_on_at", "memberships__team_id", "memberships__by_group")
     )
+    since = groups_since()
     belongs: dict[int, set[int]] = defaultdict(set)
-    for user_id, is_admin, team_id in rows:
+    for user_id, is_admin, signed_on, team_id, by_group in rows:
         if is_admin:
             heard[user_id] = set(teams)
-        belongs[user_id].add(team_id)
+        if not by_group or (signed_on is not None and signed_on > since):
+            belongs[user_id].add(team_id)
     for user_id, own in belongs.items():
         heard[user_id] |= {pk for pk, team_id in teams.items() if team_id in own}
     return heard
@@ -70,5 +76,7 @@ def _good(caller: Caller, users: dict[int, User], sessions: dict[str, Session], 
         return False
     data = session.get_decoded()
     same_user = data.get("_auth_user_id") == str(user.pk)
+    if age.is_over(data, user):
+        return False
     # A changed password ends every session that was opened with the old one.
     return same_user and data.get("_auth_user_hash") == user.get_session_auth_hash()

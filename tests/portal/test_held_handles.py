@@ -6,16 +6,18 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deployments.models import Deployment, GroupRule, Membership, Revision, Team, User
+from deployments.models import Deployment, GroupRule, Membership, Revision, Team, User, admins_now
 from deployments.services import (
     approvals,
     endpoint_keys,
@@ -142,11 +144,23 @@ def lose_the_group(held: Held) -> None:
     groups.apply(user=held.alice, groups=[])
 
 
+def stay_away(held: Held) -> None:
+    by_groups(held, hours=12)
+
+
+def by_groups(held: Held, *, hours: float) -> None:
+    """All that they have is by groups, and they signed in by single sign-on so long ago."""
+    at = timezone.now() - timedelta(hours=hours)
+    User.objects.filter(pk=held.alice.pk).update(single_sign_on_at=at)
+    Membership.objects.filter(user=held.alice).update(by_group=True)
+
+
 ENDINGS: dict[str, Callable[[Held], None]] = {
     "left": leave,
     "taken out": take_out,
     "switched off": switch_off,
     "lost the group": lose_the_group,
+    "stayed away": stay_away,
 }
 
 
@@ -161,6 +175,39 @@ def test_nothing_that_somebody_held_opens_a_door_afterwards(how: str) -> None:
 
     assert not any(held.sees().values()), held.sees()
     assert not any(held.rules().values()), held.rules()
+
+
+@pytest.mark.django_db
+def test_what_groups_give_counts_twelve_hours_and_again_after_the_next_sign_on() -> None:
+    held = hold()
+    by_groups(held, hours=11.9)
+    assert all(held.sees().values()), held.sees()
+    assert all(held.rules().values()), held.rules()
+
+    by_groups(held, hours=12)
+    assert not any(held.sees().values()), held.sees()
+
+    GroupRule.objects.create(group="search-leads", team=held.team, role="lead")
+    groups.apply(user=held.alice, groups=["search-leads"])
+    assert all(held.sees().values()), held.sees()
+    assert all(held.rules().values()), held.rules()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("by_group", "hours", "rules"), [(True, 11.9, True), (True, 12, False), (False, 12, True)])
+def test_an_admin_by_group_rules_no_longer_than_the_group_counts(by_group: bool, hours: float, rules: bool) -> None:
+    carol = make.make_user("carol", admin=True)
+    make.make_team("search")
+    text = tokens.create(principal=make.principal(carol), name="all", scopes=["read", "approve", "write"])[1]
+    browser = signed_in(carol)
+    at = timezone.now() - timedelta(hours=hours)
+    User.objects.filter(pk=carol.pk).update(admin_by_group=by_group, single_sign_on_at=at)
+
+    by_token = Client(headers={"authorization": f"Bearer {text}"})
+    assert browser.get(reverse("approvals-policies")).status_code == (200 if rules else 404)
+    assert by_token.get("/api/v1/teams/search/").status_code == (200 if rules else 404)
+    assert by_token.get("/api/v1/whoami/").json()["admin"] is rules
+    assert User.objects.filter(admins_now()).exists() is rules
 
 
 @pytest.mark.django_db

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from deployments.models import Membership, Principal, Team, User
+from deployments.models import Membership, Principal, Team, User, admins_now
 from deployments.services import memberships, policies, teams
 from deployments.services.errors import DomainError
 
@@ -26,7 +26,7 @@ class Command(BaseCommand):
         parser.add_argument("--member", action="append", default=[], metavar="USERNAME")
 
     def handle(self, **options: Any) -> None:
-        admin = User.objects.filter(is_platform_admin=True, is_active=True).order_by("pk").first()
+        admin = User.objects.filter(admins_now()).order_by("pk").first()
         if admin is None:
             raise CommandError("There is no platform admin yet: manage.py make_admin USERNAME")
         try:
