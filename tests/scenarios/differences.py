@@ -13,5 +13,9 @@ REAL_ALONE = {
 }
 # Scenarios whose figures on both grounds are compared: where the real one plays them `lite` does too.
 COMPARED = {"test_calls_of_a_reconcile"}
+# Kinds that the grounds take from other versions of their project: `lite` from `k8s/crds`, the real one from a module.
+OTHER_VERSIONS = {
+    "LeaderWorkerSet": "v0.10.0 on lite, v0.9.0 on real, as its controller; but for descriptions they are the same",
+}
 # Scenarios that `lite` is known to fail, by the name of their test; one that passes there has to leave this list.
 LITE_FAILS: dict[str, str] = {}

@@ -92,6 +92,8 @@ def lines() -> Iterator[str]:
     yield from _compared or ["differential: not asked for"]
     for name, why in differences.REAL_ALONE.items():
         yield f"on real alone: {name.removeprefix('test_').replace('_', ' ')} ({why})"
+    for name, why in differences.OTHER_VERSIONS.items():
+        yield f"other versions: {name} ({why})"
     for name, why in differences.LITE_FAILS.items():
         yield f"lite differs: {name.removeprefix('test_').replace('_', ' ')} ({why})"
 
