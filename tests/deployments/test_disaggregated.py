@@ -27,7 +27,7 @@ from sandbox.lite.controllers.llm_config import Settings, combine
 from sandbox.lite.controllers.llm_storage import Source
 from tests.deployments.wishes import roles_json, spec_of, wish_of
 
-EXAMPLES = int(os.environ.get("SLIPWAY_SPEC_EXAMPLES", "200"))  # 20,000 where there is time: some three minutes
+EXAMPLES = int(os.environ.get("SLIPWAY_SPEC_EXAMPLES", "200"))  # 20,000 where there is time for it
 TEAM = TeamWish("install", "search", "search-ab3de", presets=True)
 SHIPPED = {
     item["metadata"]["name"]: item
@@ -237,6 +237,7 @@ roles = st.tuples(counts, splits).map(
 
 @given(args=splits, prefill=roles, decode=roles)
 @settings(max_examples=EXAMPLES, deadline=None)
+@pytest.mark.timeout(60 + EXAMPLES // 10)
 def test_what_is_reserved_covers_both_roles_at_their_most_and_the_surge(
     args: dict[str, Any], prefill: dict[str, Any], decode: dict[str, Any]
 ):
@@ -251,6 +252,7 @@ def test_what_is_reserved_covers_both_roles_at_their_most_and_the_surge(
 
 @given(args=splits, replicas=counts)
 @settings(max_examples=EXAMPLES, deadline=None)
+@pytest.mark.timeout(60 + EXAMPLES // 10)
 def test_what_is_reserved_covers_standard_replicas(args: dict[str, Any], replicas: list[int]):
     spec = spec_of(args=args, replicas={"min": replicas[0], "max": replicas[1]})
     objects = build(wish_of(spec))
