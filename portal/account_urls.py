@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any, cast
 
 import allauth.urls
+from allauth.core.exceptions import ImmediateHttpResponse
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -81,7 +82,11 @@ def _door(view: View, name: str) -> View:
         if name in NEEDS_ONE:
             return _or_to_setting_up(view, request, *args, **kwargs)
         if name not in ISSUER_ASKED:
-            return view(request, *args, **kwargs)
+            try:
+                return view(request, *args, **kwargs)
+            except ImmediateHttpResponse as refused:
+                answered: HttpResponse = refused.response
+                return answered
         try:
             return view(request, *args, **kwargs)
         except (OSError, KeyError, ValueError) as error:

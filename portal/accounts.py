@@ -6,13 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from allauth.socialaccount.providers.oauth2.client import OAuth2Error
 from django.conf import settings
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import HttpRequest
+from django.shortcuts import redirect, render
 
 from deployments.models import User
-from deployments.services import groups, invitations
+from deployments.services import groups, invitations, tries
+from deployments.services.errors import DomainError
+
+LOGIN = "login"
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth carries no types
@@ -24,6 +32,33 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ca
             return False
         invitation = invitations.with_digest(digest)
         return invitation is not None and invitations.standing(invitation) is invitations.Standing.OPEN
+
+    def save_user(self, request: HttpRequest, user: User, form: Any, commit: bool = True) -> User:
+        """Make the account and use its invitation up: one link makes one account, which belongs to the team."""
+        digest = request.session.pop(invitations.INVITED_WITH, None)
+        try:
+            with transaction.atomic():
+                made: User = super().save_user(request, user, form, commit)
+                if isinstance(digest, str):
+                    invitations.accept_by_sign_up(user=made, digest=digest)
+        except DomainError:
+            raise ImmediateHttpResponse(render(request, "account/signup_closed.html", status=409)) from None
+        return made
+
+    def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
+        """Count a try to sign in; a validation error when there were too many, for this account or from there."""
+        name = credentials.get("username") or credentials.get("email") or ""
+        try:
+            address = str(self.get_client_ip(request))
+        except (PermissionDenied, ValueError):
+            address = ""
+        self._tries = tries.limits_of(str(name), address)
+        if not tries.take(self._tries):
+            raise self.validation_error("too_many_login_attempts")
+
+    def _rollback_login_failed_rl_usage(self) -> None:
+        # What allauth calls after a good try.
+        tries.give_back(self._tries)
 
 
 class SingleSignOnAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
@@ -43,7 +78,14 @@ class SingleSignOnAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         return user
 
     def pre_social_login(self, request: HttpRequest, sociallogin: Any) -> None:
-        """Apply the groups of somebody who has an account."""
+        """Apply the groups of somebody who has an account. Signing in is all that an issuer is for.
+
+        Another identity is never attached to an account that is signed in: whoever finds a session open would keep a
+        way in, with that identity's groups.
+        """
+        if sociallogin.state.get("process", LOGIN) != LOGIN:
+            messages.error(request, "Sign-ins cannot be linked to an account here. Sign out first, then sign in.")
+            raise ImmediateHttpResponse(redirect("account"))
         if sociallogin.is_existing and isinstance(sociallogin.user, User):
             groups.apply(user=sociallogin.user, groups=groups_of(sociallogin.account.extra_data))
 
@@ -55,6 +97,8 @@ class SingleSignOnAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
 
     def save_user(self, request: HttpRequest, sociallogin: Any, form: Any = None) -> User:
         """Make the account, with what its groups give."""
+        # They have an account by their issuer: an invitation is taken on its own page, if it is theirs.
+        request.session.pop(invitations.INVITED_WITH, None)
         user: User = super().save_user(request, sociallogin, form)
         groups.apply(user=user, groups=groups_of(sociallogin.account.extra_data))
         return user

@@ -14,6 +14,7 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.routers import SimpleRouter
 
+from deployments.api.accounts import AccountViewSet
 from deployments.api.approvals import ApprovalViewSet, EmergencyViewSet, PolicyViewSet
 from deployments.api.base import check_parameters, choices_of
 from deployments.api.credentials import CredentialViewSet
@@ -38,6 +39,7 @@ router.register("deployments", DeploymentViewSet, basename="api-deployment")
 router.register("preflight", PreflightViewSet, basename="api-preflight")
 router.register("teams", TeamViewSet, basename="api-team")
 router.register("invitations", InvitationViewSet, basename="api-invitation")
+router.register("accounts", AccountViewSet, basename="api-account")
 router.register("group-rules", GroupRuleViewSet, basename="api-group-rule")
 router.register("approvals", ApprovalViewSet, basename="api-approval")
 router.register("emergencies", EmergencyViewSet, basename="api-emergency")

@@ -14,6 +14,7 @@ from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import sync_and_async_middleware
 
+from deployments.services import events
 from portal import health
 
 HEADER = "X-Request-Id"
@@ -91,12 +92,20 @@ class RequestIdMiddleware(Middleware):
         request.META["SLIPWAY_REQUEST_ID"] = uuid.uuid4().hex
         if self.is_async:
             return self.call_async(request)
-        response: HttpResponse = self.get_response(request)
+        known = events.request_id.set(request.META["SLIPWAY_REQUEST_ID"])
+        try:
+            response: HttpResponse = self.get_response(request)
+        finally:
+            events.request_id.reset(known)
         response[HEADER] = request.META["SLIPWAY_REQUEST_ID"]
         return response
 
     async def call_async(self, request: HttpRequest) -> HttpResponse:
-        response: HttpResponse = await self.get_response(request)
+        known = events.request_id.set(request.META["SLIPWAY_REQUEST_ID"])
+        try:
+            response: HttpResponse = await self.get_response(request)
+        finally:
+            events.request_id.reset(known)
         response[HEADER] = request.META["SLIPWAY_REQUEST_ID"]
         return response
 

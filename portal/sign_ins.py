@@ -7,6 +7,7 @@ from typing import Any
 from allauth.account import signals as accounts
 from allauth.account.adapter import get_adapter
 from allauth.mfa import signals as factors
+from allauth.socialaccount import signals as links
 from django.contrib.auth import signals
 from django.core.exceptions import PermissionDenied
 from django.dispatch import receiver
@@ -65,6 +66,23 @@ def factor_changed(request: HttpRequest, user: Any, authenticator: Any, signal: 
             has=signal is not factors.authenticator_removed,
             address=_address(request),
         )
+
+
+@receiver(links.social_account_added)
+@receiver(links.social_account_updated)
+def link_added(request: HttpRequest, sociallogin: Any, **_: Any) -> None:
+    """An identity of an issuer was attached to an account that was there."""
+    if _asked(request) and isinstance(sociallogin.user, User):
+        account = sociallogin.account
+        sign_ins.linked(user=sociallogin.user, provider=account.provider, linked=True, address=_address(request))
+
+
+@receiver(links.social_account_removed)
+def link_removed(request: HttpRequest, socialaccount: Any, **_: Any) -> None:
+    """An identity of an issuer was taken off an account."""
+    if _asked(request) and isinstance(socialaccount.user, User):
+        provider, user = socialaccount.provider, socialaccount.user
+        sign_ins.linked(user=user, provider=provider, linked=False, address=_address(request))
 
 
 @receiver(factors.authentication_failed)

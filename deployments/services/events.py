@@ -11,7 +11,7 @@ from deployments.services import states, telling
 
 MESSAGE_LENGTH = 500
 
-# Set by `principals.principal_of` for the request in hand, so that every service call of it carries the id.
+# Set by `RequestIdMiddleware` for the request in hand, so that every service call of it carries the id.
 request_id: ContextVar[str] = ContextVar("slipway_request_id", default="")
 
 

@@ -7,6 +7,8 @@ import secrets
 from datetime import timedelta
 from enum import Enum
 
+from allauth.account.models import EmailAddress
+from allauth.socialaccount.models import SocialAccount
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.mail import send_mail
@@ -27,6 +29,7 @@ MOST_DAYS = 30
 DEFAULT_DAYS = 7
 MOST_OPEN = 50
 LONGEST_WORD = 100
+ELSEWHERE = "This invitation was mailed to another address. Ask for one that is yours."
 # Kept in the session while somebody who was invited makes an account.
 INVITED_WITH = "invited_with"
 
@@ -158,11 +161,24 @@ def standing(invitation: Invitation) -> Standing:
 
 @in_transaction
 def accept(*, user: User, word: str) -> Membership:
-    """Let this person into the team. ConflictError with the code accepted, expired, revoked or member otherwise.
+    """Let this person into the team. ConflictError with the code accepted, expired, revoked, elsewhere or member.
 
-    Whoever belongs already keeps the invitation whole, unless it makes them a lead.
+    One mailed to an address is for an account that has this address. Whoever belongs already keeps the invitation
+    whole, unless it makes them a lead.
     """
-    known = found(word)
+    return _take(user, found(word), signing_up=False)
+
+
+@in_transaction
+def accept_by_sign_up(*, user: User, digest: str) -> Membership:
+    """Let somebody in whose account this very invitation makes: whoever signs up with it is whom it was sent to.
+
+    Errors as of `accept`: of two who sign up with one link the second has to be turned away.
+    """
+    return _take(user, with_digest(digest), signing_up=True)
+
+
+def _take(user: User, known: Invitation | None, *, signing_up: bool) -> Membership:
     if known is None or not user.is_active:
         raise MissingError("There is no such invitation.")
     # The team before the invitation, as everything that changes a team's people does: no deadlocks.
@@ -172,11 +188,26 @@ def accept(*, user: User, word: str) -> Membership:
     worth = standing(row)
     if worth is not Standing.OPEN:
         raise ConflictError(f"This invitation is {worth.value}.", code=worth.value)
+    if not signing_up and not is_for(user, row):
+        raise ConflictError(ELSEWHERE, code="elsewhere")
     if gains_nothing(user, row):
         raise ConflictError(f"You belong to {team.name} already.", code="member")
     row.accepted_at, row.accepted_by = timezone.now(), user
     row.save(update_fields=["accepted_at", "accepted_by"])
     return memberships.write(team, user, role=row.role, actor=user, why=f"invited by {row.invited_by.username}")
+
+
+def is_for(user: User, invitation: Invitation) -> bool:
+    """True unless it was mailed to an address that is not known to be this person's.
+
+    An address counts that an issuer has verified, or that an operator gave to a local account.
+    """
+    if not invitation.email:
+        return True
+    if EmailAddress.objects.filter(user=user, verified=True, email__iexact=invitation.email).exists():
+        return True
+    same = user.email.casefold() == invitation.email.casefold()
+    return same and not SocialAccount.objects.filter(user=user).exists()
 
 
 def gains_nothing(user: User, invitation: Invitation) -> bool:

@@ -82,6 +82,18 @@ def second_factor(*, user: User, factor: str, had: bool, has: bool, address: str
 
 
 @in_transaction
+def linked(*, user: User, provider: str, linked: bool, address: str = "") -> None:
+    """Single sign-on was attached to an account that was there, or taken off it."""
+    events.record(
+        kind="sign_in_linked" if linked else "sign_in_unlinked",
+        message=f"Single sign-on “{provider}” {'attached to' if linked else 'taken off'} the account {user.username}",
+        actor=user,
+        level="warning",
+        data={"user": user.pk, "address": address, **events.changed({provider: not linked}, {provider: linked})},
+    )
+
+
+@in_transaction
 def code_refused(*, user: User, address: str = "") -> None:
     """Somebody who knew the password gave a wrong code."""
     events.record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from allauth.socialaccount.models import SocialAccount
 from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse
@@ -51,6 +52,10 @@ def account(request: PortalRequest) -> HttpResponse:
     context["tokens"] = ApiToken.objects.filter(user=principal.user).order_by("-pk")[:100]
     context["memberships"] = (
         Membership.objects.filter(user=principal.user).select_related("team").order_by("team__slug")
+    )
+    context["links"] = SocialAccount.objects.filter(user=principal.user).order_by("pk")
+    context["lapsed"] = not principal.user.keeps_groups and (
+        principal.user.admin_by_group or any(row.by_group for row in context["memberships"])  # type: ignore[attr-defined]
     )
     return render(request, "pages/account.html", context, status=status)
 

@@ -104,6 +104,8 @@ def _answer(request: PortalRequest, word: str) -> HttpResponse:
     login = f"{resolve_url(settings.LOGIN_URL)}?{urlencode({'next': request.path})}"
     if user is None and request.method == "POST":
         return redirect(login)
+    if user is not None and not invitations.is_for(user, known):
+        return render(request, PAGE, {"worth": "elsewhere"}, status=409)
     context = {
         "worth": "member" if user is not None and invitations.gains_nothing(user, known) else worth.value,
         "team": known.team,

@@ -32,6 +32,7 @@ from deployments.models import (
     User,
 )
 from deployments.services import (
+    accounts,
     approvals,
     credentials,
     deciding,
@@ -278,6 +279,28 @@ def _invitation_accepted(w: World) -> User:
     return w.bob
 
 
+def _invited_signs_up(w: World) -> User:
+    _invited(w)
+    invitations.accept_by_sign_up(user=w.bob, digest=w.more["invitation"].digest)
+    return w.bob
+
+
+def _on_account(do: Callable[..., User], **more: str) -> Act:
+    def act(w: World) -> User:
+        if do is accounts.switch_on:
+            User.objects.filter(pk=w.bob.pk).update(is_active=False)
+        User.objects.filter(pk=w.bob.pk).update(is_platform_admin=True)
+        do(principal=w.of(w.carol), user=w.bob, **more)
+        return w.carol
+
+    return act
+
+
+def _linked(w: World) -> User:
+    sign_ins.linked(user=w.ann, provider="oidc", linked=True)
+    return w.ann
+
+
 def _rule_added(w: World) -> User:
     groups.add_rule(principal=w.of(w.carol), group="staff", team=w.team)
     return w.carol
@@ -422,6 +445,10 @@ AUDITED: dict[str, tuple[Act, str]] = {
     "credentials.create": (_credential_added, "credential_added"),
     "credentials.delete": (_credential_deleted, "credential_deleted"),
     "credentials.expire": (_credential_expired, "credential_expired"),
+    "accounts.end_sessions": (_on_account(accounts.end_sessions), "sessions_ended"),
+    "accounts.switch_off": (_on_account(accounts.switch_off, reason="They left."), "account_off"),
+    "accounts.switch_on": (_on_account(accounts.switch_on), "account_on"),
+    "accounts.take_admin": (_on_account(accounts.take_admin), "admin_taken"),
     "credentials.rotate": (_credential_rotated, "credential_rotated"),
     "deciding.decide_all": (_decide_all, "rejected"),
     "emergencies.call": (_call, "emergency_called"),
@@ -440,6 +467,7 @@ AUDITED: dict[str, tuple[Act, str]] = {
     "groups.apply": (_groups_applied, "member_added"),
     "groups.remove_rule": (_rule_removed, "group_rule_removed"),
     "invitations.accept": (_invitation_accepted, "member_added"),
+    "invitations.accept_by_sign_up": (_invited_signs_up, "member_added"),
     "invitations.invite": (_invited, "invited"),
     "invitations.revoke": (_invitation_revoked, "invitation_revoked"),
     "ledger.force_release": (_force, "gpus_forced"),
@@ -461,6 +489,7 @@ AUDITED: dict[str, tuple[Act, str]] = {
     "requests.revise": (_revise, "revised"),
     "requests.submit": (_submit, "requested"),
     "sign_ins.account_made": (_account_made, "account_made"),
+    "sign_ins.linked": (_linked, "sign_in_linked"),
     "sign_ins.code_refused": (_code_refused, "sign_in_refused"),
     "sign_ins.password_changed": (_signed("password_changed"), "password_changed"),
     "sign_ins.second_factor": (_factor, "second_factor"),
@@ -517,6 +546,8 @@ INNER: dict[str, str] = {
     "states.refresh": "writes lines of the kind state",
     "states.refresh_many": "as refresh",
     "tokens.authenticate": "when a token was last used",
+    "tries.forget_old": "as give_back",
+    "tries.give_back": "a count; the line of the try is sign_ins.refused or signed_in",
     "waiting.accept": "writes the lines gpus_reserved and waits_for_quota",
     "waiting.wake": "as accept",
     "waiting.wake_all": "as accept",

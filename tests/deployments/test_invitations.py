@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from allauth.account.models import EmailAddress
+from allauth.socialaccount.models import SocialAccount
 from django.core import mail
 from django.test import Client
 from django.urls import reverse
@@ -43,9 +46,9 @@ def shown(client: Client, word: str) -> tuple[int, str]:
 
 def test_the_link_is_shown_once_and_stored_nowhere(team: Team, alice: User) -> None:
     client = signed_in(alice)
-    client.post(reverse("people-invite", args=[team.slug]), {"role": "member", "days": "7"})
+    made = client.post(reverse("people-invite", args=[team.slug]), {"role": "member", "days": "7"})
 
-    first = client.get(reverse("people-team", args=[team.slug])).content.decode()
+    first = made.content.decode()
     link = re.search(r"http://127.0.0.1:8000/join/([A-Za-z0-9_-]{32})/", first)
     assert link is not None
     assert link.group(1) not in client.get(reverse("people-team", args=[team.slug])).content.decode()
@@ -58,14 +61,15 @@ def test_the_link_is_shown_once_and_stored_nowhere(team: Team, alice: User) -> N
 def test_it_is_mailed_where_an_address_is_given_and_mail_is_set_up(team: Team, alice: User, settings: Any) -> None:
     settings.SENDS_MAIL = True
     client = signed_in(alice)
-    client.post(reverse("people-invite", args=[team.slug]), {"email": "dora@example.org", "role": "lead", "days": "2"})
+    wish = {"email": "dora@example.org", "role": "lead", "days": "2"}
+    made = client.post(reverse("people-invite", args=[team.slug]), wish)
 
     [sent] = mail.outbox
     assert sent.to == ["dora@example.org"]
     link = re.search(r"/join/([A-Za-z0-9_-]+)/", str(sent.body))
     assert link is not None
     assert invitations.found(link.group(1)) is not None
-    assert "mailed to dora@example.org" in client.get(reverse("people-team", args=[team.slug])).content.decode()
+    assert "mailed to dora@example.org" in made.content.decode()
 
 
 def test_a_mail_that_cannot_be_sent_loses_nothing(
@@ -77,9 +81,10 @@ def test_a_mail_that_cannot_be_sent_loses_nothing(
     monkeypatch.setattr(invitations, "send_mail", away)
     settings.SENDS_MAIL = True
     client = signed_in(alice)
-    client.post(reverse("people-invite", args=[team.slug]), {"email": "d@example.org", "role": "lead", "days": "2"})
+    wish = {"email": "d@example.org", "role": "lead", "days": "2"}
+    made = client.post(reverse("people-invite", args=[team.slug]), wish)
 
-    html = flat(client.get(reverse("people-team", args=[team.slug])).content.decode())
+    html = flat(made.content.decode())
     assert "could not be mailed to d@example.org" in html
     assert "/join/" in html
 
@@ -216,3 +221,44 @@ def test_an_account_that_is_off_joins_nothing(word: str, dora: User) -> None:
     dora.refresh_from_db()
     with pytest.raises(MissingError):
         invitations.accept(user=dora, word=word)
+
+
+def addressed(team: Team, carol: User) -> str:
+    return invitations.invite(principal=make.principal(carol), team=team, email="Dora@example.org")[1]
+
+
+@pytest.mark.parametrize("known", ["verified", "given by the operator"])
+def test_one_that_was_mailed_is_taken_by_whose_address_it_is(team: Team, carol: User, known: str) -> None:
+    word, dora = addressed(team, carol), make.make_user("dora")
+    if known == "verified":
+        EmailAddress.objects.create(user=dora, email="dora@example.org", verified=True)
+    else:
+        User.objects.filter(pk=dora.pk).update(email="dora@EXAMPLE.org")
+        dora.refresh_from_db()
+
+    assert invitations.accept(user=dora, word=word).user == dora
+
+
+@pytest.mark.parametrize("said", ["nothing", "another", "unverified", "by an issuer"])
+def test_one_that_was_mailed_is_nobody_elses(team: Team, carol: User, said: str) -> None:
+    word, bob = addressed(team, carol), make.make_user("bob")
+    if said == "another":
+        EmailAddress.objects.create(user=bob, email="bob@example.org", verified=True)
+    elif said == "unverified":
+        EmailAddress.objects.create(user=bob, email="dora@example.org", verified=False)
+    elif said == "by an issuer":
+        SocialAccount.objects.create(user=bob, provider="oidc", uid="b-1")
+        User.objects.filter(pk=bob.pk).update(email="dora@example.org")
+        bob.refresh_from_db()
+
+    with pytest.raises(ConflictError) as refused:
+        invitations.accept(user=bob, word=word)
+
+    assert refused.value.code == "elsewhere"
+    row = invitations.found(word)
+    assert row is not None
+    assert invitations.standing(row) is invitations.Standing.OPEN
+    client = signed_in(bob)
+    for answer in (client.get(f"/join/{word}/"), client.post(f"/join/{word}/")):
+        assert answer.status_code == 409
+        assert "somebody else's" in html.unescape(answer.content.decode())

@@ -8,8 +8,8 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from deployments.models import Membership, User
-from deployments.services import invitations
+from deployments.models import Event, Membership, User
+from deployments.services import events, invitations
 from tests.deployments import factories as make
 from tests.deployments.viewing import flat
 
@@ -40,8 +40,69 @@ def test_an_invited_person_makes_an_account_and_joins(word: str, settings: Any) 
     made = client.post(there["Location"], NEW)
 
     assert made["Location"] == link
-    client.post(link)
+    assert client.get(link)["Location"] == reverse("people-team", args=["search"])
     assert Membership.objects.get(user__username="dora").role == "lead"
+
+
+def test_one_link_makes_one_account(word: str, settings: Any) -> None:
+    settings.SIGNUP_BY_INVITATION = True
+    url, link = reverse("account_signup"), reverse("invitation", args=[word])
+    first, second, third = Client(), Client(), Client()
+    for client in (first, second):
+        client.post(link, {"do": "sign-up"})
+    # Both have the form open; the second finds the link used up while it is on its way.
+    page = second.get(url)
+    assert page.status_code == 200
+    first.post(url, NEW)
+
+    late = second.post(url, {**NEW, "username": "mallory"})
+    third.post(link, {"do": "sign-up"})
+    later = third.post(url, {**NEW, "username": "trudy"})
+
+    for answer in (late, later):
+        assert "No account for you yet" in answer.content.decode()
+    assert list(User.objects.exclude(username="carol").values_list("username", flat=True)) == ["dora"]
+
+
+def test_of_two_who_sign_up_at_once_one_gets_an_account(
+    word: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SIGNUP_BY_INVITATION = True
+    client = Client()
+    client.post(reverse("invitation", args=[word]), {"do": "sign-up"})
+    monkeypatch.setattr("portal.accounts.AccountAdapter.is_open_for_signup", lambda *_: True)
+    other = make.make_user("other")
+    invitations.accept(user=other, word=word)
+
+    answer = client.post(reverse("account_signup"), NEW)
+
+    assert answer.status_code == 409
+    assert not User.objects.filter(username="dora").exists()
+    assert "_auth_user_id" not in client.session
+
+
+def test_who_was_invited_by_mail_signs_up_with_the_link(settings: Any) -> None:
+    settings.SIGNUP_BY_INVITATION = True
+    carol = make.make_user("carol", admin=True)
+    team = make.make_team("search")
+    made = invitations.invite(principal=make.principal(carol), team=team, email="dora@example.org")
+    client, link = Client(), reverse("invitation", args=[made[1]])
+
+    client.post(link, {"do": "sign-up"})
+    client.post(reverse("account_signup"), NEW)
+
+    assert Membership.objects.get(user__username="dora").role == "member"
+
+
+def test_a_join_carries_the_id_of_its_request(word: str) -> None:
+    client = Client()
+    client.force_login(make.make_user("dora"))
+
+    answer = client.post(reverse("invitation", args=[word]))
+
+    event = Event.objects.get(kind="member_added")
+    assert event.request_id == answer["X-Request-Id"] != ""
+    assert events.request_id.get() == ""
 
 
 def test_without_an_open_invitation_there_is_no_account(word: str, settings: Any) -> None:

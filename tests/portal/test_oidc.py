@@ -9,8 +9,10 @@ from typing import Any
 import httpx
 import oidc_provider_mock
 import pytest
+from allauth.socialaccount import signals
+from allauth.socialaccount.models import SocialAccount, SocialLogin
 from allauth.socialaccount.providers.openid_connect.views import OpenIDConnectOAuth2Adapter
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.urls import reverse
 
 from deployments.models import Event, GroupRule, Membership, Team, User
@@ -253,3 +255,49 @@ def test_an_issuer_that_does_not_say_clearly_who_it_is_signs_nobody_in(
     assert answer.status_code != 500
     assert "Single sign-on failed" in answer.content.decode()
     assert User.objects.count() == 1
+
+
+@pytest.mark.parametrize("process", ["connect", "redirect"])
+def test_no_identity_is_attached_to_an_account_that_is_signed_in(
+    issuer: Issuer, rules: dict[str, Team], process: str
+) -> None:
+    mia = make.make_user("mia", team=rules["labs"])
+    client = Client()
+    client.force_login(mia)
+    issuer.says("d-9", preferred_username="attacker", groups=["gpu-admins"])
+
+    there = client.post(f"{reverse('openid_connect_login', args=['oidc'])}?process={process}&next=https://evil.example")
+    back = httpx.post(there["Location"], data={"sub": "d-9"})
+    answer = client.get(back.headers["location"].replace("http://testserver", ""))
+
+    assert answer["Location"] == reverse("account")
+    assert not SocialAccount.objects.exists()
+    mia.refresh_from_db()
+    assert (mia.is_platform_admin, mia.single_sign_on_at) == (False, None)
+    assert signed_in_as(client) == "mia"
+
+
+def test_an_account_shows_how_its_person_signs_in(issuer: Issuer, rules: dict[str, Team]) -> None:
+    issuer.says("d-1", preferred_username="dora", groups=["labs"])
+    client, _ = sign_in("d-1")
+
+    assert "Single sign-on “oidc”" in client.get(reverse("account")).content.decode()
+    alone = Client()
+    alone.force_login(make.make_user("mia"))
+    assert "Linked sign-ins" not in alone.get(reverse("account")).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("signal", "kind"), [("social_account_added", "sign_in_linked"), ("social_account_removed", "sign_in_unlinked")]
+)
+def test_links_that_come_and_go_are_in_the_audit(rf: RequestFactory, signal: str, kind: str, db: None) -> None:
+    mia = make.make_user("mia")
+    account = SocialAccount(user=mia, provider="oidc", uid="d-1")
+    request = rf.get("/", REMOTE_ADDR="192.0.2.1")
+    request.META["SLIPWAY_REQUEST_ID"] = "r1"
+    sent = {"sociallogin": SocialLogin(user=mia, account=account), "socialaccount": account}
+
+    getattr(signals, signal).send(sender=SocialAccount, request=request, **sent)
+
+    event = Event.objects.get()
+    assert (event.kind, event.actor, event.data["address"], event.request_id) == (kind, mia, "192.0.2.1", "r1")

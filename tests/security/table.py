@@ -68,6 +68,10 @@ PAGES: dict[str, Row] = {
     "/cluster/": page(GET="admin"),
     "/audit/": page(GET=may("lead stranger admin", former=404, staff=404)),
     "/people/": page(GET=EVERYBODY, POST=may("admin", body=lambda world: {"slug": "fresh", "name": "Fresh"})),
+    "/people/accounts/": page(GET="admin"),
+    "/people/accounts/{pk}/": page(
+        "account", GET="admin", POST=may("admin", body=lambda world: {"do": "end-sessions"})
+    ),
     "/people/groups/": page(
         GET="admin", POST=may("admin", body=lambda world: {"group": "g", "team": "search", "role": "member"})
     ),
@@ -164,6 +168,13 @@ API: dict[str, Row] = {
         POST=may(LEADS, told="member", unknown="stranger", body=lambda world: {"team": "search", "role": "member"}),
     ),
     "/api/v1/invitations/{pk}/": api("invitation", DELETE=may(LEADS, body=lambda world: {})),
+    "/api/v1/accounts/": api(GET=EVERYBODY),
+    "/api/v1/accounts/{pk}/": api(
+        "account",
+        GET="admin",
+        PATCH=may("admin", scope="approve", body=lambda world: {"active": False, "reason": "They left."}),
+    ),
+    "/api/v1/accounts/{pk}/end-sessions/": api("account", POST=may("admin", scope="approve", body=lambda world: {})),
     "/api/v1/group-rules/": api(
         GET=EVERYBODY,
         POST=may(

@@ -182,6 +182,7 @@ class World:
         self.notice = Notification.objects.create(user=self.people["member"], event=event, message=event.message)
         self.named_team, self.named_flavor = SimpleNamespace(pk="search"), SimpleNamespace(pk=self.flavor.slug)
         self.membership = self.team.memberships.get(user=ann.user)
+        self.account = ann.user
 
     def _people(self) -> dict[str, User]:
         people = {
