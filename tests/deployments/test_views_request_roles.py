@@ -150,3 +150,12 @@ def test_a_target_that_is_none_is_said_at_its_field(hub: list[str], alice: User)
     assert answer.status_code == 422
     [said] = answer.context["fields"]["scaling_percent"]["messages"]
     assert said["message"] == "Must be at least 10."
+
+
+def test_a_check_without_scripts_leaves_the_strategy_as_it_is(hub: list[str], alice: User) -> None:
+    answer = signed_in(alice).post(reverse("deployment-create"), typed(**ROLES, set="check"))
+
+    assert answer.status_code == 200
+    assert answer.context["values"]["strategy"] == "disaggregated"
+    assert 'name="set" value="check"' in answer.content.decode()
+    assert not Deployment.objects.exists()
