@@ -18,11 +18,23 @@ from sandbox.lite.fields import (
     field_set,
     item_step,
 )
-from sandbox.lite.managers import Manager, Managers, Owned, read_managers, strip, without, write_managers
+from sandbox.lite.managers import (
+    Manager,
+    Managers,
+    Owned,
+    read_managers,
+    strip,
+    taken_metadata,
+    unnamed,
+    without,
+    write_managers,
+)
 from sandbox.lite.resources import Resource
 from sandbox.lite.schema import Schema
 
 Obj = dict[str, Any]
+
+_SCALE = "autoscaling/v1"  # whoever set the replicas, to whom asks through the scale it was a scale
 
 
 def now() -> str:
@@ -38,14 +50,14 @@ def track_update(resource: Resource, live: Obj | None, new: Obj, manager: str, s
         return
     before = _bare(live) if live else _empty(new)
     found = compare(before, _bare(new), resource.schema)
-    changed = strip(found.added | found.modified, subresource, resource.has_status)
+    changed = strip(found.added | found.modified, subresource, resource)
     me = Manager(manager, "Update", subresource, resource.api_version)
     managers = without(managers, found.removed)
     mine = managers.pop(me, None)
     managers = without(managers, changed)
     fields = changed | (set(mine.fields) if mine else set())
     if fields:
-        stamp = mine.time if mine is not None and not changed else now()
+        stamp = mine.time if mine is not None and not changed else _stamp(subresource)
         managers[me] = Owned(frozenset(fields), resource.api_version, stamp)
     _note(new, managers)
 
@@ -60,11 +72,12 @@ def apply(
     schema = resource.schema
     given = _bare(config)
     try:
-        wanted = strip(field_set(given, schema), subresource, resource.has_status)
+        wanted = strip(field_set(given, schema), subresource, resource)
     except TypedError as error:
         raise errors.StatusError(500, "", _typed_message(resource, config, str(error))) from None
     if subresource == "status":
         given = {key: given[key] for key in ("apiVersion", "kind", "metadata", "status") if key in given}
+        given["metadata"] = taken_metadata(resource, given["metadata"])
     elif resource.has_status:
         given.pop("status", None)
     managers = _live_managers(resource, live)
@@ -81,20 +94,20 @@ def apply(
     conflicts = {
         other: clash
         for other, entry in others.items()
-        if (clash := strip(set(entry.fields) & (found.added | found.modified), "", False))
+        if (clash := unnamed(set(entry.fields) & (found.added | found.modified)))
     }
     if conflicts and not force:
         allowed = last_applied.forgiven(manager, live, schema)
         refused = {other: rest for other, clash in conflicts.items() if (rest := clash - allowed)}
         if refused:
-            raise _conflict(refused)
+            raise _conflict(refused, _SCALE if subresource == "scale" else "")
     taken = {path for clash in conflicts.values() for path in clash}
     kept = without(without(others, taken), found.removed)
     if resource.crd is None and (wrong := conversion_error(merged, schema)):
         raise errors.StatusError(500, "", _unconvertible(resource, config, wrong))
     last_applied.follow(manager, merged, config)
     noted = live is not None and merged["metadata"].get("annotations") != live["metadata"].get("annotations")
-    stamp = now() if _any(found) else managers[me].time  # who only comes to share what is there leaves no time
+    stamp = _stamp(subresource) if _any(found) else managers[me].time  # who but shares what is there leaves no time
     mine = Owned(managers[me].fields, resource.api_version, stamp)
     if (
         live is not None
@@ -108,6 +121,11 @@ def apply(
         kept[me] = mine
     _note(merged, kept)
     return merged
+
+
+def _stamp(subresource: str) -> str:
+    """The time that a write leaves; one through a scale leaves none."""
+    return "" if subresource == "scale" else now()
 
 
 def _note(obj: Obj, managers: Managers) -> None:
@@ -216,7 +234,7 @@ def _live_managers(resource: Resource, live: Obj | None) -> Managers:
         return {}
     managers = read_managers(live["metadata"].get("managedFields"))
     if not managers:
-        fields = strip(field_set_loosely(_bare(live), resource.schema), "", resource.has_status)
+        fields = strip(field_set_loosely(_bare(live), resource.schema), "", resource)
         before = Manager("before-first-apply", "Update", "", resource.api_version)
         managers[before] = Owned(frozenset(fields), resource.api_version, now())
     return managers
@@ -264,14 +282,15 @@ def _turn(path: Path) -> list[tuple[bool, str]]:
     return [(place < len(path) - 1, step) for place, step in enumerate(path)]
 
 
-def _conflict(conflicts: dict[Manager, Fields]) -> errors.StatusError:
+def _conflict(conflicts: dict[Manager, Fields], version: str) -> errors.StatusError:
+    """409 that names who owns what; `version`, when set, is what all of them are said to have used."""
     causes, lines = [], []
     for manager in sorted(conflicts, key=lambda m: (m.name, m.operation, m.subresource)):
         who = f'"{manager.name}"'
         if manager.subresource:
             who += f' with subresource "{manager.subresource}"'
         if manager.operation == "Update":
-            who += f" using {manager.api_version}"
+            who += f" using {version or manager.api_version}"
         paths = [dotted(path) for path in sorted(conflicts[manager], key=_turn)]
         causes += [
             {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": path} for path in paths

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from sandbox.lite import decoding, errors, patching
+from sandbox.lite import decoding, errors, options, patching
 from sandbox.lite.admission import Change, admit
 from sandbox.lite.apply import apply
 from sandbox.lite.cluster import Cluster
@@ -22,6 +22,7 @@ Obj = dict[str, Any]
 def patch_object(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     """PATCH in any of its four forms."""
     patching.check_type(resource, request)
+    options.check_write(request)
     if request.content_type == APPLY:
         return _apply(cluster, resource, request)
     live = cluster.require(resource, request.namespace, request.name).obj
@@ -33,12 +34,13 @@ def patch_object(cluster: Cluster, resource: Resource, request: Request) -> Repl
 
 def _apply(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     """Server-side apply: create or join."""
-    require_manager(request)
     sent = request.parsed()
     if not isinstance(sent, dict):
         raise errors.bad_request("error decoding YAML: the body is not an object")
     stored = cluster.find(resource, request.namespace, request.name)
-    if stored is None and not request.subresource:
+    if stored is None and request.subresource:
+        raise errors.not_found(resource.group, resource.plural, request.name)
+    if stored is None:
         _refuse_uid(resource, request, sent)
     live = stored.obj | {"apiVersion": resource.api_version} if stored else None
     if live is not None:
@@ -47,19 +49,10 @@ def _apply(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     if config["metadata"].get("managedFields"):
         raise errors.bad_request("metadata.managedFields must be nil")
     if live is None:
-        if request.subresource:
-            raise errors.not_found(resource.group, resource.plural, request.name)
         if not (sent.get("metadata") or {}).get("name"):
             raise decoding.nameless(request)
         return _apply_new(cluster, resource, request, config)
     return reply(resource, applied_object(cluster, resource, request, live, config), 200)
-
-
-def require_manager(request: Request) -> None:
-    """422 for an apply by nobody."""
-    if not request.query.get("fieldManager"):
-        wanted = errors.required("fieldManager", "is required for apply patch")
-        raise errors.invalid("meta.k8s.io", "PatchOptions", "", [wanted])
 
 
 def applied_object(cluster: Cluster, resource: Resource, request: Request, live: Obj, config: Obj) -> Obj:

@@ -12,8 +12,11 @@ from sandbox.lite.schema import Schema
 
 Obj = dict[str, Any]
 
+CLAIM_FINALIZER = "kubernetes.io/pvc-protection"  # until no pod uses the claim
+
 _QUANTITY = Schema.of_builtin("api.resource.Quantity").raw
 _VOLUME_MODES = {"secret": 420, "configMap": 420, "projected": 420, "downwardAPI": 420}
+_JOB_UID = "batch.kubernetes.io/controller-uid"
 _RBAC = "rbac.authorization.k8s.io"
 
 
@@ -30,6 +33,12 @@ def prepare(resource: Resource, obj: Obj) -> None:
     if resource.storage_key == "/namespaces":
         finalizers = (obj.get("spec") or {}).get("finalizers") or []
         obj["spec"] = {"finalizers": finalizers + (["kubernetes"] if "kubernetes" not in finalizers else [])}
+    elif resource.storage_key == "batch/jobs":
+        _select_pods(obj)
+    elif resource.storage_key == "/persistentvolumeclaims":
+        held = obj["metadata"].setdefault("finalizers", [])
+        if CLAIM_FINALIZER not in held:
+            held.append(CLAIM_FINALIZER)
 
 
 def canonical_quantities(value: Any, schema: Schema) -> None:
@@ -137,6 +146,8 @@ def _pod(obj: Obj, old: Obj | None) -> None:
         status["podIPs"] = [{"ip": status["podIP"]}]
     if old is None:
         obj["status"] = {"phase": "Pending", "qosClass": quality_of_service(spec)}
+    else:
+        obj.setdefault("status", {})["qosClass"] = quality_of_service(old["spec"])
 
 
 def _deployment(obj: Obj, old: Obj | None) -> None:
@@ -174,6 +185,43 @@ def _stateful_set(obj: Obj, old: Obj | None) -> None:
     spec.setdefault("revisionHistoryLimit", 10)
     spec.setdefault("persistentVolumeClaimRetentionPolicy", {"whenDeleted": "Retain", "whenScaled": "Retain"})
     spec.setdefault("updateStrategy", {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})
+    for name in ("replicas", "availableReplicas"):
+        obj["status"].setdefault(name, 0)
+
+
+def _job(obj: Obj, old: Obj | None) -> None:
+    spec = obj.setdefault("spec", {})
+    template = spec.setdefault("template", {})
+    pod_spec(template.setdefault("spec", {}))
+    if spec.get("completions") is None and spec.get("parallelism") is None:
+        spec["completions"] = 1
+    spec.setdefault("parallelism", 1)
+    spec.setdefault("backoffLimit", 2**31 - 1 if spec.get("backoffLimitPerIndex") is not None else 6)
+    spec.setdefault("completionMode", "NonIndexed")
+    spec.setdefault("suspend", False)
+    spec.setdefault("manualSelector", False)
+    spec.setdefault("podReplacementPolicy", "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
+    _label_job(obj)
+    obj.setdefault("status", {})
+
+
+def _label_job(obj: Obj) -> None:
+    """Give a job without labels those of its pods."""
+    labels = (obj["spec"]["template"].get("metadata") or {}).get("labels")
+    if labels and not obj["metadata"].get("labels"):
+        obj["metadata"]["labels"] = dict(labels)
+
+
+def _select_pods(obj: Obj) -> None:
+    """Give a job the labels by which it knows its pods."""
+    if obj["spec"].get("manualSelector"):
+        return
+    meta = obj["metadata"]
+    labels = obj["spec"]["template"].setdefault("metadata", {}).setdefault("labels", {})
+    for prefix in ("batch.kubernetes.io/", ""):
+        labels |= {f"{prefix}job-name": meta["name"], f"{prefix}controller-uid": meta["uid"]}
+    obj["spec"].setdefault("selector", {}).setdefault("matchLabels", {})[_JOB_UID] = meta["uid"]
+    _label_job(obj)
 
 
 def _service(obj: Obj, old: Obj | None) -> None:
@@ -203,7 +251,9 @@ def _autoscaler(obj: Obj, old: Obj | None) -> None:
     from sandbox.lite.controllers import hpa_admission
 
     hpa_admission.default(obj.setdefault("spec", {}))
-    obj.setdefault("status", {"currentReplicas": 0, "desiredReplicas": 0})
+    status = obj.setdefault("status", {})
+    status.setdefault("currentMetrics", None)  # Go writes a list as null where it may not be left out
+    status.setdefault("desiredReplicas", 0)
 
 
 def _namespace(obj: Obj, old: Obj | None) -> None:
@@ -263,6 +313,10 @@ def _binding(obj: Obj, old: Obj | None) -> None:
             subject.setdefault("apiGroup", _RBAC)
 
 
+def _role(obj: Obj, old: Obj | None) -> None:
+    obj["rules"] = obj.get("rules") or None  # Go writes an empty list as null where it may not be left out
+
+
 def _policy(obj: Obj, old: Obj | None) -> None:
     spec = obj.setdefault("spec", {})
     spec.setdefault("failurePolicy", "Fail")
@@ -320,8 +374,10 @@ _FILLERS: dict[str, Callable[[Obj, Obj | None], None]] = {
     "apps/replicasets": _replica_set,
     "apps/statefulsets": _stateful_set,
     "autoscaling/horizontalpodautoscalers": _autoscaler,
+    "batch/jobs": _job,
     "networking.k8s.io/ingresses": _ingress,
     "networking.k8s.io/networkpolicies": _network_policy,
+    f"{_RBAC}/roles": _role,
     f"{_RBAC}/rolebindings": _binding,
     f"{_RBAC}/clusterrolebindings": _binding,
     "admissionregistration.k8s.io/validatingadmissionpolicies": _policy,

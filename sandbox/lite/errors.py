@@ -185,12 +185,15 @@ def unsupported(field: str, value: Any, allowed: list[str], *, ordered: bool = F
     return Cause(field, "FieldValueNotSupported", f"Unsupported value: {spell(value)}: supported values: {words}")
 
 
+_ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+
+
 def spell(value: Any) -> str:
     """Write a value as Go's field errors do."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return '"' + value.translate(_ESCAPED) + '"'
     if value is None:
         return "null"
     if isinstance(value, int | float):

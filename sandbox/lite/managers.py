@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sandbox.lite.fields import Fields, decode, encode
+from sandbox.lite.resources import Resource
 
 Obj = dict[str, Any]
 
@@ -91,12 +92,37 @@ def write_managers(managers: Managers) -> list[Obj]:
     return entries
 
 
-def strip(fields: Fields, subresource: str, has_status: bool) -> Fields:
+# What of metadata a write to the status of a built-in kind leaves alone; of other built-in kinds it changes all.
+_HELD_BACK = {"apps/deployments": {"labels"}, "/pods": {"ownerReferences"}}
+
+
+def held_back(resource: Resource) -> set[str] | None:
+    """Return what of metadata a write to status leaves alone; None where that is all of it, in custom resources."""
+    return None if resource.crd is not None else _HELD_BACK.get(resource.storage_key, set())
+
+
+def taken_metadata(resource: Resource, meta: Obj) -> Obj:
+    """Return what of an applied metadata goes on to the object where only its status is applied."""
+    held = held_back(resource)
+    held = {"labels", "annotations", "finalizers", "ownerReferences"} if held is None else held
+    return {name: value for name, value in meta.items() if name not in held}
+
+
+def strip(fields: Fields, subresource: str, resource: Resource) -> Fields:
     """Drop the fields that nobody owns, and those a write through this door leaves alone."""
     kept = fields - _STRIPPED
-    if subresource == "status":
+    if subresource != "status":
+        return {path for path in kept if path[0] != "f:status"} if resource.has_status else kept
+    held = held_back(resource)
+    if held is None:
         return {path for path in kept if path[0] == "f:status"}
-    return {path for path in kept if path[0] != "f:status"} if has_status else kept
+    left_alone = {("f:metadata", f"f:{name}") for name in held}
+    return {path for path in kept if path[0] in ("f:status", "f:metadata") and path[:2] not in left_alone}
+
+
+def unnamed(fields: Fields) -> Fields:
+    """Drop the fields that nobody owns."""
+    return fields - _STRIPPED
 
 
 def without(managers: Managers, fields: Fields) -> Managers:

@@ -9,10 +9,10 @@ from typing import Any
 
 import orjson
 
-from sandbox.lite import errors, tables
+from sandbox.lite import errors, options, tables
 from sandbox.lite.cluster import Cluster, as_read, versioned
 from sandbox.lite.replies import Reply
-from sandbox.lite.requests import Request
+from sandbox.lite.requests import Request, decode_json
 from sandbox.lite.resources import Resource
 from sandbox.lite.selectors import Selection
 from sandbox.lite.storage import Stored
@@ -56,18 +56,23 @@ class Form:
 
 def get(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     """Answer with one object."""
+    try:
+        options.version_number(request.query.get("resourceVersion") or "0")
+    except ValueError as error:
+        raise errors.StatusError(500, "", str(error)) from None
     stored = cluster.require(resource, request.namespace, request.name)
     return Reply(200, Form.of(request).encoder(resource)(stored.obj, stored.body))
 
 
 def list_(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     """Answer with a page of a collection."""
+    options.check_list(request)
     selection = _selection(resource, request)
-    chosen = [
-        stored
-        for stored in cluster.storage.all(resource.storage_key, request.namespace)
-        if selection.everything or selection.matches(stored.obj)
-    ]
+    at = _asked_version(cluster, request)
+    everything = cluster.storage.all(resource.storage_key, request.namespace)
+    if at is not None:
+        everything = _as_it_was(cluster, resource, request.namespace, at)
+    chosen = [stored for stored in everything if selection.everything or selection.matches(stored.obj)]
     meta: Obj = {"resourceVersion": str(cluster.storage.rv)}
     page = _page(cluster, request, chosen, meta)
     form = Form.of(request)
@@ -94,10 +99,7 @@ def watch(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     text = request.query.get("resourceVersion", "")
     since = None if initial or text in ("", "0") else _number(text)
     if since is not None and since > cluster.storage.rv:
-        raise errors.StatusError(
-            504, "Timeout", f"Too large resource version: {since}, current: {cluster.storage.rv}",
-            details={"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]},
-        )  # fmt: skip
+        raise _too_large(cluster, since)
     stream = Stream(
         cluster.hub,
         resource,
@@ -135,6 +137,53 @@ def _selection(resource: Resource, request: Request) -> Selection:
     )
 
 
+def _asked_version(cluster: Cluster, request: Request) -> int | None:
+    """Return the version at which alone a list is to be read, None for any that is not older. 400, 504 for a wrong one.
+
+    A page of a list is read at the version that is asked for, even where nothing says that it must match.
+    """
+    text, query = request.query.get("resourceVersion") or "0", request.query
+    if query.get("continue"):
+        _decode_token(query["continue"])
+        if text != "0":
+            raise errors.bad_request("specifying resource version is not allowed when using continue")
+        return None
+    try:
+        version = options.version_number(text)
+    except ValueError as error:
+        raise errors.bad_request(f"invalid resource version: {error}") from None
+    if version > cluster.storage.rv:
+        raise _too_large(cluster, version)
+    match = query.get("resourceVersionMatch", "")
+    exact = match == options.EXACT or (not match and request.number("limit", 0) > 0)
+    return version if version and exact else None
+
+
+def _as_it_was(cluster: Cluster, resource: Resource, namespace: str, version: int) -> list[Stored]:
+    """Return a collection at an older version: what happened since is taken back. 410 when that is forgotten."""
+    if version < cluster.storage.compacted:
+        raise errors.expired(f"The resourceVersion for the provided list is too old: {version}")
+    key = resource.storage_key
+    found = {tuple(_place(stored)): stored for stored in cluster.storage.all(key, namespace)}
+    for change in reversed(list(cluster.storage.changes(key, version))):
+        meta = change.obj["metadata"]
+        place = (meta.get("namespace", ""), meta["name"])
+        if namespace and place[0] != namespace:
+            continue
+        if change.previous is None:
+            found.pop(place, None)
+        else:
+            number = int(change.previous["metadata"]["resourceVersion"])
+            found[place] = Stored(change.previous, orjson.dumps(change.previous), number)
+    return [found[place] for place in sorted(found)]
+
+
+def _too_large(cluster: Cluster, version: int) -> errors.StatusError:
+    causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
+    text = f"Timeout: Too large resource version: {version}, current: {cluster.storage.rv}"
+    return errors.StatusError(504, "Timeout", text, details={"causes": causes, "retryAfterSeconds": 1})
+
+
 def _page(cluster: Cluster, request: Request, chosen: list[Stored], meta: Obj) -> list[Stored]:
     """Cut the page out of `chosen` and write where the next one starts into `meta`."""
     limit = request.number("limit", 0)
@@ -145,7 +194,7 @@ def _page(cluster: Cluster, request: Request, chosen: list[Stored], meta: Obj) -
             raise errors.expired("The provided continue parameter is too old to display a consistent list result.")
         meta["resourceVersion"] = str(first_version)
         chosen = [stored for stored in chosen if _place(stored) > after]
-    if not limit or len(chosen) <= limit:
+    if limit <= 0 or len(chosen) <= limit:
         return chosen
     page = chosen[:limit]
     meta["continue"] = _encode_token(_place(page[-1]), int(meta["resourceVersion"]))
@@ -160,14 +209,14 @@ def _place(stored: Stored) -> list[str]:
 
 
 def _encode_token(place: list[str], version: int) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps([place, version])).decode()
+    return base64.urlsafe_b64encode(orjson.dumps([place, version])).decode().rstrip("=")
 
 
 def _decode_token(token: str) -> tuple[list[str], int]:
     try:
-        place, version = orjson.loads(base64.urlsafe_b64decode(token))
-    except (ValueError, TypeError):
-        raise errors.bad_request("continue key is not valid: invalid token") from None
+        place, version = decode_json(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    except (ValueError, TypeError) as error:
+        raise errors.bad_request(f"invalid continue token: continue key is not valid: {error}") from None
     return place, version
 
 

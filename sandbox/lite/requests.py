@@ -54,11 +54,8 @@ class Request:
 
     @property
     def dry_run(self) -> bool:
-        """Whether nothing may be stored. 400 for a value other than All."""
-        value = self.query.get("dryRun")
-        if value not in (None, "", "All"):
-            raise errors.bad_request(f'Invalid value: ["{value}"]: dryRun: Unsupported value: supported values: "All"')
-        return value == "All"
+        """Whether nothing may be stored."""
+        return self.query.get("dryRun") == "All"
 
     @property
     def manager(self) -> str:
@@ -79,7 +76,8 @@ class Request:
         try:
             return int(self.query.get(name) or default)
         except ValueError:
-            raise errors.bad_request(f"invalid value for {name}: {self.query[name]}") from None
+            wrong = f'strconv.ParseInt: parsing "{self.query[name]}": invalid syntax'
+            raise errors.bad_request(wrong) from None
 
     def parsed(self) -> Any:
         """Decode the body, JSON or YAML. 400 when it is neither, 415 for other media types."""
@@ -115,7 +113,8 @@ def decode_json(body: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         if error.pos >= len(body) or not body.strip() or "end of data" in error.msg or "EOF" in error.msg:
             raise ValueError("unexpected end of JSON input") from None
-        letter = body.decode(errors="replace")[error.pos : error.pos + 1]
+        code = body[error.pos]  # Go looks at bytes
+        letter = chr(code) if chr(code).isprintable() else f"\\u{code:04x}"
         raise ValueError(f"invalid character '{letter}' looking for beginning of value") from None
 
 

@@ -28,7 +28,6 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "/namespaces": ("status.phase",),
     "/secrets": ("type",),
     "/services": ("spec.clusterIP", "spec.type"),
-    "apps/replicasets": ("status.replicas",),
     "batch/jobs": ("status.successful",),
 }  # fmt: skip
 

@@ -19,6 +19,10 @@ __all__ = ["checked_whole", "content", "is_extended", "updated", "validate"]
 
 _TEMPLATED = ("apps/replicasets", "apps/statefulsets", "apps/daemonsets", "batch/jobs")
 
+_CLAIM_FIXED = (
+    "Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound "
+    "claims"
+)
 _REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge")
 
 
@@ -29,7 +33,8 @@ def validate(resource: Resource, obj: Obj, old: Obj | None) -> list[Cause]:
     causes += names.label_causes(meta.get("labels") or {}, "metadata.labels")
     causes += names.annotation_causes(meta.get("annotations") or {}, "metadata.annotations")
     causes += names.owner_causes(meta.get("ownerReferences") or [])
-    known = resource.crd is None and resource.group != "policy"  # the group whose kinds are checked less
+    # The groups whose kinds are checked less.
+    known = resource.crd is None and resource.group not in ("policy", "coordination.k8s.io")
     causes += names.finalizer_causes(meta.get("finalizers") or [], before, builtin=known)
     return causes
 
@@ -69,6 +74,13 @@ def updated(resource: Resource, old: Obj, new: Obj, subresource: str) -> Iterato
             yield from CHANGES[key](old, new)
     elif key in ("apps/deployments", "apps/replicasets", "apps/statefulsets"):
         yield from _same(old, new, ("spec", "selector"), "field is immutable")
+    elif key == "/persistentvolumeclaims" and not subresource:
+        before, after = dict(old["spec"]), dict(new["spec"])
+        for name in ("volumeName", "storageClassName"):  # these are given once
+            if not before.get(name):
+                after.pop(name, None)
+        if before != after:
+            yield Cause("spec", "FieldValueForbidden", _CLAIM_FIXED)
     elif key.startswith("rbac.") and key.endswith("bindings"):
         if old["roleRef"] != new["roleRef"]:
             shown = {name[0].upper() + name[1:]: new["roleRef"].get(name, "") for name in ("kind", "name")}
@@ -79,6 +91,9 @@ def updated(resource: Resource, old: Obj, new: Obj, subresource: str) -> Iterato
             if len(old["spec"].get(kind) or ()) != len(new["spec"].get(kind) or ()):
                 text = "Forbidden: pod updates may not add or remove containers"
                 yield Cause(f"spec.{kind}", "FieldValueForbidden", text)
+    elif key == "/pods" and not subresource and not _tolerated(old["spec"], new["spec"]):
+        text = "Forbidden: existing toleration can not be modified except its tolerationSeconds"
+        yield Cause("spec.tolerations", "FieldValueForbidden", text)
     elif key == "/pods" and not subresource and _fixed(old["spec"]) != _fixed(new["spec"]):
         text = (
             "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
@@ -132,6 +147,17 @@ def _same(old: Obj, new: Obj, path: tuple[str, ...], rule: str) -> Iterator[Caus
 def _numbers(spec: Obj) -> list[int]:
     """How many containers of each kind there are."""
     return [len(spec.get(kind) or ()) for kind in ("containers", "initContainers")]
+
+
+def _tolerated(old: Obj, new: Obj) -> bool:
+    """Whether all that a pod tolerated it still does, for however long."""
+
+    def endless(spec: Obj) -> list[Obj]:
+        found = spec.get("tolerations") or ()
+        return [{name: value for name, value in item.items() if name != "tolerationSeconds"} for item in found]
+
+    left = endless(new)
+    return all(item in left for item in endless(old))
 
 
 def _fixed(spec: Obj) -> Obj:

@@ -9,9 +9,10 @@ from typing import Any
 
 import orjson
 
-from sandbox.lite import decoding, errors, names, rules
+from sandbox.lite import decoding, errors, managers, names, options, rules
 from sandbox.lite.admission import Change, admit, mutate
 from sandbox.lite.apply import now, track_update
+from sandbox.lite.checking.scales import wanted_replicas
 from sandbox.lite.cluster import Cluster, versioned
 from sandbox.lite.defaults import fill_builtin, prepare
 from sandbox.lite.fields import TypedError
@@ -43,6 +44,7 @@ _LOOSE = ("", "core.v1.Event", "events.v1.Event")  # kinds whose required fields
 
 def create(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     """POST: make a new object."""
+    options.check_write(request)
     obj = decoding.read(resource, request)
     if obj["metadata"].get("resourceVersion"):
         raise errors.bad_request("resourceVersion should not be set on objects to be created")
@@ -81,6 +83,7 @@ def create_object(cluster: Cluster, resource: Resource, request: Request, obj: O
 
 def update(cluster: Cluster, resource: Resource, request: Request) -> Reply:
     """PUT: replace an object, or its status."""
+    options.check_write(request)
     sent = decoding.read(resource, request)
     meta = sent["metadata"]
     made = resource.storage_key in _MADE_BY_UPDATE and not request.subresource
@@ -188,7 +191,7 @@ def _settle(change: Change, *, tracked: bool, wrong: Sequence[errors.Cause] = ()
     _fill(change)
     if change.creating:
         prepare(resource, obj)
-    causes = [*wrong, *validate(resource, obj, change.old)]
+    causes = [*validate(resource, obj, change.old), *wrong]
     if resource.crd is not None:
         causes = _custom_causes(change, causes)
         if not causes:
@@ -229,6 +232,8 @@ def _custom_causes(change: Change, found: list[errors.Cause]) -> list[errors.Cau
     """Return what is wrong with a custom resource, by its metadata (`found`), schema and rules; those may warn."""
     resource, obj, old = change.resource, change.obj, change.old
     causes = found + validator(resource).causes(obj, old, change.request.subresource)
+    if not change.request.subresource:
+        causes += wanted_replicas(resource, obj)
     if old is None or not any(rules.duplicates(old, resource.schema)):
         causes += rules.duplicates(obj, resource.schema)
     if rules.rules_of(resource) is None:
@@ -254,9 +259,7 @@ def _keep_other_half(resource: Resource, subresource: str, live: Obj, obj: Obj) 
     if subresource == "status":
         kept = orjson.loads(orjson.dumps(live))
         kept["apiVersion"] = obj["apiVersion"]
-        kept["metadata"]["managedFields"] = obj["metadata"].get("managedFields") or []
-        if resource.storage_key == "apps/deployments" and "annotations" in obj["metadata"]:
-            kept["metadata"]["annotations"] = obj["metadata"]["annotations"]
+        _take_metadata(resource, kept["metadata"], obj["metadata"])
         if "status" in obj:
             kept["status"] = obj["status"]
         else:
@@ -267,6 +270,17 @@ def _keep_other_half(resource: Resource, subresource: str, live: Obj, obj: Obj) 
     if "status" in live:
         obj["status"] = orjson.loads(orjson.dumps(live["status"]))
     return obj
+
+
+def _take_metadata(resource: Resource, kept: Obj, sent: Obj) -> None:
+    """Lay over `kept` what a write to status changes of metadata: all of it, but for what its kind holds back."""
+    held = managers.held_back(resource)
+    names = {*kept, *sent} if held is not None else {"managedFields"}
+    for name in names - (held or set()):
+        if sent.get(name):
+            kept[name] = sent[name]
+        else:
+            kept.pop(name, None)
 
 
 def _keep_identity(meta: Obj, before: Obj) -> None:

@@ -9,6 +9,7 @@ from copy import deepcopy
 from typing import Any
 
 from tests.differential import bodies_custom as custom
+from tests.differential import bodies_more as more
 from tests.differential import bodies_pods as pods
 from tests.differential.sequences import BY_NAME, HARD, UNUSED, Object
 
@@ -30,6 +31,7 @@ LEAST: dict[str, Object] = {
     },
     **pods.LEAST,
     **custom.LEAST,
+    **more.LEAST,
 }
 RIGHT: dict[str, list[Object]] = {
     "ConfigMap": [
@@ -106,6 +108,7 @@ RIGHT: dict[str, list[Object]] = {
     ],
     **pods.RIGHT,
     **custom.RIGHT,
+    **more.RIGHT,
 }
 WRONG: dict[str, list[Object]] = {
     "ConfigMap": [
@@ -187,6 +190,7 @@ WRONG: dict[str, list[Object]] = {
     ],
     **pods.WRONG,
     **custom.WRONG,
+    **more.WRONG,
 }
 # The same of every kind's metadata, and fields that no kind has.
 RIGHT_ANYWHERE: list[Object] = [
@@ -232,6 +236,7 @@ STATUS: dict[str, list[Object]] = {
     ],
     **pods.STATUS,
     **custom.STATUS,
+    **more.STATUS,
 }
 # Places that a JSON patch of a kind points at.
 POINTERS: dict[str, tuple[str, ...]] = {

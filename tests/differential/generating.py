@@ -23,6 +23,7 @@ from tests.differential.sequences import (
 
 LENGTH = 8  # steps at most
 MANAGERS = "one", "two"
+ODD_MANAGERS = "a b\u00e9", "x" * 129
 SELECTORS = "app=a", "app!=a", "app in (a,mark)", "tier", "!tier", "app=a,tier=b", "tier notin (a)", "app==b"
 BAD_SELECTORS = "app in a", "a b=c", "app=a,,"
 FIELDS = "metadata.name=a", "metadata.name!=a", "spec.nope=x", "metadata.name"
@@ -135,9 +136,15 @@ def _list(draw: st.DrawFn, kind: str, name: str) -> Step:
     if draw(st.integers(0, 3)) == 0:
         query["fieldSelector"] = _pick(draw, FIELDS)
     if draw(st.integers(0, 2)) == 0:
-        query["limit"] = "1"
+        query["limit"] = _pick(draw, ("1", "1", "1", "1", "-1", "x"))
         if draw(st.booleans()):
             query["continue"] = CONTINUE
+    elif draw(st.integers(0, 3)) == 0:
+        # One too large is asked for once, by hand: kube-apiserver waits three seconds for it.
+        query["resourceVersion"] = _pick(draw, ("0", VERSION, OLD_VERSION, "x", "-1"))
+        match = _pick(draw, ("", "NotOlderThan", "Exact", "Nope"))
+        query |= {"resourceVersionMatch": match} if match else {}
+        query |= {"limit": "1"} if draw(st.booleans()) else {}
     return Step("list", kind, query=query)
 
 
@@ -165,6 +172,12 @@ def _merge(draw: st.DrawFn, kind: str, name: str) -> Step:
 
 
 def _json(draw: st.DrawFn, kind: str, name: str) -> Step:
+    subresource = _subresource(draw, kind)
+    if subresource and draw(st.booleans()):
+        status = _pick(draw, bodies.STATUS[kind])["status"]
+        replaced: Object = {"op": _pick(draw, ("add", "replace")), "path": "/status", "value": deepcopy(status)}
+        operation = _pick(draw, (replaced, {"op": "remove", "path": "/status"}))
+        return Step("json", kind, name, [operation], _options(draw, "patch"), subresource)
     places = (*_POINTERS, *bodies.POINTERS.get(kind, ()))
     operations: list[Object] = []
     for _ in range(draw(st.integers(1, 2))):
@@ -172,7 +185,7 @@ def _json(draw: st.DrawFn, kind: str, name: str) -> Step:
         operation = _pick(draw, ("add", "replace", "remove", "test"))
         value = _POINTED.get(path, _pick(draw, ("a", "b", 1, None, {"x": "1"})))
         operations.append({"op": operation, "path": path} | ({} if operation == "remove" else {"value": value}))
-    return Step("json", kind, name, operations, _options(draw, "patch"), "")
+    return Step("json", kind, name, operations, _options(draw, "patch"), subresource)
 
 
 _POINTERS = (
@@ -187,7 +200,10 @@ _POINTED: Object = {
 
 
 def _apply(draw: st.DrawFn, kind: str, name: str) -> Step:
+    subresource = _subresource(draw, kind)
     body = _body(draw, kind, name)
+    if subresource:
+        body = whole(kind, name, _changes(draw, kind, subresource) | {"metadata": body["metadata"]})
     if draw(st.integers(0, 7)) == 0:
         body["metadata"]["uid"] = _pick(draw, (UID, "00000000-0000-4000-8000-000000000000"))
     if draw(st.integers(0, 9)) == 0:
@@ -198,7 +214,7 @@ def _apply(draw: st.DrawFn, kind: str, name: str) -> Step:
         del query["fieldManager"]
     if draw(st.booleans()):
         query["force"] = "true"
-    return Step("apply", kind, name, body, query, "")
+    return Step("apply", kind, name, body, query, subresource)
 
 
 def _delete(draw: st.DrawFn, kind: str, name: str) -> Step:
@@ -274,7 +290,7 @@ def _changes(draw: st.DrawFn, kind: str, subresource: str) -> Object:
 def _options(draw: st.DrawFn, verb: str) -> dict[str, str]:
     query: dict[str, str] = {}
     if draw(st.integers(0, 2)) == 0 and verb != "apply":
-        query["fieldManager"] = _pick(draw, MANAGERS)
+        query["fieldManager"] = _pick(draw, (*MANAGERS, *MANAGERS, *MANAGERS, *ODD_MANAGERS))
     if draw(st.integers(0, 2)) == 0:
         query["fieldValidation"] = _pick(draw, ("Strict", "Warn", "Ignore"))
     if draw(st.integers(0, 11)) == 0:

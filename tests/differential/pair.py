@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 from tests.differential import tolerated
+from tests.differential.bodies_more import PARTLY
 from tests.differential.comparing import Difference, differences
 from tests.differential.remembering import Outcome
 from tests.differential.sending import Server
@@ -42,12 +43,12 @@ class Pair:
         outcomes: list[Outcome] = [each.result() for each in playing]
         self._seconds += time.monotonic() - begun
         found: list[Difference] = []
-        for difference in differences(sequence, *outcomes):
+        for difference in differences(sequence, *outcomes, tolerated.ALIKE):
             item = tolerated.why(sequence, difference)
-            if item is None:
+            if reason := difference.reason or (item.reason if item else ""):
+                self._tolerated[reason] += 1
+            else:
                 found.append(difference)
-                continue
-            self._tolerated[item.reason] += 1
         self._found += bool(found)
         return found
 
@@ -60,7 +61,7 @@ class Pair:
             f"to both servers in {self._seconds:.0f} s, {self._found} sequences with differences"
         ]
         lines += [f"  tolerated {count} times: {reason}" for reason, count in self._tolerated.most_common()]
-        return lines
+        return lines + [f"  {kind} is not compared whole: {what}" for kind, what in PARTLY.items()]
 
 
 def _play(server: Server, sequence: Sequence | Recorded, namespace: str) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deployments.labels import FIELD_MANAGER
+from tests.differential import bodies_more as more
 from tests.differential.bodies import LEAST, WRONG, laid, whole
 from tests.differential.sequences import OLD_VERSION, UID, VERSION, Object, Sequence, Step
 
@@ -163,6 +164,82 @@ def quota_used_up() -> Sequence:
     )
 
 
+def asked_oddly() -> Sequence:
+    """Lists of other versions and with numbers that are none, writes with options that nobody may give."""
+    kind, patch = "ConfigMap", {"data": {"x": "2"}}
+    lists: tuple[dict[str, str], ...] = (
+        {"resourceVersion": "0"},
+        {"resourceVersion": "x"},
+        {"resourceVersion": "-1"},
+        {"resourceVersion": "999999999"},
+        {"resourceVersionMatch": "Exact"},
+        {"resourceVersionMatch": "Exact", "resourceVersion": "0"},
+        {"resourceVersionMatch": "Nope", "resourceVersion": "1"},
+        {"resourceVersionMatch": "NotOlderThan", "resourceVersion": "0"},
+        {"resourceVersionMatch": "NotOlderThan", "resourceVersion": VERSION},
+        {"resourceVersionMatch": "Exact", "resourceVersion": OLD_VERSION},
+        {"limit": "x"},
+        {"limit": "-1"},
+        {"limit": "0"},
+        {"limit": "1", "resourceVersion": OLD_VERSION},
+        {"continue": "garbage"},
+        {"continue": "garbage", "resourceVersion": "1"},
+        {"timeoutSeconds": "x"},
+        {"labelSelector": "app in (a,b),tier"},
+    )
+    writes: tuple[dict[str, str], ...] = (
+        {"fieldManager": "x" * 129},
+        {"fieldManager": "a b\u00e9"},
+        {"fieldManager": "a\tb"},
+        {"dryRun": "Nope"},
+        {"fieldValidation": "Nope"},
+        {"fieldValidation": "Nope", "dryRun": "Nope", "force": "true", "fieldManager": "x" * 129},
+        {"force": "true"},
+    )
+    body = whole(kind, "a", {"data": {"x": "1"}}, labels={"app": "a"})
+    return Sequence(
+        (
+            Step("create", kind, "a", body),
+            Step("merge", kind, "a", {"data": {"y": "1"}}),
+            Step("create", kind, "b", laid(body, {"metadata": {"name": "b"}})),
+            *(Step("list", kind, "a", query=query) for query in lists),
+            *(Step("get", kind, "a", query={"resourceVersion": version}) for version in ("0", "x", VERSION)),
+            *(Step("merge", kind, "a", patch, query) for query in writes),
+            *(Step("create", kind, "c", laid(body, {"metadata": {"name": "c"}}), query) for query in writes[:5]),
+            *(Step("update", kind, "a", patch, query, live=True) for query in writes[:5]),
+            *(Step("apply", kind, "a", body, {"fieldManager": "one"} | query) for query in writes[:5]),
+            Step("apply", kind, "a", body, {"dryRun": "Nope"}),
+        ),
+        watched=kind,
+    )
+
+
+def scaled(kind: str) -> Sequence:
+    """Read, write and apply the scale of what has one."""
+    scale: Object = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "a"}}
+
+    def step(verb: str, body: Object, **query: str) -> Step:
+        return Step(verb, kind, "a", body, {"fieldManager": "one"} | query, "scale")
+
+    return Sequence(
+        (
+            step("update", {}),
+            step("update", scale | {"spec": {"replicas": 1}}),
+            Step("create", kind, "a", whole(kind, "a", LEAST[kind])),
+            Step("get", kind, "a", subresource="scale"),
+            step("apply", scale | {"spec": {"replicas": 4}}),
+            step("merge", {"spec": {"replicas": 3}}),
+            step("merge", {"spec": {"replicas": -3}}),
+            step("update", scale | {"spec": {"replicas": 2}}, fieldManager="two"),
+            step("apply", scale | {"spec": {"replicas": 5}}),
+            step("apply", scale | {"spec": {"replicas": 5}}, force="true"),
+            step("apply", scale | {"spec": {"replicas": 6}}, fieldManager="two"),
+            Step("get", kind, "a"),
+        ),
+        watched=kind,
+    )
+
+
 def but_a_name() -> Sequence:
     """A Service with a traffic policy becomes but a name, is patched, updated as it is read, and comes back."""
     outside = {"spec": {"type": "ExternalName", "externalName": "example.com"}}
@@ -200,4 +277,5 @@ CHANGES: dict[str, Object] = {
     "LLMInferenceService": {"spec": {"replicas": 2}},
     "HTTPRoute": {"spec": {"hostnames": ["a.example.com"]}},
     "PodMonitor": {"spec": {"podTargetLabels": ["app"]}},
+    **more.CHANGES,
 }

@@ -11,7 +11,17 @@ from deployments.kube.kinds import KINDS, Kind
 
 Object = dict[str, Any]
 
-BY_NAME: Mapping[str, Kind] = {kind.kind: kind for kind in KINDS}
+_MORE = (
+    Kind("apps/v1", "StatefulSet", "statefulsets"),
+    Kind("batch/v1", "Job", "jobs"),
+    Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
+    Kind("networking.k8s.io/v1", "Ingress", "ingresses"),
+    Kind("coordination.k8s.io/v1", "Lease", "leases"),
+    Kind("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", "leaderworkersets"),
+    Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects"),
+    Kind("inference.networking.k8s.io/v1", "InferencePool", "inferencepools"),
+)
+BY_NAME: Mapping[str, Kind] = {kind.kind: kind for kind in (*KINDS, *_MORE)}
 JSON = "application/json"
 PATCHES = {
     "merge": "application/merge-patch+json",

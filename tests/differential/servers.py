@@ -21,10 +21,16 @@ from tests.differential.sequences import BY_NAME
 from tests.scenarios.grounds import KEPT, clear
 
 CRDS = (
+    "gateways.gateway.networking.k8s.io",
     "httproutes.gateway.networking.k8s.io",
+    "inferencepools.inference.networking.k8s.io",
     "inferenceservices.serving.kserve.io",
+    "leaderworkersets.leaderworkerset.x-k8s.io",
+    "llminferenceserviceconfigs.serving.kserve.io",
     "llminferenceservices.serving.kserve.io",
     "podmonitors.monitoring.coreos.com",
+    "prometheusrules.monitoring.coreos.com",
+    "scaledobjects.keda.sh",
     "servingruntimes.serving.kserve.io",
 )
 PATIENCE = 60.0  # seconds until a new CRD is served

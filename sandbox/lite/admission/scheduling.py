@@ -28,7 +28,7 @@ def give_priority(change: Change) -> None:
 
 def tolerate_trouble(change: Change) -> None:
     """Let a pod stay five minutes on a node that is not ready or not reachable."""
-    if not change.is_new("/pods"):
+    if change.resource.storage_key != "/pods" or change.request.subresource:
         return
     tolerations = change.obj["spec"].setdefault("tolerations", [])
     for key in _TROUBLES:

@@ -16,6 +16,7 @@ Where a rule lives (pure modules decide, the loops beside them act):
 | ScaledObject: polls, zero, fallback | `keda_decision`, `keda_fallback` | `keda_poll`, `keda_scalers`, `keda_status` |
 | what nobody owns any more | `garbage` | `garbage` |
 | birth and death of namespaces | | `namespaces` |
+| when a claim may go | | `claims` |
 | PodDisruptionBudget status | `disruption` (functions) | `disruption` |
 | InferenceService: webhooks | `kserve_admission` | the API server, through ADMISSION |
 | InferenceService: runtime and pod spec | `kserve_runtimes` | `kserve` |
@@ -40,6 +41,7 @@ from collections.abc import Callable
 
 from sandbox.client import Client, Obj
 from sandbox.lite.controllers import kserve_admission
+from sandbox.lite.controllers.claims import ClaimProtection
 from sandbox.lite.controllers.deployment import DeploymentController
 from sandbox.lite.controllers.disruption import DisruptionController
 from sandbox.lite.controllers.garbage import GarbageCollector
@@ -78,6 +80,7 @@ async def start(client: Client, *, authority: str = "", scaling: Scaling = REAL_
     GarbageCollector(manager)
     NamespaceController(manager, authority)
     DisruptionController(manager)
+    ClaimProtection(manager)
     InferenceServiceController(manager)
     LLMInferenceServiceController(manager)
     LeaderWorkerSetController(manager)

@@ -185,7 +185,8 @@ class HorizontalPodAutoscalerController:
         return True
 
     async def _write(self, hpa: Obj, status: Obj) -> None:
-        if status == (hpa.get("status") or {}):
+        before = {name: value for name, value in (hpa.get("status") or {}).items() if value is not None}
+        if status == before:
             return
         path = f"{AUTOSCALERS.of(hpa)}/status"
         try:
