@@ -106,6 +106,7 @@ def create(request: PortalRequest) -> HttpResponse:
     if team is None and len(teams) == 1 and not slug:
         team = teams[0]
     context: dict[str, Any] = {"teams": teams, "team": team, "can_seal": sealing.can_seal()}
+    context["action"] = reverse("credentials-create")
     if team is None:
         return render(request, FORM, context, status=403 if request.method == "POST" else 200)
     values = {name: asked.get(name, "") for name in ("name", "test_uri", *_shown(kind))}
@@ -151,6 +152,7 @@ def rotate(request: PortalRequest, pk: int) -> HttpResponse:
     if request.method == "POST":
         values["test_uri"] = request.POST.get("test_uri", "")
     context: dict[str, Any] = {"credential": row, "team": row.team, "kind": row.kind, "values": values}
+    context["action"] = reverse("credentials-rotate", args=[pk])
     context |= {
         "can_seal": sealing.can_seal(),
         "users": sorted(credentials.users_of(row).values_list("name", flat=True)),
