@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.scenarios import privileges
-from tests.scenarios.privileges import CLUSTER_WIDE, IN_TEAMS, Use
+from tests.scenarios.privileges import ALL_NAMES, CLUSTER_WIDE, IN_TEAMS, Use
 
 RBAC = "rbac.authorization.k8s.io"
 
@@ -78,13 +78,13 @@ def test_a_namespace_is_a_teams_from_the_workers_first_binding_on(tmp_path: Path
         event("watcher", "list", "pods"),
     )
     assert set(privileges.used(log)["worker"]) == {
-        Use("", "namespaces", "get", "search-1"),
+        Use("", "namespaces", "get", "search-1", "search-1"),
         Use("", "namespaces", "create", CLUSTER_WIDE),
         Use(RBAC, "rolebindings", "create", "search-1"),
         Use(RBAC, "rolebindings", "create", IN_TEAMS),
     }
     assert privileges.used(log)["watcher"] == {
-        Use("", "pods/log", "get", IN_TEAMS): "/pods/chat",
+        Use("", "pods/log", "get", IN_TEAMS, "chat"): "/pods/chat",
         Use("", "pods", "list", CLUSTER_WIDE): "/pods/",
     }
 
@@ -127,6 +127,40 @@ def test_the_log_goes_on_from_the_file_that_was_full(tmp_path: Path):
 def test_a_right_has_to_be_used_as_widely_as_it_was_granted(rights: list[str], uses: list[str], complaints: list[str]):
     right = Use("", "pods", "get")
     assert list(privileges.unused(map(right.at, rights), map(right.at, [*uses]))) == complaints
+
+
+@pytest.mark.parametrize(
+    ("rights", "uses", "complaints"),
+    [
+        (["kube-system"], ["kube-system"], []),
+        (["kube-system"], [], ["get pods kube-system cluster-wide: not used"]),
+        (["kube-system", "kube-public"], ["kube-system"], ["get pods kube-public cluster-wide: not used"]),
+        ([ALL_NAMES], ["kube-system"], ["get pods cluster-wide: used only of kube-system"]),
+        ([ALL_NAMES], ["slipway", "kube-system"], ["get pods cluster-wide: used only of kube-system, slipway"]),
+        ([ALL_NAMES], ["kube-system", "search-1"], []),
+        (
+            [ALL_NAMES, "search-1"],
+            ["search-1"],
+            ["get pods search-1 cluster-wide: granted of every name as well"],
+        ),
+    ],
+)
+def test_a_right_names_the_objects_on_which_alone_it_is_used(rights: list[str], uses: list[str], complaints: list[str]):
+    right, fixed = Use("", "pods", "get"), {"kube-system", "slipway"}
+    assert list(privileges.unused(map(right.of, rights), map(right.of, uses), fixed)) == complaints
+
+
+def test_a_right_on_one_name_allows_no_other(tmp_path: Path):
+    rules = [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"], "resourceNames": ["kube-system"]}]
+    role, binding = bound("ClusterRoleBinding", "get", "namespaces")
+    granted = privileges.granted([role | {"rules": rules}, binding])
+    right = Use("", "namespaces", "get")
+    assert granted == {"worker": {right.of("kube-system")}}
+    uses = {right.of("kube-system"): "/a", right.of("default"): "/b", right: "/c"}
+    assert list(privileges.not_granted(granted["worker"], uses)) == [
+        "get namespaces cluster-wide: /c",
+        "get namespaces default cluster-wide: /b",
+    ]
 
 
 def test_a_right_in_teams_allows_nothing_elsewhere():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +16,33 @@ WORKER = f"{ACCOUNT}worker"
 EVERYBODYS = "selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"
 # Where a right holds or was used, beside the names of single namespaces.
 CLUSTER_WIDE, IN_TEAMS = "", "namespaces of teams"
+ALL_NAMES = ""
 FORBIDDEN = 403
 ROLES = "ClusterRole", "Role"
 
 
 @dataclass(frozen=True, order=True)
 class Use:
-    """One verb on one resource of a group, and where; subresources as `pods/log`."""
+    """One verb on one resource of a group, where, and of which name; subresources as `pods/log`."""
 
     group: str
     resource: str
     verb: str
     where: str = CLUSTER_WIDE
+    name: str = ALL_NAMES
 
     def __str__(self) -> str:
+        named = f" {self.name}" if self.name else ""
         place = f"in {self.where}" if self.where else "cluster-wide"
-        return f"{self.verb} {self.resource}{'.' if self.group else ''}{self.group} {place}"
+        return f"{self.verb} {self.resource}{'.' if self.group else ''}{self.group}{named} {place}"
 
     def at(self, where: str) -> Use:
         """The same elsewhere."""
-        return Use(self.group, self.resource, self.verb, where)
+        return replace(self, where=where)
+
+    def of(self, name: str) -> Use:
+        """The same on another object."""
+        return replace(self, name=name)
 
 
 def granted(objects: Iterable[dict[str, Any]]) -> dict[str, set[Use]]:
@@ -67,11 +74,16 @@ def refused(audit_log: Path) -> dict[str, dict[Use, str]]:
     return _seen(audit_log, allowed=False)
 
 
-def unused(rights: Iterable[Use], uses: Iterable[Use]) -> Iterator[str]:
-    """What was granted for nothing: never used, or cluster-wide where teams' namespaces would do."""
+def unused(rights: Iterable[Use], uses: Iterable[Use], fixed: Collection[str] = ()) -> Iterator[str]:
+    """What was granted for nothing: never used, cluster-wide where teams' namespaces would do, or of every name.
+
+    `fixed` are names that stand in Slipway's own text: a right that was used on such objects alone has to name them.
+    """
     rights, uses = set(rights), set(uses)
     for right in sorted(rights):
-        places = {use.where for use in uses if use.at(right.where) == right}
+        fitting = {use for use in uses if right.name in (ALL_NAMES, use.name) and _what(use) == _what(right)}
+        places = {use.where for use in fitting}
+        names = {use.name for use in fitting if right.where in (CLUSTER_WIDE, use.where)}
         if not places:
             yield f"{right}: not used"
         elif right.where == CLUSTER_WIDE and places == {IN_TEAMS}:
@@ -80,14 +92,23 @@ def unused(rights: Iterable[Use], uses: Iterable[Use]) -> Iterator[str]:
             yield f"{right}: used only elsewhere"
         elif right.where != CLUSTER_WIDE and right.at(CLUSTER_WIDE) in rights:
             yield f"{right}: granted cluster-wide as well"
+        elif right.name != ALL_NAMES and right.of(ALL_NAMES) in rights:
+            yield f"{right}: granted of every name as well"
+        elif right.name == ALL_NAMES and names <= set(fixed):
+            yield f"{right}: used only of {', '.join(sorted(names))}"
 
 
 def not_granted(rights: Iterable[Use], uses: Mapping[Use, str]) -> Iterator[str]:
     """What was used although none of these rights allows it there."""
     rights = set(rights)
     for use, path in sorted(uses.items()):
-        if not {use, use.at(CLUSTER_WIDE)} & rights:
+        ways = {right.at(where) for right in (use, use.of(ALL_NAMES)) for where in (use.where, CLUSTER_WIDE)}
+        if not ways & rights:
             yield f"{use}: {path}"
+
+
+def _what(use: Use) -> tuple[str, str, str]:
+    return use.group, use.resource, use.verb
 
 
 def _reach(binding: dict[str, Any]) -> str:
@@ -102,7 +123,8 @@ def _rights(rules: Iterable[dict[str, Any]], where: str) -> Iterator[Use]:
         for group in rule.get("apiGroups", ()):
             for resource in rule.get("resources", ()):
                 for verb in rule["verbs"]:
-                    yield Use(group, resource, verb, where)
+                    for name in rule.get("resourceNames") or (ALL_NAMES,):
+                        yield Use(group, resource, verb, where, name)
 
 
 def _seen(audit_log: Path, *, allowed: bool) -> dict[str, dict[Use, str]]:
@@ -122,6 +144,8 @@ def _seen(audit_log: Path, *, allowed: bool) -> dict[str, dict[Use, str]]:
                 f"{target['resource']}/{target['subresource']}" if target.get("subresource") else target["resource"],
                 event["verb"],
                 IN_TEAMS if namespace in bound else namespace,
+                # Whoever makes an object is not held to a name: RBAC does not know it yet.
+                ALL_NAMES if event["verb"] == "create" else target.get("name", ALL_NAMES),
             )
             found.setdefault(name.removeprefix(ACCOUNT), {}).setdefault(use, event["requestURI"])
         if name == WORKER and event["verb"] == "create" and code == 201:
