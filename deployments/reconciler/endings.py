@@ -94,6 +94,12 @@ def failed(error: ClusterError, *, failures: int, revision: int | None) -> Endin
     return Ending(outcome, pause, failures + 1)
 
 
+def namespace_goes() -> Outcome:
+    """Somebody deleted the team's namespace: it is made again when it is gone."""
+    code = "namespace_terminating"
+    return Outcome(RETRYING, code, _TITLES[code], _REMEDIES[code])
+
+
 def broken(error: Exception, *, failures: int, revision: int | None) -> Ending:
     """Our own mistake: this row alone is set aside, after some tries nearly for good."""
     message = f"Slipway could not work on this: an internal error ({type(error).__name__})."

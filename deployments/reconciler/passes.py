@@ -170,6 +170,8 @@ def _team_first(row: Deployment) -> Ending:
         remedy = "An admin must put this right; Slipway then goes on by itself."
         outcome = Outcome(endings.BLOCKED, "team_blocked", row.team.blocked_message, remedy)
         return Ending(outcome, convergence.spread(TEAM_FIRST * 10), row.failures)
+    if row.applied_id:  # the namespace stood, and nothing is wrong with it but that it has to go first
+        return Ending(endings.namespace_goes(), convergence.spread(TEAM_FIRST), row.failures)
     outcome = Outcome(endings.NONE, "waiting", "The team's namespace is being made.")
     return Ending(outcome, convergence.spread(TEAM_FIRST), row.failures)
 

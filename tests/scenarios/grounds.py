@@ -88,6 +88,15 @@ def clear(data: Path) -> None:
     subprocess.run([sys.executable, "-m", "portal.demo", "reset", "--data", str(data)], cwd=REPOSITORY, check=True)
 
 
+@dataclass(frozen=True)
+class Event:
+    """A change of an object; `version` tells which of several came first, whatever their kinds."""
+
+    type: str
+    object: Object
+    version: int
+
+
 @dataclass
 class Ground:
     """A running cluster: hands and eyes on it through the official client, and a grip on its programs."""
@@ -142,6 +151,10 @@ class Ground:
         self, method: str, path: str, body: Any = None, *, kind: str = JSON, query: dict[str, str] | None = None
     ) -> Object:
         """Send one request as the administrator; the client's ApiException for an answer of 400 or more."""
+        found: Object = json.loads(self._ask(method, path, body, kind, query))
+        return found
+
+    def _ask(self, method: str, path: str, body: Any, kind: str, query: dict[str, str] | None) -> bytes:
         arguments = self.api.param_serialize(
             method,
             path,
@@ -151,11 +164,10 @@ class Ground:
             auth_settings=["BearerToken"],
         )
         answer = self.api.call_api(*arguments)
-        raw = answer.read()
+        raw: bytes = answer.read()
         if answer.status >= 400:
             raise official.ApiException(http_resp=answer, body=raw.decode(errors="replace"))
-        found: Object = json.loads(raw)
-        return found
+        return raw
 
     def read(self, kind: str, name: str, namespace: str = "") -> Object | None:
         """Return one object as it is now, or None when it is not there."""
@@ -171,6 +183,18 @@ class Ground:
         query = {"labelSelector": selector} if selector else {}
         found: list[Object] = self.call("GET", path_of(kind, namespace), query=query)["items"]
         return found
+
+    def version_of(self, kind: str, namespace: str = "") -> str:
+        """The version of a collection as it is now, from which `events` goes on."""
+        found: str = self.call("GET", path_of(kind, namespace))["metadata"]["resourceVersion"]
+        return found
+
+    def events(self, kind: str, namespace: str, since: str) -> Iterator[Event]:
+        """What became of a kind's objects since a version, oldest first."""
+        query = {"watch": "1", "resourceVersion": since, "timeoutSeconds": "1"}
+        for line in self._ask("GET", path_of(kind, namespace), None, JSON, query).splitlines():
+            told = json.loads(line)
+            yield Event(told["type"], told["object"], int(told["object"]["metadata"]["resourceVersion"]))
 
     def create(self, obj: Object) -> Object:
         """Make an object by hand."""

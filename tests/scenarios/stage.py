@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from django.db.models.functions import Now
@@ -59,6 +59,14 @@ def portal_says(row: Deployment) -> Says:
     """State, reason code, field and proposed value as pages and the API show them."""
     reason = row.reason or {}
     return Says(row.state, reason.get("code", ""), reason.get("field", ""), reason.get("value"))
+
+
+class Heard(NamedTuple):
+    """What the portal shows at one moment, the code with which the last pass ended, and what stops the team."""
+
+    says: Says
+    outcome: str
+    team: str
 
 
 @dataclass
@@ -174,7 +182,10 @@ class Stage:
         return self.fresh(row)
 
     def comes_to(self, row: Deployment, wanted: Says, *, within: float = 30, note: str = "") -> Deployment:
-        """Turn until the portal says `wanted` of a deployment, and note under the scenario's name how long it took."""
+        """Turn until the portal says `wanted` of a deployment, and note under the scenario's name how long it took.
+
+        `within` is some three times what the slower ground takes, and twelve seconds at least, for machines under load.
+        """
         begun = time.monotonic()
         row = self.until(row, lambda: portal_says(self.fresh(row)) == wanted, within=within, what=str(wanted))
         timings.took(f"{self.scenario}{f': {note}' if note else ''}", self.ground.name, time.monotonic() - begun)
@@ -188,6 +199,16 @@ class Stage:
         row = self.until(row, done, within=within, what=note or self.scenario)
         timings.took(f"{self.scenario}{f': {note}' if note else ''}", self.ground.name, time.monotonic() - begun)
         return row
+
+    def hearing(self, row: Deployment, done: Callable[[], object], said: set[Heard]) -> Callable[[], object]:
+        """`done`, that at each look also takes down what the portal says and how its last passes ended."""
+
+        def look() -> object:
+            now = self.fresh(row)
+            said.add(Heard(portal_says(now), now.outcome.get("code", ""), now.team.blocked_message))
+            return done()
+
+        return look
 
     def see(self, looks: Callable[[], Object], wanted: Object, *, within: float = 30, note: str = "") -> None:
         """Look at the cluster until it looks as wanted, and note how long it took."""

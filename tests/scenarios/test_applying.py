@@ -18,12 +18,14 @@ KINDS = {
     "InferenceService",
     "HTTPRoute",
 }
+# Each made by the one before it.
+OWNERS = "InferenceService", "Deployment", "ReplicaSet", "Pod"
 # Beside each object of the inventory: kube-system, by whose uid the cluster is known, and three lists of what has GPUs.
 READS_BESIDE = 4
 
 
 def test_first_apply(stage: Stage):
-    row = stage.comes_to(stage.ask(), Says("Running"), within=60)
+    row = stage.comes_to(stage.ask(), Says("Running"), within=18)
 
     service = stage.service(row)
     assert service["metadata"]["labels"]["slipway.dev/deployment"] == str(row.pk)
@@ -64,7 +66,7 @@ def test_update_of_a_field(stage: Stage):
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert "--max-model-len=4096" in after["spec"]["predictor"]["model"]["args"]
     assert after["metadata"]["labels"]["slipway.dev/revision"] == "2"
-    stage.comes_to_pass(row, lambda: stage.newest_serves(row, 2), within=60)
+    stage.comes_to_pass(row, lambda: stage.newest_serves(row, 2), within=15)
 
 
 def test_removal_of_a_field(stage: Stage):
@@ -82,7 +84,7 @@ def test_removal_of_a_field(stage: Stage):
     assert {"containerConcurrency", "labels"} & set(service["spec"]["predictor"]) == set()
     ours = [entry for entry in service["metadata"]["managedFields"] if entry["manager"] == "slipway"]
     assert [entry["operation"] for entry in ours] == ["Apply"]
-    stage.comes_to(row, Says("Running"), within=60)
+    stage.comes_to(row, Says("Running"), within=15)
 
 
 def test_hand_edit_of_an_owned_field(stage: Stage):
@@ -90,7 +92,7 @@ def test_hand_edit_of_an_owned_field(stage: Stage):
     stage.settle()
     stage.ground.edit(SERVICE, row.name, stage.namespace, {"spec": {"predictor": {"maxReplicas": 3}}})
 
-    row = stage.comes_to_pass(row, lambda: stage.told(row, "healed"), within=15)
+    row = stage.comes_to_pass(row, lambda: stage.told(row, "healed"), within=12)
 
     assert stage.service(row)["spec"]["predictor"]["maxReplicas"] == 1
     [told] = stage.told(row, "healed")
@@ -123,7 +125,7 @@ def test_name_taken_by_a_stranger(stage: Stage):
             "spec": {"predictor": {"model": {"modelFormat": {"name": "sklearn"}, "storageUri": "gs://theirs/model"}}},
         }
     )
-    row = stage.comes_to(row, Says("Blocked", "name_taken"))
+    row = stage.comes_to(row, Says("Blocked", "name_taken"), within=12)
 
     theirs = stage.service(row)
     assert theirs["spec"]["predictor"]["model"]["storageUri"] == "gs://theirs/model"
@@ -134,35 +136,49 @@ def test_name_taken_by_a_stranger(stage: Stage):
 def test_scale(stage: Stage):
     row = stage.running()
     row = stage.revise(row, replicas={"min": 2, "max": 2})
-    row = stage.comes_to_pass(row, lambda: serving(stage, row) == 2, within=60, note="up to two")
+    row = stage.comes_to_pass(row, lambda: serving(stage, row) == 2, within=30, note="up to two")
     assert portal_says(row) == Says("Running")
     assert stage.ground.read("Deployment", "chat-predictor", stage.namespace)["spec"]["replicas"] == 2
 
     row = stage.revise(row, replicas={"min": 1, "max": 1})
-    row = stage.comes_to_pass(row, lambda: serving(stage, row) == 1 and stage.held(row) == 1, note="down to one")
+    row = stage.comes_to_pass(
+        row, lambda: serving(stage, row) == 1 and stage.held(row) == 1, within=18, note="down to one"
+    )
     assert stage.ground.read("Deployment", "chat-predictor", stage.namespace)["spec"]["replicas"] == 1
 
 
 def test_stop(stage: Stage):
     row = stage.stop(stage.running())
-    row = stage.comes_to(row, Says("Stopped"))
+    row = stage.comes_to(row, Says("Stopped"), within=12)
     assert stage.pods() == []
     row = stage.until(row, lambda: stage.held(row) == 0, what="the GPUs given back")
     assert stage.service(row) is not None
 
 
 def test_delete_with_foreground_garbage_collection(stage: Stage):
+    """What makes pods outlives them: its absence is what proves that no GPU is held any more."""
     row = stage.running()
     assert stage.ground.read("Deployment", "chat-predictor", stage.namespace)
+    before = {kind: stage.ground.version_of(kind, stage.namespace) for kind in OWNERS}
     stage.delete(row)
 
-    row = stage.comes_to(row, Says("Deleted"))
+    row = stage.comes_to(row, Says("Deleted"), within=12)
 
     assert row.deleted_at is not None
     assert stage.held(row) == 0
     assert AppliedObject.objects.filter(deployment=row).count() == 0
     for kind in ("Deployment", "ReplicaSet", "Pod", *sorted(KINDS - {"NetworkPolicy", "ServiceAccount"})):
         assert stage.ground.list(kind, stage.namespace) == [], kind
+    # In the background the first of these would have gone first, and the pods some time after it.
+    gone = [when for kind in OWNERS for when in ends_of(stage, kind, before[kind])]
+    assert len(gone) == len(OWNERS)
+    assert gone == sorted(gone, reverse=True)
+
+
+def ends_of(stage: Stage, kind: str, since: str) -> list[int]:
+    """When each object of a kind was gone, as a version of the cluster."""
+    events = stage.ground.events(kind, stage.namespace, since)
+    return [event.version for event in events if event.type == "DELETED"]
 
 
 def managers(obj: dict) -> set[str]:

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deployments.models import Cluster, Deployment, Status
+from deployments.kube.errors import ClusterError
+from deployments.kube.kinds import Ref
+from deployments.models import Cluster, Deployment, Event, Status
 from tests.deployments.converging.driven import Driven
 from tests.scenarios.forgetting import EVERYTHING, Late, forget, wait_for
 from tests.scenarios.grounds import Ground, Object
-from tests.scenarios.stage import SERVICE, Says, Stage, portal_says
+from tests.scenarios.stage import SERVICE, Heard, Says, Stage, portal_says
 
 pytestmark = pytest.mark.django_db
 
@@ -27,10 +29,16 @@ TEAM_ROLE = "slipway-team-worker"
 def test_namespace_deleted_by_hand(stage: Stage):
     row = stage.running()
     before = stage.ground.read("Namespace", stage.namespace)["metadata"]["uid"]
+    held = {"name": "held", "namespace": stage.namespace, "finalizers": ["example.com/held"]}
+    stage.ground.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": held})
     stage.ground.remove("Namespace", stage.namespace)
 
-    row = stage.comes_to_pass(row, lambda: stage.fresh(row).state != "Running", note="told")
-    row = stage.comes_to_pass(row, lambda: back(stage, row, before), within=90, note="back")
+    # As long as something in it does not go.
+    row = stage.comes_to(row, Says("Applying", "namespace_terminating"), within=40, note="told")
+    assert "namespace is being deleted" in row.reason["title"]
+    assert "when it is gone" in row.reason["remedy"]
+    stage.ground.edit("ConfigMap", "held", stage.namespace, {"metadata": {"finalizers": None}})
+    row = stage.comes_to_pass(row, lambda: back(stage, row, before), within=50, note="back")
 
     assert portal_says(row) == Says("Running")
     assert stage.held(row) == 1
@@ -40,18 +48,26 @@ def test_namespace_deleted_by_hand(stage: Stage):
 def test_api_server_restart(stage: Stage):
     row = stage.running()
     version = stage.service(row)["metadata"]["resourceVersion"]
+    said: set[Heard] = set()
 
     with stopped(stage.ground, stage.ground.api_server):
         row = stage.revise(row, replicas={"min": 2, "max": 2})
-        row = stage.comes_to_pass(row, lambda: stage.fresh(row).outcome["phase"] == "retrying", note="told")
-        assert row.outcome["code"] in ("unreachable", "timeout")
+        row = stage.comes_to_pass(row, lambda: stage.fresh(row).outcome["phase"] == "retrying", within=12, note="told")
+        assert row.outcome["code"] == "unreachable"
         # What was last seen serves still, and nobody claims otherwise.
-        assert row.state == "Running"
+        assert portal_says(row) == Says("Running")
         stage.until(row, lambda: Cluster.objects.get().trouble, what="the banner")
-    row = stage.comes_to_pass(row, lambda: ready(stage, row) == 2, within=90, note="back, and goes on")
+    goes_on = stage.hearing(row, lambda: ready(stage, row) == 2, said)
+    # Most of it is kube-apiserver's own start (docs/measured.md), and that is the processor's time.
+    row = stage.comes_to_pass(row, goes_on, within=100, note="back, and goes on")
 
     stage.until(row, lambda: Cluster.objects.get().trouble == "", what="the banner gone")
     assert stage.service(row)["metadata"]["resourceVersion"] != version
+    # It refuses everybody until it has read its roles: that says nothing of what an admin installed.
+    assert {heard.team for heard in said} == {""}
+    assert "permission" not in {code for heard in said for code in (heard.outcome, heard.says.code)}
+    assert "permission" not in {event.data.get("reason") for event in Event.objects.filter(deployment=row)}
+    assert not Event.objects.filter(team=stage.team, kind="team_blocked").exists()
 
 
 def test_a_watch_from_long_ago(stage: Stage):
@@ -66,9 +82,9 @@ def test_a_watch_from_long_ago(stage: Stage):
             forget(stage.ground)
             assert names_in(row) == {lost}
         [made] = names_of(stage.pods()) - {lost}
-        row = stage.comes_to_pass(row, lambda: names_in(row) == {made}, within=60, note="the other pod is known")
-        row = stage.comes_to(row, Says("Running"), within=90)
-        row = stage.comes_to_pass(row, lambda: stage.told(row, "restored"), within=60, note="what was lost is back")
+        row = stage.comes_to_pass(row, lambda: names_in(row) == {made}, within=30, note="the other pod is known")
+        row = stage.comes_to(row, Says("Running"), within=30)
+        row = stage.comes_to_pass(row, lambda: stage.told(row, "restored"), within=30, note="what was lost is back")
 
     assert eyes.expired == EVERYTHING
     assert stage.ground.read("PodDisruptionBudget", row.name, stage.namespace) is not None
@@ -85,7 +101,7 @@ def test_an_expired_token(stage: Stage, tmp_path: Path):
     stage.use_worker(theirs)
 
     row = stage.revise(row, replicas={"min": 2, "max": 2})
-    row = stage.comes_to(row, Says("Blocked", "unauthorized"))
+    row = stage.comes_to(row, Says("Blocked", "unauthorized"), within=12)
     assert "new token" in row.reason["remedy"]
 
     # Rotated in place, as a mounted token is.
@@ -99,17 +115,20 @@ def test_missing_rights(stage: Stage):
     role = stage.ground.read("ClusterRole", TEAM_ROLE)
     stage.ground.remove("ClusterRole", TEAM_ROLE)
     try:
+        wait_for(lambda: refuses(stage, row), "the role to be missed")
+        said: set[Heard] = set()
         row = stage.revise(row, replicas={"min": 2, "max": 2})
-        # Whichever pass met it first: the deployment's own, or the one over its team's namespace.
-        codes = {"permission", "team_blocked"}
-        row = stage.comes_to_pass(row, lambda: stage.fresh(row).reason.get("code") in codes)
-        assert row.state == "Degraded"
+        blocked = stage.hearing(row, lambda: portal_says(stage.fresh(row)) == Says("Degraded", "team_blocked"), said)
+        row = stage.comes_to_pass(row, blocked, within=15)
         assert "Slipway's account may not do this on the cluster" in row.reason["title"]
-        assert "k8s/portal" in row.reason["title"] + row.reason["remedy"]
+        assert "k8s/portal" in row.reason["title"]
+        # First its own pass was refused, then the one over its team, which holds it back.
+        assert {heard.says.code for heard in said} <= {"", "permission", "team_blocked"}
         assert len(stage.pods()) == 1
     finally:
         stage.ground.create(bare(role))
-    row = stage.comes_to_pass(row, lambda: stage.sweep(row).applied.number == 2, note="after the role was installed")
+    note = "after the role was installed"
+    row = stage.comes_to_pass(row, lambda: stage.sweep(row).applied.number == 2, within=12, note=note)
 
 
 def test_a_crd_is_missing(stage: Stage):
@@ -119,12 +138,12 @@ def test_a_crd_is_missing(stage: Stage):
     try:
         stage.until(row, lambda: stage.ground.read("CustomResourceDefinition", PODMONITORS) is None)
         other = stage.ask("other")
-        other = stage.comes_to(other, Says("Blocked", "kind_missing"))
+        other = stage.comes_to(other, Says("Blocked", "kind_missing"), within=12)
         assert "install" in other.reason["remedy"]
         assert stage.ground.read(SERVICE, "other", stage.namespace) is None
     finally:
         stage.ground.create(bare(crd))
-    stage.comes_to_pass(other, lambda: stage.sweep(other).applied_id, note="after the CRD was installed")
+    stage.comes_to_pass(other, lambda: stage.sweep(other).applied_id, within=15, note="after the CRD was installed")
 
 
 @contextmanager
@@ -159,6 +178,15 @@ def stopped(ground: Ground, program: str) -> Iterator[None]:
     while not ground.answers():
         assert time.monotonic() < deadline + 60
         time.sleep(0.1)
+
+
+def refuses(stage: Stage, row: Deployment) -> bool:
+    """Tell whether the cluster refuses the worker what its role in teams allows."""
+    try:
+        stage.worker.read(Ref("v1", "ServiceAccount", stage.namespace, row.name))
+    except ClusterError as error:
+        return error.code == "permission"
+    return False
 
 
 def names_of(pods: Iterable[Object]) -> set[str]:

@@ -26,7 +26,7 @@ def test_download_of_a_gated_model(stage: Stage):
     shapeless(GATED, GATED_COMMIT)
     row = stage.ask(source={"uri": GATED}, flavor="l40s-48gb")
 
-    row = stage.comes_to(row, GATED_ACCESS, within=60)
+    row = stage.comes_to(row, GATED_ACCESS, within=12)
 
     assert "GatedRepo" in row.reason["evidence"] or "restricted" in row.reason["evidence"]
     assert row.reason["pod"].startswith("chat-predictor-")
@@ -39,13 +39,13 @@ def test_download_from_a_missing_volume(stage: Stage):
         predictor["model"]["storageUri"] = "pvc://models/smollm2"
 
     stage.building(change)
-    row = stage.comes_to(stage.ask(), Says("Stalled", "volume", "source_uri"))
+    row = stage.comes_to(stage.ask(), Says("Stalled", "volume", "source_uri"), within=12)
     assert "models" in row.reason["evidence"]
 
 
 def test_download_of_an_unknown_scheme(stage: Stage):
     stage.building(lambda service: service["spec"]["predictor"]["model"].update(storageUri="ftp://models/smollm2"))
-    row = stage.comes_to(stage.ask(), Says("Failed", "model_scheme", "source_uri"))
+    row = stage.comes_to(stage.ask(), Says("Failed", "model_scheme", "source_uri"), within=12)
     assert stage.pods() == []
     assert "ftp://" in row.reason["evidence"]
 
@@ -53,13 +53,13 @@ def test_download_of_an_unknown_scheme(stage: Stage):
 def test_engine_crash_loop(stage: Stage):
     shapeless(make.QWEN)
     row = stage.ask(source={"uri": make.QWEN}, engine=engine(**CROWDED))
-    row = stage.comes_to(row, TOO_SMALL, within=60)
+    row = stage.comes_to(row, TOO_SMALL, within=18)
     assert row.reason["numbers"]["exit_code"] == 1
     # The proposed value helps.
     row = stage.revise(
         row, source={"uri": make.QWEN}, engine=engine(**{**CROWDED, "max_model_len": row.reason["value"]})
     )
-    stage.comes_to(row, Says("Running"), within=60, note="with the proposed value")
+    stage.comes_to(row, Says("Running"), within=24, note="with the proposed value")
 
 
 def test_engine_out_of_memory(stage: Stage):
@@ -69,7 +69,7 @@ def test_engine_out_of_memory(stage: Stage):
             amounts["memory"] = "1Gi"
 
     stage.building(change)
-    row = stage.comes_to(stage.ask(), Says("Failed", "host_memory", "cpu_offload_gb"), within=60)
+    row = stage.comes_to(stage.ask(), Says("Failed", "host_memory", "cpu_offload_gb"), within=12)
     assert row.reason["numbers"]["exit_code"] == 137
 
 
@@ -78,13 +78,13 @@ def test_image_not_found(stage: Stage):
         runtime["spec"]["containers"][0]["image"] = "docker.io/vllm/vllm-openai-gpu:v0.32.0"
 
     stage.building(change, runtime=True)
-    row = stage.comes_to(stage.ask(), Says("Stalled", "image_pull", "profile"), within=60)
+    row = stage.comes_to(stage.ask(), Says("Stalled", "image_pull", "profile"), within=12)
     assert "vllm-openai-gpu" in row.reason["evidence"]
 
 
 def test_pod_security_refuses_the_pod(stage: Stage):
     stage.building(lambda runtime: runtime["spec"]["containers"][0].pop("securityContext"), runtime=True)
-    row = stage.comes_to(stage.ask(), Says("Blocked", "pod_security"))
+    row = stage.comes_to(stage.ask(), Says("Blocked", "pod_security"), within=12)
     assert stage.pods() == []
     assert "restricted" in row.reason["title"]
     assert "allowPrivilegeEscalation" in row.reason["evidence"]
@@ -93,27 +93,27 @@ def test_pod_security_refuses_the_pod(stage: Stage):
 def test_quota_of_the_team_is_used_up(stage: Stage):
     stage.open_namespace()
     stage.stranger_pod("greedy", gpus=16)
-    row = stage.comes_to(stage.ask(), Says("Blocked", "quota_exceeded", "replicas_max"))
+    row = stage.comes_to(stage.ask(), Says("Blocked", "quota_exceeded", "replicas_max"), within=12)
     assert row.reason["numbers"] == {"asked": 1, "used": 16, "limit": 16, "quota": "slipway"}
 
     stage.ground.remove("Pod", "greedy", stage.namespace)
-    stage.comes_to(row, Says("Running"), within=60, note="after room was made")
+    stage.comes_to(row, Says("Running"), within=18, note="after room was made")
 
 
 def test_unschedulable_for_want_of_gpus(stage: Stage):
     stage.open_namespace()
     stage.stranger_pod("greedy", gpus=4, product="NVIDIA-H100-80GB-HBM3", namespace="default")
     try:
-        row = stage.comes_to(stage.ask(flavor="h100-80gb"), NO_FREE_GPU)
+        row = stage.comes_to(stage.ask(flavor="h100-80gb"), NO_FREE_GPU, within=12)
         assert row.reason["numbers"]["gpus"] == 1
     finally:
         stage.ground.remove("Pod", "greedy", "default")
-    stage.comes_to(row, Says("Running"), within=60, note="after room was made")
+    stage.comes_to(row, Says("Running"), within=18, note="after room was made")
 
 
 def test_unschedulable_for_want_of_a_node(stage: Stage):
     make.Flavor.objects.filter(slug="h100-80gb").update(product="NVIDIA-B200")
-    row = stage.comes_to(stage.ask(flavor="h100-80gb"), Says("Stalled", "no_matching_node", "flavor"))
+    row = stage.comes_to(stage.ask(flavor="h100-80gb"), Says("Stalled", "no_matching_node", "flavor"), within=12)
     assert row.reason["numbers"]["nodes"] == 4
 
 
@@ -123,7 +123,7 @@ def test_old_revision_serves_while_the_new_one_fails(stage: Stage):
     row = stage.running(**two)
     row = stage.revise(row, **two, engine=engine(**CROWDED))
 
-    row = stage.comes_to(row, Says("Degraded", *astuple(TOO_SMALL)[1:]), within=60)
+    row = stage.comes_to(row, Says("Degraded", *astuple(TOO_SMALL)[1:]), within=24)
 
     assert row.detail["failing_revision"] == 2
     assert row.detail["serving_revision"] == 1
@@ -136,8 +136,8 @@ def test_stop_and_start_again_after_a_failure(stage: Stage):
     row = stage.ask(source={"uri": GATED}, flavor="l40s-48gb")
     row = stage.until(row, lambda: stage.fresh(row).reason.get("code") == "model_access", within=60)
     row = stage.revise(row)
-    row = stage.comes_to(row, Says("Running"), within=60, note="mended")
-    row = stage.comes_to(stage.stop(row), Says("Stopped"), note="stopped")
+    row = stage.comes_to(row, Says("Running"), within=18, note="mended")
+    row = stage.comes_to(stage.stop(row), Says("Stopped"), within=12, note="stopped")
     assert stage.pods() == []
 
     row = stage.start(row)
@@ -148,7 +148,7 @@ def test_stop_and_start_again_after_a_failure(stage: Stage):
         said.add(f"{now.state}/{(now.reason or {}).get('code', '')}")
         return now.state == "Running"
 
-    row = stage.comes_to_pass(row, running, within=60, note="started again")
+    row = stage.comes_to_pass(row, running, within=15, note="started again")
     assert not [words for words in said if words.startswith(("Failed", "Blocked", "Degraded"))], said
 
 
