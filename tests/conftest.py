@@ -28,6 +28,7 @@ KEPT = REPOSITORY / ".demo-test"  # survives the session: the next one finds its
 # Modules that run programs or a cluster of their own, by path below tests/.
 RUN_THINGS = (
     "demo/test_identity.py",
+    "demo/test_real_demo.py",
     "demo/test_servers.py",
     "demo/test_stack.py",
     "demo/test_supervisor.py",
