@@ -293,7 +293,7 @@ class Cluster:
         return answer
 
     def _starts(self, path: str, deadline: float) -> bool:
-        """Tell whether the server does not know all roles yet: what everybody may ask is refused, or it is not ready."""
+        """Tell whether the server does not know all roles yet: what all may ask is refused, or it is not ready."""
         if path == VERSION:
             return True
         try:
