@@ -10,5 +10,9 @@ class PortalConfig(AppConfig):
 
         app.set_current()
 
-        # They listen to sign-ins from here on.
-        from portal import sessions, sign_ins  # noqa: F401
+        from django.db.models.signals import post_migrate
+
+        # They listen to sign-ins from here on; a check is known.
+        from portal import roles, sessions, sign_ins  # noqa: F401
+
+        post_migrate.connect(roles.after_migrations, sender=self)

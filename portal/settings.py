@@ -172,6 +172,9 @@ def database_from_url(url: str) -> dict[str, object]:
 
 
 DATABASES = {"default": database_from_url(env("DATABASE_URL", "postgres://slipway:slipway@127.0.0.1:5432/slipway"))}
+# For `manage.py migrate` alone, run as the owner of the database: the role as which everything else runs.
+APP_ROLE = env("SLIPWAY_APP_ROLE", "")
+APP_PASSWORD = env("SLIPWAY_APP_PASSWORD", "")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_USER_MODEL = "deployments.User"

@@ -57,6 +57,7 @@ class Principal:
     scopes: frozenset[str] = frozenset({"read", "write", "approve", "invoke"})
     team_ids: frozenset[int] | None = field(default=None)  # None: every team of the user
     expires_at: datetime | None = None  # None: does not end by itself
+    token_id: int | None = None  # the token that speaks for them; None: they do themselves
 
     @property
     def is_admin(self) -> bool:
@@ -222,6 +223,8 @@ class ApiToken(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    # The token that made this one: revoked, it takes this one with it.
+    parent = models.ForeignKey("self", null=True, blank=True, on_delete=models.CASCADE, related_name="children")
 
     objects = ApiTokenQuerySet.as_manager()
 

@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from .accounts import Principal, Team, User, groups_since
+from .accounts import ApiToken, Principal, Team, User, groups_since
 from .deployment import Deployment
 from .locking import HeldRows
 
@@ -62,12 +62,18 @@ class EndpointKey(models.Model):
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
     tokens_per_minute = models.PositiveIntegerField(null=True, blank=True)
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    # The API token that made it: revoked, it takes the key with it.
+    made_by_token = models.ForeignKey(
+        ApiToken, null=True, blank=True, on_delete=models.PROTECT, related_name="endpoint_keys"
+    )
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     # The key that this one takes the place of; the older one lives on until it expires or is revoked.
     rotated_from = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT, related_name="successors")
+    # The first key of such a line: all of them together use its limits, or each rotation would give them anew.
+    counted_with = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT, related_name="+")
 
     objects = EndpointKeyQuerySet.as_manager()
 

@@ -1,7 +1,7 @@
 """Keys with which programs call models: shown once, stored as SHA-256, narrow, ending, and dead once revoked.
 
 A team's own keys are its leads' to make (and an admin's); everybody else makes keys of their own person, which end with
-their membership. `invoke.admit` says what a key opens; the gateway remembers its answer for five seconds at most.
+their membership. `invoke.admit` says what a key opens; the gateway remembers its answer for four seconds at most.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from deployments.models import Deployment, EndpointKey, Event, Principal, Team
 from deployments.services import events
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
 from deployments.services.text import line_of
-from deployments.services.tokens import SEEN_EVERY, digest_of
+from deployments.services.tokens import SEEN_EVERY, check_alive, digest_of
 from deployments.services.transactions import in_transaction
 
 PREFIX = "slk_"
@@ -74,6 +74,7 @@ def create(
     installation that derives it from its own secret key: as long and as random as ours.
     """
     _may_give_calls(principal)
+    check_alive(principal)
     team = _locked_team(principal, team)
     if personal:
         if not Team.objects.writable_by(principal).filter(pk=team.pk).exists():
@@ -97,6 +98,7 @@ def create(
         requests_per_minute=limits.requests_per_minute,
         tokens_per_minute=limits.tokens_per_minute,
         created_by=principal.user,
+        made_by_token_id=principal.token_id,
         expires_at=_ends(principal, timedelta(days=days)),
     )
     key.deployments.set(reach)
@@ -113,6 +115,7 @@ def rotate(
     The old key goes on for `grace_hours` (0: it ends now), never longer than it would have lived.
     """
     _may_give_calls(principal)
+    check_alive(principal)
     old = _held(principal, key_id)
     if old.person_id is not None and old.person_id != principal.user.pk:
         # Whoever rotated it would learn a text that speaks for somebody else.
@@ -133,8 +136,10 @@ def rotate(
         requests_per_minute=old.requests_per_minute,
         tokens_per_minute=old.tokens_per_minute,
         created_by=principal.user,
+        made_by_token_id=principal.token_id,
         expires_at=_ends(principal, life),
         rotated_from=old,
+        counted_with_id=old.counted_with_id or old.pk,
     )
     key.deployments.set(old.deployments.all())
     before = _facts(old)

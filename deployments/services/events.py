@@ -13,6 +13,8 @@ MESSAGE_LENGTH = 500
 
 # Set by `RequestIdMiddleware` for the request in hand, so that every service call of it carries the id.
 request_id: ContextVar[str] = ContextVar("slipway_request_id", default="")
+# Likewise the beginning of the API token that speaks for the actor; empty where they speak for themselves.
+acting_token: ContextVar[str] = ContextVar("slipway_acting_token", default="")
 
 
 def record(
@@ -27,8 +29,8 @@ def record(
 ) -> Event:
     """Append one line; the deployment's team is taken where none is named, text longer than 500 characters is cut.
 
-    Pages that show the deployment are told: what happened to it is on them, also where its state stays the same. So are
-    the people whom it concerns (`notices`).
+    Where a token speaks for the actor, `data` names it as `by_token`. Pages that show the deployment are told: what
+    happened to it is on them, also where its state stays the same. So are the people whom it concerns (`notices`).
     """
     clean = message.replace("\x00", "")
     if len(clean) > MESSAGE_LENGTH:
@@ -42,11 +44,16 @@ def record(
         team_id=team.pk if team else (deployment.team_id if deployment else None),
         deployment=deployment,
         actor=actor,
-        data=dict(data or {}),
+        data={**(data or {}), **_by_token(actor)},
         request_id=request_id.get(),
     )
     telling.tell([event])
     return event
+
+
+def _by_token(actor: User | None) -> dict[str, str]:
+    prefix = acting_token.get()
+    return {"by_token": prefix} if prefix and actor is not None else {}
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

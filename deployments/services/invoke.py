@@ -1,7 +1,7 @@
 """Who may call an endpoint: endpoint keys, API tokens, short tokens that Slipway signs for prompt box and probe.
 
 A signature alone admits nobody: user, membership and deployment are read again at every question. An answer says for
-how long a gateway may remember it: five seconds at most, and no longer than the credential lives.
+how long a gateway may remember it: four seconds at most, and no longer than the credential lives.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SALT = "slipway.invoke"
 LONGEST_SECONDS = 900
 LONGEST_HEADER = 2000
 PROBE = "probe"
-# Seconds for which a gateway may go by an answer, so that what is revoked is refused within them.
-REMEMBERED = 5.0
+# Seconds for which a gateway may go by an answer: with a question under way, what is revoked is refused within five.
+REMEMBERED = 4.0
 # Seconds for which it may while it cannot ask: a restart of `live` is not noticed. Never for keys, which are revoked
 # where this matters: there a gateway that gets no answer refuses.
 WITHOUT_ANSWER = 60.0
@@ -39,6 +39,8 @@ class KeyTerms:
     key_id: int
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    # The key whose count this is: the first of those that took each other's place. 0: this one.
+    counted_with: int = 0
 
     @property
     def limited(self) -> bool:
@@ -91,14 +93,18 @@ def probe_token(*, deployment_id: int, seconds: int = 60) -> str:
     return _sign(deployment_id, PROBE, seconds)
 
 
-def admit(authorization_header: str, namespace: str, name: str) -> Admission | Refusal:
-    """Whether the bearer of this header may call the deployment `name` in `namespace`."""
+def admit(authorization_header: str, namespace: str, name: str, *, begun: bool = False) -> Admission | Refusal:
+    """Whether the bearer of this header may call the deployment `name` in `namespace`.
+
+    `begun`: an answer is under way that was admitted. The short tokens that Slipway signs are for beginning one: their
+    end does not end it, the person's right does.
+    """
     scheme, _, text = (authorization_header or "")[:LONGEST_HEADER].partition(" ")
     text = text.strip()
     if scheme.lower() != "bearer" or not text:
         return Refusal(401, "missing_token", "Send a key or token: “Authorization: Bearer …”.")
     if text.startswith(PREFIX):
-        return _admit_signed(text, namespace, name)
+        return _admit_signed(text, namespace, name, begun=begun)
     if text.startswith(endpoint_keys.PREFIX):
         return _admit_key(text, _named(namespace, name))
     token = tokens.authenticate(text)
@@ -120,20 +126,20 @@ def _admit_key(text: str, wanted: Q) -> Admission | Refusal:
     pk = reached.values_list("pk", flat=True).first()
     if pk is None:
         return _unknown()
-    terms = KeyTerms(key.pk, key.requests_per_minute, key.tokens_per_minute)
+    terms = KeyTerms(key.pk, key.requests_per_minute, key.tokens_per_minute, key.counted_with_id or 0)
     # With a limit each request is a question of its own: only so one count holds for all gateways together.
     remembered = 0.0 if terms.limited else _remembered(key.expires_at)
     return Admission(f"key:{key.prefix}", pk, key=terms, remembered=remembered, without_answer=0.0)
 
 
-def _admit_signed(text: str, namespace: str, name: str) -> Admission | Refusal:
+def _admit_signed(text: str, namespace: str, name: str, *, begun: bool) -> Admission | Refusal:
     refused = Refusal(401, "invalid_token", "This token is not valid, or it has expired.")
     try:
         claims: Any = signing.loads(text.removeprefix(PREFIX), salt=SALT)
         deployment_id, subject, expires = int(claims["d"]), claims["u"], float(claims["e"])
     except (signing.BadSignature, KeyError, TypeError, ValueError):
         return refused
-    if expires <= timezone.now().timestamp():
+    if expires <= timezone.now().timestamp() and not begun:
         return refused
     wanted = _named(namespace, name) & Q(pk=deployment_id)
     if subject == PROBE:

@@ -20,11 +20,15 @@ def principal_of(request: HttpRequest | Any) -> Principal:
         raise NotAuthenticatedError("Log in first, or send an API token.")
     events.request_id.set(str(request.META.get("SLIPWAY_REQUEST_ID", "")))
     token = getattr(request, "auth", None)
-    return principal_of_token(token) if isinstance(token, ApiToken) else Principal(user=user)
+    if not isinstance(token, ApiToken):
+        events.acting_token.set("")
+        return Principal(user=user)
+    events.acting_token.set(token.prefix)
+    return principal_of_token(token)
 
 
 def principal_of_token(token: ApiToken) -> Principal:
     """What a token may do: its scopes, in its teams, while it lives, never more than its user."""
     scopes = frozenset(scope for scope in token.scopes if scope in ALL_SCOPES)
     teams = None if token.team_ids is None else frozenset(int(pk) for pk in token.team_ids)
-    return Principal(user=token.user, scopes=scopes, team_ids=teams, expires_at=token.expires_at)
+    return Principal(user=token.user, scopes=scopes, team_ids=teams, expires_at=token.expires_at, token_id=token.pk)

@@ -10,7 +10,7 @@ from datetime import timedelta
 from django.db.models import Q
 from django.utils import timezone
 
-from deployments.models import ApiToken, Principal, Team, User
+from deployments.models import ApiToken, EndpointKey, Principal, Team, User
 from deployments.services import events
 from deployments.services.errors import InvalidError, MissingError, NotAllowedError
 from deployments.services.principals import ALL_SCOPES
@@ -51,6 +51,7 @@ def create(
     wanted = _scopes(principal, scopes)
     if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= MOST_DAYS:
         raise InvalidError(f"A token lives 1 to {MOST_DAYS} days.", field="days", pointer="/days")
+    check_alive(principal)
     User.objects.select_for_update(no_key=True).get(pk=owner.pk)
     if ApiToken.objects.live().filter(user=owner).count() >= PER_USER:
         raise InvalidError(f"At most {PER_USER} tokens at a time: revoke one first.", field="name", pointer="/name")
@@ -69,6 +70,7 @@ def create(
         scopes=wanted,
         team_ids=team_ids,
         expires_at=expires_at,
+        parent_id=principal.token_id,
     )
     events.record(
         kind="token_created",
@@ -100,7 +102,10 @@ def authenticate(text: str) -> ApiToken | None:
 
 @in_transaction
 def revoke(*, principal: Principal, token_id: int) -> ApiToken:
-    """End a token at once. Its owner may, and an admin; to others, and to narrower tokens, it does not exist."""
+    """End a token at once, and with it all tokens and endpoint keys that it made, and theirs.
+
+    Its owner may, and an admin; to others, and to narrower tokens, it does not exist.
+    """
     token = ApiToken.objects.revocable_by(principal).hold(token_id, "user")
     if token is None:
         raise MissingError("There is no such token.")
@@ -108,19 +113,47 @@ def revoke(*, principal: Principal, token_id: int) -> ApiToken:
         raise NotAllowedError("This token may not revoke tokens.")
     if token.revoked_at is None:
         token.revoked_at = timezone.now()
-        token.save(update_fields=["revoked_at"])
-        events.record(
-            kind="token_revoked",
-            message=f"Token “{token.name}” of {token.user.username} revoked",
-            actor=principal.user,
-            data={
-                "token": token.pk,
-                "prefix": token.prefix,
-                "owner": token.user_id,
-                **events.changed({"revoked": False}, {"revoked": True}),
-            },
-        )
+        _end(principal, token)
     return token
+
+
+def check_alive(principal: Principal) -> None:
+    """Hold the token that speaks, where one does, so that it makes nothing while it is being revoked."""
+    if principal.token_id is None:
+        return
+    token = ApiToken.objects.hold(principal.token_id)
+    if token is None or token.revoked_at is not None:
+        raise NotAllowedError("This token is revoked.")
+
+
+def _end(principal: Principal, token: ApiToken, by: ApiToken | None = None) -> None:
+    """Write down that a token ended, and end what it made; `by` is the one that it ends with."""
+    ApiToken.objects.filter(pk=token.pk).update(revoked_at=token.revoked_at)
+    why = f" with “{by.name}” ({by.prefix}…), which made it" if by is not None else ""
+    events.record(
+        kind="token_revoked",
+        message=f"Token “{token.name}” of {token.user.username} revoked{why}",
+        actor=principal.user,
+        data={
+            "token": token.pk,
+            "prefix": token.prefix,
+            "owner": token.user_id,
+            **({"parent": by.pk} if by is not None else {}),
+            **events.changed({"revoked": False}, {"revoked": True}),
+        },
+    )
+    for key in EndpointKey.objects.filter(made_by_token=token, revoked_at=None).select_related("team").order_by("pk"):
+        EndpointKey.objects.filter(pk=key.pk).update(revoked_at=token.revoked_at)
+        events.record(
+            kind="key_revoked",
+            message=f"Endpoint key “{key.name}” revoked with token “{token.name}”, which made it ({key.prefix}…)",
+            team=key.team,
+            actor=principal.user,
+            data={"key": key.pk, "prefix": key.prefix, **events.changed({"revoked": False}, {"revoked": True})},
+        )
+    for child in ApiToken.objects.filter(parent=token, revoked_at=None).select_related("user").order_by("pk"):
+        child.revoked_at = token.revoked_at
+        _end(principal, child, by=token)
 
 
 def digest_of(text: str) -> str:

@@ -61,7 +61,7 @@ def take(admission: Admission, counting: Counters) -> Admission | Refusal:
     key = admission.key
     if key is None or not key.limited:
         return admission
-    taken = counting.take(key.key_id, key.requests_per_minute or 0, key.tokens_per_minute or 0)
+    taken = counting.take(key.counted_with or key.key_id, key.requests_per_minute or 0, key.tokens_per_minute or 0)
     if not taken.limit:
         return admission
     most = key.requests_per_minute if taken.limit == "requests" else key.tokens_per_minute
@@ -80,8 +80,8 @@ def report(uses: Iterable[Use], counting: Counters | None = None) -> int:
     kept = _add(merged) if merged else 0
     if spent := _spent(merged):
         limited = EndpointKey.objects.filter(pk__in=spent, tokens_per_minute__isnull=False)
-        for key_id, tokens in limited.values_list("pk", "tokens_per_minute"):
-            (counting or counters()).spend(key_id, tokens or 0, spent[key_id])
+        for key_id, first, tokens in limited.values_list("pk", "counted_with", "tokens_per_minute"):
+            (counting or counters()).spend(first or key_id, tokens or 0, spent[key_id])
     return kept
 
 

@@ -11,7 +11,7 @@ import orjson
 
 from portal.lib.problems import MEDIA_TYPE, entry, problem
 from portal.live import prompt
-from portal.live.authorize import PREFIX, authorize, authorize_request
+from portal.live.authorize import OPEN, PREFIX, authorize, authorize_open, authorize_request
 from portal.live.callers import caller_of
 from portal.live.database import in_database
 from portal.live.http import (
@@ -110,6 +110,8 @@ class LiveApp:
         if path.startswith(PREFIX):
             # Any method: it is the caller's.
             return self._held(self._authorize_request)
+        if path == OPEN:
+            return _only(method, {"POST"}, self._held(authorize_open))
         if path == USAGE:
             return _only(method, {"POST"}, self._held(usage_report))
         if PROMPT.fullmatch(path):

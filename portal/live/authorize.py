@@ -16,13 +16,16 @@ from urllib.parse import unquote
 import orjson
 
 from deployments.services import usage
-from deployments.services.invoke import Admission, Refusal
+from deployments.services.invoke import Admission, Refusal, admit
 from portal.live.database import in_database
 from portal.live.http import Receive, Refused, Scope, Send, body_of, header_of, send_json
 from portal.live.usage import Tally
 
 MOST_BODY = 8 * 1024
 PREFIX = "/live/authorize/"
+OPEN = "/live/authorize-open/"
+MOST_OPEN = 200
+MOST_OPEN_BODY = 1024 * 1024
 # Literal names of one segment each: a path in which they could mean something else to the gateway's router is refused.
 ENDPOINT = re.compile(r"/([a-z0-9-]{1,63})/([a-z0-9-]{1,63})(/[^?#]*)?")
 
@@ -53,6 +56,37 @@ async def authorize(scope: Scope, receive: Receive, send: Send, tally: Tally) ->
     tally.refused(verdict)
     refusal = {"code": verdict.code, "message": verdict.message, "limit": verdict.limit}
     await send_json(send, verdict.status, refusal, _headers(verdict))
+
+
+async def authorize_open(scope: Scope, receive: Receive, send: Send) -> None:
+    """Which of the callers whose answers are under way may still have them: `may`, in the order of the question.
+
+    Nothing is counted against a limit: they were counted when they came. A question in JSON: `open`, a list of
+    authorization, namespace and name.
+    """
+    try:
+        question: Any = orjson.loads(await body_of(receive, most=MOST_OPEN_BODY))
+    except orjson.JSONDecodeError:
+        raise Refused(400, "invalid", "Send JSON with a list of what is open.") from None
+    rows = question.get("open") if isinstance(question, dict) else None
+    if not isinstance(rows, list) or len(rows) > MOST_OPEN:
+        raise Refused(422, "invalid", f"Name at most {MOST_OPEN} that are open.", pointer="/open")
+    callers = [_caller(row, index) for index, row in enumerate(rows)]
+    await send_json(send, 200, {"may": await in_database(_still, callers)})
+
+
+def _still(callers: list[tuple[str, str, str]]) -> list[bool]:
+    known = {caller: isinstance(admit(*caller, begun=True), Admission) for caller in set(callers)}
+    return [known[caller] for caller in callers]
+
+
+def _caller(row: Any, index: int) -> tuple[str, str, str]:
+    found = [row.get(name) if isinstance(row, dict) else None for name in ("authorization", "namespace", "name")]
+    header, namespace, name = found
+    if not (isinstance(header, str) and isinstance(namespace, str) and isinstance(name, str)):
+        words = "Name authorization, namespace and name of each."
+        raise Refused(422, "invalid", words, pointer=f"/open/{index}")
+    return header, namespace, name
 
 
 async def authorize_request(scope: Scope, receive: Receive, send: Send, tally: Tally) -> None:

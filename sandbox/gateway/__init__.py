@@ -9,6 +9,7 @@ statuses of its Gateways and routes. With the API server down it goes on serving
 | whether a Gateway takes a route, and the statuses | `attachment` (pure) |
 | which pods stand behind a Service, and the least busy one | `endpoints` |
 | asking whether a caller may | `authorization` |
+| ending answers whose caller lost the right | `open_streams` |
 | how many tokens an answer took | `metering` (pure) |
 | telling the authority what keys used | `reporting` |
 | one request on its way, and its body | `exchange` |

@@ -1,6 +1,6 @@
 """Asks an authority whether a caller may use a model, and remembers the answer for a moment.
 
-An answer counts for 5 s from the question on, or for less where it says so (`cache_seconds`): what was revoked is
+An answer counts for 4 s from the question on, or for less where it says so (`cache_seconds`): what was revoked is
 refused within that time. 0 means that each request is a question of its own, because the authority counts them against
 a limit. When the authority cannot be reached, or fails, an answer up to 60 s old still counts, so that a restart of it
 is not noticed, unless it says otherwise (`stale_seconds`: 0 for keys, which somebody may revoke meanwhile); with no
@@ -20,9 +20,11 @@ from typing import Any
 
 import httpx
 
+from sandbox.gateway.open_streams import OpenStreams
+
 log = logging.getLogger(__name__)
 
-FRESH, STALE = 5.0, 60.0  # seconds
+FRESH, STALE = 4.0, 60.0  # seconds
 PATIENCE = 5.0  # seconds to wait for the authority
 REMEMBERED = 10_000
 
@@ -63,6 +65,7 @@ class Authorizer:
         self._url = url
         self._http = http or httpx.AsyncClient(timeout=PATIENCE, trust_env=False)
         self._clock = clock
+        self.open = OpenStreams(url, self._http)
         self._known: OrderedDict[_Key, tuple[float, Decision]] = OrderedDict()
         self._asking: dict[_Key, asyncio.Task[Decision]] = {}
         self._each: OrderedDict[_Key, None] = OrderedDict()  # of these every request is asked for
@@ -87,6 +90,7 @@ class Authorizer:
 
     async def close(self) -> None:
         """Close the connections."""
+        await self.open.close()
         await self._http.aclose()
 
     async def _ask(self, key: _Key, question: dict[str, str], header: str | None) -> Decision:

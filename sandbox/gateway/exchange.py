@@ -27,6 +27,10 @@ class CallerGone(Exception):
     """The caller closed the connection before its answer was complete."""
 
 
+class RightLost(Exception):
+    """The caller lost the right to the answer that is under way."""
+
+
 @dataclass
 class Exchange:
     """One request on its way; `started` once part of the answer was sent."""

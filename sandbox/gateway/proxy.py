@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ from sandbox.asgi import Receive, Scope, Send, text_answer
 from sandbox.gateway.authorization import Authorizer, Decision
 from sandbox.gateway.cluster import Cluster
 from sandbox.gateway.endpoints import Balancer, Endpoint
-from sandbox.gateway.exchange import CallerGone, Exchange, read_body, rest_of_body
+from sandbox.gateway.exchange import CallerGone, Exchange, RightLost, read_body, rest_of_body
 from sandbox.gateway.metering import Meter
 from sandbox.gateway.metrics import CONTENT_TYPE, Metrics
 from sandbox.gateway.reporting import Reporter
@@ -73,6 +74,10 @@ class Gateway:
             await self._handle(exchange)
         except CallerGone:
             exchange.status = 499
+        except RightLost:
+            if exchange.started:
+                raise  # the server cuts the connection: the caller must see that the answer is not whole
+            await exchange.refuse(401, "invalid_api_key", "The key has ended, or admits to this model no more.")
         if exchange.namespace:
             code = str(exchange.status)
             self._metrics.requests.labels(exchange.namespace, exchange.name, code).inc()
@@ -171,15 +176,23 @@ class Gateway:
         body_sent = asyncio.Event()
         work = asyncio.ensure_future(self._forward(exchange, rule, endpoint, prefiller, body_sent))
         watch = asyncio.ensure_future(_until_gone(exchange, body_sent))
-        try:
-            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise CallerGone
-            work.result()
-        finally:
-            for task in (work, watch):
-                task.cancel()
-            await asyncio.gather(work, watch, return_exceptions=True)
+        with self._right_of(exchange) as lost:
+            try:
+                await asyncio.wait({work, watch, lost}, return_when=asyncio.FIRST_COMPLETED)
+                if not work.done():
+                    raise CallerGone if watch.done() else RightLost
+                work.result()
+            finally:
+                for task in (work, watch):
+                    task.cancel()
+                await asyncio.gather(work, watch, return_exceptions=True)
+
+    def _right_of(self, exchange: Exchange) -> contextlib.AbstractContextManager[asyncio.Future[None]]:
+        """While this lasts, the future is done once the caller may not have the answer any more."""
+        if self._authorizer is None:
+            return contextlib.nullcontext(asyncio.get_running_loop().create_future())
+        header = exchange.headers.get("authorization", "")
+        return self._authorizer.open.one(header, exchange.namespace, exchange.name)
 
     async def _forward(
         self,

@@ -45,7 +45,7 @@ def test_a_key_opens_what_it_was_made_for_and_its_text_is_not_stored(chat, alice
     assert text.startswith("slk_")
     assert len(text) > 40
     assert ask(text, chat) == Admission(
-        f"key:{text[:12]}", chat.pk, key=KeyTerms(key.pk), remembered=5.0, without_answer=0.0
+        f"key:{text[:12]}", chat.pk, key=KeyTerms(key.pk), remembered=4.0, without_answer=0.0
     )
     assert (ask(text, other).status, ask(text, chat, name="nothing")) == (403, ask(text, other))
     stored = " ".join(str(value) for value in EndpointKey.objects.values_list().get())

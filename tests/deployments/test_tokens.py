@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from deployments.models import ApiToken, Event
-from deployments.services import tokens
+from deployments.services import endpoint_keys, tokens
 from deployments.services.errors import InvalidError, MissingError, NotAllowedError
 from deployments.services.principals import principal_of_token
 from tests.deployments import factories as make
@@ -116,3 +116,58 @@ def test_a_token_revokes_none_that_may_do_more(ann, team, carol):
             tokens.revoke(principal=narrow, token_id=token.pk)
     own, _ = tokens.create(principal=narrow, name="own", scopes=["read"])
     assert tokens.revoke(principal=narrow, token_id=own.pk).revoked_at is not None
+
+
+def test_what_a_token_made_ends_with_it(ann, team):
+    """Its tokens, theirs, and the endpoint keys of all of them; what somebody else made lives on."""
+    root, _ = new(ann, "read", "write", "invoke")
+    child, _ = tokens.create(principal=principal_of_token(root), name="child", scopes=["read", "write", "invoke"])
+    grandchild, text = tokens.create(principal=principal_of_token(child), name="grandchild", scopes=["read"])
+    acting = {"principal": principal_of_token(child), "team": team, "personal": True, "every_deployment": True}
+    key, key_text = endpoint_keys.create(name="k", **acting)
+    successor, successor_text = endpoint_keys.rotate(principal=principal_of_token(child), key_id=key.pk)
+    own, own_text = endpoint_keys.create(name="own", **(acting | {"principal": make.principal(ann)}))
+    sibling, sibling_text = new(ann)
+
+    tokens.revoke(principal=make.principal(ann), token_id=root.pk)
+
+    assert tokens.authenticate(text) is None
+    assert tokens.authenticate(sibling_text) == sibling
+    assert endpoint_keys.authenticate(key_text) is None
+    assert endpoint_keys.authenticate(successor_text) is None
+    assert endpoint_keys.authenticate(own_text) == own
+    assert list(ApiToken.objects.live()) == [sibling]
+    told = Event.objects.filter(kind="token_revoked").order_by("pk")
+    assert [(event.data["token"], event.data.get("parent")) for event in told] == [
+        (root.pk, None),
+        (child.pk, root.pk),
+        (grandchild.pk, child.pk),
+    ]
+    keys_told = Event.objects.filter(kind="key_revoked").values_list("data__key", flat=True)
+    assert sorted(keys_told) == sorted([key.pk, successor.pk])
+
+
+def test_a_token_that_was_revoked_meanwhile_makes_nothing(ann, team):
+    token, _ = new(ann, "read", "write", "invoke")
+    acting = principal_of_token(token)
+    tokens.revoke(principal=make.principal(ann), token_id=token.pk)
+    with pytest.raises(NotAllowedError):
+        tokens.create(principal=acting, name="late", scopes=["read"])
+    with pytest.raises(NotAllowedError):
+        endpoint_keys.create(principal=acting, team=team, name="late", personal=True, every_deployment=True)
+
+
+def test_the_audit_names_the_token_that_acted(ann, client):
+    token, text = new(ann, "read", "write")
+    made = client.post(
+        "/api/v1/tokens/",
+        {"name": "child", "scopes": ["read"]},
+        content_type="application/json",
+        headers={"Authorization": f"Bearer {text}"},
+    )
+    assert made.status_code == 201
+    event = Event.objects.filter(kind="token_created").latest("pk")
+    assert event.data["by_token"] == token.prefix
+    client.force_login(ann)
+    client.post("/account/", {"name": "mine", "scopes": "read", "days": "9"})
+    assert "by_token" not in Event.objects.filter(kind="token_created").latest("pk").data

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 import redis
+from django.utils import timezone
 
 from deployments.models import Deployment, EndpointKey, KeyUsage, Team, User
 from deployments.services import endpoint_keys as keys
-from deployments.services import rates, usage
+from deployments.services import invoke, rates, usage
 from deployments.services.endpoint_keys import Limits
 from deployments.services.rates import OwnCounters, RedisCounters
 from portal.live.app import LiveApp
@@ -105,7 +109,7 @@ def test_the_gateway_hears_which_key_asks_and_how_long_that_counts(chat: Deploym
         "key": key.pk,
         "requests_per_minute": None,
         "tokens_per_minute": None,
-        "cache_seconds": 5.0,
+        "cache_seconds": 4.0,
         "stale_seconds": 0.0,
     }
     assert (counted.json()["key"], counted.json()["requests_per_minute"]) == (narrow.pk, 9)
@@ -211,7 +215,7 @@ def test_a_revoked_key_is_refused_by_a_gateway_within_five_seconds(chat: Deploym
         await ask()
         for key in (free, narrow):
             await in_database(keys.revoke, principal=make.principal(alice), key_id=key.pk)
-        for seconds in (0.0, 4.9, 0.2):
+        for seconds in (0.0, 3.9, 0.2):
             clock.now += seconds
             await ask()
         await door.close()
@@ -247,3 +251,49 @@ def test_limits_hold_for_several_gateways_together(
     statuses = asyncio.run(run())
 
     assert (statuses.count(200), statuses.count(429)) == (5, 11)
+
+
+def still(*callers: tuple[str, str]) -> tuple[str, dict[str, Any]]:
+    rows = [{"authorization": f"Bearer {text}", "namespace": "search-x7k2p", "name": name} for text, name in callers]
+    return "/live/authorize-open/", {"method": "POST", "headers": {}, "body": orjson.dumps({"open": rows})}
+
+
+def test_answers_under_way_are_asked_about_together_and_counted_for_nothing(chat: Deployment, alice: User) -> None:
+    gone, revoked = key_of(chat, alice)
+    _, limited = key_of(chat, alice, requests_per_minute=1)
+    keys.revoke(principal=make.principal(alice), key_id=gone.pk)
+    short = invoke.token_for(principal=make.principal(alice), deployment=chat, seconds=1)
+    signed = [(short, "chat"), (short, "other")]
+    with freeze_time_of(invoke, seconds=2):
+        begin, under_way = played(question(short), still((limited, "chat"), (revoked, "chat"), *signed, (limited, "x")))
+    assert begin.status == 401  # too late to begin an answer
+    assert under_way.json() == {"may": [True, False, True, False, False]}
+    assert played(question(limited))[0].status == 200  # its one request is not used up
+    alice.is_active = False
+    alice.save()
+    assert played(still((short, "chat")))[0].json() == {"may": [False]}
+
+
+@contextmanager
+def freeze_time_of(module: Any, *, seconds: int) -> Iterator[None]:
+    """The module's clock so many seconds ahead."""
+    ahead = timezone.now() + timedelta(seconds=seconds)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.timezone, "now", lambda: ahead)
+        yield
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"open": {}}', b'{"open": [1]}', b'{"open": [{"namespace": "x"}]}'])
+def test_a_question_about_open_answers_that_cannot_be_meant_is_refused(db: None, body: bytes) -> None:
+    (answer,) = played(("/live/authorize-open/", {"method": "POST", "headers": {}, "body": body}))
+    assert answer.status in {400, 422}
+
+
+def test_a_key_and_its_successors_use_one_limit(chat: Deployment, alice: User, redis_url: str) -> None:
+    old, text = key_of(chat, alice, requests_per_minute=3)
+    second, second_text = keys.rotate(principal=make.principal(alice), key_id=old.pk, grace_hours=24)
+    _, third_text = keys.rotate(principal=make.principal(alice), key_id=second.pk, grace_hours=24)
+
+    answers = played(*(question(each) for each in (text, second_text, third_text, text, second_text, third_text)))
+
+    assert [answer.status for answer in answers] == [200, 200, 200, 429, 429, 429]

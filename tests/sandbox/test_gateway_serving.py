@@ -28,6 +28,7 @@ from sandbox.asgi import (
     while_connected,
 )
 from sandbox.client import Client
+from sandbox.gateway import open_streams
 from sandbox.gateway.authorization import Authorizer
 from sandbox.gateway.cluster import Cluster
 from sandbox.gateway.proxy import Gateway
@@ -463,3 +464,82 @@ def test_the_process_serves_on_while_the_api_server_is_away(tmp_path: Path) -> N
             engine.listener.close()
 
     asyncio.run(whole())
+
+
+def test_an_answer_under_way_ends_with_the_right_to_it(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call asks for all of them; who keeps the right reads on."""
+    monkeypatch.setattr(open_streams, "EVERY", 0.05)
+    asked: list[list[dict[str, str]]] = []
+    revoked: set[str] = set()
+
+    async def portal(scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive)
+        body = json.loads(await request.body())
+        if request.path == "/live/authorize-open/":
+            asked.append(body["open"])
+            may = [row["authorization"] not in revoked for row in body["open"]]
+            await send_answer(send, json_answer({"may": may}))
+            return
+        await send_answer(send, json_answer({"cache_seconds": 4.0}))
+
+    async def whole(client: Client) -> None:
+        authority = await listen(portal, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{authority.address[1]}/live/authorize/"
+        async with stage(client, engines=1, auth=url) as on, contextlib.AsyncExitStack() as held:
+
+            async def begin(bearer: str) -> AsyncIterator[bytes]:
+                headers = {"Authorization": bearer}
+                wish = on.http.stream("POST", "/team/chat/v1/stream", json={}, headers=headers)
+                pieces = (await held.enter_async_context(wish)).aiter_raw()
+                assert await asyncio.wait_for(anext(pieces), 5) == b"data: 1\n\n"
+                return pieces
+
+            stays, goes = await begin("Bearer stays"), await begin("Bearer goes")
+
+            async def both_asked() -> bool:
+                return bool(asked) and len(asked[-1]) == 2
+
+            await until(both_asked, "one question about both")
+            revoked.add("Bearer goes")
+            with pytest.raises(httpx.RemoteProtocolError):  # cut: it must not look whole
+                await asyncio.wait_for(anext(goes), 5)
+            on.engines[0].go_on.set()
+            assert b"".join([piece async for piece in stays]) == b"data: [DONE]\n\n"
+        authority.close()
+
+    ground.play(whole)
+
+
+def test_answers_go_on_while_nobody_can_be_asked(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_streams, "EVERY", 0.05)
+    asked = 0
+
+    async def portal(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal asked
+        request = Request(scope, receive)
+        await request.body()
+        if request.path != "/live/authorize/":
+            asked += 1
+            await send_answer(send, json_answer({}, 503))
+            return
+        await send_answer(send, json_answer({"cache_seconds": 4.0}))
+
+    async def whole(client: Client) -> None:
+        authority = await listen(portal, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{authority.address[1]}/live/authorize/"
+        async with (
+            stage(client, engines=1, auth=url) as on,
+            on.http.stream("POST", "/team/chat/v1/stream", json={}) as answer,
+        ):
+            pieces = answer.aiter_raw()
+            await asyncio.wait_for(anext(pieces), 5)
+
+            async def often_asked() -> bool:
+                return asked > 2
+
+            await until(often_asked, "questions")
+            on.engines[0].go_on.set()
+            assert b"".join([piece async for piece in pieces]) == b"data: [DONE]\n\n"
+        authority.close()
+
+    ground.play(whole)

@@ -15,6 +15,7 @@ from deployments.services import model_checks
 from deployments.sources import Reply
 from portal.live.app import LiveApp
 from portal.live.logs import LogReader
+from tests.deployments.sealing_keys import PUBLIC
 from tests.portal.asgi import call, cookies_of
 
 from .routes import METHODS, live_routes
@@ -33,6 +34,8 @@ TABLE: dict[str, dict[str, str]] = {
     API_LOGS: {"GET": TEAM},
     # The gateway's question takes any method; what counts is the bearer that it brings.
     "/live/authorize/": dict.fromkeys(METHODS, ""),
+    # Likewise, for many at once: it says of each whether it may, and anybody may ask with what they hold.
+    "/live/authorize-open/": {"POST": ""},
     # For the gateway's own token alone.
     "/live/usage/": {"POST": ""},
 }
@@ -54,6 +57,7 @@ class Written:
 @pytest.fixture
 def world(transactional_db: None, settings: Any, monkeypatch: pytest.MonkeyPatch) -> World:
     settings.ALLOWED_HOSTS, settings.GATEWAY_URL = ["testserver"], "http://127.0.0.1:9"
+    settings.SEAL_PUBLIC_KEY = PUBLIC
     monkeypatch.setattr("portal.lib.hints._send", lambda task, pk: None)
     monkeypatch.setattr(model_checks, "_get", lambda path: Reply(404))
     return World()
@@ -96,9 +100,11 @@ async def _status(app: LiveApp, method: str, path: str, caller: Caller) -> int:
     client.cookies[site.CSRF_COOKIE_NAME] = CSRF
     headers = {**caller.headers, **cookies_of(client), "x-csrftoken": CSRF, "content-type": "application/json"}
     asks = path == "/live/authorize/"
-    question = {"namespace": "search-x7k2p", "name": "chat"} if asks else WISH
+    question: dict[str, Any] = {"namespace": "search-x7k2p", "name": "chat"} if asks else WISH
     if asks and method != "POST":
         headers["x-original-uri"] = "/search-x7k2p/chat/v1/models"
+    if path == "/live/authorize-open/":
+        question = {"open": []}
     stream = call(app, path, method=method, headers=headers, body=orjson.dumps(question))
     status, _ = await stream.start()
     await stream.hang_up()
@@ -113,6 +119,8 @@ def _expected(route: str, method: str, caller: Caller) -> int:
         if caller.name in CALLING:
             return 200
         return 401 if caller.out or not caller.headers else 403
+    if route == "/live/authorize-open/":
+        return 200
     if caller.out or route == "/live/usage/" or (caller.headers and route != API_LOGS):
         return 401
     person = "stranger" if caller.elsewhere or "read" not in caller.scopes else caller.person
