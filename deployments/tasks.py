@@ -13,7 +13,18 @@ from django.db.models.functions import Now
 from deployments.kube.cluster import Cluster
 from deployments.models import Deployment, Team
 from deployments.reconciler import passes, teams
-from deployments.services import credentials, expiry, grant_ends, idempotency, mails, notices, probes, tries, waiting
+from deployments.services import (
+    credentials,
+    expiry,
+    grant_ends,
+    idempotency,
+    key_ends,
+    mails,
+    notices,
+    probes,
+    tries,
+    waiting,
+)
 from portal.lib.hints import MAIL, PROBE, RECONCILE, RECONCILE_TEAM
 
 logger = logging.getLogger(__name__)
@@ -85,7 +96,7 @@ def sweep_mail() -> int:
     due = mails.due(BATCH)
     for pk in due:
         current_app.send_task(MAIL, args=[pk], expires=WORTH_SECONDS, retry=False, ignore_result=True)
-    for chore in (credentials.expire, notices.forget_read, idempotency.forget_old, tries.forget_old):
+    for chore in (credentials.expire, key_ends.warn, notices.forget_read, idempotency.forget_old, tries.forget_old):
         try:
             chore()
         except Exception:

@@ -54,6 +54,7 @@ urlpatterns = [
     path("approvals/selected/", approving.decide_all, name="approvals-decide-all"),
     path("approvals/quota/<int:pk>/", approving.decide_quota, name="approvals-decide-quota"),
     path("approvals/emergencies/<int:pk>/", approving.sign_emergency, name="approvals-sign"),
+    path("approvals/emergencies/<int:pk>/withdraw/", approving.withdraw_emergency, name="approvals-emergency-withdraw"),
     path("approvals/<int:pk>/", approving.decide, name="approvals-decide"),
     path("approvals/<int:pk>/emergency/", approving.call_emergency, name="approvals-emergency"),
     path("quotas/", quotas.quotas, name="quotas"),

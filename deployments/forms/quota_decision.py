@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, time
+from typing import Any
 
 from django.utils import timezone
 from django.utils.dateparse import parse_date
@@ -12,6 +13,15 @@ from django.utils.dateparse import parse_date
 from deployments.models import Flavor, QuotaRequest
 from deployments.services.errors import InvalidError
 from deployments.services.grants import KEPT, Kept
+
+
+class DecisionError(InvalidError):
+    """Fields of the card that cannot be meant, each with what is wrong; `field` and `message` are of the first."""
+
+    def __init__(self, errors: Mapping[str, str]) -> None:
+        field = next(iter(errors))
+        super().__init__(errors[field], field=field, pointer=f"/{field}")
+        self.errors = dict(errors)
 
 
 @dataclass(frozen=True)
@@ -28,13 +38,24 @@ class QuotaDecision:
 
     @classmethod
     def read(cls, data: Mapping[str, str], asked: QuotaRequest) -> QuotaDecision:
-        """The fields of the card; InvalidError names the one that cannot be meant. An empty number changes nothing."""
-        return cls(
-            flavor=_flavor(data.get("flavor", ""), asked),
-            gpus=_gpus(data.get("gpus", "")),
-            valid_from=_day("valid_from", data.get("valid_from"), asked.valid_from, time.min),
-            valid_until=_day("valid_until", data.get("valid_until"), asked.valid_until, time(23, 59, 59)),
-        )
+        """The fields of the card; DecisionError names those that cannot be meant. An empty number changes nothing."""
+        readers: dict[str, Callable[[], Any]] = {
+            "gpus": lambda: _gpus(data.get("gpus", "")),
+            "flavor": lambda: _flavor(data.get("flavor", ""), asked),
+            "valid_from": lambda: _day("valid_from", data.get("valid_from"), asked.valid_from, time.min),
+            "valid_until": lambda: _day("valid_until", data.get("valid_until"), asked.valid_until, time(23, 59, 59)),
+        }
+        found, errors = {}, {}
+        for name, read in readers.items():
+            try:
+                found[name] = read()
+            except InvalidError as error:
+                errors[name] = error.message
+        if not data.get("comment", "").strip():
+            errors["comment"] = "Say why: the lead reads it."
+        if errors:
+            raise DecisionError(errors)
+        return cls(**found)
 
 
 def _flavor(slug: str, asked: QuotaRequest) -> Flavor | None:

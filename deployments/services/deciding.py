@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from deployments.models import Principal, QuotaRequest, Revision
-from deployments.services import approvals, quota_requests
+from deployments.services import approvals, quota_requests, waiting
 from deployments.services.errors import (
     ConflictError,
     DomainError,
@@ -15,7 +15,8 @@ from deployments.services.errors import (
     NotAllowedError,
     StaleError,
 )
-from deployments.services.inbox import DEPLOYMENT
+from deployments.services.inbox import DEPLOYMENT, QUOTA
+from deployments.services.text import line_of
 
 # At most so many with one press.
 MOST = 50
@@ -54,12 +55,20 @@ class Result:
 
 
 def decide_all(*, principal: Principal, items: Iterable[Item], approve: bool, comment: str) -> list[Result]:
-    """Decide about each item in a transaction of its own, in their order; what is refused leaves the others alone."""
+    """Decide about each item in a transaction of its own, in their order; what is refused leaves the others alone.
+
+    InvalidError where the comment cannot serve all of them: then nothing is decided.
+    """
     listed = list(dict.fromkeys(items))
     if not listed:
         raise InvalidError("Choose at least one.", field="items", pointer="/items", code="required")
     if len(listed) > MOST:
         raise InvalidError(f"At most {MOST} at once.", field="items", pointer="/items")
+    if not comment.strip() and (not approve or any(item.kind == QUOTA for item in listed)):
+        # Before anything is decided: else half of it would be, and the rest would want another press.
+        words = "Say why: everything rejected needs a comment, and so does quota."
+        raise InvalidError(words, field="comment", pointer="/comment", code="required")
+    line_of(comment, field="comment", longest=quota_requests.MOST_WORDS, required=False)
     return [_one(principal, item, approve, comment) for item in listed]
 
 
@@ -73,8 +82,9 @@ def _one(principal: Principal, item: Item, approve: bool, comment: str) -> Resul
             approvals.decide(
                 principal=principal, revision=revision, digest=item.digest, approve=approve, comment=comment
             )
-        else:
-            quota_requests.decide(principal=principal, request_id=item.pk, grant=approve, comment=comment)
+            place = waiting.place_of(revision.deployment_id) if approve else None
+            return Result(item, DECIDED, name, place.words if place else "")
+        quota_requests.decide(principal=principal, request_id=item.pk, grant=approve, comment=comment)
     except DomainError as error:
         outcome = next((word for kind, word in OUTCOMES if isinstance(error, kind)), "refused")
         return Result(item, outcome, name, error.message)

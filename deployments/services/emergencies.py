@@ -84,6 +84,30 @@ def sign(*, principal: Principal, emergency_id: int, digest: str) -> Approval:
     return approval
 
 
+@in_transaction
+def withdraw(*, principal: Principal, emergency_id: int) -> Emergency:
+    """Take back a call that nobody has signed: who called it alone; what it was for stays in the history.
+
+    Raises StaleError when it was signed or has lapsed.
+    """
+    row = visible_to(principal).filter(pk=emergency_id).select_related("revision__deployment").first()
+    if row is None:
+        raise MissingError("There is no such emergency.")
+    if row.called_by_id != principal.user.pk or not principal.may("approve"):
+        raise NotAllowedError("Only who called the emergency withdraws it.")
+    if not live().filter(pk=row.pk).update(expires_at=database_now()):
+        raise StaleError("This emergency is signed already, or has lapsed.")
+    events.record(
+        kind="emergency_withdrawn",
+        message=f"{_name(principal.user)} withdraws the emergency for revision {row.revision.number}",
+        deployment=row.revision.deployment,
+        actor=principal.user,
+        level="warning",
+        data={"revision": row.revision.number, "emergency": row.pk},
+    )
+    return row
+
+
 def may_call(principal: Principal, *, author: bool) -> bool:
     """True for an admin who wrote a part of a request, and so cannot decide about it."""
     return author and principal.is_admin and principal.may("approve")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
 
+from django.conf import settings
 from django.utils import timezone
 
 from deployments.models import Flavor, Principal, QuotaAccount, QuotaGrant, Team
@@ -38,10 +39,12 @@ def grant(
     since: datetime | None = None,
     until: datetime | None = None,
     comment: str = "",
+    asked_by: int | None = None,
 ) -> QuotaGrant:
     """Let a team hold more GPUs of a flavor, from `since` (now) until `until` (for good); who waits for them is served.
 
-    An admin grants nothing to a team that they belong to. InvalidError for a number, a flavor or dates that cannot be
+    An admin grants nothing to a team that they belong to. `asked_by` is the key of the user whose request it answers:
+    they hear of that. InvalidError for a number, a flavor or dates that cannot be
     meant.
     """
     _needs_admin(principal)
@@ -57,10 +60,12 @@ def grant(
         valid_until=until,
         granted_by=principal.user,
         comment=line_of(comment, field="comment", longest=500, required=False),
+        # Made inside the days of the warning, its end is known: nobody is warned of it.
+        warned_at=timezone.now() if until and until <= timezone.now() + _warning() else None,
     )
     message = f"{gpus} × {flavor.name} granted to {team.name}"
     after = {"gpus": gpus, "from": since.isoformat() if since else None, "until": until.isoformat() if until else None}
-    _granted(principal, made, message, {"after": after})
+    _granted(principal, made, message, {"after": after, **({"author": asked_by} if asked_by else {})})
     return made
 
 
@@ -137,6 +142,10 @@ def _granted(principal: Principal, row: QuotaGrant, message: str, data: Mapping[
         data={**data, "grant": row.pk, "flavor": row.flavor.slug},
     )
     follow(row.team_id, row.flavor_id)
+
+
+def _warning() -> timedelta:
+    return timedelta(days=settings.QUOTA_WARNING_DAYS)
 
 
 def _needs_admin(principal: Principal) -> None:

@@ -24,6 +24,7 @@ from deployments.models import (
     QuotaRequest,
     Revision,
     Team,
+    User,
 )
 from deployments.services import approvals, emergencies, impartial
 from deployments.services.approvals import Cost, Standing
@@ -127,6 +128,7 @@ def known(principal: Principal, rows: QuerySet[Revision]) -> QuerySet[Revision]:
             case_reserved=_reserved("deployment__team"),
             case_own=Exists(_written_by(principal)),
             case_led=Exists(led),
+            case_others=Exists(_other_admins(principal)),
         )
     )
 
@@ -186,7 +188,8 @@ def _case(principal: Principal, row: Any, emergency: Emergency | None) -> Case:
         asks=why,
         standing=standing,
         author=row.case_own,
-        may_call=emergency is None and emergencies.may_call(principal, author=row.case_own),
+        # Where another admin may simply approve, there is no glass to break.
+        may_call=emergency is None and not row.case_others and emergencies.may_call(principal, author=row.case_own),
         emergency=emergency,
     )
 
@@ -247,11 +250,20 @@ def _read(cursor: str) -> tuple[datetime, str, int] | None:
 
 def _written_by(principal: Principal) -> QuerySet[Revision]:
     """Revisions by the principal that are part of what the outer one would change."""
+    return _parts(OuterRef("deployment"), OuterRef("number")).filter(author=principal.user)
+
+
+def _other_admins(principal: Principal) -> QuerySet[User]:
+    """Other admins who wrote no part of the outer revision, and so may approve it as it is."""
+    wrote = _parts(OuterRef(OuterRef("deployment")), OuterRef(OuterRef("number"))).filter(author=OuterRef("pk"))
+    return User.objects.filter(~Exists(wrote), is_active=True, is_platform_admin=True).exclude(pk=principal.user.pk)
+
+
+def _parts(deployment: OuterRef, number: OuterRef) -> QuerySet[Revision]:
+    """Revisions whose changes a revision of that deployment and number would bring about."""
     unsigned = Q(deployment__approved=None) | Q(number__gt=F("deployment__approved__number"))
-    older = Q(deployment__approved__number__gte=OuterRef("number"))
-    return Revision.objects.filter(
-        unsigned | older, deployment=OuterRef("deployment"), author=principal.user, number__lte=OuterRef("number")
-    )
+    older = Q(deployment__approved__number__gte=number)
+    return Revision.objects.filter(unsigned | older, deployment=deployment, number__lte=number)
 
 
 def _charge() -> SqlCase:

@@ -15,15 +15,15 @@ from django.db.models import Q, QuerySet
 from django.urls import reverse
 from django.utils import timezone
 
-from deployments.models import Deployment, Event, Membership, Notification, Principal, Revision, Team, User
-from deployments.services import approvals, events, states
+from deployments.models import Deployment, Event, Membership, Notification, Principal, Team, User
+from deployments.services import approvals, events, waiting
 from deployments.services.asks import needs_admin
 from deployments.services.errors import InvalidError, MissingError, NotAllowedError
+from deployments.services.notice_words import cut, revision_of, sentence_of
 from deployments.services.telling import listen
 from deployments.services.transactions import in_transaction
 from portal.lib.hints import MAIL, hint
 
-MESSAGE_LENGTH = 500
 # One deployment that fails again and again is told of once in this time.
 QUIET = timedelta(hours=1)
 # Read notices go after this time; what they told of stays in the audit.
@@ -47,6 +47,8 @@ def notify(happened: Sequence[Event]) -> None:
     if failures:
         _tell_failures(failures)
     for event in happened:
+        if event.kind == "waits_for_quota":
+            _add_place(event)
         rule = RULES.get(event.kind)
         if rule is not None and (whom := rule.whom(event)) is not None:
             people = _seeing(event.team_id).filter(whom).exclude(pk=event.actor_id or 0)
@@ -114,15 +116,17 @@ def _seeing(team_id: int | None) -> QuerySet[User]:
 
 
 def _write(found: Iterable[tuple[User, Event, str]]) -> None:
+    listed = list(found)
+    sentences = {event.pk: sentence_of(event) for event in {event.pk: event for _, event, _ in listed}.values()}
     rows = [
         Notification(
             user=person,
             event=event,
-            message=_sentence(event),
+            message=sentences[event.pk],
             link=link,
             mail_due=bool(settings.SENDS_MAIL and person.mail_notices and person.email),
         )
-        for person, event, link in found
+        for person, event, link in listed
     ]
     if not rows:
         return
@@ -131,9 +135,16 @@ def _write(found: Iterable[tuple[User, Event, str]]) -> None:
         hint(MAIL, pk)
 
 
-def _sentence(event: Event) -> str:
-    text = f"{event.deployment.name}: {event.message}" if event.deployment else event.message
-    return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 1] + "…"
+def _add_place(event: Event) -> None:
+    """The notice of the approval says that it waits, and where: one decision makes one notice."""
+    place = waiting.place_of(event.deployment_id) if event.deployment_id else None
+    told = Notification.objects.filter(event__deployment=event.deployment_id, event__kind="approved", read_at=None)
+    last = Event.objects.filter(deployment=event.deployment_id, kind="approved").order_by("-pk").first()
+    if place is None or last is None:
+        return
+    for row in told.filter(event=last):
+        row.message = cut(f"{row.message}. It does not run yet: {place.words}")
+        row.save(update_fields=["message"])
 
 
 def _tell_failures(failures: Sequence[Event]) -> None:
@@ -177,15 +188,9 @@ def _tell_failures(failures: Sequence[Event]) -> None:
     _write(found)
 
 
-def _revision(event: Event) -> Revision | None:
-    rows = Revision.objects.select_related("flavor", "deployment__team", "deployment__applied", "deployment__approved")
-    rows = rows.defer(*states.HEAVY)
-    return rows.filter(deployment=event.deployment_id, number=event.data.get("revision")).first()
-
-
 def _deciders(event: Event) -> Q | None:
     """Those who may approve a request; nobody where the team's policy is about to."""
-    revision = _revision(event)
+    revision = revision_of(event)
     if revision is None:
         return None
     asks = approvals.asks_of(revision)
@@ -198,7 +203,7 @@ def _deciders(event: Event) -> Q | None:
 
 
 def _asker(event: Event) -> Q | None:
-    revision = _revision(event)
+    revision = revision_of(event)
     return Q(pk=revision.author_id) if revision else None
 
 
@@ -208,6 +213,11 @@ def _admins(event: Event) -> Q:
 
 def _leads_and_admins(event: Event) -> Q:
     return _leads(event) | _admins(event)
+
+
+def _told_of_grant(event: Event) -> Q:
+    """Leads and admins; who asked for it hears of the decision instead."""
+    return _leads_and_admins(event) & ~Q(pk=event.data.get("author") or 0)
 
 
 def _joined(event: Event) -> Q | None:
@@ -238,8 +248,32 @@ def _of_deployment(event: Event) -> str:
     return reverse("deployment-detail", args=[event.deployment_id]) if event.deployment_id else ""
 
 
+def _inbox(event: Event) -> str:
+    """The card on which it is decided."""
+    if event.kind == "quota_asked":
+        card = f"q{event.data.get('request')}"
+    else:
+        revision = revision_of(event)
+        card = f"r{revision.pk}" if revision else ""
+    return reverse("approvals") + (f"?team={event.team.slug}" if event.team else "") + f"#{card}"
+
+
+def _waited(event: Event) -> Q | None:
+    """Who asked for what waited for quota and starts now."""
+    return _asker(event) if event.data.get("waited") else None
+
+
 def _quotas(event: Event) -> str:
     return reverse("quotas") + (f"?team={event.team.slug}" if event.team else "")
+
+
+def _of_key(event: Event) -> Q:
+    pk = event.data.get("person")
+    return Q(pk=pk) if isinstance(pk, int) else _leads(event)
+
+
+def _keys(event: Event) -> str:
+    return reverse("keys") + (f"?team={event.team.slug}" if event.team else "")
 
 
 def _credentials(event: Event) -> str:
@@ -264,20 +298,22 @@ def _account(event: Event) -> str:
 
 RULES: dict[str, Rule] = {
     # A decision is wanted: those who may decide.
-    "requested": Rule(_deciders, _of_deployment),
-    "revised": Rule(_deciders, _of_deployment),
-    "approval_void": Rule(_deciders, _of_deployment),
-    "emergency_called": Rule(_admins, _of_deployment),
-    "quota_asked": Rule(_admins, _quotas),
+    "requested": Rule(_deciders, _inbox),
+    "revised": Rule(_deciders, _inbox),
+    "approval_void": Rule(_deciders, _inbox),
+    "emergency_called": Rule(_admins, _inbox),
+    "quota_asked": Rule(_admins, _inbox),
     # It was decided, or nobody did: who asked.
     "approved": Rule(_asker, _of_deployment),
     "rejected": Rule(_asker, _of_deployment),
     "expired": Rule(_asker, _of_deployment),
+    # It was approved without quota, and now has it.
+    "gpus_reserved": Rule(_waited, _of_deployment),
     "quota_request_granted": Rule(_named("author"), _quotas),
     "quota_denied": Rule(_named("author"), _quotas),
     "quota_expired": Rule(_named("author"), _quotas),
     # What a team may hold changed or ends: its leads.
-    "quota_granted": Rule(_leads_and_admins, _quotas),
+    "quota_granted": Rule(_told_of_grant, _quotas),
     "quota_begun": Rule(_leads, _quotas),
     "quota_ends_soon": Rule(_leads, _quotas),
     "quota_ended": Rule(_leads, _quotas),
@@ -288,6 +324,8 @@ RULES: dict[str, Rule] = {
     # What a team entered is not in use: its leads.
     "credential_refused": Rule(_leads, _credentials),
     "credential_expired": Rule(_leads, _credentials),
+    # A key ends soon: whose it is, or the leads of its team.
+    "key_ends_soon": Rule(_of_key, _keys),
     # Something was done to one's own account.
     "member_added": Rule(_joined, _team),
     "member_changed": Rule(_joined, _team),

@@ -127,6 +127,7 @@ def decide(
         since=given.valid_from,
         until=given.valid_until,
         comment=words,
+        asked_by=row.author_id,
     )
     _end(row, _verdict(row, given), by=principal, comment=words, granted=made)
     granted = f"{given.gpus} × {given.flavor.name}"

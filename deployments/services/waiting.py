@@ -7,6 +7,7 @@ back is not overtaken.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from functools import partial
 
 from django.db import transaction
@@ -21,6 +22,23 @@ from deployments.services.transactions import in_transaction
 from portal.lib.hints import RECONCILE, hint
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an approved deployment waits. `beyond` are GPUs by which the whole quota is too small for it."""
+
+    flavor: str
+    place: int
+    of: int
+    beyond: int
+
+    @property
+    def words(self) -> str:
+        """The place, as it goes on after “approved”."""
+        if self.beyond:
+            return f"waits for quota: {gpus_in_words(self.beyond)} of {self.flavor} more than the team may hold"
+        return f"number {self.place} of {self.of} in line for {self.flavor}"
 
 
 def accept(*, deployment: Deployment, revision: Revision, actor: User | None) -> bool:
@@ -65,6 +83,20 @@ def line(account: QuotaAccount) -> list[Deployment]:
         .annotate(since=Max("latest__approvals__pk"))
         .order_by("since")
     )
+
+
+def place_of(deployment_pk: int) -> Place | None:
+    """The place of a deployment in its line; None for one that does not wait for quota (then one query)."""
+    rows = Deployment.objects.awaiting_quota().select_related("latest__flavor", "applied")
+    row = rows.filter(pk=deployment_pk).first()
+    if row is None or row.latest is None:
+        return None
+    account_of = {"team_id": row.team_id, "flavor_id": row.latest.flavor_id}
+    account = QuotaAccount.objects.filter(**account_of).first() or QuotaAccount(**account_of)
+    pks = [each.pk for each in line(account)]
+    place = pks.index(row.pk) + 1 if row.pk in pks else len(pks) + 1
+    beyond = max(0, _needs(row) - holds.limit_of(account))
+    return Place(row.latest.flavor.name, place, max(len(pks), 1), beyond)
 
 
 def wake_later(account_pk: int) -> None:
@@ -113,7 +145,7 @@ def _admit(account: QuotaAccount, pk: int) -> bool | None:
     if deployment.latest.flavor_id != account.flavor_id or authority.void_if_fallen(deployment):
         return None
     try:
-        _take(account, deployment, deployment.latest, None)
+        _take(account, deployment, deployment.latest, None, waited=True)
     except QuotaExceededError:
         return False
     return True
@@ -124,17 +156,25 @@ def _needs(deployment: Deployment) -> int:
     return holds.charge(old=deployment.applied, new=deployment.latest)
 
 
-def _take(account: QuotaAccount, deployment: Deployment, revision: Revision, actor: User | None) -> None:
+def _take(
+    account: QuotaAccount, deployment: Deployment, revision: Revision, actor: User | None, *, waited: bool = False
+) -> None:
     gpus = holds.charge(old=deployment.applied, new=revision)
     taken = holds.take(account, deployment=deployment, revision=revision, gpus=gpus, actor=actor)
     _make_current(deployment, revision)
     if taken is not None:
         events.record(
             kind="gpus_reserved",
-            message=f"{gpus_in_words(taken.delta)} reserved for revision {revision.number}",
+            message=f"{gpus_in_words(taken.delta)} reserved for revision {revision.number}"
+            + (": it waited for quota, and starts now" if waited else ""),
             deployment=deployment,
             actor=actor,
-            data={"gpus": taken.delta, "account": taken.account_id, "revision": revision.number},
+            data={
+                "gpus": taken.delta,
+                "account": taken.account_id,
+                "revision": revision.number,
+                **({"waited": True} if waited else {}),
+            },
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
@@ -11,9 +12,10 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 from django_htmx.http import trigger_client_event
 
-from deployments.forms.quota_decision import QuotaDecision
+from deployments.forms.quota_decision import DecisionError, QuotaDecision
 from deployments.models import Principal, QuotaRequest, Revision
 from deployments.services import approvals, deciding, emergencies, quota_requests
+from deployments.services import waiting as waits_in_line
 from deployments.services.deciding import Item
 from deployments.services.errors import DomainError, InvalidError, MissingError
 from deployments.services.inbox import (
@@ -27,10 +29,36 @@ from deployments.services.inbox import (
     undecided,
 )
 from deployments.services.principals import principal_of
+from deployments.views.granted import granted_words
 from deployments.views.inbox import Refused, cards_of, history_page, inbox_page
 from portal.lib.htmx import PortalRequest, is_htmx, signed_in
 
 LONGEST = 600
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a thing that was decided: a word with colour and shape, and what else is to be said."""
+
+    word: str
+    tone: str = "green"
+    shape: str = "dot"
+    more: str = ""
+
+    @property
+    def words(self) -> str:
+        """The word and the rest, as they stand in a sentence."""
+        return f"{self.word}, {self.more}" if self.more else self.word
+
+
+def _rejected(word: str) -> Done:
+    return Done(word, "red", "cross")
+
+
+def _approved(revision: Revision, word: str = "approved") -> Done:
+    """Approved, and where it waits: approved is not yet reserved."""
+    place = waits_in_line.place_of(revision.deployment_id)
+    return Done(word, "purple", "diamond", place.words) if place else Done(word)
 
 
 @require_safe
@@ -51,9 +79,8 @@ def decide(request: PortalRequest, pk: int) -> HttpResponse:
     principal = principal_of(request)
     revision = _revision(principal, pk)
     approve = request.POST.get("verdict") == "approve"
-    word = "approved" if approve else "rejected"
 
-    def act() -> None:
+    def act() -> Done:
         approvals.decide(
             principal=principal,
             revision=revision,
@@ -61,10 +88,9 @@ def decide(request: PortalRequest, pk: int) -> HttpResponse:
             approve=approve,
             comment=request.POST.get("comment", ""),
         )
+        return _approved(revision) if approve else _rejected("rejected")
 
-    return _answered(
-        request, principal, revision, act, word, f"Revision {revision.number} of “{revision.deployment.name}”"
-    )
+    return _answered(request, principal, revision, act, _called(revision))
 
 
 @require_POST
@@ -77,9 +103,9 @@ def decide_quota(request: PortalRequest, pk: int) -> HttpResponse:
         raise Http404
     grant = request.POST.get("verdict") == "approve"
 
-    def act() -> None:
+    def act() -> Done:
         given = QuotaDecision.read(request.POST, asked) if grant else QuotaDecision()
-        quota_requests.decide(
+        row = quota_requests.decide(
             principal=principal,
             request_id=asked.pk,
             grant=grant,
@@ -89,9 +115,9 @@ def decide_quota(request: PortalRequest, pk: int) -> HttpResponse:
             valid_from=given.valid_from,
             valid_until=given.valid_until,
         )
+        return Done("granted", more=granted_words(row)) if grant else _rejected("denied")
 
-    name = f"Quota of {asked.team.name}"
-    return _answered(request, principal, asked, act, "granted" if grant else "denied", name)
+    return _answered(request, principal, asked, act, f"Quota of {asked.team.name}")
 
 
 @require_POST
@@ -101,16 +127,34 @@ def call_emergency(request: PortalRequest, pk: int) -> HttpResponse:
     principal = principal_of(request)
     revision = _revision(principal, pk)
 
-    def act() -> None:
+    def act() -> Done:
         emergencies.call(
             principal=principal,
             revision=revision,
             digest=request.POST.get("digest", ""),
             reason=request.POST.get("reason", ""),
         )
+        return Done("called", "red", "triangle", "a second admin has an hour to sign it")
 
     name = f"An emergency for “{revision.deployment.name}”"
-    return _answered(request, principal, revision, act, "called: a second admin has an hour to sign it", name)
+    return _answered(request, principal, revision, act, name, stays=True)
+
+
+@require_POST
+@signed_in
+def withdraw_emergency(request: PortalRequest, pk: int) -> HttpResponse:
+    """Take back an emergency that one called, while nobody has signed it."""
+    principal = principal_of(request)
+    row = emergencies.visible_to(principal).select_related("revision__deployment").filter(pk=pk).first()
+    if row is None:
+        raise Http404
+
+    def act() -> Done:
+        emergencies.withdraw(principal=principal, emergency_id=row.pk)
+        return Done("withdrawn", "grey", "ring")
+
+    name = f"The emergency for “{row.revision.deployment.name}”"
+    return _answered(request, principal, row.revision, act, name, stays=True)
 
 
 @require_POST
@@ -122,10 +166,11 @@ def sign_emergency(request: PortalRequest, pk: int) -> HttpResponse:
     if row is None:
         raise Http404
 
-    def act() -> None:
+    def act() -> Done:
         emergencies.sign(principal=principal, emergency_id=row.pk, digest=request.POST.get("digest", ""))
+        return _approved(row.revision, "approved in an emergency")
 
-    return _answered(request, principal, row.revision, act, "approved in an emergency", _called(row.revision))
+    return _answered(request, principal, row.revision, act, _called(row.revision))
 
 
 @require_POST
@@ -136,10 +181,11 @@ def decide_all(request: PortalRequest) -> HttpResponse:
     approve = request.POST.get("verdict") == "approve"
     comment = request.POST.get("comment", "")[:LONGEST]
     error, results = "", []
+    items = [item for text in request.POST.getlist("item")[:200] if (item := _item(text)) is not None]
     try:
         results = deciding.decide_all(
             principal=principal,
-            items=[item for text in request.POST.getlist("item")[:200] if (item := _item(text)) is not None],
+            items=items,
             approve=approve,
             comment=comment,
         )
@@ -152,7 +198,7 @@ def decide_all(request: PortalRequest) -> HttpResponse:
         "bulk_error": error,
         # What was typed stays while something is left to decide.
         "bulk_comment": comment if left else "",
-        "chosen": {_key(result.item) for result in results if not result.decided},
+        "chosen": {_key(item) for item in items} if error else {_key(one.item) for one in results if not one.decided},
     }
     page = {"view": "waiting", **inbox_page(principal, request.GET), **context}
     return render(request, "pages/approvals.html", page, status=422 if error else 200)
@@ -169,19 +215,24 @@ def _answered(
     request: PortalRequest,
     principal: Principal,
     row: Revision | QuotaRequest,
-    act: Callable[[], None],
-    word: str,
+    act: Callable[[], Done],
     name: str,
+    *,
+    stays: bool = False,
 ) -> HttpResponse:
-    """Do it; answer htmx with the card as it is then, and others with the page. A refusal stands at its field."""
+    """Do it; answer htmx with the card as it is then, and others with the page. A refusal stands at its field.
+
+    The card of what `stays` waits on: it is shown again, as it is now.
+    """
     key = f"r{row.pk}" if isinstance(row, Revision) else f"q{row.pk}"
     try:
-        act()
+        done = act()
     except MissingError:
         raise Http404 from None
     except DomainError as error:
         values = {name: str(value)[:LONGEST] for name, value in request.POST.items()}
-        said = {key: Refused(error.message, error.field, values)}
+        errors = error.errors if isinstance(error, DecisionError) else {error.field: error.message}
+        said = {key: Refused(error.message, error.field, values, errors)}
         if is_htmx(request):
             return _card_again(request, principal, row, said)
         if isinstance(error, InvalidError):
@@ -189,17 +240,23 @@ def _answered(
             return render(request, "pages/approvals.html", {"view": "waiting", **page}, status=422)
         messages.error(request, f"{name}: {error.message}")
     else:
+        if is_htmx(request) and stays:
+            return _card_again(request, principal, row, {}, status=200)
         if is_htmx(request):
-            context = {"row": row, "key": key, "word": word, "name": name}
+            context = {"row": row, "key": key, "done": done, "name": name}
             return _with_count(render(request, "parts/approval_done.html", context), principal)
-        messages.success(request, f"{name} is {word}.")
+        messages.success(request, f"{name} is {done.words}.")
     if request.POST.get("next") == "deployment" and isinstance(row, Revision):
         return redirect("deployment-detail", pk=row.deployment_id)
     return redirect("approvals")
 
 
 def _card_again(
-    request: PortalRequest, principal: Principal, row: Revision | QuotaRequest, said: dict[str, Refused]
+    request: PortalRequest,
+    principal: Principal,
+    row: Revision | QuotaRequest,
+    said: dict[str, Refused],
+    status: int = 422,
 ) -> HttpResponse:
     """The card with why it was refused; in its place a line, where it does not wait any more."""
     now: Any
@@ -208,10 +265,11 @@ def _card_again(
     else:
         now = quota_known(principal, row.pk)
     if now is None:
-        (key, refused), *_ = said.items()
-        return render(request, "parts/approval_gone.html", {"key": key, "why": refused.message}, status=422)
+        key = f"r{row.pk}" if isinstance(row, Revision) else f"q{row.pk}"
+        why = said[key].message if key in said else "This waits no more."
+        return render(request, "parts/approval_gone.html", {"key": key, "why": why}, status=422)
     (card,) = cards_of(principal, list(cases_of(principal, [now])), said)
-    return render(request, "parts/approval_card.html", {"card": card}, status=422)
+    return render(request, "parts/approval_card.html", {"card": card}, status=status)
 
 
 def _with_count(response: HttpResponse, principal: Principal) -> HttpResponse:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.http import QueryDict
+from django.utils import timezone
 
 from deployments.models import Flavor, Principal, QuotaRequest, Revision
 from deployments.services import approvals, asks, facts, inbox, quota_requests, verdicts
@@ -26,8 +27,9 @@ class Refused:
     """Why a word was not taken, at which field, and what the fields held: nothing that was typed is lost."""
 
     message: str
-    field: str
+    at: str
     values: Mapping[str, str]
+    errors: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def comment(self) -> str:
@@ -37,7 +39,7 @@ class Refused:
     @property
     def about_comment(self) -> bool:
         """True where the comment is what is wrong."""
-        return self.field == "comment"
+        return "comment" in self.errors or self.at == "comment"
 
 
 def inbox_page(principal: Principal, asked: QueryDict, said: Mapping[str, Refused] | None = None) -> dict[str, Any]:
@@ -97,11 +99,25 @@ def cards_of(
                 "flavor": flavors.get(case.request.flavor.slug),
                 "offered": offered,
                 "signs": False,
+                "fold": _differs(case.request, card["refused"]),
             }
         else:
             card |= _of_revision(principal, case, over) | {"flavor": flavors.get(case.revision.flavor.slug)}
         cards.append(card)
     return cards
+
+
+def _differs(asked: QuotaRequest, refused: Refused | None) -> bool:
+    """True where something else was typed than was asked for: the fold that holds it stays open."""
+    if refused is None:
+        return False
+    as_asked = {
+        "gpus": str(asked.gpus),
+        "flavor": asked.flavor.slug,
+        "valid_from": timezone.localdate(asked.valid_from).isoformat() if asked.valid_from else "",
+        "valid_until": timezone.localdate(asked.valid_until).isoformat() if asked.valid_until else "",
+    }
+    return any(name in refused.errors or refused.values.get(name, was) != was for name, was in as_asked.items())
 
 
 def key_of(case: Case | QuotaCase) -> str:

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from deployments.manifests import route_prefix
 from deployments.models import Deployment, EndpointKey, Principal, Team
 from deployments.services import endpoint_keys as keys
-from deployments.services import usage
+from deployments.services import key_ends, usage
 from deployments.services.errors import DomainError
 from deployments.services.principals import principal_of
 from deployments.services.tokens import digest_of
@@ -191,6 +191,7 @@ def told(rows: QuerySet[EndpointKey], principal: Principal) -> QuerySet[Endpoint
     rotatable = Q(person=None) | Q(person=principal.user)
     return rows.select_related("team", "person").annotate(
         opens=ArraySubquery(opened.order_by("deployment__name").values(name=F("deployment__name"))),
+        ends_soon=Exists(key_ends.ending().filter(pk=OuterRef("pk"))),
         alive=Exists(EndpointKey.objects.live().filter(pk=OuterRef("pk"))),
         managed=Exists(EndpointKey.objects.manageable_by(principal).filter(pk=OuterRef("pk"))),
         rotatable=Exists(

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST
 
 from deployments.forms.quota import QuotaForm
-from deployments.models import Principal, QuotaGrant, Team
+from deployments.models import Deployment, Principal, QuotaGrant, Team
 from deployments.services import grants, quota_requests
 from deployments.services.errors import DomainError, MissingError
 from deployments.services.grants import KEPT, Kept
@@ -55,7 +55,7 @@ def ask(request: PortalRequest) -> HttpResponse:
             form.errors[error.field if error.field in ASK_FIELDS else "form"] = error.message
         else:
             messages.success(request, f"{gpus_in_words(gpus)} of {flavor.name} asked for. An admin decides.")
-            return redirect(f"{reverse('quotas')}?team={team.slug}")
+            return _back(request, principal, f"{reverse('quotas')}?team={team.slug}")
     return _again(request, principal, ask=form.text, ask_errors=form.errors)
 
 
@@ -63,15 +63,16 @@ def ask(request: PortalRequest) -> HttpResponse:
 @signed_in
 def withdraw(request: PortalRequest, pk: int) -> HttpResponse:
     """Take a request back."""
+    principal = principal_of(request)
     try:
-        row = quota_requests.withdraw(principal=principal_of(request), request_id=pk)
+        row = quota_requests.withdraw(principal=principal, request_id=pk)
     except MissingError:
         raise Http404 from None
     except DomainError as error:
         messages.error(request, error.message)
     else:
         messages.success(request, f"The request for {row.gpus} × {row.flavor.name} is withdrawn.")
-    return redirect("quotas")
+    return _back(request, principal, reverse("quotas"))
 
 
 @require_POST
@@ -121,6 +122,15 @@ def change(request: PortalRequest, pk: int) -> HttpResponse:
             messages.success(request, f"The grant of {row.team.name} is changed. What runs goes on.")
             return redirect(f"{reverse('quotas')}?team={row.team.slug}")
     return _again(request, principal, changing=pk, change=form.text, change_errors=form.errors)
+
+
+def _back(request: PortalRequest, principal: Principal, otherwise: str) -> HttpResponse:
+    """To the deployment on whose page the button was, where it was on one; else to `otherwise`."""
+    text = request.POST.get("deployment", "")
+    pk = int(text) if text.isascii() and text.isdecimal() and len(text) < 18 else 0
+    if pk and Deployment.objects.visible_to(principal).filter(pk=pk).exists():
+        return redirect("deployment-detail", pk=pk)
+    return redirect(otherwise)
 
 
 def _again(request: PortalRequest, principal: Principal, **more: Any) -> HttpResponse:

@@ -25,6 +25,7 @@ from deployments.models import (
 )
 from deployments.services import holds
 from deployments.services.principals import principal_of
+from deployments.views.granted import granted_words
 from deployments.views.quota_grants import grants_of, holders_over
 from portal.lib.htmx import PortalRequest, signed_in
 from portal.lib.pages import keyset_page
@@ -102,7 +103,9 @@ def _rows(teams: list[Team], usages: dict[int, list[holds.Usage]]) -> list[dict[
 
 def _requests(principal: Principal, team: Team | None) -> list[dict[str, Any]]:
     """The newest requests for quota, those that wait first."""
-    rows = QuotaRequest.objects.visible_to(principal).select_related("team", "flavor", "author", "decided_by")
+    rows = QuotaRequest.objects.visible_to(principal).select_related(
+        "team", "flavor", "author", "decided_by", "granted__flavor"
+    )
     rows = rows.filter(team=team) if team else rows
     waits = Case(When(state=QuotaRequest.State.PENDING, then=0), default=1)
     led = set(Team.objects.led_by(principal).values_list("pk", flat=True)) if principal.may("write") else set()
@@ -110,6 +113,7 @@ def _requests(principal: Principal, team: Team | None) -> list[dict[str, Any]]:
         {
             "row": row,
             "look": LOOKS[row.state],
+            "granted": granted_words(row),
             "may_withdraw": row.state == QuotaRequest.State.PENDING and row.team_id in led,
         }
         for row in rows.order_by(waits, "-pk")[:REQUESTS]

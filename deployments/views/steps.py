@@ -69,8 +69,6 @@ def steps(row: Deployment, observed: Observed | None, approval: Approval | None)
 
 def _approved(row: Deployment, revision: Revision, approval: Approval | None) -> Step:
     if revision.verdict == Revision.Verdict.APPROVED:
-        if row.approved_id != revision.pk:
-            return Step("Approved", "wait", note="waits for quota")
         by_policy = approval is not None and approval.kind == Approval.Kind.POLICY
         at = approval.created_at if approval else None
         return Step("Approved", "done", note="by policy" if by_policy else "", at=at)
@@ -80,6 +78,8 @@ def _approved(row: Deployment, revision: Revision, approval: Approval | None) ->
 
 
 def _applied(row: Deployment, revision: Revision) -> Step:
+    if revision.verdict == Revision.Verdict.APPROVED and row.approved_id != revision.pk:
+        return Step("Applied", "wait", note="waits for quota")
     if row.applied_id != revision.pk or row.wanted != Wanted.RUNNING:
         return Step("Applied", "later")
     service = AppliedObject.objects.filter(deployment=row, revision=revision, kind__in=SERVICES)

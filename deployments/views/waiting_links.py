@@ -8,8 +8,9 @@ from urllib.parse import urlencode
 from django.urls import reverse
 
 from deployments.findings import field_of
-from deployments.models import Deployment, Principal
+from deployments.models import Deployment, Principal, QuotaRequest
 from deployments.services import quota_requests
+from deployments.services.text import gpus_in_words
 from deployments.services.waits import Waiting
 from deployments.views.quotas import leads_of
 
@@ -23,11 +24,14 @@ def links_of(principal: Principal, row: Deployment, found: Waiting | None) -> di
         "team": row.team.slug,
         "flavor": found.flavor.slug,
         "gpus": str(found.ask_for),
-        "why": f"“{row.name}” is approved and waits for {found.more} GPUs",
+        "why": f"{row.name} is approved and waits for {gpus_in_words(found.more)}",
     }
+    asked = QuotaRequest.objects.pending().filter(team=row.team, flavor=found.flavor).select_related("author")
     edit = reverse("deployment-edit", args=[row.pk])
     return {
-        "ask": f"{reverse('quotas')}?{urlencode(wish)}" if may_ask and found.ask_for else "",
+        "ask": wish if may_ask and found.ask_for else {},
+        "asked": asked.order_by("-pk").first(),
+        "may_withdraw": may_ask,
         "leads": "" if may_ask else leads_of(row.team),
         "ways": [
             {

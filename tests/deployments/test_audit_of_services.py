@@ -21,6 +21,7 @@ from django.utils import timezone
 from deployments import services
 from deployments.models import (
     Deployment,
+    EndpointKey,
     Event,
     Flavor,
     GroupRule,
@@ -44,6 +45,7 @@ from deployments.services import (
     grants,
     groups,
     invitations,
+    key_ends,
     ledger,
     lifecycle,
     memberships,
@@ -153,6 +155,12 @@ def _sign(w: World) -> User:
     row = w.more["emergency"]
     emergencies.sign(principal=w.of(w.dora), emergency_id=row.pk, digest=row.digest)
     return w.carol  # Both stand in it: who called as the actor, who signed as `second`.
+
+
+def _withdraw_call(w: World) -> User:
+    _call(w)
+    emergencies.withdraw(principal=w.of(w.carol), emergency_id=w.more["emergency"].pk)
+    return w.carol
 
 
 def _stop(w: World) -> User:
@@ -333,6 +341,12 @@ def _key_made(w: World) -> User:
     return w.alice
 
 
+def _key_ends(w: World) -> None:
+    _key_made(w)
+    EndpointKey.objects.update(expires_at=timezone.now() + timedelta(days=5), created_at=timezone.now() - timedelta(9))
+    assert key_ends.warn() == 1
+
+
 def _key_rotated(w: World) -> User:
     _key_made(w)
     endpoint_keys.rotate(principal=w.of(w.alice), key_id=w.more["key"].pk)
@@ -453,6 +467,7 @@ AUDITED: dict[str, tuple[Act, str]] = {
     "deciding.decide_all": (_decide_all, "rejected"),
     "emergencies.call": (_call, "emergency_called"),
     "emergencies.sign": (_sign, "approved"),
+    "emergencies.withdraw": (_withdraw_call, "emergency_withdrawn"),
     "endpoint_keys.create": (_key_made, "key_created"),
     "endpoint_keys.revoke": (_key_revoked, "key_revoked"),
     "endpoint_keys.rotate": (_key_rotated, "key_rotated"),
@@ -461,6 +476,7 @@ AUDITED: dict[str, tuple[Act, str]] = {
     "flavors.change": (_flavor_changed, "flavor_changed"),
     "flavors.create": (_flavor_made, "flavor_made"),
     "grant_ends.follow_dates": (_grants_end, "quota_ended"),
+    "key_ends.warn": (_key_ends, "key_ends_soon"),
     "grants.change_grant": (_change_grant, "quota_granted"),
     "grants.grant": (_grant, "quota_granted"),
     "groups.add_rule": (_rule_added, "group_rule_added"),
@@ -506,7 +522,9 @@ AUDITED: dict[str, tuple[Act, str]] = {
 NOTHING_CHANGED = {
     "credential_expired",  # The value was never in use.
     "emergency_called",
+    "emergency_withdrawn",
     "gpus_forced",  # The ledger has the balance before and after.
+    "key_ends_soon",
     "quota_ended",  # Nobody changed the grant: its day came.
     "password_changed",
     "sign_in_refused",

@@ -14,7 +14,19 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from deployments.models import Deployment, Event, Flavor, Notification, Team, User
-from deployments.services import approvals, events, expiry, mails, notices, requests, states
+from deployments.services import (
+    approvals,
+    events,
+    expiry,
+    grant_ends,
+    grants,
+    mails,
+    notices,
+    quota_requests,
+    requests,
+    states,
+    waiting,
+)
 from deployments.services.errors import MissingError
 from deployments.spec import DeploymentSpec
 from deployments.tasks import sweep_mail
@@ -63,7 +75,11 @@ def test_a_request_is_told_to_those_who_may_decide(
     assert told(carol) == ["requested"]  # The team's policy leaves it to admins.
     assert told(alice) == told(ann) == told(bob) == []
     row = Notification.objects.get()
-    assert (row.link, row.message) == (f"/deployments/{chat.pk}/", "chat: Revision 1 asked for by ann")
+    latest = chat.latest
+    assert latest is not None
+    cost = round(float(latest.flavor.price_per_hour) * 730)
+    assert row.link == f"/approvals/?team=search#r{latest.pk}"
+    assert row.message == f"Search, chat: Revision 1 asked for by ann (1 × H100-80GB; € {cost:,} a month at most)"
 
 
 def test_a_lead_is_told_of_what_leads_decide(
@@ -109,6 +125,56 @@ def test_a_decision_is_told_to_who_asked(team: Team, ann: User, alice: User, car
 
     assert told(ann) == ["approved" if approve else "rejected"]
     assert told(carol) == told(alice) == []
+
+
+def test_one_decision_makes_one_notice_and_waiting_and_starting_are_told(
+    team: Team, ann: User, alice: User, carol: User, h100: Flavor
+) -> None:
+    row = make.make_deployment(team, ann, gpus=5)
+    latest = row.latest
+    assert latest is not None
+
+    approvals.decide(principal=make.principal(carol), revision=latest, digest=latest.digest, approve=True)
+
+    assert told(ann) == ["approved"]
+    words = Notification.objects.get(user=ann).message
+    assert words.endswith("It does not run yet: waits for quota: 1 GPU of H100-80GB more than the team may hold")
+
+    grants.grant(principal=make.principal(carol), team=team, flavor=h100, gpus=1)
+    waiting.wake_all()
+    assert sorted(told(ann)) == ["approved", "gpus_reserved"]
+    started = Notification.objects.get(user=ann, event__kind="gpus_reserved")
+    assert started.message == "chat: 5 GPUs reserved for revision 1: it waited for quota, and starts now"
+
+
+def test_a_request_for_quota_is_told_with_terms_and_leads_to_its_card(
+    team: Team, alice: User, carol: User, h100: Flavor
+) -> None:
+    until = timezone.now() + timedelta(days=30)
+    lead = make.principal(alice)
+    row = quota_requests.ask(principal=lead, team=team, flavor=h100, gpus=4, why="Fair", valid_until=until)
+
+    notice = Notification.objects.get(user=carol)
+    day = timezone.localtime(until)
+    cost = round(float(h100.price_per_hour) * 4 * 730)
+    assert notice.message == (
+        f"Search, 4 × H100-80GB asked for by alice: Fair (from now, until {day.day} {day:%b %Y}; "
+        f"€ {cost:,} a month at most)"
+    )
+    assert notice.link == f"/approvals/?team=search#q{row.pk}"
+
+    quota_requests.decide(principal=make.principal(carol), request_id=row.pk, grant=True, comment="Yes")
+    assert told(alice) == ["quota_request_granted"]
+
+
+def test_a_grant_made_inside_the_days_of_the_warning_warns_of_nothing(
+    team: Team, alice: User, carol: User, h100: Flavor, settings: Any
+) -> None:
+    settings.QUOTA_WARNING_DAYS = 7
+    soon = timezone.now() + timedelta(days=3)
+    grants.grant(principal=make.principal(carol), team=team, flavor=h100, gpus=1, until=soon)
+    assert grant_ends.follow_dates() == 0
+    assert told(alice) == ["quota_granted"]
 
 
 def test_a_request_that_nobody_decided_is_told_to_who_asked(team: Team, ann: User, alice: User, h100: Flavor) -> None:

@@ -14,7 +14,7 @@ from django.utils import timezone
 from deployments.models import Approval, Deployment, Emergency, Flavor, Membership, QuotaRequest, Revision, Team, User
 from deployments.services import approvals, ledger
 from tests.deployments import factories as make
-from tests.deployments.viewing import flat, signed_in
+from tests.deployments.viewing import add_node, flat, see_cluster, signed_in
 
 HTMX = {"HX-Request": "true"}
 
@@ -173,6 +173,36 @@ def test_what_cannot_be_granted_is_said_and_nothing_is_lost(
     assert quota.state == "pending"
 
 
+def test_every_wrong_field_has_its_own_message_and_the_fold_stays_open(quota: QuotaRequest, carol: User) -> None:
+    text = flat(grant(carol, quota, gpus="many", valid_until="2099-02-31", comment="").content.decode())
+
+    assert text.count('aria-invalid="true"') == 3
+    for field, words in (("g", "A whole number from 1."), ("u", "There is no such day."), ("", "Say why")):
+        at = text.index(f'id="e{field}q{quota.pk}"')
+        assert words in text[at : at + 900]
+    assert '<details class="more" open>' in text
+
+
+def test_what_was_typed_otherwise_stays_in_sight_when_only_the_comment_is_missing(
+    quota: QuotaRequest, carol: User
+) -> None:
+    same = {"gpus": "4", "flavor": "h100-80gb", "valid_from": "", "valid_until": ""}
+    assert '<details class="more" open>' not in flat(grant(carol, quota, comment="", **same).content.decode())
+    other = same | {"gpus": "2"}
+    assert '<details class="more" open>' in flat(grant(carol, quota, comment="", **other).content.decode())
+
+
+def test_while_the_cluster_is_away_free_gpus_are_dated(quota: QuotaRequest, h100: Flavor, carol: User) -> None:
+    add_node()
+    assert "Free on the cluster now</dt><dd>4 of 4</dd>" in page(carol)
+
+    see_cluster(seen_at=timezone.now() - timedelta(hours=3))
+    text = page(carol)
+
+    assert 'Free on the cluster</dt><dd class="muted">4 of 4, <time' in text
+    assert "What stands here of the cluster was seen" in text
+
+
 def test_denying_needs_a_comment_and_grants_nothing(quota: QuotaRequest, carol: User) -> None:
     assert grant(carol, quota, verdict="reject", comment="").status_code == 422
     grant(carol, quota, verdict="reject", comment="Not now")
@@ -226,6 +256,47 @@ def test_each_has_a_result_of_its_own(asked: Revision, team: Team, ann: User, ca
     assert "not allowed" in text
     assert 'value="All of them"' in text or answer.context["mine"] < 2
     assert [approval.revision for approval in Approval.objects.all()] == [asked]
+
+
+@pytest.mark.parametrize("verdict", ["approve", "reject"])
+def test_a_missing_comment_is_said_before_anything_is_decided(
+    asked: Revision, quota: QuotaRequest, team: Team, ann: User, carol: User, verdict: str
+) -> None:
+    answer = select(carol, asked, quota, verdict=verdict, comment=" ")
+
+    assert answer.status_code == 422
+    assert "everything rejected needs a comment, and so does quota" in flat(answer.content.decode())
+    assert answer.context["chosen"] == {f"r{asked.pk}", f"q{quota.pk}"}
+    assert not Approval.objects.exists()
+    quota.refresh_from_db()
+    assert quota.state == "pending"
+
+
+def test_what_is_approved_without_quota_says_its_place_in_line(
+    team: Team, ann: User, h100: Flavor, carol: User
+) -> None:
+    rows = [make.make_deployment(team, ann, name=name, gpus=3).latest for name in ("first", "second", "third")]
+    first, second, third = (row for row in rows if row is not None)
+    wish = {"verdict": "approve", "comment": ""}
+
+    def press(row: Revision) -> str:
+        url = reverse("approvals-decide", args=[row.pk])
+        return flat(signed_in(carol).post(url, wish | {"digest": row.digest}, headers=HTMX).content.decode())
+
+    assert "is approved." in press(first)
+    text = press(second)
+    assert "is approved, number 1 of 1 in line for H100-80GB." in text
+    assert 'class="state t-purple' in text
+    result = select(carol, third).context["results"][0]
+    assert (result.outcome, result.message) == ("decided", "number 2 of 2 in line for H100-80GB")
+
+
+def test_what_was_granted_is_said_where_it_differs(quota: QuotaRequest, carol: User, alice: User) -> None:
+    text = flat(grant(carol, quota, gpus="2", valid_until="2099-01-31").content.decode())
+    words = "4 × H100-80GB → 2 × H100-80GB, until 31 Jan 2099 (asked without an end)"
+    assert f"is granted, {words}." in text
+    assert words in flat(signed_in(alice).get(reverse("quotas")).content.decode())
+    assert "until 31 Jan 2099" in page(carol, show="history")
 
 
 def test_nothing_selected_is_said(asked: Revision, carol: User) -> None:
@@ -318,9 +389,11 @@ def call(person: User, revision: Revision, reason: str = "Search is down") -> An
 
 
 def test_an_author_calls_and_a_second_admin_signs(own: Revision, carol: User) -> None:
-    erin = make.make_user("erin", admin=True)
     assert "call an emergency" in page(carol)
+    erin = make.make_user("erin", admin=True)
+    assert "call an emergency" not in page(carol), "erin may approve it plainly"
     assert "call an emergency" not in page(erin)
+    assert 'value="approve"' in page(erin)
 
     answer = call(carol, own)
 
@@ -328,7 +401,9 @@ def test_an_author_calls_and_a_second_admin_signs(own: Revision, carol: User) ->
     text = page(erin)
     assert "Search is down" in text
     assert "Sign the emergency" in text
+    assert 'value="approve"' not in text, "one way to let it through, not two"
     assert "Sign the emergency" not in page(carol)
+    assert "Withdraw the emergency" in answer.content.decode(), "the card stays, with a way back"
     emergency = Emergency.objects.get()
     url = reverse("approvals-sign", args=[emergency.pk])
     assert signed_in(carol).post(url, {"digest": own.digest}, headers=HTMX).status_code == 422
@@ -339,6 +414,22 @@ def test_an_author_calls_and_a_second_admin_signs(own: Revision, carol: User) ->
     history = page(erin, show="history", verdict="emergency")
     assert "approved in an emergency" in history
     assert "carol and erin" in history
+
+
+def test_who_called_takes_it_back_and_nobody_signs_it_any_more(own: Revision, carol: User) -> None:
+    erin = make.make_user("erin", admin=True)
+    call(carol, own)
+    emergency = Emergency.objects.get()
+    url = reverse("approvals-emergency-withdraw", args=[emergency.pk])
+    assert signed_in(erin).post(url, headers=HTMX).status_code == 422
+
+    answer = signed_in(carol).post(url, headers=HTMX)
+
+    assert answer.status_code == 200
+    assert "Withdraw the emergency" not in answer.content.decode()
+    sign = reverse("approvals-sign", args=[emergency.pk])
+    assert signed_in(erin).post(sign, {"digest": own.digest}, headers=HTMX).status_code == 422
+    assert not Approval.objects.exists()
 
 
 def test_a_call_without_a_reason_is_answered_at_its_field(own: Revision, carol: User) -> None:

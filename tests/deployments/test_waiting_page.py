@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from django.urls import reverse
 
-from deployments.models import Deployment, Flavor, Revision, Team, User
+from deployments.models import Deployment, Flavor, QuotaRequest, Revision, Team, User
 from deployments.services import ledger, states
 from tests.deployments import factories as make
 from tests.deployments.viewing import add_node, flat, signed_in
@@ -37,15 +37,47 @@ def test_it_says_the_place_and_who_holds_what_it_waits_for(team: Team, h100: Fla
     assert "holder</a>holds them" in text
 
 
-def test_a_lead_asks_with_one_press_and_a_member_reads_whom_to_ask(
+def test_a_lead_asks_with_one_press_and_takes_it_back_on_the_same_page(
     team: Team, h100: Flavor, ann: User, alice: User
 ) -> None:
     row = waiting(team, ann)
-    link = reverse("quotas") + "?team=search&amp;flavor=h100-80gb&amp;gpus=1&amp;why="
-    assert link in page(alice, row)
-    text = page(ann, row)
-    assert link not in text
+    client, here = signed_in(alice), reverse("deployment-detail", args=[row.pk])
+    wish = client.get(here).context["quota_links"]["ask"]
+    assert "Ask for 1 GPU of quota" in page(alice, row)
+
+    answer = client.post(reverse("quotas-ask"), {**wish, "deployment": str(row.pk)})
+
+    assert answer["Location"] == here
+    asked = QuotaRequest.objects.get()
+    assert (asked.gpus, asked.flavor, asked.why) == (1, h100, "late is approved and waits for 2 GPUs")
+    text = page(alice, row)
+    assert "alice asked for 1 GPU of quota" in text
+    assert "Ask for 1 GPU" not in text
+    assert "Withdraw" not in page(ann, row)
+
+    answer = client.post(reverse("quotas-withdraw", args=[asked.pk]), {"deployment": str(row.pk)})
+    assert answer["Location"] == here
+    assert "Ask for 1 GPU of quota" in page(alice, row)
+
+
+def test_a_member_reads_whom_to_ask(team: Team, h100: Flavor, ann: User, alice: User) -> None:
+    text = page(ann, waiting(team, ann))
+    assert reverse("quotas-ask") not in text
     assert "A lead of the team can ask for more quota: alice." in text
+
+
+def test_the_whole_page_says_that_it_is_approved_and_waits(team: Team, h100: Flavor, ann: User) -> None:
+    row = waiting(team, ann)
+    found = signed_in(ann).get(reverse("deployment-detail", args=[row.pk])).context["steps"]
+    assert [(step.label, step.mark, step.note) for step in found[1:3]] == [
+        ("Approved", "done", "by policy"),
+        ("Applied", "wait", "waits for quota"),
+    ]
+    text = page(ann, row)
+    assert "once the request is approved" not in text
+    assert "reserved when the request is approved" not in text
+    assert "Approved: pods appear here once its GPUs are reserved." in text
+    assert "None yet. They are reserved as soon as the quota covers them." in text
 
 
 def test_a_need_beyond_the_whole_quota_says_that_only_more_helps(team: Team, h100: Flavor, ann: User) -> None:

@@ -50,6 +50,8 @@ PAGES: dict[str, Row] = {
     "/approvals/emergencies/{pk}/": page(
         "emergency", POST=may("admin", body=lambda world: {"digest": world.emergency.digest})
     ),
+    # For who called it.
+    "/approvals/emergencies/{pk}/withdraw/": page("emergency", POST=may("", told="admin")),
     # For admins who wrote the revision: none of these did.
     "/approvals/{pk}/emergency/": page("wish", POST=may("", told=TEAM)),
     "/quotas/": page(GET=EVERYBODY),
