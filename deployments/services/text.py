@@ -16,6 +16,8 @@ def line_of(value: object, *, field: str, longest: int, required: bool = True) -
         raise InvalidError(f"At most {longest} characters, this has {len(value):,}.", field=field, pointer=pointer)
     # Controls break logs, lone surrogates cannot be encoded, and NUL is nothing that PostgreSQL stores.
     kept = "".join(" " if unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} else char for char in value)
+    # What nobody sees turns the reading order around, or hides in what somebody decides about.
+    kept = "".join(char for char in kept if unicodedata.category(char) != "Cf")
     text = " ".join(kept.split())
     if required and not text:
         raise InvalidError("This field is required.", field=field, pointer=pointer, code="required")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,8 +21,17 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 def cell(value: Any) -> Any:
     """A value that no spreadsheet takes for a formula: text that looks like one begins with an apostrophe."""
     text = value if isinstance(value, str | int | float) or value is None else orjson.dumps(value).decode()
-    # A spreadsheet leaves out blanks in front.
-    return f"'{text}" if isinstance(text, str) and text.lstrip(" \0").startswith(FORMULA) else text
+    return f"'{text}" if isinstance(text, str) and _begins_as_formula(text) else text
+
+
+def _begins_as_formula(text: str) -> bool:
+    if text.startswith(FORMULA):
+        return True
+    # A spreadsheet leaves out blanks and what nobody sees in front, and reads full-width signs as others.
+    for char in text:
+        if unicodedata.category(char) not in {"Zs", "Cf", "Cc", "Zl", "Zp"}:
+            return unicodedata.normalize("NFKC", char).startswith(FORMULA)
+    return False
 
 
 def csv_chunks(header: Sequence[str], chunks: Iterable[Iterable[Sequence[Any]]]) -> Iterator[bytes]:
