@@ -1,4 +1,4 @@
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 
 
 class PortalConfig(AppConfig):
@@ -15,4 +15,5 @@ class PortalConfig(AppConfig):
         # They listen to sign-ins from here on; a check is known.
         from portal import roles, sessions, sign_ins  # noqa: F401
 
-        post_migrate.connect(roles.after_migrations, sender=self)
+        # Django tells apps with models alone.
+        post_migrate.connect(roles.after_migrations, sender=apps.get_app_config("deployments"))

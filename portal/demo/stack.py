@@ -92,6 +92,13 @@ class Stack:
             **{f"KUBECONFIG_{name.upper()}": self._account(name) for name in ("worker", "watcher", "live")},
         }
 
+    @property
+    def _as_owner(self) -> dict[str, str]:
+        """What makes a process the database's owner, who gives the site's role its rights."""
+        address = f"127.0.0.1:{self.ports['postgres']}/slipway"
+        url = f"postgres://postgres:{self.secrets['postgres_admin']}@{address}"
+        return {"DATABASE_URL": url, "SLIPWAY_APP_ROLE": "slipway"}
+
     @cached_property
     def _sealing_keys(self) -> tuple[str, str]:
         """The pair to which values of credentials are sealed: public for web, private for the worker alone."""
@@ -226,7 +233,13 @@ class Stack:
         host_and_port = ("--host", "127.0.0.1", "--port", str(self.ports["web"]))
         celery = ("-m", "celery", "-A", "portal.celery")
         return [
-            self._python("migrate", ("manage.py", "migrate", "--no-input"), after=("postgres",), once=True),
+            self._python(
+                "migrate",
+                ("manage.py", "migrate", "--no-input"),
+                extra=self._as_owner,
+                after=("postgres",),
+                once=True,
+            ),
             self._python(
                 "seed",
                 ("manage.py", "seed_demo"),
