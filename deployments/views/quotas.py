@@ -26,7 +26,7 @@ from deployments.models import (
 from deployments.services import holds
 from deployments.services.principals import principal_of
 from deployments.views.granted import granted_words
-from deployments.views.quota_grants import grants_of, holders_over
+from deployments.views.quota_grants import GRANTS, grants_of, holders_over
 from portal.lib.htmx import PortalRequest, signed_in
 from portal.lib.pages import keyset_page
 from portal.lib.sheets import cell
@@ -60,7 +60,10 @@ def page_of(request: PortalRequest, principal: Principal) -> dict[str, Any]:
     """What the page shows to this person: of one team where one is chosen or there is no other, else of all."""
     teams = list(Team.objects.visible_to(principal).active())
     asked = request.GET.get("team", "")
-    chosen = next((team for team in teams if team.slug == asked), teams[0] if len(teams) == 1 else None)
+    chosen = next((team for team in teams if team.slug == asked), None)
+    unknown = bool(asked) and chosen is None
+    if not asked and len(teams) == 1:
+        chosen = teams[0]
     usages = holds.usage_of(teams)
     page = keyset_page(
         _ledger(principal, asked),
@@ -71,15 +74,17 @@ def page_of(request: PortalRequest, principal: Principal) -> dict[str, Any]:
     )
     led = list(Team.objects.active().led_by(principal)) if principal.may("write") else []
     return {
-        "rows": _rows([chosen] if asked and chosen else teams, usages),
+        "unknown": unknown,
+        "rows": [] if unknown else _rows([chosen] if asked and chosen else teams, usages),
         "page": page,
         "teams": teams,
         "team": asked,
         "chosen": chosen,
         "led": led,
         "flavors": Flavor.objects.filter(active=True),
-        "requests": _requests(principal, chosen),
-        "grants": grants_of(chosen, teams),
+        "requests": [] if unknown else _requests(principal, chosen),
+        "grants": [] if unknown else grants_of(chosen, teams),
+        "most": {"requests": REQUESTS, "grants": GRANTS, "holders": HOLDERS},
         "holders": _holders(chosen) if chosen else [],
         "admins": "" if principal.is_admin else one_of(_admins()),
         "leads": leads_of(chosen) if chosen and not led and not principal.is_admin else "",

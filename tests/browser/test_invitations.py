@@ -25,6 +25,6 @@ def test_somebody_joins_by_the_link_that_a_lead_made(people: People) -> None:
     mia.wait_for_url(f"{people.url}/people/teams/search/")
     mia.get_by_role("link", name="Leave the team").click()
     mia.get_by_role("dialog").get_by_role("button", name="Leave").click()
-    mia.goto(f"{people.url}/people/")
+    mia.wait_for_url(f"{people.url}/people/")
     expect(mia.locator("#content").get_by_role("link", name="Labs")).to_be_visible()
     expect(mia.locator("#content").get_by_role("link", name="Search")).to_have_count(0)

@@ -305,3 +305,20 @@ def test_who_holds_more_than_the_quota_is_named_with_a_link(
 
     assert 'href="?team=search#holders-h">over by 3</a>' in text
     assert "held by chat (4)" in text
+
+
+def test_a_team_that_is_not_there_or_not_to_be_seen_is_said(team: Team, h100: Flavor, alice: User, bob: User) -> None:
+    for name in ("labs", "nosuch"):
+        answer = signed_in(alice).get(reverse("quotas"), {"team": name})
+        assert (answer.context["rows"], answer.context["grants"]) == ([], [])
+        assert "There is no such team" in answer.content.decode()
+    assert "There is no such team" not in signed_in(alice).get(reverse("quotas"), {"team": "search"}).content.decode()
+
+
+def test_a_list_that_is_cut_says_so(team: Team, h100: Flavor, alice: User) -> None:
+    words = "The newest 20 are shown"
+    for _ in range(19):
+        QuotaRequest.objects.create(team=team, flavor=h100, gpus=1, why="x", author=alice)
+    assert words not in signed_in(alice).get(reverse("quotas")).content.decode()
+    QuotaRequest.objects.create(team=team, flavor=h100, gpus=1, why="x", author=alice)
+    assert words in signed_in(alice).get(reverse("quotas")).content.decode()
