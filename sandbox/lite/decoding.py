@@ -14,6 +14,7 @@ from sandbox.lite.structural import drop_nulls, prune, type_error
 
 Obj = dict[str, Any]
 
+_STORED_AS = {"autoscaling/horizontalpodautoscalers": "v1"}  # where that is another version than the newest
 _SUMMARY = 30  # bytes of a body that a refusal shows
 _SCHEME = "pkg/runtime/scheme.go:111"
 
@@ -45,9 +46,11 @@ def read(resource: Resource, request: Request) -> Obj:
     try:
         return decode(resource, request, sent)
     except Undecodable as error:
-        kind = sent.get("kind") or resource.kind
+        kind, version = sent.get("kind") or resource.kind, resource.version
+        if sent.get("apiVersion") != resource.api_version:  # decoded as what the kind is stored as
+            version = _STORED_AS.get(resource.storage_key, version)
         raise errors.bad_request(
-            f'{kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {error}'
+            f'{kind} in version "{version}" cannot be handled as a {resource.kind}: {error}'
         ) from None
 
 

@@ -313,10 +313,6 @@ def _binding(obj: Obj, old: Obj | None) -> None:
             subject.setdefault("apiGroup", _RBAC)
 
 
-def _role(obj: Obj, old: Obj | None) -> None:
-    obj["rules"] = obj.get("rules") or None  # Go writes an empty list as null where it may not be left out
-
-
 def _policy(obj: Obj, old: Obj | None) -> None:
     spec = obj.setdefault("spec", {})
     spec.setdefault("failurePolicy", "Fail")
@@ -377,7 +373,6 @@ _FILLERS: dict[str, Callable[[Obj, Obj | None], None]] = {
     "batch/jobs": _job,
     "networking.k8s.io/ingresses": _ingress,
     "networking.k8s.io/networkpolicies": _network_policy,
-    f"{_RBAC}/roles": _role,
     f"{_RBAC}/rolebindings": _binding,
     f"{_RBAC}/clusterrolebindings": _binding,
     "admissionregistration.k8s.io/validatingadmissionpolicies": _policy,

@@ -31,8 +31,11 @@ def _listener(port: int = 80, **more: object) -> Object:
 PARTLY = {
     "Job": "generated, held by finalizers, reconciled: its template cannot change, and lite lets it",
     "Gateway": "generated: its status has a default, stored by the first write even where that changes nothing",
-    "PersistentVolumeClaim": "held by finalizers: an apply of none takes those along that the server gave",
+    "PersistentVolumeClaim": "generated, held by finalizers: an apply of none takes those of the server along, and "
+    "a write that changes nothing is stored",
+    "Role": "without rules: kube-apiserver shows them as null",
 }
+UNGENERATED = "Job", "Gateway", "PersistentVolumeClaim"
 UNHELD = "Job", "PersistentVolumeClaim"
 LEAST: dict[str, Object] = {
     "ReplicaSet": {"spec": _SELECTED},
@@ -100,7 +103,6 @@ RIGHT: dict[str, list[Object]] = {
     "Role": [
         {"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]},
         {"rules": [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["*"], "resourceNames": ["a"]}]},
-        {"rules": None},
     ],
     "Lease": [
         {"spec": {"leaseDurationSeconds": 5}},
