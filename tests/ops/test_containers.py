@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 from typing import Any
 
 import jsonschema_rs
@@ -54,9 +55,22 @@ def test_database_and_broker_have_no_way_out() -> None:
 
 def test_no_secret_has_a_default() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
-    for name in ("SLIPWAY_SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD"):
+    for name in ("SLIPWAY_SECRET_KEY", "POSTGRES_PASSWORD", "POSTGRES_OWNER_PASSWORD", "REDIS_PASSWORD"):
         assert set(re.findall(r"\$\{" + name + r"(..)", text)) == {":?"}
         assert f"\n{name}=\n" in (ROOT / "docker" / "env.example").read_text()
+
+
+def test_the_migration_alone_is_the_owner_of_the_database() -> None:
+    """The audit cannot be emptied by who serves pages."""
+    roles = {
+        name: urlsplit(service["environment"]["DATABASE_URL"]).username
+        for name, service in SERVICES.items()
+        if "DATABASE_URL" in (service.get("environment") or {})
+    }
+    assert {name for name, role in roles.items() if role == "slipway_owner"} == {"migrate"}
+    assert {role for name, role in roles.items() if name != "migrate"} == {"slipway"}
+    assert SERVICES["migrate"]["environment"]["SLIPWAY_APP_ROLE"] == "slipway"
+    assert SERVICES["db"]["environment"]["POSTGRES_USER"] == "slipway_owner"
 
 
 def test_every_variable_that_must_be_set_is_in_the_example() -> None:

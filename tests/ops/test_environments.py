@@ -31,6 +31,7 @@ DOTENV = {
     "SLIPWAY_ALLOWED_HOSTS": "slipway.example.com",
     "SLIPWAY_URL": "https://slipway.example.com",
     "POSTGRES_PASSWORD": "p",
+    "POSTGRES_OWNER_PASSWORD": "o",
     "REDIS_PASSWORD": "r",
     "GATEWAY_URL": "http://gateway.example.com",
 }

@@ -203,6 +203,17 @@ def test_the_gateway_asks_live_before_each_call_and_is_let_in() -> None:
     assert f"{namespace}/{pods}" == of_kind("ConfigMap")["slipway"]["data"]["GATEWAY_PODS"]
 
 
+def test_the_migration_alone_has_the_address_of_the_databases_owner() -> None:
+    holders = [
+        (name, container["name"])
+        for name, workload in of_kind("Deployment").items()
+        for kind in ("initContainers", "containers")
+        for container in workload["spec"]["template"]["spec"].get(kind, ())
+        if any(mount["name"] == "owner" for mount in container["volumeMounts"])
+    ]
+    assert holders == [("beat", "migrate")]
+
+
 def test_pages_are_not_behind_the_question() -> None:
     policy = of_kind("SecurityPolicy")["slipway"]
     assert [ref["name"] for ref in policy["spec"]["targetRefs"]] == list(of_kind("HTTPRoute"))
