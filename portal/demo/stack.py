@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,8 @@ class Stack:
     def _sealing_keys(self) -> tuple[str, str]:
         """The pair to which values of credentials are sealed: public for web, private for the worker alone."""
         path = self.layout / "sealing-keys"
+        if not path.exists() and find_spec("nacl") is None:
+            return "", ""  # any Python starts the servers; the portal's own brings what makes keys
         if not path.exists():
             # In a process of its own: what makes them is not loaded into one that stays.
             done = subprocess.run([sys.executable, "-c", PAIR], capture_output=True, text=True, check=True)

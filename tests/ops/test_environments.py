@@ -71,7 +71,7 @@ def filled(text: str) -> str:
 
 
 def answers(environment: dict[str, str], probe: dict[str, Any]) -> dict[str, Any]:
-    """What a process with this environment answers, on the database of the tests."""
+    """What a process with this environment answers, on the database of the tests, where what it writes is committed."""
     database = connection.settings_dict
     given = f"postgres://{database['USER']}:{database['PASSWORD']}@{database['HOST']}:{database['PORT']}"
     environment = {**environment, "DATABASE_URL": f"{given}/{database['NAME']}"}
@@ -87,7 +87,7 @@ def answers(environment: dict[str, str], probe: dict[str, Any]) -> dict[str, Any
     return found
 
 
-def test_the_config_map_makes_a_site_that_answers(db: None, tmp_path: Path) -> None:
+def test_the_config_map_makes_a_site_that_answers(transactional_db: None, tmp_path: Path) -> None:
     environment = {name: value for name, value in CONFIG.items() if not name.startswith("DATABASE_URL")}
     for name in [name for name in environment if name.endswith("_FILE")]:
         environment[name] = str(tmp_path / name)
@@ -104,7 +104,7 @@ def test_the_config_map_makes_a_site_that_answers(db: None, tmp_path: Path) -> N
     assert found["caller"] == "198.51.100.9"
 
 
-def test_compose_makes_a_site_that_answers(db: None) -> None:
+def test_compose_makes_a_site_that_answers(transactional_db: None) -> None:
     environment = {name: filled(value) for name, value in OURS["web"]["environment"].items()}
 
     found = answers(environment, {"path": "/readyz", "headers": {"host": "web:8000"}})
