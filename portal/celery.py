@@ -2,13 +2,28 @@
 
 import os
 
-from celery import Celery, signals
+from celery import Celery, Task, signals
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
-app = Celery("slipway")
+
+class PortalTask(Task):  # type: ignore[type-arg]
+    """Every task: named by its path, so that only workers load what stands there."""
+
+    Request = "portal.broker:Request"
+
+
+app = Celery("slipway", task_cls=PortalTask)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["deployments"])
+
+
+@signals.celeryd_init.connect
+def watch_acknowledgements(instance: object = None, **_: object) -> None:
+    """In a worker alone: others have no consumer."""
+    from portal.broker import Watch
+
+    app.steps["consumer"].add(Watch)
 
 
 @signals.task_prerun.connect
