@@ -16,8 +16,10 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.scenarios import timings
 
 SCENARIOS, DIFFERENTIAL, STACK = "scenarios", "differential", "stack"
-# By the beginning of a test's path. What kills parts of the stack comes after the browser, in the same lane.
+# By the beginning of a test's path. What kills parts of the stack comes after the browser, in the same lane. The demo
+# on a real control plane has one of its own, and takes its time beside the shorter of the two long lanes.
 SHARED = {
+    "tests/demo/test_real_demo.py": DIFFERENTIAL,
     "tests/scenarios/": SCENARIOS,
     "tests/differential/": DIFFERENTIAL,
     "tests/browser/": STACK,
@@ -28,9 +30,8 @@ SHARED = {
 def lane_of(nodeid: str) -> str:
     """The lane of a test, by its id."""
     path = nodeid.partition("::")[0]
-    if nodeid.endswith("[real]"):
-        return SCENARIOS
-    return next((lane for beginning, lane in SHARED.items() if path.startswith(beginning)), path)
+    shared = next((lane for beginning, lane in SHARED.items() if path.startswith(beginning)), "")
+    return shared or (SCENARIOS if nodeid.endswith("[real]") else path)
 
 
 class Lanes(LoadScopeScheduling):  # type: ignore[misc] - xdist has no types

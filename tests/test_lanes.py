@@ -13,6 +13,8 @@ from tests.scenarios import timings
     [
         ("tests/scenarios/test_costs.py::test_calls_of_a_reconcile[lite]", lanes.SCENARIOS),
         ("tests/scenarios/test_privileges.py::test_what_was_granted_was_used[real]", lanes.SCENARIOS),
+        ("tests/demo/test_real_demo.py::test_a_newcomers_walk[real]", lanes.DIFFERENTIAL),
+        ("tests/sandbox/test_controllers.py::test_children[real]", lanes.SCENARIOS),
         ("tests/differential/test_sequences.py::test_there_are_recordings", lanes.DIFFERENTIAL),
         ("tests/browser/test_looks.py::test_no_table_is_cut_off", lanes.STACK),
         ("tests/demo/test_kills.py::test_any_one[beat]", lanes.STACK),

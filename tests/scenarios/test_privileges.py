@@ -21,6 +21,7 @@ from deployments.kube.errors import ClusterError
 from deployments.kube.logs import LogSource
 from deployments.manifests import TeamWish, build_team
 from deployments.models import Flavor
+from deployments.services.platform import platform
 from portal.demo.layout import REPOSITORY
 from sandbox.client import Client, Reflector
 from sandbox.lite.bootstrap import read_manifests
@@ -168,6 +169,38 @@ def test_a_node_reads_what_a_containers_environment_names_in_any_namespace(stage
         for kind in ("Pod", "Secret", "ConfigMap"):
             stage.ground.remove(kind, name, namespace)
     stage.driven.until(lambda: stage.ground.read("Pod", name, namespace) is None, seconds=30)
+
+
+def test_a_gateway_says_what_became_of_a_route_in_any_namespace(stage: Stage):
+    """It serves the cluster: routes and pools are not only those of teams."""
+    meta = {"name": f"way-{stage.namespace}", "namespace": "default"}
+    known = platform()
+    pool = {
+        "selector": {"matchLabels": {"app": meta["name"]}},
+        "targetPorts": [{"number": 8000}],
+        "endpointPickerRef": {"name": meta["name"], "kind": "Service", "port": {"number": 9002}},
+    }
+    backend = {"group": "inference.networking.k8s.io", "kind": "InferencePool", "name": meta["name"], "port": 8000}
+    route = {
+        "parentRefs": [{"name": known.gateway_name, "namespace": known.gateway_namespace}],
+        "rules": [{"backendRefs": [backend]}],
+    }
+    stage.ground.create(
+        {"apiVersion": f"{backend['group']}/v1", "kind": "InferencePool", "metadata": meta, "spec": pool}
+    )
+    stage.ground.create(
+        {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": meta, "spec": route}
+    )
+
+    def told() -> bool:
+        found = [stage.ground.read(kind, meta["name"], meta["namespace"]) for kind in ("HTTPRoute", "InferencePool")]
+        return all((obj or {}).get("status", {}).get("parents") for obj in found)
+
+    try:
+        stage.driven.until(told, seconds=30)
+    finally:
+        for kind in ("HTTPRoute", "InferencePool"):
+            stage.ground.remove(kind, meta["name"], meta["namespace"])
 
 
 def test_an_agent_that_is_started_again_takes_its_node_over(ground: Ground):
