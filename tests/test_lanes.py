@@ -18,7 +18,6 @@ from tests.scenarios import timings
         ("tests/differential/test_sequences.py::test_there_are_recordings", lanes.DIFFERENTIAL),
         ("tests/browser/test_looks.py::test_no_table_is_cut_off", lanes.STACK),
         ("tests/demo/test_kills.py::test_any_one[beat]", lanes.STACK),
-        ("tests/demo/test_real_demo.py::test_a_newcomers_walk[real]", lanes.SCENARIOS),
         ("tests/deployments/test_spec.py::test_shape", "tests/deployments/test_spec.py"),
     ],
 )
