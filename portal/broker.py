@@ -21,22 +21,23 @@ LOOK_SECONDS = 1.0
 lost = Event()
 
 
-class Request(request.Request):  # type: ignore[misc] - celery has no types here
+class Request(request.Request):
     """A task in hand."""
 
     def acknowledge(self) -> None:
         """Tell the broker that the task is done; where that fails, have the connection begun anew."""
         if self.acknowledged:
             return
+        lost_connection: tuple[type[Exception], ...] = tuple(self.connection_errors)
         try:
             self.message.ack()
-        except self.connection_errors as error:
+        except lost_connection as error:
             logger.warning("the broker did not take an acknowledgement: %s", error)
             lost.set()
         self.acknowledged = True
 
 
-class Watch(bootsteps.StartStopStep):  # type: ignore[misc] - as above
+class Watch(bootsteps.StartStopStep):
     """Looks in the worker's event loop: an error of the connection that is raised there makes it connect again."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
