@@ -11,7 +11,7 @@ from deployments import manifests
 from deployments.findings import Finding
 from deployments.manifests.common import Resolution, Wish
 from deployments.manifests.count import gpus_of
-from deployments.models import Deployment, Flavor, Revision, User
+from deployments.models import Credential, Deployment, Flavor, Revision, User
 from deployments.services.platform import platform
 from deployments.spec import DeploymentSpec, digest
 
@@ -20,7 +20,23 @@ def render(
     deployment: Deployment, *, number: int, spec: DeploymentSpec, resolution: Resolution
 ) -> list[dict[str, Any]]:
     """The objects of a revision, as this Slipway builds them for this platform."""
-    wish = Wish(
+    return manifests.build(wish_of(deployment, number=number, spec=spec, resolution=resolution))
+
+
+def account(deployment: Deployment, revision: Revision) -> dict[str, Any]:
+    """The account that its pods run as: applied beside the signed objects, and lists the Secret in use by name."""
+    spec, resolution = DeploymentSpec.model_validate(revision.spec), Resolution.from_json(revision.resolution)
+    wish = wish_of(deployment, number=revision.number, spec=spec, resolution=resolution)
+    used = Credential.objects.kept().told().filter(team=deployment.team_id, name=spec.source.credential or "").first()
+    if used is None or used.current is None:
+        return manifests.build_service_account(wish)
+    pulls = used.kind == Credential.Kind.REGISTRY
+    return manifests.build_service_account(wish, (used.current.name,), pulls=pulls)
+
+
+def wish_of(deployment: Deployment, *, number: int, spec: DeploymentSpec, resolution: Resolution) -> Wish:
+    """Everything that the objects of a revision are built from."""
+    return Wish(
         install_id=settings.SLIPWAY_INSTALL_ID,
         deployment_id=str(deployment.pk),
         name=deployment.name,
@@ -31,7 +47,6 @@ def render(
         resolution=resolution,
         platform=platform(),
     )
-    return manifests.build(wish)
 
 
 def store(

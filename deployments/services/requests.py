@@ -244,7 +244,7 @@ def _add_revision(
         deployment,
         number=number,
         spec=spec,
-        resolution=_resolve(spec, known),
+        resolution=resolve(spec, known),
         author=principal.user,
         note=note,
         guarded=_guarded(spec, known),
@@ -252,7 +252,8 @@ def _add_revision(
     )
 
 
-def _resolve(spec: DeploymentSpec, known: Facts) -> Resolution:
+def resolve(spec: DeploymentSpec, known: Facts) -> Resolution:
+    """What a spec means on this platform now: commit, image and flavor as they are signed."""
     flavor, profile = known.flavors[spec.flavor], known.profiles[spec.engine.profile]
     commit = _pin(spec, known.source_check)
     return Resolution(
