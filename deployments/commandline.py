@@ -17,14 +17,18 @@ from deployments.kube.log_causes import from_log
 from deployments.kube.log_patterns import last_error
 from deployments.kube.observe import Observed, event_view, pod_view, service_view
 from deployments.manifests import Resolution, Wish, build, build_service_account, gpus_of
+from deployments.manifests.images import mode_of
 from deployments.manifests.scaling import KEDA, available
-from deployments.preflight import check_raw, estimate, has_errors
+from deployments.preflight import Facts, check_raw, estimate, has_errors
 from deployments.preflight.memory import NUMBERS
 from deployments.preflight.objects import check_objects
+from deployments.sources import Scheme, SourceError, parse
+from deployments.sources.oci import digest_of
+from deployments.sources.pinned import pinned
 from deployments.spec import DeploymentSpec, digest
 from deployments.spec_errors import parse_spec
 
-PLACEHOLDER_COMMIT = "0" * 40
+PLACEHOLDER_COMMIT, PLACEHOLDER_DIGEST = "0" * 40, "sha256:" + "0" * 64
 PLACEHOLDER = {"install_id": "install", "deployment_id": "0", "namespace": "team-00000", "team": "team", "name": "name"}
 
 
@@ -51,19 +55,22 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
     profile = known.profiles.get(spec.engine.profile)
     if flavor is None or profile is None:
         raise DocumentError("The flavor or the engine profile of this spec is not known.")
+    pin, storage, mode = _source(spec, known)
     given = dict(PLACEHOLDER) | {key: str(value) for key, value in mapping(facts or {}, "wish").items()}
     resolution = Resolution(
-        commit=(known.model.sha if known.model and known.model.sha else PLACEHOLDER_COMMIT),
+        commit=pin,
         image=profile.image,
         product=flavor.product,
         resource_name=flavor.resource_name,
         gpus_per_replica=spec.gpus_per_replica,
         weights_bytes=known.model.weights_bytes if known.model else None,
+        storage_uri=storage,
         engine_version=profile.version,
         node_selector=flavor.node_selector,
         tolerations=flavor.tolerations,
         # Without facts the cluster is taken for the sandbox, which has KEDA.
         autoscaler=available(known.cluster.groups or {KEDA}),
+        image_mode=mode,
     )
     wish = Wish(
         install_id=given["install_id"],
@@ -162,6 +169,19 @@ def diagnose_documents(
         reasons = [named] if named else []
     first = reasons[0].as_json() if reasons else _nothing(log if not views else "")
     return {**first, "reasons": [reason.as_json() for reason in reasons]}
+
+
+def _source(spec: DeploymentSpec, known: Facts) -> tuple[str, str, str]:
+    """Pin, address and way of an image into pods (the last two only for images); placeholders where nobody looked."""
+    commit = known.model.sha if known.model and known.model.sha else PLACEHOLDER_COMMIT
+    try:
+        scheme = parse(spec.source.uri).scheme
+    except SourceError as failure:
+        raise DocumentError(failure.finding.message) from failure
+    if scheme is not Scheme.OCI:
+        return commit, "", ""
+    digest_ = digest_of(spec.source.uri) or PLACEHOLDER_DIGEST
+    return digest_, pinned(spec.source.uri, digest_), mode_of(mounts_images=known.cluster.mounts_images).value
 
 
 def _request(document: Mapping[str, Any]) -> dict[str, Any]:

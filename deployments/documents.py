@@ -158,7 +158,10 @@ def _number(section: Mapping[str, Any], name: str) -> float:
 
 
 def _cluster(given: Mapping[str, Any]) -> ClusterFacts:
-    """What the cluster can do: “cluster” with `groups` (a list of versions each), `version`, `claims`, `missing`."""
+    """What the cluster can do: “cluster” with `groups` (a list of versions each), `version`, `claims`, `missing`.
+
+    `image_volumes`: true where an older version mounts images all the same.
+    """
     section = mapping(given, "cluster")
     groups = mapping(section, "groups")
     claims = section.get("claims")
@@ -170,6 +173,7 @@ def _cluster(given: Mapping[str, Any]) -> ClusterFacts:
         groups={str(group): tuple(map(str, served or ())) for group, served in groups.items()},
         version=str(section.get("version") or ""),
         claims=frozenset(map(str, claims)) if isinstance(claims, list) else None,
+        image_volumes=section.get("image_volumes") is True,
     )
 
 

@@ -13,6 +13,7 @@ SPEC_FIELDS: dict[str, str] = {
     "/spec/source/uri": "source_uri",
     "/spec/source/revision": "source_revision",
     "/spec/source/credential": "credential",
+    "/spec/source/folder": "source_folder",
     "/spec/strategy": "strategy",
     "/spec/flavor": "flavor",
     "/spec/replicas/min": "replicas_min",

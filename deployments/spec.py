@@ -30,6 +30,7 @@ FLAG_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 TEXT_VALUE = re.compile(r"[A-Za-z0-9._/:+-]*")
 URI_TEXT = re.compile(r"[\x21-\x7e]+")
+FOLDER = re.compile(r"/|(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
 # Go templates (KServe), variable expansion (kubelet), a shell (presets): a value meets all three.
 EXPANSIONS = ("{{", "}}", "$(", "${", "`")
 
@@ -50,8 +51,6 @@ class Role(StrEnum):
     DECODE = "decode"
 
 
-# A strategy is offered once it runs from the form to the answer of a prompt.
-AVAILABLE_STRATEGIES = frozenset({Strategy.STANDARD, Strategy.DISAGGREGATED})
 # Prefill hands its KV cache to decode as it lies in memory: what shapes the cache is the same on both sides.
 SAME_IN_BOTH_ROLES = ("block-size", "dtype", "kv-cache-dtype", "quantization", "revision")
 
@@ -104,6 +103,15 @@ class Source(_Closed):
         | None
     ) = None
     credential: Slug | None = None
+    # Where in an image the weights lie, from its root on; “/models” where nothing is said.
+    folder: (
+        Annotated[
+            str,
+            Field(min_length=1, max_length=256),
+            _closed_text(FOLDER, "a path from the image's root on, as “/models”, of letters, digits, “.”, “_” and “-”"),
+        ]
+        | None
+    ) = None
 
 
 class Replicas(_Closed):
@@ -220,15 +228,12 @@ class DeploymentSpec(_Closed):
 
     @field_validator("strategy", mode="before")
     @classmethod
-    def _available(cls, value: object) -> object:
+    def _known(cls, value: object) -> object:
         if isinstance(value, str):
             try:
-                strategy = Strategy(value)
+                return Strategy(value)
             except ValueError:
                 raise ValueError(f"Choose one of: {', '.join(s.value for s in Strategy)}.") from None
-            if strategy not in AVAILABLE_STRATEGIES:
-                raise ValueError(f"The strategy “{strategy.value}” comes with a later release. Choose “standard”.")
-            return strategy
         return value
 
     @model_validator(mode="after")
@@ -311,7 +316,10 @@ class DeploymentSpec(_Closed):
         left_out = {name for name in ("prefill", "decode", "scaling") if getattr(self, name) is None}
         if self.strategy is Strategy.DISAGGREGATED:
             left_out.add("replicas")
-        return self.model_dump(mode="json", exclude=left_out)
+        data = self.model_dump(mode="json", exclude=left_out)
+        if self.source.folder is None:
+            del data["source"]["folder"]
+        return data
 
     @classmethod
     def from_json(cls, data: object) -> Self:

@@ -15,7 +15,8 @@ from deployments.forms.flags import FlagTextError, format_flags, parse_flags
 from deployments.forms.roles import ROLES, SPLIT, RoleFields, initial_of_roles, of_role, role_data
 from deployments.forms.values import as_value, not_a, shown, text_of
 from deployments.models import Credential, EngineProfile, Flavor, Principal, Team
-from deployments.spec import AVAILABLE_STRATEGIES, DeploymentSpec, Strategy
+from deployments.sources.oci import FOLDER, SCHEME
+from deployments.spec import DeploymentSpec, Strategy
 from deployments.spec_errors import FieldError, parse_spec
 
 # Engine flags that have a field of their own; every other flag is written into the text box.
@@ -34,14 +35,10 @@ KV_CACHE_TYPES = [
     ("fp8_e5m2", "fp8 e5m2"),
 ]
 PREFIX_CACHING = [("", "vLLM's default (on)"), ("true", "On"), ("false", "Off")]
-COMING = "Comes with a later release of Slipway."
 STRATEGIES = [
-    (key, label, text, "" if Strategy(key) in AVAILABLE_STRATEGIES else COMING)
-    for key, label, text in (
-        ("standard", "Standard", "One pool of replicas that all serve alike."),
-        ("disaggregated", "Disaggregated", "Prompts and answers are computed by pods of their own."),
-        ("oci-volume", "OCI volume", "Weights come as an image: a fast start."),
-    )
+    ("standard", "Standard", "One pool of replicas that all serve alike."),
+    ("disaggregated", "Disaggregated", "Prompts and answers are computed by pods of their own."),
+    ("oci-volume", "OCI volume", "Weights come as an image that nodes keep: a fast start."),
 ]
 TEXT_LIMIT = 600
 # Refused for what the team or the GPU has, not for what was typed.
@@ -63,6 +60,7 @@ class DeploymentForm(RoleFields):
         error_messages={"required": "Name the model, for example hf://Qwen/Qwen2.5-7B-Instruct."},
     )
     source_revision = forms.CharField(max_length=200, label="Version of the model", required=False, strip=True)
+    source_folder = forms.CharField(max_length=TEXT_LIMIT, label="Folder in the image", required=False, strip=True)
     credential = forms.CharField(max_length=63, label="Credential", required=False, strip=True)
     strategy = forms.CharField(max_length=40, initial="standard")
     flavor = forms.ModelChoiceField(Flavor.objects.none(), to_field_name="slug", empty_label=None, label="GPU")
@@ -164,6 +162,9 @@ class DeploymentForm(RoleFields):
             "flavor": self.text("flavor"),
             "engine": {"args": args},
         }
+        # The usual folder is nobody's wish, and the field is shown for images alone.
+        if self.text("strategy") == Strategy.OCI_VOLUME and self.text("source_folder") not in ("", FOLDER):
+            spec["source"]["folder"] = self.text("source_folder")
         if self.has_roles:
             spec |= {role: role_data(role, self.text, self.add_error) for role in ROLES}
         else:
@@ -203,8 +204,10 @@ class DeploymentForm(RoleFields):
 
     def _uri(self) -> str:
         uri = self.text("source_uri")
-        # "Qwen/Qwen2.5-7B-Instruct" is what people copy from a model's page.
-        return f"hf://{uri}" if uri and "://" not in uri else uri
+        if not uri or "://" in uri:
+            return uri
+        # "Qwen/Qwen2.5-7B-Instruct" is what people copy from a model's page, and from a registry's an image.
+        return f"{SCHEME if self.text('strategy') == Strategy.OCI_VOLUME else 'hf://'}{uri}"
 
     def _scaling(self) -> dict[str, Any]:
         """What was typed about scaling; nothing where the usual targets are left as they are."""
@@ -275,6 +278,7 @@ def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "source_uri": spec.get("source", {}).get("uri", ""),
         "source_revision": spec.get("source", {}).get("revision") or "",
+        "source_folder": spec.get("source", {}).get("folder") or FOLDER,
         "credential": spec.get("source", {}).get("credential") or "",
         "strategy": spec.get("strategy", "standard"),
         "flavor": spec.get("flavor", ""),

@@ -45,6 +45,7 @@ class ContainerView:
     last_message: str = ""
     last_exit_code: int | None = None
     since: datetime | None = None
+    image: str = ""
 
     @property
     def died(self) -> bool:
@@ -370,6 +371,7 @@ def _container(raw: Mapping[str, Any], *, init: bool) -> ContainerView:
         last_message=_cut(last.get("message")),
         last_exit_code=_number(last.get("exitCode")),
         since=_time(now.get("startedAt") or now.get("finishedAt")),
+        image=str(raw.get("image") or ""),
     )
 
 

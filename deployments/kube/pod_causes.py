@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 
+from deployments.kube.image_causes import from_weights_image
 from deployments.kube.log_causes import from_log
 from deployments.kube.log_patterns import MAX_EVIDENCE, last_error
 from deployments.kube.observe import ContainerView, EventView, PodView
@@ -30,7 +31,13 @@ def from_pod(pod: PodView, events: Iterable[EventView] = (), log: str = "") -> R
     if pod.ready:
         return None
     mine = [event for event in events if event.kind == "Pod" and event.name == pod.name]
-    reason = _placing(pod) or _initializing(pod, mine, log) or _engine(pod, mine, log) or _waiting(pod, mine)
+    reason = (
+        _placing(pod)
+        or from_weights_image(pod)
+        or _initializing(pod, mine, log)
+        or _engine(pod, mine, log)
+        or _waiting(pod, mine)
+    )
     return dataclasses.replace(reason, pod=pod.name, revision=pod.revision) if reason else None
 
 

@@ -35,6 +35,8 @@ class Resolution:
     secret_names: tuple[str, ...] = ()
     # What the cluster can scale by: KServe's class of autoscaler, empty while it is not known.
     autoscaler: str = ""
+    # How weights in an image come into the pods (deployments.manifests.images); empty where they are in none.
+    image_mode: str = ""
     # Of the flavor, on top of its product and the taint of GPU nodes.
     node_selector: Mapping[str, str] = field(default_factory=dict, hash=False)
     tolerations: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
@@ -42,7 +44,8 @@ class Resolution:
     def as_json(self) -> dict[str, Any]:
         """This resolution as plain JSON values; what came later only where it says something."""
         lists = {"secret_names": list(self.secret_names), "tolerations": list(self.tolerations)}
-        return {name: value for name, value in {**asdict(self), **lists}.items() if name != "autoscaler" or value}
+        later = {"autoscaler", "image_mode"}
+        return {name: value for name, value in {**asdict(self), **lists}.items() if name not in later or value}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Resolution:

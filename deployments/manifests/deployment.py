@@ -13,6 +13,7 @@ from deployments.spec import Strategy
 BUILDERS: Mapping[Strategy, ModuleType] = {
     Strategy.STANDARD: standard,
     Strategy.DISAGGREGATED: disaggregated,
+    Strategy.OCI_VOLUME: standard,
 }
 # What makes the pods, and takes them down while it carries KServe's own mark.
 SERVICES = frozenset({"InferenceService", "LLMInferenceService"})

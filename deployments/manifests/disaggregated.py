@@ -37,6 +37,7 @@ from deployments.manifests.guards import (
     network_policy,
     pod_monitor,
 )
+from deployments.manifests.images import native_uri
 from deployments.manifests.pods import (
     GPU_TAINT,
     PROBE_SECONDS,
@@ -97,14 +98,14 @@ def _service(wish: Wish, preset: str) -> Object:
         "metadata": metadata_of(wish, wish.name),
         "spec": {
             "baseRefs": [{"name": preset}],
-            "model": {"uri": storage_uri(wish), "name": wish.name},
+            "model": {"uri": _address(wish), "name": wish.name},
             **_workload(wish, Role.DECODE, roles[Role.DECODE]),
             "prefill": _workload(wish, Role.PREFILL, roles[Role.PREFILL]),
             "router": {
                 "gateway": {"refs": [gateway]},
                 # With a route of Slipway's own KServe makes none, which would be a way in around the closed one.
                 "route": {"http": {"refs": [{"name": f"{wish.name}-slipway"}]}},
-                "scheduler": {**_marks(wish), "template": _scheduler()},
+                "scheduler": {**_marks(wish), "template": _scheduler(wish)},
             },
         },
     }
@@ -140,7 +141,7 @@ def _template(wish: Wish, role: Role, spec: DeploymentSpec) -> dict[str, Any]:
         "securityContext": pod_security(),
         "nodeSelector": node_selector(wish),
         "tolerations": tolerations(wish),
-        "initContainers": [_initializer(wish)],
+        **_initializers(wish, _initializer(wish)),
         "containers": [
             {
                 "name": ENGINE,
@@ -173,6 +174,16 @@ def _variables(wish: Wish, role: Role, spec: DeploymentSpec) -> list[dict[str, A
     ]
 
 
+def _address(wish: Wish) -> str:
+    """Where KServe has the weights from; images it mounts, as a modelcar would need a namespace of a lower level."""
+    return native_uri(wish) if wish.resolution.image_mode else storage_uri(wish)
+
+
+def _initializers(wish: Wish, container: dict[str, Any]) -> dict[str, Any]:
+    """What KServe's storage initializer is to look like, where it has something to fetch."""
+    return {} if wish.resolution.image_mode else {"initContainers": [container]}
+
+
 def _initializer(wish: Wish) -> dict[str, Any]:
     return {
         "name": INITIALIZER,
@@ -185,12 +196,12 @@ def _initializer(wish: Wish) -> dict[str, Any]:
     }
 
 
-def _scheduler() -> dict[str, Any]:
+def _scheduler(wish: Wish) -> dict[str, Any]:
     """The endpoint picker needs no GPU, but may have to stand where others are kept off."""
     return {
         "securityContext": pod_security(),
         "tolerations": [dict(GPU_TAINT)],
-        "initContainers": [{"name": INITIALIZER, "securityContext": container_security()}],
+        **_initializers(wish, {"name": INITIALIZER, "securityContext": container_security()}),
         "containers": [],
     }
 

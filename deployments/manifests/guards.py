@@ -91,6 +91,11 @@ def http_route(wish: Wish, backend: Mapping[str, Any]) -> Object:
 
 def network_policy(wish: Wish, port: int, *, ingress: Rules = (), egress: Rules = ()) -> Object:
     """Who may reach the pods at the engine's port, and what they may reach; `ingress` and `egress` are added to it."""
+    # The initializer fetches what users name: outside by HTTPS only, nothing inside the cluster. Nodes fetch images.
+    outside = {
+        "to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": _closed_ranges(wish)}}],
+        "ports": [{"protocol": "TCP", "port": 443}],
+    }
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -106,14 +111,7 @@ def network_policy(wish: Wish, port: int, *, ingress: Rules = (), egress: Rules 
                 },
                 *ingress,
             ],
-            # The initializer fetches what users name: outside by HTTPS only, nothing inside the cluster.
-            "egress": [
-                {
-                    "to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": _closed_ranges(wish)}}],
-                    "ports": [{"protocol": "TCP", "port": 443}],
-                },
-                *egress,
-            ],
+            "egress": [*([] if wish.resolution.image_mode else [outside]), *egress],
         },
     }
 

@@ -1,4 +1,7 @@
-"""The strategy *standard*: one InferenceService on a runtime of our own, with what guards and shows it."""
+"""The strategies *standard* and *oci-volume*: one InferenceService on a runtime of our own, and what guards it.
+
+They differ in how the weights come into the pods (deployments.manifests.images).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ from typing import Any
 
 from deployments.engine.render import render_args
 from deployments.labels import ENGINE_CONTAINER
-from deployments.manifests.common import Object, Wish, engine_version, metadata_of, sealed, short_hash, storage_uri
+from deployments.manifests.common import Object, Wish, engine_version, metadata_of, sealed, short_hash
 from deployments.manifests.guards import PORT_NAME, disruption_budget, http_route, network_policy, pod_monitor
+from deployments.manifests.images import Weights, weights_of
 from deployments.manifests.pods import (
     PROBE_SECONDS,
     container_security,
@@ -28,7 +32,8 @@ HOME = "/home/slipway"
 
 def build(wish: Wish) -> list[Object]:
     """The signed objects of one deployment, in the order they are applied: what guards comes before what runs."""
-    runtime = _serving_runtime(wish)
+    weights = weights_of(wish)
+    runtime = _serving_runtime(wish, weights)
     backend = {"group": "", "kind": "Service", "name": f"{wish.name}-predictor", "port": 80}
     return sealed(
         [
@@ -36,13 +41,13 @@ def build(wish: Wish) -> list[Object]:
             runtime,
             disruption_budget(wish),
             pod_monitor(wish),
-            _inference_service(wish, runtime["metadata"]["name"]),
+            _inference_service(wish, runtime["metadata"]["name"], weights),
             http_route(wish, backend),
         ]
     )
 
 
-def _inference_service(wish: Wish, runtime: str) -> Object:
+def _inference_service(wish: Wish, runtime: str, weights: Weights) -> Object:
     spec = wish.spec
     metadata = metadata_of(wish, wish.name)
     metadata["labels"]["networking.kserve.io/visibility"] = "cluster-local"
@@ -72,11 +77,11 @@ def _inference_service(wish: Wish, runtime: str) -> Object:
                 "securityContext": pod_security(),
                 "nodeSelector": node_selector(wish),
                 "tolerations": tolerations(wish),
-                "storageContainerName": wish.platform.storage_container,
+                **weights.predictor,
                 "model": {
                     "modelFormat": {"name": "vLLM"},
                     "runtime": runtime,
-                    "storageUri": storage_uri(wish),
+                    **weights.model,
                     "args": render_args(engine_version(wish), spec.engine.args),
                     "ports": [{"name": PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
                     "resources": resources(wish, spec),
@@ -87,8 +92,8 @@ def _inference_service(wish: Wish, runtime: str) -> Object:
     }
 
 
-def _serving_runtime(wish: Wish) -> Object:
-    spec = _runtime_spec(wish)
+def _serving_runtime(wish: Wish, weights: Weights) -> Object:
+    spec = _runtime_spec(wish, weights)
     profile = wish.spec.engine.profile.replace(".", "-")[:40].strip("-")
     content = short_hash(wish.deployment_id, canonical(spec).decode())
     return {
@@ -99,10 +104,10 @@ def _serving_runtime(wish: Wish) -> Object:
     }
 
 
-def _runtime_spec(wish: Wish) -> dict[str, Any]:
+def _runtime_spec(wish: Wish, weights: Weights) -> dict[str, Any]:
     shared = shared_memory_gib(wish.spec)
-    volumes: list[dict[str, Any]] = [{"name": "home", "emptyDir": {}}]
-    mounts = [{"name": "home", "mountPath": HOME}]
+    volumes: list[dict[str, Any]] = [{"name": "home", "emptyDir": {}}, *weights.volumes]
+    mounts = [{"name": "home", "mountPath": HOME}, *weights.mounts]
     if shared:
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{shared}Gi"}})
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - where NCCL looks

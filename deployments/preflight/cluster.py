@@ -29,8 +29,6 @@ NEEDED: Mapping[Strategy, tuple[tuple[str, str, str], ...]] = {
     Strategy.OCI_VOLUME: COMMON,
 }
 KEDA = "keda.sh"
-# Image volumes are off by default before, and cannot be switched off after.
-IMAGE_VOLUMES = (1, 35)
 # What Deployments of an LLMInferenceService add while they roll; nothing in a wish changes it.
 SURGE = 0.25
 
@@ -82,22 +80,6 @@ def strategy_parts(case: Case) -> Iterator[Finding]:
                 f"The cluster serves {group} as {', '.join(served) or 'nothing'}; “{strategy.value}” needs {version}.",
                 "An admin has to install a version of it that serves this.",
             )
-
-
-@rules.rule
-def image_volumes(case: Case) -> Iterator[Finding]:
-    """Weights in an image are mounted by the cluster itself from one version on."""
-    cluster = case.facts.cluster
-    if case.spec.strategy is not Strategy.OCI_VOLUME or cluster.release is None or cluster.release >= IMAGE_VOLUMES:
-        return
-    wanted = ".".join(map(str, IMAGE_VOLUMES))
-    yield warning(
-        "image_volumes",
-        "/spec/strategy",
-        f"Kubernetes mounts images as volumes from {wanted} on; this cluster has {cluster.version}. "
-        "The image's own shell then hands over the weights, which an admin has to approve.",
-        "Use another source, or ask for a newer cluster.",
-    )
 
 
 @rules.rule
@@ -169,7 +151,7 @@ def more_than_there_is(case: Case) -> Iterator[Finding]:
         "/spec/replicas/max",
         f"At most this takes {asked:,} {flavor.label}; the cluster has {flavor.total:,} of them altogether.",
         "Replicas beyond that wait until the cluster grows.",
-        max(1, flavor.total // case.spec.gpus_per_replica) if case.spec.strategy is Strategy.STANDARD else None,
+        None if case.spec.strategy is Strategy.DISAGGREGATED else max(1, flavor.total // case.spec.gpus_per_replica),
     )
 
 

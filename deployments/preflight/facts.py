@@ -11,6 +11,8 @@ from deployments.engine.gpus import gpu_facts
 from deployments.engine.profiles import EngineProfile, seeded_profiles
 from deployments.sources.checks import SourceCheck
 
+# Image volumes are on by default from the second on; from the first on an operator may have switched them on.
+IMAGE_VOLUMES_FROM, IMAGE_VOLUMES = (1, 33), (1, 35)
 RELEASE = re.compile(r"v?(\d{1,4})\.(\d{1,4})")
 
 
@@ -73,7 +75,8 @@ class ClusterFacts:
     """What the cluster can do, as last seen. `missing` names absent parts (KServe, the gateway, …).
 
     `groups` are the API groups it serves with their versions, empty while they are not known; `version` is that of
-    Kubernetes; `claims` names the volume claims of the team's namespace, None while nobody looked.
+    Kubernetes; `claims` names the volume claims of the team's namespace, None while nobody looked. `image_volumes`: its
+    operator has switched them on where they are off by default.
     """
 
     seen: bool = True
@@ -82,6 +85,15 @@ class ClusterFacts:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     version: str = ""
     claims: frozenset[str] | None = None
+    image_volumes: bool = False
+
+    @property
+    def mounts_images(self) -> bool:
+        """True where pods can mount images as volumes; taken for granted while the version is not known."""
+        release = self.release
+        if release is None or release >= IMAGE_VOLUMES:
+            return True
+        return self.image_volumes and release >= IMAGE_VOLUMES_FROM
 
     @property
     def release(self) -> tuple[int, int] | None:

@@ -107,6 +107,11 @@ def _images(obj: Object, objects: Sequence[Object]) -> Iterator[Finding]:
         image = container.get("image")
         if image is not None and not DIGEST.search(str(image)):
             yield _said("image", obj, f"the image “{image}” is not named by digest.")
+    for pod in _pods(obj):
+        for volume in pod.get("volumes") or ():
+            reference = (volume.get("image") or {}).get("reference")
+            if reference is not None and not DIGEST.search(str(reference)):
+                yield _said("image", obj, f"the volume “{reference}” is not named by digest.")
 
 
 def _shared_memory(obj: Object, objects: Sequence[Object]) -> Iterator[Finding]:

@@ -22,6 +22,8 @@ LOADS = {
     Strategy.DISAGGREGATED: frozenset({Scheme.HF, Scheme.S3, Scheme.PVC, Scheme.OCI}),
     Strategy.OCI_VOLUME: frozenset({Scheme.OCI}),
 }
+# In which order another strategy is proposed for a source.
+NEAREST = (Strategy.STANDARD, Strategy.OCI_VOLUME, Strategy.DISAGGREGATED)
 RESOLVED = frozenset({Scheme.MLFLOW, Scheme.MODEL_REGISTRY})
 WAITS_FOR_GPUS = "Sent as it is, an admin decides; approved, it waits until the team has GPUs free."
 WAITS_FOR_GRANT = "Sent as it is, an admin decides; approved, it waits until the team's quota is raised."
@@ -116,7 +118,7 @@ def source_for_strategy(case: Case) -> Iterator[Finding]:
     if scheme in RESOLVED or scheme in LOADS[strategy]:
         return
     takes = ", ".join(f"{item.value}://" for item in Scheme if item in LOADS[strategy])
-    other = next((item for item in Strategy if scheme in LOADS[item]), None)
+    other = next((item for item in NEAREST if scheme in LOADS[item]), None)
     yield error(
         "source_strategy",
         "/spec/strategy",

@@ -52,6 +52,7 @@ def gather(
             sandbox=settings.SLIPWAY_SANDBOX,
             groups=_groups(cluster) if cluster and seen else {},
             version=cluster.version if cluster else "",
+            image_volumes=settings.SLIPWAY_IMAGE_VOLUMES,
         ),
     )
 

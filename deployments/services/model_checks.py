@@ -12,6 +12,7 @@ from django.utils import timezone
 from deployments.engine.facts import ModelFacts
 from deployments.models import ModelCheck
 from deployments.sources import Reply, Scheme, Source, SourceCheck, SourceCode, SourceError, huggingface, parse
+from deployments.sources.oci import digest_of
 from portal.lib import outbound
 
 FRESH = timedelta(minutes=10)
@@ -40,7 +41,9 @@ def look_up(uri: str, revision: str | None = None, *, max_age: timedelta = FRESH
 
 
 def commit_of(uri: str, revision: str | None, check: SourceCheck | None) -> str:
-    """The 40 hex digits to pin a model to; empty when nobody knows them."""
+    """What to pin a model to: a commit's 40 hex digits, or the digest of an image; empty when nobody knows them."""
+    if digest := digest_of(uri):
+        return digest
     if check is not None and check.model is not None and COMMIT.fullmatch(check.model.sha):
         return check.model.sha
     source = _hub_model(uri)

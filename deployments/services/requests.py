@@ -16,6 +16,7 @@ from deployments.engine.options import Choice, Option, options
 from deployments.engine.sizing import Fit, UnknownShapeError
 from deployments.findings import Finding, Severity, error
 from deployments.manifests.common import Resolution
+from deployments.manifests.images import ImageMode, mode_of
 from deployments.manifests.scaling import available
 from deployments.models import Cluster, Deployment, Principal, Revision, Team, Wanted
 from deployments.preflight import Facts
@@ -33,7 +34,8 @@ from deployments.services.holds import Usage
 from deployments.services.teams import SLUG
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
-from deployments.sources import SourceCheck, parse
+from deployments.sources import Scheme, SourceCheck, parse
+from deployments.sources.pinned import pinned
 from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
 
@@ -263,12 +265,20 @@ def resolve(spec: DeploymentSpec, known: Facts) -> Resolution:
         resource_name=flavor.resource_name,
         gpus_per_replica=spec.gpus_per_replica,
         weights_bytes=known.model.weights_bytes if known.model else None,
-        storage_uri=f"hf://{parse(spec.source.uri).id}:{commit}",
+        storage_uri=pinned(spec.source.uri, commit),
         engine_version=profile.version,
         node_selector=flavor.node_selector,
         tolerations=flavor.tolerations,
         autoscaler=available(known.cluster.groups),
+        image_mode=_image_mode(spec, known),
     )
+
+
+def _image_mode(spec: DeploymentSpec, known: Facts) -> str:
+    """How weights in an image get into the pods of this cluster; empty for other sources."""
+    if parse(spec.source.uri).scheme is not Scheme.OCI:
+        return ""
+    return mode_of(mounts_images=known.cluster.mounts_images).value
 
 
 def _accepted(spec: DeploymentSpec, name: str, team: Team, known: Facts, check: SourceCheck | None) -> list[Finding]:
@@ -283,16 +293,25 @@ def _check(
 ) -> list[Finding]:
     findings = rules.check(spec, name, team.slug if team else "", known)
     if not rules.has_errors(findings) and not _pin(spec, check):
-        findings.append(
-            error(
-                NOT_PINNED,
-                "/spec/source/revision",
-                "The model cannot be pinned to a commit while the hub does not answer.",
-                "Try again later, or enter the commit (40 hex digits).",
-            )
-        )
+        findings.append(_not_pinned(spec))
     order = list(Severity)
     return sorted(findings, key=lambda item: order.index(item.severity))
+
+
+def _not_pinned(spec: DeploymentSpec) -> Finding:
+    if parse(spec.source.uri).scheme is Scheme.OCI:
+        return error(
+            NOT_PINNED,
+            "/spec/source/uri",
+            "A tag of an image may name something else tomorrow: what is approved is what a digest names.",
+            "Write the digest that your registry shows: oci://registry/repository@sha256:…",
+        )
+    return error(
+        NOT_PINNED,
+        "/spec/source/revision",
+        "The model cannot be pinned to a commit while the hub does not answer.",
+        "Try again later, or enter the commit (40 hex digits).",
+    )
 
 
 def _options(spec: DeploymentSpec, known: Facts) -> list[Option]:
@@ -322,7 +341,11 @@ def _guarded(spec: DeploymentSpec, known: Facts) -> list[str]:
         return []
     # Flags of each role are laid over those of both.
     roles = spec.by_role().values()
-    return list(dict.fromkeys(name for own in roles for name in guarded_args(profile.version, own.engine.args)))
+    found = [name for own in roles for name in guarded_args(profile.version, own.engine.args)]
+    if _image_mode(spec, known) == ImageMode.MODELCAR:
+        # The image's own shell runs in the pod: a program that nobody here has read.
+        found.append(ImageMode.MODELCAR.value)
+    return list(dict.fromkeys(found))
 
 
 def _pin(spec: DeploymentSpec, check: SourceCheck | None) -> str:

@@ -55,8 +55,8 @@ def parse_image(uri: str) -> Image:
 
 
 def digest_of(uri: str) -> str:
-    """The digest that a reference names itself; empty where it names none, or is no reference."""
+    """The digest that an address of an image names itself; empty where it names none, or is no such address."""
     try:
-        return parse_image(uri).digest
+        return parse_image(uri).digest if uri.startswith(SCHEME) else ""
     except ValueError:
         return ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from deployments.findings import Finding, error, warning
+from deployments.sources.oci import parse_image
 from deployments.spec import hazard
 
 POINTER = "/spec/source/uri"
@@ -51,7 +52,7 @@ class Source:
     @property
     def available(self) -> bool:
         """True when this release can serve from this kind of source."""
-        return self.scheme is Scheme.HF
+        return self.scheme in {Scheme.HF, Scheme.OCI}
 
 
 class SourceError(ValueError):
@@ -84,6 +85,8 @@ def parse(uri: str) -> Source:
         ) from None
     if kind is Scheme.HF:
         return _parse_hf(uri)
+    if kind is Scheme.OCI:
+        return _parse_oci(uri)
     if not rest.strip("/"):
         raise SourceError(error("source_form", POINTER, "The address names nothing after its scheme."))
     return Source(kind, uri, rest)
@@ -104,7 +107,7 @@ def check_uri(uri: str) -> list[Finding]:
                 "Use a model from the hub: hf://owner/model.",
             )
         ]
-    if source.revision:
+    if source.scheme is Scheme.HF and source.revision:
         return [
             warning(
                 "source_revision",
@@ -128,6 +131,15 @@ def _parse_hf(uri: str) -> Source:
             )
         )
     return Source(Scheme.HF, uri, f"{match['owner']}/{match['model']}", match["revision"])
+
+
+def _parse_oci(uri: str) -> Source:
+    try:
+        image = parse_image(uri)
+    except ValueError as failure:
+        example = "Example: oci://registry.example.com/models/granite:1.0"
+        raise SourceError(error("source_form", POINTER, str(failure), example)) from None
+    return Source(Scheme.OCI, uri, image.name, image.digest or image.tag or None)
 
 
 def _no_scheme(uri: str) -> Finding:

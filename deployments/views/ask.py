@@ -19,6 +19,7 @@ from deployments.preflight.request import proposed_name
 from deployments.services import requests
 from deployments.services.errors import DomainError, RefusedError, StaleError
 from deployments.services.principals import principal_of
+from deployments.sources.oci import FOLDER
 from deployments.views.advice import Advice, advice_of
 from deployments.views.capacity_now import flavors_now
 from deployments.views.once import once
@@ -32,6 +33,7 @@ DEFAULTS = {
     "replicas_min": "1",
     "replicas_max": "1",
     "gpu_memory_utilization": "0.9",
+    "source_folder": FOLDER,
     **PRESET,
 }
 

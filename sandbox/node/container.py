@@ -14,6 +14,7 @@ from sandbox.node.events import now_text
 from sandbox.node.logs import ContainerLogs
 from sandbox.node.probes import Probe
 from sandbox.node.status import ContainerState, running, terminated, waiting
+from sandbox.node.volumes import mount_error
 
 if TYPE_CHECKING:
     from sandbox.node.pod import PodWorker
@@ -78,6 +79,7 @@ class Container:
         repository = await puller.pull(
             self.pod.node, self.pod.object, self.spec, self.state, self.field, self.pod.changed
         )
+        await self._mount_images()
         environment = await self._configure()
         log = self.logs.start()
         self.state.new_id()
@@ -129,6 +131,22 @@ class Container:
         self.state.started = False
         self._unhealthy = None
         self.pod.changed()
+
+    async def _mount_images(self) -> None:
+        """Bring the images that it mounts as volumes; it waits while one, or the folder of one, is not to be had."""
+        for mount in self.spec.get("volumeMounts") or []:
+            source = self.pod.image_volumes.get(mount["name"])
+            if source is None:
+                continue
+            spec = {"image": source.get("reference", ""), "imagePullPolicy": source.get("pullPolicy")}
+            node, pod = self.pod.node, self.pod
+            repository = await puller.pull(node, pod.object, spec, self.state, self.field, pod.changed, volume=True)
+            while (error := mount_error(repository, mount)) is not None:
+                self.state.state = waiting("CreateContainerError", error)
+                self._event("Warning", "Failed", f"Error: {error}")
+                pod.changed()
+                await asyncio.sleep(node.pace.retry)
+            pod.mounted[mount["name"]] = repository.weights
 
     async def _configure(self) -> dict[str, str]:
         """Resolve the environment, waiting as CreateContainerConfigError while something is missing."""

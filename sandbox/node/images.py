@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cache
+
+from sandbox.engine.boot import ModelFiles
+from sandbox.hub import catalog
 
 PULL_BYTES_PER_SECOND = 520e6  # at speed 1
 PULL_MOST_SECONDS = 20.0  # at speed 1: the sandbox shortens large pulls
@@ -14,12 +18,22 @@ NAME = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]
 
 
 @dataclass(frozen=True)
+class Weights:
+    """A model in an image: the folder it lies in, and whether there is a shell beside it."""
+
+    files: ModelFiles
+    folder: str
+    shell: bool
+
+
+@dataclass(frozen=True)
 class Repository:
     """One repository: which program its images run, their compressed size, and the tags it has."""
 
     program: str
     size: int
     tags: str = r"latest|v?\d+\.\d+(\.\d+)?(-[a-z0-9.-]+)?"
+    weights: Weights | None = None
 
 
 VLLM = Repository("vllm", 9_843_112_960, r"latest|nightly|v0\.\d+\.\d+(-[a-z0-9.-]+)?")
@@ -38,6 +52,10 @@ REPOSITORIES = {
     "ghcr.io/kserve/storage-initializer": INITIALIZER,
     "registry.k8s.io/pause": PAUSE,
 }
+# The public models of the hub as images: ghcr.io/slipway-models/owner--model. One tag is packaged as KServe asks for,
+# on an image with a shell, the other holds the files alone.
+MODELS = "ghcr.io/slipway-models/"
+MODEL_TAGS = {"1.0": ("/models", True), "1.0-files": ("/", False)}
 REGISTRIES = {"docker.io", "quay.io", "ghcr.io", "registry.k8s.io"}
 
 
@@ -106,15 +124,38 @@ def find(image: Image) -> Repository:
             f'rpc error: code = Unknown desc = {failed}failed to do request: Head "https://{registry}/v2/{path}/'
             f'manifests/{version}": dial tcp: lookup {host} on 10.96.0.10:53: no such host'
         )
-    repository = REPOSITORIES.get(image.name)
-    if repository is None:
+    model = _models().get(image.name)
+    repository = REPOSITORIES.get(image.name) if model is None else _packaged(model, image)
+    if model is None and repository is None:
         raise PullError(
             f"rpc error: code = Unknown desc = {failed}pull access denied, repository does not exist or may require "
             "authorization: server message: insufficient_scope: authorization failed"
         )
-    if image.version.startswith(":") and not re.fullmatch(repository.tags, image.version[1:]):
+    if repository is None or (image.version.startswith(":") and not re.fullmatch(repository.tags, image.version[1:])):
         raise PullError(f"rpc error: code = NotFound desc = {failed}{image.canonical}: not found")
     return repository
+
+
+def model_image(model: str, tag: str) -> Image:
+    """The image of one of the hub's public models, by its digest."""
+    name = MODELS + model.lower().replace("/", "--")
+    return parse(parse(f"{name}:{tag}").image_id)
+
+
+@cache
+def _models() -> dict[str, catalog.Model]:
+    found = catalog.load().values()
+    return {model_image(model.id, "1.0").name: model for model in found if not model.gated}
+
+
+def _packaged(model: catalog.Model, image: Image) -> Repository | None:
+    """The image of a model with one of the tags there are, or with the digest of one."""
+    for tag, (folder, shell) in MODEL_TAGS.items():
+        if image.version == f":{tag}" or image.canonical == model_image(model.id, tag).canonical:
+            files = ModelFiles(model.config, {file.name: file.size for file in model.files})
+            size = sum(files.files.values())
+            return Repository("weights", size, re.escape(tag), Weights(files, folder, shell))
+    return None
 
 
 def pull_seconds(repository: Repository) -> float:

@@ -16,8 +16,10 @@ from sandbox.node.container import Container
 from sandbox.node.environment import Resolver
 from sandbox.node.events import now_text
 from sandbox.node.hub import HubError
+from sandbox.node.images import Weights
 from sandbox.node.initializer import HF_URI
 from sandbox.node.machine import GpuOwner, Node
+from sandbox.node.volumes import found_in, mount_at
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,9 @@ class PodWorker:
         self.terminating = False
         self._finished = False  # every container that counts has ended for good
         self.volumes: dict[str, ModelFiles] = {}
+        # Volumes that are images, and what was found in those that are there.
+        self.image_volumes = {item["name"]: item["image"] for item in self.spec.get("volumes") or [] if "image" in item}
+        self.mounted: dict[str, Weights | None] = {}
         self.inits = [Container(self, spec, init=True) for spec in self.spec.get("initContainers") or []]
         self.containers = [Container(self, spec, init=False) for spec in self.spec["containers"]]
         self._done = done
@@ -116,14 +121,17 @@ class PodWorker:
 
     def store(self, spec: Mapping[str, Any], path: str, files: ModelFiles) -> None:
         """Put a model into the volume that a container has mounted at `path`."""
-        name = _volume_at(spec, path)
-        if name is not None:
-            self.volumes[name] = files
+        mount = mount_at(spec, path)
+        if mount is not None:
+            self.volumes[mount["name"]] = files
 
     def files_at(self, spec: Mapping[str, Any], path: str) -> ModelFiles | None:
         """The model that a container finds at `path`."""
-        name = _volume_at(spec, path)
-        return None if name is None else self.volumes.get(name)
+        mount = mount_at(spec, path)
+        if mount is None:
+            return None
+        weights = self.mounted.get(mount["name"])
+        return self.volumes.get(mount["name"]) if weights is None else found_in(weights, mount, path)
 
     def _restore(self) -> None:
         old = self.object.get("status") or {}
@@ -320,11 +328,3 @@ class PodWorker:
 
 def _ready(found: Mapping[str, Any]) -> str:
     return next((str(item["status"]) for item in found.get("conditions") or [] if item["type"] == "Ready"), "")
-
-
-def _volume_at(spec: Mapping[str, Any], path: str) -> str | None:
-    for mount in spec.get("volumeMounts") or []:
-        place = mount["mountPath"].rstrip("/")
-        if path.rstrip("/") == place or path.startswith(f"{place}/"):
-            return str(mount["name"])
-    return None

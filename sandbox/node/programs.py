@@ -15,6 +15,7 @@ from sandbox.node.hub import HubError
 from sandbox.node.images import PAUSE, Repository
 from sandbox.node.initializer import Failed, Initializer
 from sandbox.node.logs import LogFile
+from sandbox.node.modelcar import Modelcar
 from sandbox.node.routing import EndpointPicker, RoutingSidecar
 from sandbox.nodes import GPU_RESOURCE
 
@@ -31,6 +32,13 @@ def make(container: Container, repository: Repository, environment: Mapping[str,
         return engine(container, environment, log)
     if repository.program == "storage-initializer":
         return InitializerProgram(container, environment, log)
+    if repository.weights is not None:
+        arguments = [*words(container.spec, "command", environment), *words(container.spec, "args", environment)]
+
+        def hand_over(place: str, files: ModelFiles) -> None:
+            container.pod.store(container.spec, place, files)
+
+        return Modelcar(repository.weights, arguments, hand_over, log.write)
     if repository.program in ROUTING:
         arguments = [*words(container.spec, "command", environment), *words(container.spec, "args", environment)]
         node = container.pod.node

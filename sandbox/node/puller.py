@@ -20,8 +20,13 @@ async def pull(
     state: ContainerState,
     field: str,
     changed: Callable[[], None],
+    *,
+    volume: bool = False,
 ) -> Repository:
-    """Bring the image of a container to the node; returns when it is there, however often it has to try."""
+    """Bring the image of a container to the node; returns when it is there, however often it has to try.
+
+    With `volume` it is one that the container mounts: it waits for that too, but runs another.
+    """
     backoff = node.pace.backoff_first
     while True:
         try:
@@ -33,7 +38,8 @@ async def pull(
         except PullError as error:
             _failed(node, pod, spec["image"], state, field, str(error))
         else:
-            state.image, state.image_id = image.canonical, image.image_id
+            if not volume:
+                state.image, state.image_id = image.canonical, image.image_id
             return repository
         changed()
         await asyncio.sleep(node.pace.retry)

@@ -23,7 +23,7 @@ from deployments.preflight import (
     estimate,
 )
 from deployments.sources import SourceCheck, SourceCode
-from deployments.spec import DeploymentSpec, Strategy
+from deployments.spec import DeploymentSpec
 from tests.deployments.wishes import FLAVORS, H100, L4, LLAMA, facts_of, roles_json, spec_json, spec_of
 
 GATED = dataclasses.replace(LLAMA, gated=True)
@@ -184,8 +184,7 @@ def test_a_missing_part_of_the_cluster_is_named():
     assert "KServe" in the("cluster_missing", findings(facts=facts)).message
 
 
-def test_roles_with_a_range_of_replicas_say_what_it_means_today(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("deployments.spec.AVAILABLE_STRATEGIES", frozenset(Strategy))
+def test_roles_with_a_range_of_replicas_say_what_it_means_today():
     wish = roles_json(prefill={"replicas": {"min": 1, "max": 2}})
     finding = the("replicas_fixed", check(DeploymentSpec.from_json(wish), "chat", "search", facts_of()))
     assert finding.severity is Severity.INFO

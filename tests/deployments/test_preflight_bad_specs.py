@@ -11,12 +11,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deployments import spec as spec_module
 from deployments.findings import Finding
 from deployments.manifests import build
 from deployments.preflight import ClusterFacts, QuotaFacts, check_raw
 from deployments.preflight.objects import check_objects
-from deployments.spec import Strategy
 from tests.deployments.wishes import facts_of, roles_json, spec_json, wish_of
 
 RECORDED = yaml.safe_load((Path(__file__).parents[1] / "data/kserve-0.20.0/bad-specs.yaml").read_text())
@@ -57,11 +55,6 @@ UNSAID: dict[str, tuple[dict[str, Any], str]] = {
     "autoscaler-class-bad": ({"autoscaler_class": "nonsense"}, "the builder writes one of those KServe knows"),
     "llm-bad-baseref": ({"base_refs": [{"name": "nope"}]}, "no wish names a preset"),
 }
-
-
-@pytest.fixture(autouse=True)
-def every_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spec_module, "AVAILABLE_STRATEGIES", frozenset(Strategy))
 
 
 def said_of(change: dict[str, Any]) -> list[Finding]:

@@ -6,21 +6,14 @@ import dataclasses
 
 import pytest
 
-from deployments import spec as spec_module
 from deployments.findings import Severity
 from deployments.manifests import build, gpus_of
 from deployments.preflight import QuotaFacts, check
 from deployments.preflight.cluster import surge_of
 from deployments.preflight.objects import check_objects
-from deployments.spec import DeploymentSpec, Strategy
+from deployments.spec import DeploymentSpec
 from tests.deployments.preflighting import EIGHT_K, SERVED, codes, said, the, with_cluster
 from tests.deployments.wishes import FLAVORS, facts_of, roles_json, spec_of, wish_of
-
-
-@pytest.fixture
-def every_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spec_module, "AVAILABLE_STRATEGIES", frozenset(Strategy))
-
 
 # Sources and strategies
 
@@ -31,10 +24,10 @@ def every_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
         ("disaggregated", "gs://bucket/m", "standard"),
         ("disaggregated", "https://host/m", "standard"),
         ("oci-volume", "s3://bucket/m", "standard"),
-        ("standard", "oci://registry/m", "disaggregated"),
+        ("standard", "oci://registry/m", "oci-volume"),
     ],
 )
-def test_a_source_that_a_strategy_cannot_load_is_refused(every_strategy: None, strategy: str, uri: str, instead: str):
+def test_a_source_that_a_strategy_cannot_load_is_refused(strategy: str, uri: str, instead: str):
     roles = {"prefill": {}, "decode": {}} if strategy == "disaggregated" else {}
     finding = the("source_strategy", said(strategy=strategy, source={"uri": uri}, **roles))
     assert (finding.field, finding.value, finding.is_error) == ("strategy", instead, True)
@@ -44,7 +37,7 @@ def test_a_source_that_a_strategy_cannot_load_is_refused(every_strategy: None, s
     ("strategy", "uri"),
     [("disaggregated", "hf://a/b"), ("disaggregated", "s3://bucket/m"), ("oci-volume", "oci://registry/m")],
 )
-def test_a_source_that_a_strategy_loads_is_taken(every_strategy: None, strategy: str, uri: str):
+def test_a_source_that_a_strategy_loads_is_taken(strategy: str, uri: str):
     roles = {"prefill": {}, "decode": {}} if strategy == "disaggregated" else {}
     assert "source_strategy" not in codes(said(strategy=strategy, source={"uri": uri}, **roles))
 
@@ -78,21 +71,12 @@ def test_kserve_of_another_version_is_refused():
     assert "v1beta1" in finding.message
 
 
-def test_disaggregation_needs_the_inference_extension(every_strategy: None):
+def test_disaggregation_needs_the_inference_extension():
     groups = {group: served for group, served in SERVED.items() if not group.startswith("inference.")}
     spec = DeploymentSpec.from_json(roles_json(args=EIGHT_K))
     finding = the("strategy_parts", check(spec, "chat", "search", with_cluster(groups=groups)))
     assert (finding.field, finding.value, finding.is_error) == ("strategy", "standard", True)
     assert "strategy_parts" not in codes(check(spec, "chat", "search", with_cluster()))
-
-
-def test_an_older_kubernetes_mounts_no_images(every_strategy: None):
-    wish = {"strategy": "oci-volume", "source": {"uri": "oci://registry/m"}}
-    finding = the("image_volumes", said(with_cluster(version="v1.34.1"), **wish))
-    assert finding.severity is Severity.WARNING
-    assert "1.35" in finding.message
-    for version in ("v1.35.0", "v1.36.3", ""):
-        assert "image_volumes" not in codes(said(with_cluster(version=version), **wish))
 
 
 def test_without_keda_replicas_follow_the_processors():
@@ -107,7 +91,7 @@ def test_more_than_the_cluster_has_is_a_warning_with_what_it_has():
     assert (finding.field, finding.value, finding.severity) == ("replicas_max", 4, Severity.WARNING)
 
 
-def test_a_rollout_that_needs_gpus_on_top_says_so(every_strategy: None):
+def test_a_rollout_that_needs_gpus_on_top_says_so():
     spec = DeploymentSpec.from_json(roles_json(args=EIGHT_K))
     free = {slug: dataclasses.replace(item, free=3) for slug, item in FLAVORS.items()}
     finding = the("no_room_to_roll", check(spec, "chat", "search", facts_of(flavors=free)))
@@ -119,7 +103,7 @@ def test_a_rollout_that_needs_gpus_on_top_says_so(every_strategy: None):
 
 
 @pytest.mark.parametrize("most", [1, 3, 4, 5])
-def test_what_a_rollout_takes_on_top_is_what_the_objects_take(every_strategy: None, most: int):
+def test_what_a_rollout_takes_on_top_is_what_the_objects_take(most: int):
     for least in (1, most):
         role = {"replicas": {"min": least, "max": most}, "args": {"tensor-parallel-size": 2}}
         spec = DeploymentSpec.from_json(roles_json(args=EIGHT_K, prefill=role, decode={}))
@@ -128,7 +112,7 @@ def test_what_a_rollout_takes_on_top_is_what_the_objects_take(every_strategy: No
     assert surge_of(plain) == gpus_of(build(wish_of(plain))) - plain.gpus == 0
 
 
-def test_quota_must_hold_what_a_rollout_takes_on_top(every_strategy: None):
+def test_quota_must_hold_what_a_rollout_takes_on_top():
     spec = DeploymentSpec.from_json(roles_json(args=EIGHT_K))
     enough, short = (facts_of(quotas={"h100": QuotaFacts(limit=limit)}) for limit in (4, 3))
     assert "quota_exceeded" not in codes(check(spec, "chat", "search", enough))
@@ -137,7 +121,7 @@ def test_quota_must_hold_what_a_rollout_takes_on_top(every_strategy: None):
     assert "2 of them while a new revision rolls out" in finding.message
 
 
-def test_objects_of_roles_are_what_kserve_starts(every_strategy: None):
+def test_objects_of_roles_are_what_kserve_starts():
     spec = DeploymentSpec.from_json(roles_json(args={**EIGHT_K, "tensor-parallel-size": 2}))
     assert check_objects(build(wish_of(spec))) == []
     assert check_objects(build(wish_of(spec_of(args={**EIGHT_K, "tensor-parallel-size": 2})))) == []
@@ -157,14 +141,14 @@ def test_an_image_by_tag_would_be_found_out():
     assert codes(check_objects(objects)) == {"object_image"}
 
 
-def test_contexts_of_two_roles_that_differ_are_a_warning(every_strategy: None):
+def test_contexts_of_two_roles_that_differ_are_a_warning():
     wish = roles_json(args=EIGHT_K, decode={"args": {"max-model-len": 4096}})
     found = check(DeploymentSpec.from_json(wish), "chat", "search", facts_of())
     finding = the("context_differs", found)
     assert (finding.pointer, finding.severity) == ("/spec/decode/args/max-model-len", Severity.WARNING)
 
 
-def test_two_roles_for_little_traffic_are_told_what_they_cost(every_strategy: None):
+def test_two_roles_for_little_traffic_are_told_what_they_cost():
     few, many = (
         check(DeploymentSpec.from_json(roles_json(args=EIGHT_K, decode=decode)), "chat", "search", facts_of())
         for decode in ({}, {"replicas": {"min": 4, "max": 4}})

@@ -9,21 +9,15 @@ from typing import Any
 
 import pytest
 
-from deployments import spec as spec_module
 from deployments.engine.profiles import EngineProfile
 from deployments.findings import Severity
 from deployments.preflight import RULES, CredentialFacts, FlavorFacts, QuotaFacts, check
 from deployments.sources import SourceCheck, SourceCode
-from deployments.spec import DeploymentSpec, Strategy
+from deployments.spec import DeploymentSpec
 from tests.deployments.preflighting import EIGHT_K, codes, said, the, with_model
 from tests.deployments.wishes import H100, LLAMA, facts_of, roles_json, spec_of
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def every_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spec_module, "AVAILABLE_STRATEGIES", frozenset(Strategy))
 
 
 def test_there_are_about_forty_rules_each_with_a_sentence_of_what_it_holds():
@@ -192,7 +186,7 @@ def test_a_model_of_unknown_shape_is_asked_about_by_number():
     assert not [item for item in said(with_model(layers=None)) if item.is_error]
 
 
-def test_flags_of_both_roles_are_checked_for_each(every_strategy: None):
+def test_flags_of_both_roles_are_checked_for_each():
     wish = roles_json(args=EIGHT_K, prefill={"args": {"tensor-parallel-size": 3}})
     finding = the("heads_not_divisible", check(DeploymentSpec.from_json(wish), "chat", "search", facts_of()))
     assert finding.pointer == "/spec/prefill/args/tensor-parallel-size"

@@ -98,7 +98,6 @@ def test_a_model_written_otherwise_is_proposed_in_the_right_form(uri: str):
         ("s3://bucket/m", Scheme.S3),
         ("gs://bucket/m", Scheme.GS),
         ("pvc://claim/m", Scheme.PVC),
-        ("oci://registry/m:1", Scheme.OCI),
         ("https://host/m.tar", Scheme.HTTPS),
         ("models:/chat/3", Scheme.MLFLOW),
         ("model-registry://chat/3", Scheme.MODEL_REGISTRY),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.commandline import DocumentError, fit_document
-from deployments.spec import AVAILABLE_STRATEGIES, DeploymentSpec, Strategy, digest
+from deployments.spec import DeploymentSpec, Strategy, digest
 from tests.deployments.pods import LOGS, event, pod, terminated, waiting
 from tests.deployments.wishes import spec_json
 
@@ -114,11 +114,15 @@ def test_render_scales_by_what_the_cluster_has(run: Any, groups: Any, class_: st
     assert answer["problems"] == []
 
 
-def test_render_gives_the_objects_of_every_strategy_that_is_there(run: Any):
-    for strategy in AVAILABLE_STRATEGIES - {Strategy.OCI_VOLUME}:
-        roles = {"prefill": {}, "decode": {}} if strategy is Strategy.DISAGGREGATED else {}
-        answer = run("spec", "render", request(strategy=strategy.value, **roles))
-        kind = "LLMInferenceService" if roles else "InferenceService"
+def test_render_gives_the_objects_of_every_strategy(run: Any):
+    for strategy in Strategy:
+        more: dict[str, Any] = {}
+        if strategy is Strategy.DISAGGREGATED:
+            more = {"prefill": {}, "decode": {}}
+        elif strategy is Strategy.OCI_VOLUME:
+            more = {"source": {"uri": "oci://registry.example.com/models/granite:1.0"}}
+        answer = run("spec", "render", request(strategy=strategy.value, **more))
+        kind = "LLMInferenceService" if strategy is Strategy.DISAGGREGATED else "InferenceService"
         assert kind in {obj["kind"] for obj in answer["objects"]}
         assert answer["problems"] == []
 

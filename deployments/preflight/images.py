@@ -1,0 +1,85 @@
+"""Rules about weights that lie in an image: whether this cluster can mount it, where in it they lie, and its pin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from deployments.findings import Finding, error, warning
+from deployments.preflight.facts import IMAGE_VOLUMES
+from deployments.preflight.rules import Case, Rules
+from deployments.sources import Scheme, SourceError, parse
+from deployments.sources.oci import FOLDER
+from deployments.spec import Strategy
+
+rules = Rules()
+
+POINTER = "/spec/source/folder"
+
+
+@rules.rule
+def image_volumes(case: Case) -> Iterator[Finding]:
+    """Weights in an image are mounted by the cluster itself from one version on; before, the image's shell helps."""
+    cluster = case.facts.cluster
+    if not _is_image(case) or cluster.mounts_images:
+        return
+    wanted = ".".join(map(str, IMAGE_VOLUMES))
+    said = f"Kubernetes mounts images as volumes from {wanted} on; this cluster has {cluster.version}."
+    if case.spec.strategy is Strategy.DISAGGREGATED:
+        yield error(
+            "image_volumes",
+            "/spec/source/uri",
+            f"{said} Prefill and decode take weights from an image in no other way.",
+            f"Choose {Strategy.OCI_VOLUME.value}, or another source.",
+        )
+    elif case.spec.source.folder == "/":
+        yield error(
+            "image_without_shell",
+            POINTER,
+            f"{said} Its way around needs a shell in the image, beside the weights in a folder.",
+            f"Package the weights below {FOLDER} on an image with sh, ln and sleep, or ask for a newer cluster.",
+            FOLDER,
+        )
+    elif case.spec.strategy is Strategy.OCI_VOLUME:
+        yield warning(
+            "image_volumes",
+            "/spec/strategy",
+            f"{said} The image's own shell (sh, ls, ln, sleep) then hands over the weights, which an admin approves.",
+            "Use another source, or ask for a newer cluster.",
+        )
+
+
+@rules.rule
+def folder_of_images(case: Case) -> Iterator[Finding]:
+    """Only images have folders that somebody chooses; of an LLMInferenceService KServe mounts one folder alone."""
+    folder = case.spec.source.folder
+    if folder is None:
+        return
+    if not _is_image(case):
+        yield error("folder_of_no_image", POINTER, "Only sources of oci:// have a folder in an image.", "Leave it out.")
+    elif case.spec.strategy is Strategy.DISAGGREGATED and folder != FOLDER:
+        yield error(
+            "folder_fixed",
+            POINTER,
+            f"For prefill and decode KServe mounts the folder {FOLDER} of an image, and no other.",
+            f"Package the weights below {FOLDER}, or choose {Strategy.OCI_VOLUME.value}.",
+            FOLDER,
+        )
+
+
+@rules.rule
+def version_in_the_reference(case: Case) -> Iterator[Finding]:
+    """An image has its version in its reference."""
+    if case.spec.source.revision is not None and _is_image(case):
+        yield error(
+            "revision_of_image",
+            "/spec/source/revision",
+            "An image names its version itself, best by digest: oci://registry/repository@sha256:…",
+            "Leave this out.",
+        )
+
+
+def _is_image(case: Case) -> bool:
+    try:
+        return parse(case.spec.source.uri).scheme is Scheme.OCI
+    except SourceError:
+        return False  # said by source_address
