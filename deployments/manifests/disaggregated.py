@@ -14,20 +14,16 @@ from deployments.labels import (
     INITIALIZER,
     LABEL_DEPLOYMENT,
     LABEL_LLM_COMPONENT,
-    LABEL_REVISION,
     LABEL_ROLE,
     PREFILL_COMPONENT,
 )
-from deployments.manifests.cluster import default_initializer_image
+from deployments.manifests import llm
 from deployments.manifests.common import (
     Object,
     Wish,
     engine_version,
-    labels_of,
     metadata_of,
     sealed,
-    selector_of,
-    storage_uri,
 )
 from deployments.manifests.guards import (
     disruption_budget,
@@ -37,23 +33,20 @@ from deployments.manifests.guards import (
     network_policy,
     pod_monitor,
 )
-from deployments.manifests.images import native_uri
+from deployments.manifests.llm import PORT  # of the pods: the sidecar of decode, the engine of prefill
 from deployments.manifests.pods import (
     GPU_TAINT,
     PROBE_SECONDS,
     container_security,
     environment,
-    node_selector,
     pod_security,
     resources,
     shared_memory_gib,
     startup_attempts,
-    tolerations,
 )
 from deployments.manifests.presets import API_VERSION, ENGINE, build_preset
 from deployments.spec import DeploymentSpec, Role
 
-PORT = 8000  # of the pods: the sidecar of decode, the engine of prefill
 ENGINE_BEHIND_SIDECAR = 8001
 PICKER_PORT, PICKER_METRICS = 9002, 9090
 KUBERNETES_API = (443, 6443)
@@ -78,7 +71,7 @@ def build(wish: Wish) -> list[Object]:
     }
     return sealed(
         [
-            network_policy(wish, PORT, ingress=_ingress(wish), egress=[{"to": [_peers(wish)]}]),
+            network_policy(wish, PORT, ingress=_ingress(wish), egress=[{"to": [llm.peers(wish)]}]),
             _api_policy(wish),
             preset,
             disruption_budget(wish),
@@ -90,58 +83,36 @@ def build(wish: Wish) -> list[Object]:
 
 
 def _service(wish: Wish, preset: str) -> Object:
-    roles, platform = wish.spec.by_role(), wish.platform
-    gateway = {"name": platform.gateway_name, "namespace": platform.gateway_namespace}
+    roles = wish.spec.by_role()
     return {
         "apiVersion": API_VERSION,
         "kind": "LLMInferenceService",
         "metadata": metadata_of(wish, wish.name),
         "spec": {
             "baseRefs": [{"name": preset}],
-            "model": {"uri": _address(wish), "name": wish.name},
+            "model": {"uri": llm.address(wish), "name": wish.name},
             **_workload(wish, Role.DECODE, roles[Role.DECODE]),
             "prefill": _workload(wish, Role.PREFILL, roles[Role.PREFILL]),
-            "router": {
-                "gateway": {"refs": [gateway]},
-                # With a route of Slipway's own KServe makes none, which would be a way in around the closed one.
-                "route": {"http": {"refs": [{"name": f"{wish.name}-slipway"}]}},
-                "scheduler": {**_marks(wish), "template": _scheduler(wish)},
-            },
+            "router": llm.router(wish, scheduler={**llm.marks(wish), "template": _scheduler(wish)}),
         },
     }
 
 
 def _workload(wish: Wish, role: Role, spec: DeploymentSpec) -> dict[str, Any]:
     return {
-        **_marks(wish),
+        **llm.marks(wish),
         "replicas": spec.replicas.min,
         "parallelism": {"tensor": spec.tensor_parallel},
         "template": _template(wish, role, spec),
     }
 
 
-def _marks(wish: Wish) -> dict[str, dict[str, str]]:
-    """Labels and annotations of pods. KServe puts these labels into the selectors of its Deployments too.
-
-    Selectors never change: what differs from revision to revision is an annotation.
-    """
-    labels = {name: value for name, value in labels_of(wish).items() if name != LABEL_REVISION}
-    return {"labels": labels, "annotations": {LABEL_REVISION: str(wish.revision)}}
-
-
 def _template(wish: Wish, role: Role, spec: DeploymentSpec) -> dict[str, Any]:
     """The pods of one role, laid over the preset: containers, volumes and variables are merged by their names."""
     template: dict[str, Any] = {
-        "serviceAccountName": wish.name,
         # The sidecar of decode reads the pool and its pods to tell whom it may send to.
-        "automountServiceAccountToken": role is Role.DECODE,
-        # A Service called "vllm" would otherwise set VLLM_PORT to an address.
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 120,
-        "securityContext": pod_security(),
-        "nodeSelector": node_selector(wish),
-        "tolerations": tolerations(wish),
-        **_initializers(wish, _initializer(wish)),
+        **llm.pod_of(wish, token=role is Role.DECODE),
+        **llm.initializers(wish, llm.initializer(wish)),
         "containers": [
             {
                 "name": ENGINE,
@@ -174,47 +145,21 @@ def _variables(wish: Wish, role: Role, spec: DeploymentSpec) -> list[dict[str, A
     ]
 
 
-def _address(wish: Wish) -> str:
-    """Where KServe has the weights from; images it mounts, as a modelcar would need a namespace of a lower level."""
-    return native_uri(wish) if wish.resolution.image_mode else storage_uri(wish)
-
-
-def _initializers(wish: Wish, container: dict[str, Any]) -> dict[str, Any]:
-    """What KServe's storage initializer is to look like, where it has something to fetch."""
-    return {} if wish.resolution.image_mode else {"initContainers": [container]}
-
-
-def _initializer(wish: Wish) -> dict[str, Any]:
-    return {
-        "name": INITIALIZER,
-        "image": wish.platform.initializer_image or default_initializer_image(),
-        "env": [
-            {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the only place that user may write to
-            {"name": "HF_HOME", "value": "/tmp/huggingface"},  # noqa: S108
-        ],
-        "securityContext": container_security(),
-    }
-
-
 def _scheduler(wish: Wish) -> dict[str, Any]:
     """The endpoint picker needs no GPU, but may have to stand where others are kept off."""
     return {
         "securityContext": pod_security(),
         "tolerations": [dict(GPU_TAINT)],
-        **_initializers(wish, {"name": INITIALIZER, "securityContext": container_security()}),
+        **llm.initializers(wish, {"name": INITIALIZER, "securityContext": container_security()}),
         "containers": [],
     }
-
-
-def _peers(wish: Wish) -> dict[str, Any]:
-    return {"podSelector": selector_of(wish)}
 
 
 def _ingress(wish: Wish) -> list[dict[str, Any]]:
     """Beside the gateway's way to the pods: to one another (NIXL picks its ports), to the picker, to the metrics."""
     platform = wish.platform
     return [
-        {"from": [_peers(wish)]},
+        {"from": [llm.peers(wish)]},
         _from(gateway_peer(platform), PICKER_PORT),
         _from(monitoring_peer(platform), ENGINE_BEHIND_SIDECAR, PICKER_METRICS),
     ]
