@@ -19,6 +19,7 @@ SPEC_FIELDS: dict[str, str] = {
     "/spec/replicas/min": "replicas_min",
     "/spec/replicas/max": "replicas_max",
     "/spec/replicas": "replicas_max",
+    "/spec/nodes": "nodes",
     "/spec/engine/profile": "profile",
     "/spec/engine/args": "args",
     "/spec/source": "source_uri",

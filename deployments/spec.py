@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 ArgValue: TypeAlias = int | float | bool | str
 
 MAX_REPLICAS = 50
+MAX_NODES = 16
 MAX_NAME = 40
 MAX_LABEL = 63
 MAX_ARGS = 64
@@ -221,6 +222,8 @@ class DeploymentSpec(_Closed):
     strategy: Strategy = Strategy.STANDARD
     flavor: Slug
     replicas: Replicas = Replicas()
+    # How many nodes one replica spans, with as many of its GPUs on each.
+    nodes: Annotated[int, Field(ge=1, le=MAX_NODES)] = 1
     engine: Engine = Engine()
     prefill: RoleSpec | None = None
     decode: RoleSpec | None = None
@@ -252,6 +255,8 @@ class DeploymentSpec(_Closed):
             problems["/scaling"] = f"The strategy “{self.strategy}” does not scale by load: leave this out."
         if not problems and apart:
             problems = _differences(self.by_role())
+        if self.nodes > 1:
+            problems |= self._across_nodes()
         if problems:
             raise PlacesError(problems)
         if apart:
@@ -260,6 +265,19 @@ class DeploymentSpec(_Closed):
             total = {name: sum(getattr(each, name) for each in both) for name in ("min", "max")}
             self.__dict__["replicas"] = Replicas.model_construct(**total)
         return self
+
+    def _across_nodes(self) -> dict[str, str]:
+        """What keeps a replica from spanning nodes."""
+        if self.strategy is not Strategy.STANDARD:
+            return {"/nodes": f"Only replicas of the strategy “{Strategy.STANDARD}” span nodes: leave this out."}
+        if self.scaling is not None:
+            return {"/scaling": "Replicas that span nodes do not scale by load: leave this out."}
+        if self.gpus_per_replica % self.nodes:
+            return {
+                "/nodes": f"The {self.gpus_per_replica} GPUs of a replica cannot be shared out evenly over "
+                f"{self.nodes} nodes: tensor-parallel-size times pipeline-parallel-size must be a multiple of it."
+            }
+        return {}
 
     def by_role(self) -> dict[Role, DeploymentSpec]:
         """What the pods of each role run, each written as a spec of its own: flags and replicas are the role's."""
@@ -287,21 +305,26 @@ class DeploymentSpec(_Closed):
 
     @property
     def gpus_per_replica(self) -> int:
-        """GPUs that one pod holds: tensor-parallel size times pipeline-parallel size; of two roles the larger."""
-        return max(spec._gpus_of_pod for spec in self.by_role().values())
+        """GPUs of one replica: tensor-parallel size times pipeline-parallel size; of two roles the larger."""
+        return max(spec._gpus_of_replica for spec in self.by_role().values())
+
+    @property
+    def gpus_per_pod(self) -> int:
+        """GPUs that one pod holds, which stand in one node; of two roles the larger."""
+        return self.gpus_per_replica // self.nodes
 
     @property
     def gpus(self) -> int:
         """GPUs at the most replicas of every role, without the surge of a rollout."""
-        return sum(spec._gpus_of_pod * spec.replicas.max for spec in self.by_role().values())
+        return sum(spec._gpus_of_replica * spec.replicas.max for spec in self.by_role().values())
 
     @property
     def gpus_at_first(self) -> int:
         """GPUs at the fewest replicas of every role: what it starts with."""
-        return sum(spec._gpus_of_pod * spec.replicas.min for spec in self.by_role().values())
+        return sum(spec._gpus_of_replica * spec.replicas.min for spec in self.by_role().values())
 
     @property
-    def _gpus_of_pod(self) -> int:
+    def _gpus_of_replica(self) -> int:
         return self._count("tensor-parallel-size") * self._count("pipeline-parallel-size")
 
     def _count(self, flag: str) -> int:
@@ -316,6 +339,8 @@ class DeploymentSpec(_Closed):
         left_out = {name for name in ("prefill", "decode", "scaling") if getattr(self, name) is None}
         if self.strategy is Strategy.DISAGGREGATED:
             left_out.add("replicas")
+        if self.nodes == 1:
+            left_out.add("nodes")
         data = self.model_dump(mode="json", exclude=left_out)
         if self.source.folder is None:
             del data["source"]["folder"]

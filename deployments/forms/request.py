@@ -68,6 +68,7 @@ class DeploymentForm(RoleFields):
         EngineProfile.objects.none(), to_field_name="slug", empty_label=None, label="Engine", required=False
     )
     tensor_parallel_size = forms.CharField(max_length=20, label="GPUs per replica", required=False)
+    nodes = forms.CharField(max_length=20, label="Nodes per replica", required=False)
     replicas_min = forms.CharField(max_length=20, label="Fewest replicas", required=False)
     replicas_max = forms.CharField(max_length=20, label="Most replicas", required=False)
     scaling_concurrency = forms.CharField(max_length=20, label="Requests at once per replica", required=False)
@@ -169,6 +170,8 @@ class DeploymentForm(RoleFields):
             spec |= {role: role_data(role, self.text, self.add_error) for role in ROLES}
         else:
             spec["replicas"] = {name: self._count(f"replicas_{name}") for name in ("min", "max")}
+            if self.text("nodes") and spec["strategy"] == Strategy.STANDARD:
+                spec["nodes"] = self._count("nodes")
             if scaling := self._scaling():
                 spec["scaling"] = scaling
         profile = self.text("profile") or self._default_profile()
@@ -283,6 +286,7 @@ def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
         "strategy": spec.get("strategy", "standard"),
         "flavor": spec.get("flavor", ""),
         "profile": engine.get("profile", ""),
+        "nodes": text_of(spec.get("nodes", "")),
         "replicas_min": str(spec.get("replicas", {}).get("min", 1)),
         "replicas_max": str(spec.get("replicas", {}).get("max", 1)),
         "scaling_concurrency": text_of((spec.get("scaling") or {}).get("concurrency", "")),

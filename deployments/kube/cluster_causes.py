@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from deployments.kube.log_causes import from_log
 from deployments.kube.log_patterns import MAX_EVIDENCE
-from deployments.kube.observe import EventView, ServiceView, WorkloadView
+from deployments.kube.observe import WORKER, EventView, PodView, ServiceView, WorkloadView
 from deployments.kube.reasons import Code, Reason, Weight
 
 QUOTA = re.compile(
@@ -40,6 +40,17 @@ def from_workload(workload: WorkloadView) -> Reason | None:
     if condition is None or condition.status != "True":
         return None
     return pods_refused(condition.message)
+
+
+def from_group(events: Iterable[EventView], pods: Collection[PodView]) -> Reason | None:
+    """Why pods of a replica that spans nodes could not be created: a StatefulSet says so in events alone.
+
+    An event outlives its cause, so it counts while a pod is missing: while there is none, or a leader without workers.
+    """
+    if any(pod.role == WORKER for pod in pods):
+        return None
+    refused = [event for event in events if event.kind == "StatefulSet" and event.reason == "FailedCreate"]
+    return pods_refused(refused[-1].message) if refused else None
 
 
 def pods_refused(message: str) -> Reason:

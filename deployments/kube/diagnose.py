@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.kube.cluster_causes import failed_load, from_service, from_workload, rollout_slow
+from deployments.kube.cluster_causes import failed_load, from_group, from_service, from_workload, rollout_slow
 from deployments.kube.observe import Observed, PodView
 from deployments.kube.pod_causes import from_pod
 from deployments.kube.reasons import Code, Reason, Weight
@@ -16,6 +16,7 @@ def diagnose(observed: Observed, revision: int | None = None) -> list[Reason]:
     pods = [pod for pod in here if revision is None or pod.revision in {revision, None}]
     found = [from_pod(pod, observed.events, observed.log_tails.get(pod.name, "")) for pod in pods]
     found += [from_workload(item) for item in observed.workloads if item.kind == "Deployment"]
+    found.append(from_group(observed.events, pods))
     if observed.service is not None:
         found.append(from_service(observed.service, observed.events))
         if _only_kserve_speaks(observed, pods):

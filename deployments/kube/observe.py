@@ -22,10 +22,13 @@ from deployments.labels import (
     LABEL_ROLE,
     PART_OF_LLM,
     SCHEDULER_COMPONENT,
+    WORKER_COMPONENT,
 )
 
 MAX_MESSAGE = 4096
-PREFILL, SCHEDULER = "prefill", "scheduler"
+PREFILL, SCHEDULER, WORKER = "prefill", "scheduler", "worker"
+# By the component that KServe writes: pods that only help those that take requests.
+HELPERS = {SCHEDULER_COMPONENT: SCHEDULER, WORKER_COMPONENT: WORKER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,8 @@ class ContainerView:
 class PodView:
     """One pod: where it is, which revision it runs, and how its containers do.
 
-    `role` is prefill, decode or both for the engines of an LLMInferenceService, scheduler for its endpoint picker.
+    `role` is prefill, decode or both for the engines of an LLMInferenceService, scheduler for its endpoint picker, and
+    worker for the pods on further nodes of a replica that spans several.
     """
 
     name: str
@@ -89,8 +93,8 @@ class PodView:
 
     @property
     def is_engine(self) -> bool:
-        """False for a pod that only helps engines, as the endpoint picker."""
-        return self.role != SCHEDULER
+        """False for a pod that only helps engines, as the endpoint picker, or a further node's part of one."""
+        return self.role not in HELPERS.values()
 
     @property
     def engine(self) -> ContainerView | None:
@@ -229,7 +233,7 @@ def pod_view(raw: Mapping[str, Any]) -> PodView:
         deployment=str(labels.get(LABEL_DEPLOYMENT, "")),
         revision=_revision_of(meta),
         service=service_of(labels),
-        role=SCHEDULER if labels.get(LABEL_LLM_COMPONENT) == SCHEDULER_COMPONENT else str(labels.get(LABEL_ROLE, "")),
+        role=HELPERS.get(str(labels.get(LABEL_LLM_COMPONENT)), str(labels.get(LABEL_ROLE, ""))),
         template_hash=str(labels.get("pod-template-hash", "")),
         terminating=bool(meta.get("deletionTimestamp")),
         ready=ready is not None and ready.status == "True",
@@ -251,7 +255,8 @@ def workload_view(raw: Mapping[str, Any]) -> WorkloadView:
     labels = _part(meta, "labels")
     revision = _revision_of(meta)
     if revision is None:  # what KServe makes of an LLMInferenceService marks its pods alone
-        revision = _revision_of(_part(_part(spec, "template"), "metadata"))
+        group = _part(spec, "leaderWorkerTemplate")
+        revision = _revision_of(_part(_part(group, "leaderTemplate") or _part(spec, "template"), "metadata"))
     return WorkloadView(
         kind=str(raw.get("kind", "Deployment")),
         name=str(meta.get("name", "")),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 
 from deployments.labels import ANNOTATION_SECRETS, ANNOTATION_STOP
-from deployments.manifests import disaggregated, standard
+from deployments.manifests import disaggregated, multinode, standard
 from deployments.manifests.common import Object, Wish, short_hash
 from deployments.spec import Strategy
 
@@ -21,7 +21,7 @@ SERVICES = frozenset({"InferenceService", "LLMInferenceService"})
 
 def build(wish: Wish) -> list[Object]:
     """The signed objects of one deployment, in the order they are applied; ValueError for an unbuilt strategy."""
-    builder = BUILDERS.get(wish.spec.strategy)
+    builder = multinode if wish.spec.nodes > 1 else BUILDERS.get(wish.spec.strategy)
     if builder is None:
         raise ValueError(f"The strategy {wish.spec.strategy} cannot be built.")
     objects: list[Object] = builder.build(wish)

@@ -52,7 +52,7 @@ def tolerations(wish: Wish) -> list[dict[str, str]]:
 
 def resources(wish: Wish, spec: DeploymentSpec) -> dict[str, dict[str, str]]:
     """What one pod takes; `spec` is the wish's own, or that of one role."""
-    gpus = spec.gpus_per_replica
+    gpus = spec.gpus_per_pod
     memory = f"{_host_memory_gib(wish, spec)}Gi"
     return {
         "requests": {
@@ -70,7 +70,7 @@ def resources(wish: Wish, spec: DeploymentSpec) -> dict[str, dict[str, str]]:
 
 def shared_memory_gib(spec: DeploymentSpec) -> int:
     """Shared memory of the processes of one pod; one GPU needs no more than the container has anyway."""
-    gpus = spec.gpus_per_replica
+    gpus = spec.gpus_per_pod
     return 0 if gpus == 1 else 2 + gpus
 
 
@@ -100,7 +100,7 @@ def environment(home: str) -> dict[str, str]:
 
 def _host_memory_gib(wish: Wish, spec: DeploymentSpec) -> int:
     """Main memory of the engine: processes, shared memory, offloaded weights, and a share of the page cache."""
-    gpus = spec.gpus_per_replica
+    gpus = spec.gpus_per_pod
     weights = (wish.resolution.weights_bytes or 0) / GIB
     offload = spec.engine.args.get("cpu-offload-gb", 0)
     offloaded = float(offload) * gpus if isinstance(offload, int | float) else 0.0

@@ -22,7 +22,9 @@ from deployments.spec import canonical
 API_VERSION = "serving.kserve.io/v1alpha2"
 KIND = "LLMInferenceServiceConfig"
 PREFIX = "kserve-config-llm-"
-NAMES = DECODE, PREFILL, SCHEDULER = "decode-template", "prefill-template", "scheduler"
+PARTS = DECODE, PREFILL, SCHEDULER = "decode-template", "prefill-template", "scheduler"
+# KServe asks for the last one for replicas that span nodes, and ships none.
+NAMES = (*PARTS, "worker-pipeline-parallel")
 ENGINE, SIDECAR, PICKER, TOKENIZER = "main", "llm-d-routing-sidecar", "main", "tokenizer"
 
 
@@ -46,7 +48,7 @@ def build_presets(wish: TeamWish) -> list[Object]:
 
 def build_preset(wish: Wish) -> Object:
     """A deployment's own copy: what KServe ships for prefill, decode and scheduler, with images by digest."""
-    decode, prefill, scheduler = (_preset(name) for name in NAMES)
+    decode, prefill, scheduler = (_preset(name) for name in PARTS)
     engine = wish.resolution.image
     for template in (decode["template"], prefill["prefill"]["template"]):
         main = _set_image(template["containers"], ENGINE, engine)

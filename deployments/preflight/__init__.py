@@ -7,7 +7,19 @@ from typing import Any
 
 from deployments.engine.sizing import Fit
 from deployments.findings import Finding, Severity, has_errors
-from deployments.preflight import cluster, credential, engine, formats, images, memory, model, parallel, request, roles
+from deployments.preflight import (
+    cluster,
+    credential,
+    engine,
+    formats,
+    images,
+    memory,
+    model,
+    nodes,
+    parallel,
+    request,
+    roles,
+)
 from deployments.preflight.facts import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts
 from deployments.preflight.rules import Case, Rule
 from deployments.spec import DeploymentSpec
@@ -28,7 +40,7 @@ __all__ = [
 ]
 
 # About the wish as a whole; and about what one engine runs, which each role of a wish has of its own.
-OF_WISH: tuple[Rule, ...] = (*request.rules, *credential.rules, *cluster.rules, *images.rules, *roles.rules)
+OF_WISH: tuple[Rule, ...] = (*request.rules, *credential.rules, *cluster.rules, *images.rules, *nodes.rules, *roles.rules)
 OF_ENGINE: tuple[Rule, ...] = (*engine.rules, *parallel.rules, *model.rules, *formats.rules, *memory.rules)
 RULES: tuple[Rule, ...] = (*OF_WISH, *OF_ENGINE)
 

@@ -28,6 +28,11 @@ NEEDED: Mapping[Strategy, tuple[tuple[str, str, str], ...]] = {
     ),
     Strategy.OCI_VOLUME: COMMON,
 }
+ACROSS_NODES = (
+    ("serving.kserve.io", "v1alpha2", "KServe's LLMInferenceService"),
+    ("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet"),
+    *COMMON[1:],
+)
 KEDA = "keda.sh"
 # What Deployments of an LLMInferenceService add while they roll; nothing in a wish changes it.
 SURGE = 0.25
@@ -44,14 +49,18 @@ def cluster_ready(case: Case) -> Iterator[Finding]:
             "The cluster has not been seen for a while; what it offers may have changed.",
             "You can send the request: it is carried out when the cluster is back.",
         )
-    for part in dict.fromkeys((*cluster.missing, *_missing(case.spec.strategy, cluster))):
+    for part in dict.fromkeys((*cluster.missing, *_missing(case.spec, cluster))):
         yield warning("cluster_missing", "", f"The cluster has no {part}.", "An admin has to install it.")
 
 
-def _missing(strategy: Strategy, cluster: ClusterFacts) -> Iterator[str]:
+def _needed(spec: DeploymentSpec) -> tuple[tuple[str, str, str], ...]:
+    return ACROSS_NODES if spec.nodes > 1 else NEEDED[spec.strategy]
+
+
+def _missing(spec: DeploymentSpec, cluster: ClusterFacts) -> Iterator[str]:
     """The names of what every strategy needs and the cluster has not; silent while its groups are not known."""
     common = {part for _, _, part in COMMON}
-    for group, _, part in NEEDED[strategy] if cluster.groups else ():
+    for group, _, part in _needed(spec) if cluster.groups else ():
         if group not in cluster.groups and part in common:
             yield part
 
@@ -62,16 +71,17 @@ def strategy_parts(case: Case) -> Iterator[Finding]:
     cluster, strategy = case.facts.cluster, case.spec.strategy
     if not cluster.groups:
         return
-    common = {part for _, _, part in COMMON}
-    for group, version, part in NEEDED[strategy]:
+    common, wide = {part for _, _, part in COMMON}, case.spec.nodes > 1
+    for group, version, part in _needed(case.spec):
         served = cluster.groups.get(group)
         if served is None and part not in common:
+            what = "A replica that spans nodes" if wide else f"The strategy “{strategy.value}”"
             yield error(
                 "strategy_parts",
-                "/spec/strategy",
-                f"The strategy “{strategy.value}” needs {part}, which the cluster does not have.",
-                "Choose standard, or ask an admin to install it.",
-                Strategy.STANDARD.value,
+                "/spec/nodes" if wide else "/spec/strategy",
+                f"{what} needs {part}, which the cluster does not have.",
+                f"Choose {'one node' if wide else 'standard'}, or ask an admin to install it.",
+                1 if wide else Strategy.STANDARD.value,
             )
         elif served is not None and version not in served:
             yield error(
@@ -86,7 +96,8 @@ def strategy_parts(case: Case) -> Iterator[Finding]:
 def scaling_parts(case: Case) -> Iterator[Finding]:
     """Scaling by waiting requests and cache use is KEDA's; without it the processor's load is what counts."""
     cluster, spec = case.facts.cluster, case.spec
-    ranges = spec.strategy is not Strategy.DISAGGREGATED and spec.replicas.min != spec.replicas.max
+    scales = spec.strategy is not Strategy.DISAGGREGATED and spec.nodes == 1
+    ranges = scales and spec.replicas.min != spec.replicas.max
     if cluster.groups and ranges and KEDA not in cluster.groups:
         yield info(
             "scaling_by_load",
@@ -119,7 +130,7 @@ def claim_exists(case: Case) -> Iterator[Finding]:
 @rules.rule
 def room_now(case: Case) -> Iterator[Finding]:
     """Within quota is not the same as free: say when the cluster is full at the moment."""
-    flavor, needed = case.flavor, case.spec.gpus_per_replica
+    flavor, needed = case.flavor, case.spec.gpus_per_pod
     if flavor is None or flavor.free is None or needed > flavor.gpus_per_node:
         return
     asked = case.spec.gpus_at_first

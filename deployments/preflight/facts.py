@@ -30,6 +30,7 @@ class FlavorFacts:
     total: int | None = None
     free: int | None = None
     largest_free_block: int | None = None
+    nodes: int | None = None
     enabled: bool = True
     node_selector: Mapping[str, str] = field(default_factory=dict, hash=False)
     tolerations: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
@@ -127,5 +128,7 @@ class Facts:
     source_check: SourceCheck | None = None
     credentials: Mapping[str, CredentialFacts] = field(default_factory=dict)
     name_taken: bool = False
+    # Nodes of a replica of the edited deployment as it was approved; None for a new one.
+    nodes_before: int | None = None
     namespace: str = ""
     cluster: ClusterFacts = field(default_factory=ClusterFacts)

@@ -9,7 +9,7 @@ from deployments.findings import Finding, error, info, warning
 from deployments.preflight.cluster import surge_of
 from deployments.preflight.rules import Case, Rules, plural
 from deployments.sources import Scheme, SourceCode, SourceError, check_uri, parse
-from deployments.spec import MAX_LABEL, MAX_NAME, Strategy
+from deployments.spec import MAX_LABEL, MAX_NAME, MAX_NODES, DeploymentSpec, Strategy
 
 rules = Rules()
 
@@ -115,9 +115,11 @@ def source_for_strategy(case: Case) -> Iterator[Finding]:
     except SourceError:
         return  # said by source_address
     strategy = case.spec.strategy
-    if scheme in RESOLVED or scheme in LOADS[strategy]:
+    # Replicas that span nodes are of the same kind of KServe's as roles are.
+    loads = LOADS[Strategy.DISAGGREGATED if case.spec.nodes > 1 else strategy]
+    if scheme in RESOLVED or scheme in loads:
         return
-    takes = ", ".join(f"{item.value}://" for item in Scheme if item in LOADS[strategy])
+    takes = ", ".join(f"{item.value}://" for item in Scheme if item in loads)
     other = next((item for item in NEAREST if scheme in LOADS[item]), None)
     yield error(
         "source_strategy",
@@ -208,15 +210,19 @@ def quota(case: Case) -> Iterator[Finding]:
 @rules.rule
 def node_size(case: Case) -> Iterator[Finding]:
     """All GPUs of one replica stand in one node."""
-    flavor, needed = case.flavor, case.spec.gpus_per_replica
+    flavor, needed = case.flavor, case.spec.gpus_per_pod
     if flavor is None or needed <= flavor.gpus_per_node:
         return
+    wide = case.spec.nodes > 1
+    what = f"On each of its {case.spec.nodes} nodes a replica" if wide else "One replica"
+    spread = nodes_for(case.spec, flavor.gpus_per_node)
     yield error(
         "gpus_per_node",
         "/spec/engine/args/tensor-parallel-size",
-        f"One replica needs {plural(needed, 'GPU')}, but a node has {flavor.gpus_per_node:,} {flavor.label}.",
-        "Split over fewer GPUs, or choose a flavor with larger ones.",
-        flavor.gpus_per_node if case.spec.pipeline_parallel == 1 else None,
+        f"{what} needs {plural(needed, 'GPU')}, but a node has {flavor.gpus_per_node:,} {flavor.label}.",
+        "Split over fewer GPUs, or choose a flavor with larger ones"
+        + (f"; or let a replica span {spread} nodes." if spread else "."),
+        flavor.gpus_per_node if case.spec.pipeline_parallel == 1 and not wide else None,
     )
 
 
@@ -236,9 +242,10 @@ def slices_apart(case: Case) -> Iterator[Finding]:
 
 @rules.rule
 def fixed_replicas(case: Case) -> Iterator[Finding]:
-    """The roles of a disaggregated deployment do not scale by load yet: say what a range means today."""
+    """Roles, and replicas that span nodes, do not scale by load yet: say what a range means today."""
     replicas = case.spec.replicas
-    if case.spec.strategy is Strategy.DISAGGREGATED and replicas.min != replicas.max:
+    fixed = case.spec.strategy is Strategy.DISAGGREGATED or case.spec.nodes > 1
+    if fixed and replicas.min != replicas.max:
         yield info(
             "replicas_fixed",
             "/spec/replicas/max",
@@ -247,6 +254,15 @@ def fixed_replicas(case: Case) -> Iterator[Finding]:
             "Set both to the same number to reserve only what runs.",
             replicas.min,
         )
+
+
+def nodes_for(spec: DeploymentSpec, per_node: int) -> int | None:
+    """The fewest nodes over which the GPUs of a replica can be shared out evenly; None where there are none."""
+    if spec.strategy is not Strategy.STANDARD:
+        return None
+    gpus = spec.gpus_per_replica
+    fits = (nodes for nodes in range(2, MAX_NODES + 1) if gpus % nodes == 0 and gpus // nodes <= per_node)
+    return next(fits, None)
 
 
 def proposed_name(name: str) -> str:

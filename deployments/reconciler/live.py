@@ -21,6 +21,8 @@ from deployments.services.convergence import Lease, database_now
 POD = kind_of("v1", "Pod")
 # Deployments before ReplicaSets before pods: what is made while we read is seen in a later list.
 MAKERS = (kind_of("apps/v1", "Deployment"), kind_of("apps/v1", "ReplicaSet"))
+# Of replicas that span nodes; a cluster without such deployments may not know the first.
+GROUPS = (kind_of("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet"), kind_of("apps/v1", "StatefulSet"))
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,9 @@ def list_pods(cluster: Cluster, held: Lease, row: Deployment) -> Pods:
     """List what a deployment has in its namespace, whatever labels a hand edit left on it."""
     # The clock before the first list: whatever was wished or reserved later is not covered by it.
     listed_at = database_now()
+    kinds = (*GROUPS, *MAKERS) if _spans_nodes(row) else MAKERS
     makers = tuple(
-        work.revision for kind in MAKERS for work in map(workload_view, _list(cluster, held, row, kind)) if work.desired
+        work.revision for kind in kinds for work in map(workload_view, _list(cluster, held, row, kind)) if work.desired
     )
     found = _list(cluster, held, row, POD)
     pods = tuple(pod for pod in map(pod_view, found) if pod.holds_gpus)
@@ -121,6 +124,12 @@ def _belongs(row: Deployment, item: Mapping[str, Any]) -> bool:
         return bool(labels[LABEL_DEPLOYMENT] == str(row.pk))
     named = str(metadata["name"]).startswith((f"{row.name}-predictor-", f"{row.name}-kserve-"))
     return service_of(labels) == row.name or named
+
+
+def _spans_nodes(row: Deployment) -> bool:
+    """True where a revision that is, or may still be, on the cluster has replicas that span nodes."""
+    revisions = (row.approved, row.applied)
+    return any(revision is not None and revision.spec.get("nodes", 1) > 1 for revision in revisions)
 
 
 def _is_stopped(live: Mapping[str, Any]) -> bool:

@@ -46,6 +46,7 @@ def gather(
         source_check=check,
         credentials=credentials,
         name_taken=team is not None and is_taken(team, name, deployment),
+        nodes_before=_nodes_before(deployment),
         namespace=team.namespace if team else "",
         cluster=ClusterFacts(
             seen=seen,
@@ -104,10 +105,16 @@ def _flavor(row: Flavor, nodes: list[Node], *, known: bool) -> FlavorFacts:
         total=sum(node.allocatable for node in nodes) if known else None,
         free=sum(node.free for node in nodes) if known else None,
         largest_free_block=max((node.free for node in nodes), default=0) if known else None,
+        nodes=len(nodes) if known else None,
         enabled=row.active,
         node_selector=row.node_selector,
         tolerations=tuple(row.tolerations),
     )
+
+
+def _nodes_before(deployment: Deployment | None) -> int | None:
+    approved = deployment.approved if deployment else None
+    return int(approved.spec.get("nodes", 1)) if approved else None
 
 
 def _profile(row: EngineProfile) -> Profile:

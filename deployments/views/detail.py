@@ -11,7 +11,7 @@ from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from deployments.kube.observe import SCHEDULER
+from deployments.kube.observe import HELPERS
 from deployments.labels import ENGINE_CONTAINERS
 from deployments.manifests.text import all_as_yaml, as_yaml
 from deployments.models import Approval, Deployment, Event, Principal, QuotaHold, Wanted
@@ -102,7 +102,7 @@ def logs(request: PortalRequest, pk: int) -> HttpResponse:
     row = visible(principal, pk)
     observed = states.observed_of(row)
     pods = present.replicas(observed)
-    newest = next((pod for pod in reversed(pods) if pod.role != SCHEDULER), None)
+    newest = next((pod for pod in reversed(pods) if pod.role not in HELPERS.values()), None)
     chosen = next((pod for pod in pods if pod.name == request.GET.get("pod")), newest)
     asked = request.GET.get("container", "")
     containers = chosen.containers if chosen else []

@@ -42,6 +42,9 @@ class EngineArgs:
     data_parallel: int
     data_parallel_local: int  # of data_parallel, how many run on this node
     headless: bool  # computes for another node's server and answers nothing itself
+    nodes: int  # that its processes are spread over, each an engine of its own here
+    node_rank: int  # 0 for the node whose engine takes requests
+    master: tuple[str, int]  # where that one waits for the others
     kv_connector: str | None
     max_model_len: int | None  # -1 = as much as fits
     memory_utilization: float
@@ -192,6 +195,9 @@ def _engine_args(space: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         data_parallel=_at_least(space.data_parallel_size, 1, "ParallelConfig", "data_parallel_size"),
         data_parallel_local=space.data_parallel_size_local or space.data_parallel_size,
         headless=bool(space.headless),
+        nodes=_at_least(space.nnodes, 1, "ParallelConfig", "nnodes"),
+        node_rank=_at_least(space.node_rank, 0, "ParallelConfig", "node_rank"),
+        master=(space.master_addr, space.master_port),
         kv_connector=_connector(space.kv_transfer_config),
         max_model_len=space.max_model_len,
         memory_utilization=space.gpu_memory_utilization,

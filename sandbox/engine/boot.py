@@ -68,16 +68,21 @@ class OutOfMemory(Exception):
 
 FetchModel = Callable[[str, Mapping[str, str]], Awaitable[ModelFiles | None]]
 Sleep = Callable[[float], Awaitable[None]]
+Meet = Callable[[EngineArgs], Awaitable[None]]
 
 
 class Boot:
-    """One start of one engine. `sleep` takes seconds at speed 1; `fetch` reads a directory or the hub."""
+    """One start of one engine. `sleep` takes seconds at speed 1; `fetch` reads a directory or the hub.
 
-    def __init__(self, machine: Machine, lines: EngineLog, sleep: Sleep, fetch: FetchModel) -> None:
+    `meet` waits for the engines of the other nodes.
+    """
+
+    def __init__(self, machine: Machine, lines: EngineLog, sleep: Sleep, fetch: FetchModel, meet: Meet) -> None:
         self.machine = machine
         self.lines = lines
         self.sleep = sleep
         self.fetch = fetch
+        self.meet = meet
         self.held = 0  # bytes on each GPU so far
 
     async def run(self, command: Sequence[str], arguments: Sequence[str]) -> Ready:
@@ -89,6 +94,8 @@ class Boot:
         model = await self._model(args)
         context, limits = self._configure(args, model)
         await self._start_core(args, model, context)
+        if args.nodes > 1:
+            await self.meet(args)
         plan = await self._load(args, model, limits, context)
         context = self._report(args, plan, model, limits, context)
         await self._warm_up(args, plan)
@@ -177,7 +184,7 @@ class Boot:
                 f"Total number of attention heads ({model.heads}) must be divisible by tensor parallel size ({size})."
             )
         world = size * args.pipeline_parallel
-        if world * args.data_parallel_local > self.machine.gpus:
+        if world * args.data_parallel_local > self.machine.gpus * args.nodes:
             raise errors.engine_config_error(
                 f"World size ({world}) is larger than the number of available GPUs ({self.machine.gpus}) in this node. "
                 "If this is intentional and you are using:\n- ray, set '--distributed-executor-backend ray'.\n"
@@ -292,8 +299,10 @@ class Boot:
             self.lines.write(f"INFO:     {text}")
 
     def _ranks(self, args: EngineArgs) -> list[int | None]:
+        """Those of this node."""
         world = args.tensor_parallel * args.pipeline_parallel
-        return [None] if world == 1 else list(range(world))
+        own = max(1, world // args.nodes)
+        return [None] if world == 1 else list(range(args.node_rank * own, (args.node_rank + 1) * own))
 
 
 ROUTES = (

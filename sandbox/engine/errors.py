@@ -84,6 +84,18 @@ def core_error(error: str, core: str, *, while_loading: bool = False) -> EngineE
     return EngineExit(1, lines)
 
 
+def nodes_missing(nodes: int, rank: int, core: str) -> EngineExit:
+    """The engines of the other nodes never came, or the first one was never found."""
+    error = "torch.distributed.DistStoreError: Timed out after 301 seconds waiting for clients. "
+    return core_error(f"{error}{rank + 1}/{nodes} clients joined.", core, while_loading=True)
+
+
+def node_lost(core: str) -> EngineExit:
+    """An engine on another node went away."""
+    error = "RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer"
+    return core_error(error, core, while_loading=True)
+
+
 @cache
 def _recorded() -> dict[str, list[str]]:
     recorded: dict[str, list[str]] = orjson.loads(Path(__file__).with_name("recorded.json").read_bytes())

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 import httpx
 
 from sandbox.asgi import Listener, listen
+from sandbox.engine import errors
 from sandbox.engine.api import EngineApi, Served, Transfer
+from sandbox.engine.args import EngineArgs
 from sandbox.engine.boot import Boot, FetchModel, Machine, OutOfMemory, Ready, Sleep
 from sandbox.engine.cost import CostModel
 from sandbox.engine.errors import EngineExit
 from sandbox.engine.generation import Runner
 from sandbox.engine.loglines import EngineLog
 from sandbox.engine.metrics import Registry, cache_config_labels
+from sandbox.engine.rendezvous import Rendezvous, Resolve
 from sandbox.engine.simulator import Simulator
 from sandbox.engine.stats import EngineStats
 
@@ -49,6 +52,7 @@ class Surroundings:
     fetch: FetchModel
     sleep: Sleep
     write: Callable[[str], None]
+    resolve: Resolve
 
 
 class EngineProcess:
@@ -67,6 +71,7 @@ class EngineProcess:
         self._stats: EngineStats | None = None
         self._reporter: asyncio.TimerHandle | None = None
         self._reported = (0.0, 0.0)
+        self._others: Rendezvous | None = None
 
     def terminate(self) -> None:
         """SIGTERM."""
@@ -90,6 +95,10 @@ class EngineProcess:
             if not starting.done():
                 return 143  # terminated by the signal before a handler was there
             listener = starting.result()  # raises what ended the start
+            if self._others is not None:
+                await asyncio.wait({stopping, self._others.lost}, return_when=asyncio.FIRST_COMPLETED)
+                if not stopping.done():
+                    raise errors.node_lost(self.lines.core_prefix())
             await stopping
             await self._shut_down()
         except EngineExit as end:
@@ -113,6 +122,8 @@ class EngineProcess:
                 listener.close()
             if self._runner is not None:
                 self._runner.close()
+            if self._others is not None:
+                self._others.close()
             if self._reporter is not None:
                 self._reporter.cancel()
         return 0
@@ -120,7 +131,7 @@ class EngineProcess:
     async def _start(self) -> Listener | None:
         """Boot and listen; an engine that computes for another node's server has nothing to listen for."""
         around = self.around
-        self._boot = Boot(around.machine, self.lines, around.sleep, around.fetch)
+        self._boot = Boot(around.machine, self.lines, around.sleep, around.fetch, self._meet)
         ready = await self._boot.run(self.command, self.arguments)
         registry = Registry(ready.args.served_names[0], ready.context, time.time())
         stats = EngineStats(registry, mfu=ready.args.mfu_metrics)
@@ -146,6 +157,14 @@ class EngineProcess:
         _set_constants(registry, ready, time.time())
         api = EngineApi(served, self._runner, registry, self._refresh, around.write)
         return None if ready.args.headless else await listen(api, around.ip, ready.args.port)
+
+    async def _meet(self, args: EngineArgs) -> None:
+        """Find the engines of the other nodes; raises EngineExit when they do not come."""
+        self._others = Rendezvous(self.around.ip, args, self.around.resolve)
+        try:
+            await self._others.meet()
+        except TimeoutError:
+            raise errors.nodes_missing(args.nodes, args.node_rank, self.lines.core_prefix()) from None
 
     def _refresh(self) -> None:
         """Bring gauges and process metrics up to this moment."""

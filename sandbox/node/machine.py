@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from sandbox.client import Client
+from sandbox.client import ApiError, Client, resource_path
 from sandbox.node.events import EventRecorder
 from sandbox.node.hub import HubClient
 from sandbox.node.images import Image
@@ -114,6 +114,22 @@ class Node:
     addresses: Addresses
     images: dict[str, asyncio.Task[None] | None] = field(default_factory=dict)
     random: random.Random = field(default_factory=random.Random)
+
+    async def resolve(self, host: str) -> str:
+        """The address of `pod.subdomain.namespace`, as the DNS of a headless Service gives it; else the host itself.
+
+        Empty while there is no such pod, or nobody can tell.
+        """
+        name, _, rest = host.partition(".")
+        _, _, namespace = rest.partition(".")
+        if not namespace:
+            return host
+        path, selector = resource_path("v1", "pods", namespace.split(".")[0]), f"metadata.name={name}"
+        try:
+            found = await self.client.list(path, fieldSelector=selector)
+        except (ApiError, httpx.HTTPError):
+            return ""
+        return next((ip for item in found["items"] if (ip := (item.get("status") or {}).get("podIP"))), "")
 
     def has_image(self, image: Image) -> bool:
         """Whether the image is in the cache."""

@@ -140,6 +140,7 @@ def engine(container: Container, environment: Mapping[str, str], log: LogFile) -
         fetch=fetch,
         sleep=node.pace.sleep,
         write=log.write,
+        resolve=container.pod.node.resolve,
     )
     command, arguments = words(container.spec, "command", environment), words(container.spec, "args", environment)
     script = shell.script_of([*command, *arguments])

@@ -136,7 +136,9 @@ def test_nothing_of_the_clusters_own_presets_gets_into_the_pods(monkeypatch: pyt
 
 def test_the_empty_presets_have_the_names_that_kserve_looks_for():
     names = {obj["metadata"]["name"] for obj in build_team(TEAM) if obj["kind"] == "LLMInferenceServiceConfig"}
-    assert names == {PREFIX + name for name in ("decode-template", "prefill-template", "scheduler")}
+    assert names == {
+        PREFIX + name for name in ("decode-template", "prefill-template", "scheduler", "worker-pipeline-parallel")
+    }
     assert all(obj["spec"] == {} for obj in build_presets(TEAM))
     assert not [obj for obj in build_team(TeamWish("install", "search", "ns")) if obj["kind"].endswith("Config")]
 

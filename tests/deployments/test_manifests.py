@@ -21,6 +21,7 @@ from deployments.manifests import (
     Object,
     Platform,
     TeamWish,
+    Wish,
     build,
     build_cluster_objects,
     build_service_account,
@@ -42,9 +43,19 @@ SPLIT = spec_of(args={"max-model-len": 8192, "tensor-parallel-size": 4}, replica
 
 ROLES = DeploymentSpec.from_json(roles_json(prefill={"args": {"tensor-parallel-size": 2}}))
 
+WIDE = spec_of(args={"pipeline-parallel-size": 2, "tensor-parallel-size": 4}, nodes=2)
+
+
+def of_image(mode: str) -> Wish:
+    """Weights in a folder of an image that KServe does not look into."""
+    uri = "oci://registry.example.com/m@sha256:" + "c" * 64
+    wish = wish_of(spec_of(strategy="oci-volume", source={"uri": uri, "folder": "/weights"}))
+    resolution = dataclasses.replace(wish.resolution, storage_uri=uri, image_mode=mode)
+    return dataclasses.replace(wish, resolution=resolution)
+
 
 def everything() -> list[Object]:
-    wishes = [wish_of(), wish_of(SPLIT), wish_of(ROLES)]
+    wishes = [wish_of(), wish_of(SPLIT), wish_of(ROLES), wish_of(WIDE), of_image("volume"), of_image("modelcar")]
     objects = [*build_cluster_objects("install"), *build_team(dataclasses.replace(TEAM, presets=True))]
     for wish in wishes:
         objects += [build_service_account(wish, ("hf-x1",)), *build(wish)]

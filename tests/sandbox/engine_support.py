@@ -16,6 +16,7 @@ from sandbox.engine.cost import CostModel
 from sandbox.engine.memory import Limits
 from sandbox.engine.metrics import Registry
 from sandbox.engine.process import EngineProcess, Surroundings
+from sandbox.engine.rendezvous import Resolve
 from sandbox.engine.shape import ModelShape
 from sandbox.engine.simulator import SimRequest, Simulator
 from sandbox.engine.stats import EngineStats
@@ -125,6 +126,7 @@ async def run_engine(
     environment: Mapping[str, str] | None = None,
     model_url: str = "http://127.0.0.1:1",
     until: Callable[[EngineProcess, httpx.AsyncClient], object] | None = None,
+    resolve: Resolve | None = None,
 ) -> tuple[int, list[str]]:
     """Run an engine to its end, or until `until` (a coroutine function) is done; returns exit status and log."""
     log: list[str] = []
@@ -135,9 +137,12 @@ async def run_engine(
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(0)
 
+    async def as_it_is(host: str) -> str:
+        return host
+
     async with httpx.AsyncClient(trust_env=False, timeout=20, verify=False) as http:
         machine = Machine(gpu, gpus, memory_limit, environment or {})
-        around = Surroundings(ip, machine, model_url, http, fetch, sleep, log.append)
+        around = Surroundings(ip, machine, model_url, http, fetch, sleep, log.append, resolve or as_it_is)
         process = EngineProcess(["python", "-m", cli.MODULE], ["--model=/mnt/models", *words], around)
         task = asyncio.create_task(process.run())
         if until is not None:

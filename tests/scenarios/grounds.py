@@ -43,7 +43,6 @@ API_SERVER = {"lite": "apiserver", "real": "kube-apiserver"}
 JSON, MERGE_PATCH, JSON_PATCH = "application/json", "application/merge-patch+json", "application/json-patch+json"
 # Kinds that only scenarios look at, beside those that Slipway knows.
 OTHERS = (
-    Kind("apps/v1", "StatefulSet", "statefulsets"),
     Kind("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", namespaced=False),
     Kind("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False),
     Kind(

@@ -1,0 +1,87 @@
+"""Rules about replicas that span nodes: whether there are as many, whether it pays, and what cannot change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from deployments.engine.flags import flags_of, versions
+from deployments.findings import Finding, arg_pointer, error, warning
+from deployments.preflight.rules import Case, Rules, plural
+
+rules = Rules()
+
+POINTER = "/spec/nodes"
+FLAG = "nnodes"
+
+
+@rules.rule
+def enough_nodes(case: Case) -> Iterator[Finding]:
+    """A replica waits for ever for nodes that are not there."""
+    flavor, nodes = case.flavor, case.spec.nodes
+    if nodes > 1 and flavor is not None and flavor.nodes is not None and flavor.nodes < nodes:
+        yield warning(
+            "nodes_missing",
+            POINTER,
+            f"A replica spans {nodes} nodes; the cluster has {flavor.nodes} with {flavor.label}.",
+            "It would wait until there are more. Use fewer, or another flavor.",
+            flavor.nodes if flavor.nodes and case.spec.gpus_per_replica % flavor.nodes == 0 else None,
+        )
+
+
+@rules.rule
+def one_node_would_do(case: Case) -> Iterator[Finding]:
+    """GPUs of one node exchange faster than the network does."""
+    flavor, needed = case.flavor, case.spec.gpus_per_replica
+    if case.spec.nodes > 1 and flavor is not None and needed <= flavor.gpus_per_node:
+        yield warning(
+            "one_node_would_do",
+            POINTER,
+            f"{plural(needed, 'GPU')} fit into one node of {flavor.gpus_per_node:,} {flavor.label}, which is faster: "
+            "nodes exchange over the network.",
+            "Use one node.",
+            1,
+        )
+
+
+@rules.rule
+def layers_stay_on_a_node(case: Case) -> Iterator[Finding]:
+    """Splitting each layer over nodes waits for the network at every layer; splitting between layers seldom does."""
+    spec = case.spec
+    if spec.nodes > 1 and spec.tensor_parallel > spec.gpus_per_pod:
+        yield warning(
+            "layers_across_nodes",
+            arg_pointer("tensor-parallel-size"),
+            f"Each layer is split over {spec.tensor_parallel} GPUs, and a node has {spec.gpus_per_pod} of a replica's: "
+            "at every layer nodes wait for one another. That takes a network made for it.",
+            f"Use tensor-parallel-size {spec.gpus_per_pod} with pipeline-parallel-size {spec.nodes}.",
+            spec.gpus_per_pod,
+        )
+
+
+@rules.rule
+def engine_spans_nodes(case: Case) -> Iterator[Finding]:
+    """The engine must know how to find its other nodes."""
+    profile = case.profile
+    if case.spec.nodes == 1 or profile is None or profile.version not in versions():
+        return
+    if FLAG not in flags_of(profile.version):
+        yield error(
+            "engine_one_node",
+            "/spec/engine/profile",
+            f"vLLM {profile.version} does not span nodes without Ray.",
+            "Choose a newer engine, or one node.",
+        )
+
+
+@rules.rule
+def nodes_stay(case: Case) -> Iterator[Finding]:
+    """KServe never changes how many pods make a replica."""
+    before, nodes = case.facts.nodes_before, case.spec.nodes
+    if before is not None and before > 1 and nodes > 1 and nodes != before:
+        yield error(
+            "nodes_fixed",
+            POINTER,
+            f"How many nodes a replica spans cannot change while the deployment is there: it is {before}.",
+            "Ask for a deployment of another name.",
+            before,
+        )
