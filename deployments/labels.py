@@ -22,4 +22,5 @@ ENGINE_CONTAINER = "kserve-container"
 LLM_ENGINE_CONTAINER = "main"  # of an LLMInferenceService
 ENGINE_CONTAINERS = (ENGINE_CONTAINER, LLM_ENGINE_CONTAINER)
 INITIALIZER = "storage-initializer"
+ADAPTER_INITIALIZER = "adapter-initializer"
 GPU_PREFIX = "nvidia.com/"

@@ -20,6 +20,7 @@ ArgValue: TypeAlias = int | float | bool | str
 
 MAX_REPLICAS = 50
 MAX_NODES = 16
+MAX_ADAPTERS = 8
 MAX_NAME = 40
 MAX_LABEL = 63
 MAX_ARGS = 64
@@ -31,6 +32,7 @@ FLAG_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 TEXT_VALUE = re.compile(r"[A-Za-z0-9._/:+-]*")
 URI_TEXT = re.compile(r"[\x21-\x7e]+")
+ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FOLDER = re.compile(r"/|(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
 # Go templates (KServe), variable expansion (kubelet), a shell (presets): a value meets all three.
 EXPANSIONS = ("{{", "}}", "$(", "${", "`")
@@ -110,6 +112,25 @@ class Source(_Closed):
             str,
             Field(min_length=1, max_length=256),
             _closed_text(FOLDER, "a path from the image's root on, as “/models”, of letters, digits, “.”, “_” and “-”"),
+        ]
+        | None
+    ) = None
+
+
+class Adapter(_Closed):
+    """A LoRA adapter: small weights over those of the model, for requests that name it as their model."""
+
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=MAX_LABEL),
+        _closed_text(ADAPTER_NAME, "letters, digits, “.”, “_” and “-”"),
+    ]
+    uri: Annotated[str, Field(min_length=1, max_length=512), _closed_text(URI_TEXT, "printable characters")]
+    revision: (
+        Annotated[
+            str,
+            Field(min_length=1, max_length=128),
+            _closed_text(REVISION, "letters, digits, “.”, “_”, “/” and “-”"),
         ]
         | None
     ) = None
@@ -228,6 +249,7 @@ class DeploymentSpec(_Closed):
     prefill: RoleSpec | None = None
     decode: RoleSpec | None = None
     scaling: Scaling | None = None
+    adapters: Annotated[list[Adapter], Field(max_length=MAX_ADAPTERS)] = Field(default_factory=list)
 
     @field_validator("strategy", mode="before")
     @classmethod
@@ -257,6 +279,7 @@ class DeploymentSpec(_Closed):
             problems = _differences(self.by_role())
         if self.nodes > 1:
             problems |= self._across_nodes()
+        problems |= self._of_adapters()
         if problems:
             raise PlacesError(problems)
         if apart:
@@ -265,6 +288,17 @@ class DeploymentSpec(_Closed):
             total = {name: sum(getattr(each, name) for each in both) for name in ("min", "max")}
             self.__dict__["replicas"] = Replicas.model_construct(**total)
         return self
+
+    def _of_adapters(self) -> dict[str, str]:
+        """What is wrong with adapters as such: where there can be none, and names that are used twice."""
+        if self.adapters and (self.strategy is Strategy.DISAGGREGATED or self.nodes > 1):
+            return {"/adapters": "Roles and replicas that span nodes take no adapters: leave these out."}
+        names = [adapter.name for adapter in self.adapters]
+        return {
+            f"/adapters/{place}/name": f"Two adapters are called “{name}”."
+            for place, name in enumerate(names)
+            if name in names[:place]
+        }
 
     def _across_nodes(self) -> dict[str, str]:
         """What keeps a replica from spanning nodes."""
@@ -341,6 +375,8 @@ class DeploymentSpec(_Closed):
             left_out.add("replicas")
         if self.nodes == 1:
             left_out.add("nodes")
+        if not self.adapters:
+            left_out.add("adapters")
         data = self.model_dump(mode="json", exclude=left_out)
         if self.source.folder is None:
             del data["source"]["folder"]

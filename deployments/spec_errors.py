@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from deployments.findings import ARGS_POINTER, Finding, arg_pointer, error, field_of
 from deployments.spec import (
+    Adapter,
     ArgsError,
     DeploymentRequest,
     DeploymentSpec,
@@ -35,6 +37,7 @@ _LEVELS: dict[str, type[BaseModel]] = {
     "/spec/decode": RoleSpec,
     "/spec/decode/replicas": Replicas,
 }
+_ADAPTER = re.compile(r"/spec/adapters/\d+")
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def _words(item: Any, pointer: str) -> str:
 
 def _unknown_field(pointer: str) -> str:
     parent, _, name = pointer.rpartition("/")
-    model = _LEVELS.get(parent)
+    model = Adapter if _ADAPTER.fullmatch(parent) else _LEVELS.get(parent)
     known: Iterable[str] = model.model_fields if model else ()
     close = difflib.get_close_matches(name, list(known), n=1)
     hint = f" Did you mean “{close[0]}”?" if close else ""
@@ -143,6 +146,7 @@ _WORDS: dict[str, str] = {
     "greater_than": "Must be more than {gt}.",
     "less_than": "Must be less than {lt}.",
     "dict_type": "Must be an object with one entry per flag.",
+    "list_type": "Must be a list.",
     "model_type": "Must be an object.",
     "model_attributes_type": "Must be an object.",
     "too_long": "At most {max_length} entries.",

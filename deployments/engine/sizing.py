@@ -94,10 +94,12 @@ def fit(
     *,
     defaults: Defaults = NEWEST,
     measured: Measured | None = None,
+    extra_gib: float = 0.0,
 ) -> Fit:
     """Estimate how `model` fits on `gpu` with these engine flags; raises UnknownShapeError when it cannot tell.
 
-    What an engine of the same shape reported at its start (`measured`) takes the place of what is computed.
+    What an engine of the same shape reported at its start (`measured`) takes the place of what is computed. `extra_gib`
+    is what the engine keeps besides, as room for adapters.
     """
     seen = measured or Measured()
     weights = weights_bytes(model)
@@ -115,7 +117,7 @@ def fit(
     activation = _activation_gib(model, gpu, args, tp, batch, defaults)
     if seen.activation_gib is not None:
         activation = seen.activation_gib
-    overhead = _overhead_gib(args, split, defaults, seen)
+    overhead = _overhead_gib(args, split, defaults, seen) + extra_gib
     forced = _float(args, "kv-cache-memory-bytes", 0.0)
     available = forced / GIB if forced else budget - rank_gib - activation - overhead
     if seen.kv_gib is not None and not forced:

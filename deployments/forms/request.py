@@ -10,6 +10,7 @@ from typing import Any
 from django import forms
 
 from deployments.findings import Finding
+from deployments.forms.adapters import AdapterTextError, format_adapters, parse_adapters
 from deployments.forms.findings import tidied
 from deployments.forms.flags import FlagTextError, format_flags, parse_flags
 from deployments.forms.roles import ROLES, SPLIT, RoleFields, initial_of_roles, of_role, role_data
@@ -79,6 +80,7 @@ class DeploymentForm(RoleFields):
     max_num_seqs = forms.CharField(max_length=20, label="Requests at once", required=False)
     enable_prefix_caching = forms.ChoiceField(choices=PREFIX_CACHING, label="Prefix caching", required=False)
     args = forms.CharField(max_length=8000, label="More engine flags", required=False, widget=forms.Textarea)
+    adapters = forms.CharField(max_length=6000, label="LoRA adapters", required=False, widget=forms.Textarea)
     note = forms.CharField(max_length=500, label="Why", required=False, strip=True)
 
     def __init__(self, *args: Any, principal: Principal, deployment: Any = None, **kwargs: Any) -> None:
@@ -174,6 +176,8 @@ class DeploymentForm(RoleFields):
                 spec["nodes"] = self._count("nodes")
             if scaling := self._scaling():
                 spec["scaling"] = scaling
+        if not self.has_roles and (adapters := self._adapters()):
+            spec["adapters"] = adapters
         profile = self.text("profile") or self._default_profile()
         if profile:
             spec["engine"]["profile"] = profile
@@ -204,6 +208,13 @@ class DeploymentForm(RoleFields):
                 else:
                     args[flag] = value
         return args
+
+    def _adapters(self) -> list[dict[str, Any]]:
+        try:
+            return parse_adapters(self.text("adapters"))
+        except AdapterTextError as error:
+            self.add_error("adapters", str(error))
+            return []
 
     def _uri(self) -> str:
         uri = self.text("source_uri")
@@ -292,6 +303,7 @@ def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
         "scaling_concurrency": text_of((spec.get("scaling") or {}).get("concurrency", "")),
         "scaling_percent": text_of((spec.get("scaling") or {}).get("percent", "")),
         "args": format_flags(args),
+        "adapters": format_adapters(spec.get("adapters") or ()),
         **own,
         **initial_of_roles(spec),
     }

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deployments.labels import (
+    ADAPTER_INITIALIZER,
     ANNOTATION_HASH,
     ANNOTATION_STOP,
     ENGINE_CONTAINER,
@@ -103,8 +104,10 @@ class PodView:
 
     @property
     def initializer(self) -> ContainerView | None:
-        """The container that downloads the model."""
-        return self._container(INITIALIZER)
+        """The container that downloads: the model, or before it adapters, while it is at it."""
+        first = self._container(ADAPTER_INITIALIZER)
+        unfinished = first is not None and not (first.state == "terminated" and first.exit_code == 0)
+        return first if unfinished else self._container(INITIALIZER)
 
     def _container(self, name: str) -> ContainerView | None:
         return next((c for c in self.containers if c.name == name), None)

@@ -11,6 +11,7 @@ from deployments.kube.log_causes import from_log
 from deployments.kube.log_patterns import MAX_EVIDENCE, last_error
 from deployments.kube.observe import ContainerView, EventView, PodView
 from deployments.kube.reasons import Code, Reason, Weight
+from deployments.labels import ADAPTER_INITIALIZER
 
 IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
@@ -137,14 +138,16 @@ def _initializing(pod: PodView, events: list[EventView], log: str) -> Reason | N
     if trouble := _not_created(container):
         return trouble
     failing = container.state == "terminated" or container.reason == "CrashLoopBackOff"
+    of_adapters = container.name == ADAPTER_INITIALIZER
     if failing or (container.died and container.state != "running"):
-        return download_failed(container, "" if _engine_died(pod) else log)
+        reason = download_failed(container, "" if _engine_died(pod) else log)
+        return dataclasses.replace(reason, field="adapters") if of_adapters else reason
     if container.state == "running":
         retries = f" (attempt {container.restarts + 1})" if container.restarts else ""
         return _make(
             Code.DOWNLOADING,
             Weight.PROGRESS,
-            f"The model is being downloaded{retries}.",
+            f"The {'adapters are' if of_adapters else 'model is'} being downloaded{retries}.",
             numbers={"restarts": container.restarts},
             evidence=container.last_message,
         )

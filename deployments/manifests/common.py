@@ -18,6 +18,8 @@ from deployments.labels import (
 from deployments.spec import DeploymentSpec, canonical
 
 Object: TypeAlias = dict[str, Any]
+# Fields of a resolution that JSON holds as lists.
+_LISTS = ("secret_names", "tolerations", "adapters")
 
 
 @dataclass(frozen=True)
@@ -37,20 +39,23 @@ class Resolution:
     autoscaler: str = ""
     # How weights in an image come into the pods (deployments.manifests.images); empty where they are in none.
     image_mode: str = ""
+    # LoRA adapters, each {"name", "uri"} with its commit, and the rank that the engine makes room for.
+    adapters: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
+    lora_rank: int = 0
     # Of the flavor, on top of its product and the taint of GPU nodes.
     node_selector: Mapping[str, str] = field(default_factory=dict, hash=False)
     tolerations: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
 
     def as_json(self) -> dict[str, Any]:
         """This resolution as plain JSON values; what came later only where it says something."""
-        lists = {"secret_names": list(self.secret_names), "tolerations": list(self.tolerations)}
-        later = {"autoscaler", "image_mode"}
+        lists = {name: list(getattr(self, name)) for name in _LISTS}
+        later = {"autoscaler", "image_mode", "adapters", "lora_rank"}
         return {name: value for name, value in {**asdict(self), **lists}.items() if name not in later or value}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Resolution:
         """A resolution from stored JSON."""
-        lists = {name: tuple(data.get(name, ())) for name in ("secret_names", "tolerations")}
+        lists = {name: tuple(data.get(name, ())) for name in _LISTS}
         return cls(**{**data, **lists})
 
 

@@ -111,9 +111,14 @@ def network_policy(wish: Wish, port: int, *, ingress: Rules = (), egress: Rules 
                 },
                 *ingress,
             ],
-            "egress": [*([] if wish.resolution.image_mode else [outside]), *egress],
+            "egress": [*([] if _fetches_nothing(wish) else [outside]), *egress],
         },
     }
+
+
+def _fetches_nothing(wish: Wish) -> bool:
+    """True where no pod downloads anything: weights come as an image, and nothing beside them."""
+    return bool(wish.resolution.image_mode) and not wish.resolution.adapters
 
 
 def gateway_peer(platform: Platform) -> dict[str, Any]:

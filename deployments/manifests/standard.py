@@ -9,6 +9,7 @@ from typing import Any
 
 from deployments.engine.render import render_args
 from deployments.labels import ENGINE_CONTAINER
+from deployments.manifests import adapters
 from deployments.manifests.common import Object, Wish, engine_version, metadata_of, sealed, short_hash
 from deployments.manifests.guards import PORT_NAME, disruption_budget, http_route, network_policy, pod_monitor
 from deployments.manifests.images import Weights, weights_of
@@ -78,11 +79,12 @@ def _inference_service(wish: Wish, runtime: str, weights: Weights) -> Object:
                 "nodeSelector": node_selector(wish),
                 "tolerations": tolerations(wish),
                 **weights.predictor,
+                **_initializers(wish, weights),
                 "model": {
                     "modelFormat": {"name": "vLLM"},
                     "runtime": runtime,
                     **weights.model,
-                    "args": render_args(engine_version(wish), spec.engine.args),
+                    "args": [*render_args(engine_version(wish), spec.engine.args), *adapters.arguments(wish)],
                     "ports": [{"name": PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
                     "resources": resources(wish, spec),
                 },
@@ -90,6 +92,12 @@ def _inference_service(wish: Wish, runtime: str, weights: Weights) -> Object:
             }
         },
     }
+
+
+def _initializers(wish: Wish, weights: Weights) -> dict[str, Any]:
+    """What runs in the pods before the engine, besides what KServe adds."""
+    own = adapters.initializer(wish)
+    return {"initContainers": [*weights.predictor.get("initContainers", ()), own]} if own else {}
 
 
 def _serving_runtime(wish: Wish, weights: Weights) -> Object:
@@ -106,8 +114,8 @@ def _serving_runtime(wish: Wish, weights: Weights) -> Object:
 
 def _runtime_spec(wish: Wish, weights: Weights) -> dict[str, Any]:
     shared = shared_memory_gib(wish.spec)
-    volumes: list[dict[str, Any]] = [{"name": "home", "emptyDir": {}}, *weights.volumes]
-    mounts = [{"name": "home", "mountPath": HOME}, *weights.mounts]
+    volumes: list[dict[str, Any]] = [{"name": "home", "emptyDir": {}}, *weights.volumes, *adapters.volumes(wish)]
+    mounts = [{"name": "home", "mountPath": HOME}, *weights.mounts, *adapters.mounts(wish, read_only=True)]
     if shared:
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{shared}Gi"}})
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - where NCCL looks

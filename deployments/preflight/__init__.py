@@ -8,6 +8,7 @@ from typing import Any
 from deployments.engine.sizing import Fit
 from deployments.findings import Finding, Severity, has_errors
 from deployments.preflight import (
+    adapters,
     cluster,
     credential,
     engine,
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 # About the wish as a whole; and about what one engine runs, which each role of a wish has of its own.
-OF_WISH: tuple[Rule, ...] = (*request.rules, *credential.rules, *cluster.rules, *images.rules, *nodes.rules, *roles.rules)
+OF_WISH: tuple[Rule, ...] = (*request.rules, *credential.rules, *cluster.rules, *images.rules, *nodes.rules, *adapters.rules, *roles.rules)
 OF_ENGINE: tuple[Rule, ...] = (*engine.rules, *parallel.rules, *model.rules, *formats.rules, *memory.rules)
 RULES: tuple[Rule, ...] = (*OF_WISH, *OF_ENGINE)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from deployments.engine.facts import GpuFacts, ModelFacts
 from deployments.engine.gpus import gpu_facts
 from deployments.engine.profiles import EngineProfile, seeded_profiles
+from deployments.sources.adapters import AdapterFacts
 from deployments.sources.checks import SourceCheck
 
 # Image volumes are on by default from the second on; from the first on an operator may have switched them on.
@@ -127,6 +128,8 @@ class Facts:
     model: ModelFacts | None = None
     source_check: SourceCheck | None = None
     credentials: Mapping[str, CredentialFacts] = field(default_factory=dict)
+    # What is known of the LoRA adapters of the wish, by their names in it.
+    adapters: Mapping[str, AdapterFacts] = field(default_factory=dict)
     name_taken: bool = False
     # Nodes of a replica of the edited deployment as it was approved; None for a new one.
     nodes_before: int | None = None

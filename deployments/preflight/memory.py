@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from deployments.engine.lora import lora_gib
 from deployments.engine.options import Choice, options, round_context
 from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit, missing_numbers
 from deployments.findings import Finding, arg_pointer, error, info, warning
@@ -47,7 +48,8 @@ def estimate_of(case: Case) -> Fit | None:
     if case.model is None or case.flavor is None:
         return None
     try:
-        return fit(case.model, case.flavor.gpu, case.spec.engine.args, defaults=case.defaults)
+        extra = lora_gib(case.model, case.lora_rank, len(case.spec.adapters))
+        return fit(case.model, case.flavor.gpu, case.spec.engine.args, defaults=case.defaults, extra_gib=extra)
     except UnknownShapeError:
         return None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from deployments.engine.defaults import NEWEST, Defaults, defaults_of
 from deployments.engine.facts import ModelFacts
+from deployments.engine.lora import lora_rank
 from deployments.engine.profiles import EngineProfile
 from deployments.findings import Finding
 from deployments.preflight.facts import Facts, FlavorFacts, QuotaFacts
@@ -46,6 +47,11 @@ class Case:
     def defaults(self) -> Defaults:
         """What the chosen engine assumes where a flag is not given."""
         return defaults_of(self.profile.version) if self.profile else NEWEST
+
+    @property
+    def lora_rank(self) -> int:
+        """The rank of adapters that the engine makes room for."""
+        return lora_rank(self.facts.adapters)
 
     def arg(self, name: str) -> ArgValue | None:
         """The value given to an engine flag, if any."""

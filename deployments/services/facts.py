@@ -12,7 +12,7 @@ from deployments.engine.profiles import EngineProfile as Profile
 from deployments.engine.profiles import seeded_profiles
 from deployments.models import Cluster, Deployment, EngineProfile, Flavor, Node, Team
 from deployments.preflight import ClusterFacts, Facts, FlavorFacts, QuotaFacts
-from deployments.services import credential_facts, holds
+from deployments.services import adapter_checks, credential_facts, holds
 from deployments.services.holds import Usage
 from deployments.sources import SourceCheck
 from deployments.spec import DeploymentSpec
@@ -45,6 +45,7 @@ def gather(
         model=check.model if check else None,
         source_check=check,
         credentials=credentials,
+        adapters=adapter_checks.known_of(spec) if spec else {},
         name_taken=team is not None and is_taken(team, name, deployment),
         nodes_before=_nodes_before(deployment),
         namespace=team.namespace if team else "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from deployments import preflight as rules
 from deployments.engine.defaults import defaults_of
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import guarded_args
+from deployments.engine.lora import lora_rank
 from deployments.engine.options import Choice, Option, options
 from deployments.engine.sizing import Fit, UnknownShapeError
 from deployments.findings import Finding, Severity, error
@@ -20,7 +21,18 @@ from deployments.manifests.images import ImageMode, mode_of
 from deployments.manifests.scaling import available
 from deployments.models import Cluster, Deployment, Principal, Revision, Team, Wanted
 from deployments.preflight import Facts
-from deployments.services import approvals, asks, events, facts, holds, impartial, model_checks, rendering, states
+from deployments.services import (
+    adapter_checks,
+    approvals,
+    asks,
+    events,
+    facts,
+    holds,
+    impartial,
+    model_checks,
+    rendering,
+    states,
+)
 from deployments.services.asks import Ask
 from deployments.services.errors import (
     ConflictError,
@@ -89,6 +101,7 @@ def preflight(
         findings.append(no_such_team())
     if parsed is None:
         return PreflightResult(tuple(findings))
+    adapter_checks.look_up(parsed)
     check = model_checks.look_up(parsed.source.uri, parsed.source.revision)
     usages = holds.usage(own) if own else []
     known = facts.gather(team=own, name=name, deployment=deployment, check=check, usages=usages, spec=parsed)
@@ -125,6 +138,7 @@ def submit(*, principal: Principal, team: Team, name: str, spec: DeploymentSpec,
         raise RefusedError([no_such_team()])
     text = _note(note)
     # The hub is asked before the transaction: nothing is locked while somebody else's server thinks.
+    adapter_checks.look_up(spec)
     check = model_checks.look_up(spec.source.uri, spec.source.revision)
     return _submit(principal, team, name, spec, text, check)
 
@@ -138,6 +152,7 @@ def revise(
     """
     text = _note(note)
     _editable(principal, deployment)
+    adapter_checks.look_up(spec)
     check = model_checks.look_up(spec.source.uri, spec.source.revision)
     return _revise(principal, deployment, spec, base_revision, text, check)
 
@@ -271,7 +286,18 @@ def resolve(spec: DeploymentSpec, known: Facts) -> Resolution:
         tolerations=flavor.tolerations,
         autoscaler=available(known.cluster.groups),
         image_mode=_image_mode(spec, known),
+        adapters=tuple(_adapters(spec, known)),
+        lora_rank=lora_rank(known.adapters) if spec.adapters else 0,
     )
+
+
+def _adapters(spec: DeploymentSpec, known: Facts) -> Iterator[dict[str, str]]:
+    """The adapters by name, each with the address of its commit; those that nobody could pin are left out."""
+    for adapter in spec.adapters:
+        facts = known.adapters.get(adapter.name)
+        commit = (facts.sha if facts else "") or adapter.revision or ""
+        if model_checks.COMMIT.fullmatch(commit):
+            yield {"name": adapter.name, "uri": pinned(adapter.uri, commit)}
 
 
 def _image_mode(spec: DeploymentSpec, known: Facts) -> str:
@@ -294,6 +320,15 @@ def _check(
     findings = rules.check(spec, name, team.slug if team else "", known)
     if not rules.has_errors(findings) and not _pin(spec, check):
         findings.append(_not_pinned(spec))
+    if not rules.has_errors(findings) and len(list(_adapters(spec, known))) < len(spec.adapters):
+        findings.append(
+            error(
+                NOT_PINNED,
+                "/spec/adapters",
+                "An adapter cannot be pinned to a commit while the hub does not answer.",
+                "Try again later, or give its revision as a commit (40 hex digits).",
+            )
+        )
     order = list(Severity)
     return sorted(findings, key=lambda item: order.index(item.severity))
 

@@ -26,7 +26,7 @@ from deployments.views.once import once
 from portal.lib.htmx import PortalRequest, signed_in
 
 MOST_SETS = 10
-EXPERT = ("args", "kv_cache_dtype", "max_num_seqs", "enable_prefix_caching")
+EXPERT = ("args", "adapters", "kv_cache_dtype", "max_num_seqs", "enable_prefix_caching")
 DEFAULTS = {
     "strategy": "standard",
     "tensor_parallel_size": "1",
@@ -189,7 +189,7 @@ def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
         "preflight_url": _url(form.deployment, "deployment-edit-preflight", "deployment-preflight"),
         "back_url": _url(form.deployment, "deployment-detail", "deployment-list"),
         # Settings that are seldom needed are folded away, except where one was given or is wrong.
-        "expert": any(form.text(name) for name in EXPERT) or bool(form.messages_of("args")),
+        "expert": any(form.text(name) for name in EXPERT) or bool(form.messages_of("args") or form.messages_of("adapters")),
         "base_revision": form.data.get("base_revision") or (latest.number if latest else ""),
         "strategies": STRATEGIES,
         "flavors": flavors_now(),

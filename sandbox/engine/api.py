@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -70,6 +70,12 @@ class Served:
     api_keys: tuple[str, ...]
     started: float
     transfer: Transfer | None = None
+    adapters: Mapping[str, str] = field(default_factory=dict)  # LoRA: folders by name
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every name that a request may give as its model."""
+        return (*self.names, *self.adapters)
 
 
 class EngineApi:
@@ -125,7 +131,7 @@ class EngineApi:
 
     def _read(self, path: str) -> Answer:
         if path == "/v1/models":
-            return json_answer({"object": "list", "data": [self._card(name) for name in self.served.names]})
+            return json_answer({"object": "list", "data": [self._card(name) for name in self.served.models]})
         if path == "/metrics":
             self.refresh()
             return text_answer(self.registry.text(), content_type=CONTENT_TYPE)
@@ -141,8 +147,8 @@ class EngineApi:
             "object": "model",
             "created": int(self.served.started),
             "owned_by": "vllm",
-            "root": self.served.root,
-            "parent": None,
+            "root": self.served.adapters.get(name, self.served.root),
+            "parent": self.served.names[0] if name in self.served.adapters else None,
             "max_model_len": self.served.context,
             "permission": [],
         }
@@ -156,7 +162,7 @@ class EngineApi:
         arrival = self.runner.now()
         try:
             body = await _json_body(request)
-            wish = read_wish(body, chat=chat, names=self.served.names, context=self.served.context)
+            wish = read_wish(body, chat=chat, names=self.served.models, context=self.served.context)
             traffic = request.headers.get(TRAFFIC_HEADER) == "1" or self._prefills(wish)
             respond = self._stream if wish.stream else self._whole
             await while_connected(request, respond(wish, exchange, traffic=traffic, arrival=arrival))

@@ -45,6 +45,9 @@ class EngineArgs:
     nodes: int  # that its processes are spread over, each an engine of its own here
     node_rank: int  # 0 for the node whose engine takes requests
     master: tuple[str, int]  # where that one waits for the others
+    adapters: tuple[tuple[str, str], ...]  # LoRA: name and folder
+    max_loras: int  # of one step; 0 without --enable-lora
+    max_lora_rank: int
     kv_connector: str | None
     max_model_len: int | None  # -1 = as much as fits
     memory_utilization: float
@@ -198,6 +201,9 @@ def _engine_args(space: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         nodes=_at_least(space.nnodes, 1, "ParallelConfig", "nnodes"),
         node_rank=_at_least(space.node_rank, 0, "ParallelConfig", "node_rank"),
         master=(space.master_addr, space.master_port),
+        adapters=_adapters(space.lora_modules) if space.enable_lora else (),
+        max_loras=_at_least(space.max_loras, 1, "LoRAConfig", "max_loras") if space.enable_lora else 0,
+        max_lora_rank=int(space.max_lora_rank),
         kv_connector=_connector(space.kv_transfer_config),
         max_model_len=space.max_model_len,
         memory_utilization=space.gpu_memory_utilization,
@@ -222,6 +228,17 @@ def _engine_args(space: argparse.Namespace, parser: argparse.ArgumentParser) -> 
 
 def _connector(config: Any) -> str | None:
     return str(config["kv_connector"]) if isinstance(config, dict) and config.get("kv_connector") else None
+
+
+def _adapters(modules: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """`name=path`, as many as there are; raises as vLLM's LoRAParserAction does."""
+    found = []
+    for item in modules or []:
+        name, equals, path = item.partition("=")
+        if not equals or not name or not path:
+            raise usage_error(f"argument --lora-modules: Invalid fields for --lora-modules: {item}")
+        found.append((name, path))
+    return tuple(found)
 
 
 def check_ranges(args: EngineArgs) -> None:

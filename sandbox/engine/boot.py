@@ -99,6 +99,8 @@ class Boot:
         plan = await self._load(args, model, limits, context)
         context = self._report(args, plan, model, limits, context)
         await self._warm_up(args, plan)
+        for name, path in args.adapters:
+            await self._lay_over(args, name, path)
         if not args.headless:
             self._serve(args)
         return Ready(args, model, plan, limits, context)
@@ -288,6 +290,18 @@ class Boot:
                 self.lines.worker("gpu_model_runner.py:6391", text, rank=rank)
         took = GRAPH_SECONDS + 2.0
         self.lines.core("core.py:402", f"init engine (profile, create kv cache, warmup model) took {took:.2f} s")
+
+    async def _lay_over(self, args: EngineArgs, name: str, path: str) -> None:
+        """Load one adapter; raises what vLLM raises when it is none, or wider than the engine has room for."""
+        found = await self.fetch(path, self.machine.environment)
+        if found is None or "r" not in found.config:
+            raise errors.adapter_error(f"ValueError: Loading lora {name} failed: No adapter found for {path}")
+        rank = int(str(found.config["r"]))
+        if rank > args.max_lora_rank:
+            raise errors.adapter_error(
+                f"ValueError: LoRA rank {rank} is greater than max_lora_rank {args.max_lora_rank}."
+            )
+        self.lines.api("serving.py:201", f"Loaded new LoRA adapter: name '{name}', path '{path}'")
 
     def _serve(self, args: EngineArgs) -> None:
         self.lines.api("entry.py:136", "Supported tasks: ['generate']")

@@ -84,6 +84,11 @@ def core_error(error: str, core: str, *, while_loading: bool = False) -> EngineE
     return EngineExit(1, lines)
 
 
+def adapter_error(error: str) -> EngineExit:
+    """A LoRA adapter that the server cannot load at its start."""
+    return EngineExit(1, ["Traceback (most recent call last):", error])
+
+
 def nodes_missing(nodes: int, rank: int, core: str) -> EngineExit:
     """The engines of the other nodes never came, or the first one was never found."""
     error = "torch.distributed.DistStoreError: Timed out after 301 seconds waiting for clients. "

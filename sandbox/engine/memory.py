@@ -111,6 +111,8 @@ def plan(args: EngineArgs, shape: ModelShape, gpu: Gpu, context: int) -> MemoryP
     activation = int(max(forward, sampler))
     non_torch = int(NON_TORCH[ranks > 1])
     graphs = 0 if args.enforce_eager else int(GRAPH_BYTES)
+    # Slots for adapters lie beside the weights.
+    weights += _slots(args, shape)
     available = budget - weights - activation - non_torch - graphs
     if args.kv_cache_bytes is not None:
         available = args.kv_cache_bytes
@@ -124,6 +126,13 @@ def plan(args: EngineArgs, shape: ModelShape, gpu: Gpu, context: int) -> MemoryP
     return MemoryPlan(
         gpu.visible_bytes, budget, weights, activation, non_torch, graphs, available, per_token, block, blocks
     )
+
+
+def _slots(args: EngineArgs, shape: ModelShape) -> int:
+    """Bytes of the slots for LoRA adapters: two narrow matrices in 16 bits for each linear layer."""
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    widths = 2 * (shape.hidden + queries) + 2 * (shape.hidden + keys) + 3 * (shape.hidden + shape.intermediate)
+    return args.max_loras * args.max_lora_rank * widths * shape.layers * 2
 
 
 def largest_context(args: EngineArgs, shape: ModelShape, memory: MemoryPlan, batched: int) -> int:

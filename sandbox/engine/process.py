@@ -153,7 +153,8 @@ class EngineProcess:
         if ready.args.kv_connector is not None:
             port = int(around.machine.environment.get("VLLM_NIXL_SIDE_CHANNEL_PORT", NIXL_PORT))
             transfer = Transfer(str(uuid.uuid4()), around.ip, port, ready.args.tensor_parallel)
-        served = Served(ready.args.served_names, ready.args.model, ready.context, keys, time.time(), transfer)
+        adapters = dict(ready.args.adapters)
+        served = Served(ready.args.served_names, ready.args.model, ready.context, keys, time.time(), transfer, adapters)
         _set_constants(registry, ready, time.time())
         api = EngineApi(served, self._runner, registry, self._refresh, around.write)
         return None if ready.args.headless else await listen(api, around.ip, ready.args.port)

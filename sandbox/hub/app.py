@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from sandbox.asgi import Answer, Receive, Request, Scope, Send, json_answer, send_answer, text_answer
-from sandbox.hub.catalog import HubFile, Model, access, load, valid
+from sandbox.hub.catalog import HubFile, Model, access, load, load_adapters, valid
 
 LIST_LIMIT = 1000
 
@@ -16,7 +16,7 @@ class Hub:
     """The ASGI application."""
 
     def __init__(self) -> None:
-        self.models = load()
+        self.models = {**load(), **load_adapters()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -63,7 +63,7 @@ class Hub:
         body = _summary(model) | {
             "sha": model.sha,
             "disabled": False,
-            "config": {"architectures": model.config["architectures"], "model_type": model.config["model_type"]},
+            "config": {name: model.config[name] for name in ("architectures", "model_type") if name in model.config},
             "cardData": {"license": model.card["license"], "pipeline_tag": model.card["pipeline_tag"]},
             "safetensors": {"parameters": model.parameters, "total": sum(model.parameters.values())},
             "siblings": [_sibling(model, file, blobs) for file in model.files],
@@ -117,7 +117,7 @@ def _file_answer(model: Model, file: HubFile, *, head: bool) -> Answer:
         "accept-ranges": "bytes",
         "access-control-expose-headers": "X-Repo-Commit,X-Error-Code,X-Error-Message,ETag,X-Linked-Size,X-Linked-ETag",
     }
-    if file.name == "config.json":
+    if file.name == model.config_name:
         content = orjson.dumps(model.config, option=orjson.OPT_INDENT_2)
         return Answer(200, content, "application/json", tuple(headers.items()))
     if head:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 DATA = Path(__file__).with_name("models.json")
+ADAPTERS = Path(__file__).with_name("adapters.json")
 # What a token's name means here; every other token beginning with `hf_` is valid and has accepted all licences.
 INVALID, UNACCEPTED = "hf_invalid", "hf_unaccepted"
 
@@ -39,6 +40,7 @@ class Model:
     parameters: dict[str, int]
     files: tuple[HubFile, ...]
     card: dict[str, Any]
+    config_name: str = "config.json"
 
     def file(self, name: str) -> HubFile | None:
         """Find a file by path."""
@@ -52,6 +54,11 @@ class Model:
 def load() -> dict[str, Model]:
     """Read the catalog, by repository id."""
     return {model.id: model for model in map(_model, orjson.loads(DATA.read_bytes())["models"])}
+
+
+def load_adapters() -> dict[str, Model]:
+    """Read the LoRA adapters for some of the models, by repository id."""
+    return {model.id: model for model in map(_model, orjson.loads(ADAPTERS.read_bytes())["adapters"])}
 
 
 def access(model: Model, token: str | None) -> str | None:
@@ -72,7 +79,8 @@ def valid(token: str) -> bool:
 
 def _model(entry: dict[str, Any]) -> Model:
     config = orjson.dumps(entry["config"], option=orjson.OPT_INDENT_2)
-    files = [HubFile("config.json", len(config), lfs=False)]
+    name = entry.get("config_name", "config.json")
+    files = [HubFile(name, len(config), lfs=False)]
     files += [HubFile(name, size, lfs=size > 10_000_000) for name, size in entry["other_files"].items()]
     files += [HubFile(name, size, lfs=True) for name, size in entry["weights"].items()]
     kept = ("license", "pipeline_tag", "tags")
@@ -84,4 +92,5 @@ def _model(entry: dict[str, Any]) -> Model:
         parameters=entry["parameters"],
         files=tuple(sorted(files, key=lambda file: file.name)),
         card={key: entry[key] for key in kept},
+        config_name=name,
     )

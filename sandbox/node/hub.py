@@ -11,6 +11,7 @@ import httpx
 from sandbox.engine.boot import ModelFiles
 
 PUBLIC = "https://huggingface.co"
+ADAPTER = "adapter_config.json"  # what a LoRA adapter has in place of a config.json
 
 
 class HubError(Exception):
@@ -46,8 +47,9 @@ class HubClient:
         return int(answer.headers.get("x-linked-size") or answer.headers.get("content-length") or 0)
 
     async def config(self, snapshot: Snapshot, token: str | None) -> dict[str, Any]:
-        """Read config.json; raises HubError."""
-        answer = await self._request("GET", f"/{snapshot.model}/resolve/{snapshot.sha}/config.json", token)
+        """Read config.json, or that of an adapter; raises HubError."""
+        name = ADAPTER if ADAPTER in snapshot.sizes and "config.json" not in snapshot.sizes else "config.json"
+        answer = await self._request("GET", f"/{snapshot.model}/resolve/{snapshot.sha}/{name}", token)
         config: dict[str, Any] = answer.json()
         return config
 
