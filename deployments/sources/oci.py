@@ -40,14 +40,15 @@ def parse_image(uri: str) -> Image:
     """Take `oci://…` apart as container runtimes do; ValueError, in words for people, where they could not."""
     rest, at, digest = uri.removeprefix(SCHEME).partition("@")
     head, colon, tag = rest.rpartition(":")
-    if not colon or "/" in tag:
+    tagged = bool(colon) and "/" not in tag
+    if not tagged:
         head, tag = rest, ""
     first, slash, others = head.partition("/")
     by_name = bool(slash) and ("." in first or ":" in first or first == "localhost")
     registry, repository = (first, others) if by_name else (HUB, head if slash else f"library/{head}")
     if not _REGISTRY.fullmatch(registry) or not _REPOSITORY.fullmatch(repository):
         raise ValueError("An image is written oci://registry/repository:tag, its repository in lower case.")
-    if tag and not _TAG.fullmatch(tag):
+    if tagged and not _TAG.fullmatch(tag):
         raise ValueError(f"“{tag[:40]}” is not a tag of an image.")
     if at and not _DIGEST.fullmatch(digest):
         raise ValueError("A digest is written @sha256: and 64 hex digits.")

@@ -127,7 +127,10 @@ def _parser() -> _Parser:
         if flag["action"] == "_StoreTrueAction":
             options["action"] = "store_true"
         else:
-            options |= {"nargs": flag["nargs"], "choices": flag["choices"], "type": _type(flag)}
+            read = _type(flag)
+            # Python compares what was read, and the list has text.
+            choices = [read(choice) for choice in flag["choices"]] if flag["choices"] else None
+            options |= {"nargs": flag["nargs"], "choices": choices, "type": read}
             if isinstance(flag["default"], str) and options["type"] is not str:
                 options["default"] = None  # argparse would parse the printed form of the default
             if flag["action"] == "_AppendAction":

@@ -198,7 +198,7 @@ class Container:
 
     async def _watch_health(self, startup: Probe | None, work: asyncio.Future[int]) -> None:
         if startup is not None:
-            failure = await self._until_success("Startup", startup)
+            failure = await self._until_success("Startup", startup, work)
             if failure is not None:
                 self._kill(work, f"Container {self.name} failed startup probe, will be restarted")
                 return
@@ -214,13 +214,13 @@ class Container:
             if liveness is not None:
                 group.create_task(self._liveness(liveness, work))
 
-    async def _until_success(self, word: str, probe: Probe) -> str | None:
+    async def _until_success(self, word: str, probe: Probe, work: asyncio.Future[int]) -> str | None:
         """Probe until success (None) or until the failure threshold (the last failure)."""
         speed = self.pod.node.pace.speed
         await asyncio.sleep(probe.initial_delay / speed)
         failures = 0
         while True:
-            failure = await probes.attempt(probe, self.pod.ip)
+            failure = "the container is not running" if work.done() else await probes.attempt(probe, self.pod.ip)
             if failure is None:
                 return None
             failures += 1

@@ -217,6 +217,7 @@ def test_objects_of_images_are_those_that_were_signed():
 
 
 @pytest.mark.django_db
+@pytest.mark.usefixtures("hub")
 class TestAsking:
     def ask(self, ann: Any, team: Any, uri: str = URI) -> Deployment:
         spec = DeploymentSpec.from_json(make.a_spec(strategy="oci-volume", source={"uri": uri}))
