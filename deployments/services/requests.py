@@ -46,7 +46,7 @@ from deployments.services.holds import Usage
 from deployments.services.teams import SLUG
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
-from deployments.sources import Scheme, SourceCheck, parse
+from deployments.sources import Scheme, SourceCheck, SourceError, parse
 from deployments.sources.pinned import pinned
 from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
@@ -302,9 +302,11 @@ def _adapters(spec: DeploymentSpec, known: Facts) -> Iterator[dict[str, str]]:
 
 def _image_mode(spec: DeploymentSpec, known: Facts) -> str:
     """How weights in an image get into the pods of this cluster; empty for other sources."""
-    if parse(spec.source.uri).scheme is not Scheme.OCI:
-        return ""
-    return mode_of(mounts_images=known.cluster.mounts_images).value
+    try:
+        source = parse(spec.source.uri)
+    except SourceError:
+        return ""  # said by preflight
+    return mode_of(mounts_images=known.cluster.mounts_images).value if source.scheme is Scheme.OCI else ""
 
 
 def _accepted(spec: DeploymentSpec, name: str, team: Team, known: Facts, check: SourceCheck | None) -> list[Finding]:
