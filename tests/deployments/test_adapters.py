@@ -168,6 +168,15 @@ def test_adapters_come_from_the_hub_and_have_names_of_their_own():
     assert the("adapter_name", found(name="haiku")).is_error
 
 
+def test_an_engine_or_weights_that_take_none_are_refused(monkeypatch: pytest.MonkeyPatch):
+    facts = facts_of(model=dataclasses.replace(LLAMA, quantization="gguf"))
+    assert the("adapter_weights", check(spec_of(adapters=[HAIKU]), "chat", "search", facts)).is_error
+    monkeypatch.setattr("deployments.preflight.adapters.flags_of", lambda version: {"enable-lora": None})
+    finding = the("adapter_engine", found())
+    assert (finding.field, finding.is_error) == ("profile", True)
+    assert "lora-modules" in finding.message
+
+
 def test_adapters_are_part_of_the_memory_estimate():
     # 81,920 rows and columns in all of a layer's linear layers, 32 layers, 4 slots of rank 512 in 16 bits.
     assert lora_gib(LLAMA, 512, 4) == 81_920 * 32 * 4 * 512 * 2 / 1024**3 == 10.0

@@ -211,6 +211,13 @@ def test_what_is_slow_or_waits_is_a_warning_with_what_is_better(
     assert (finding.severity, finding.field, finding.value) == (Severity.WARNING, field, value)
 
 
+def test_an_engine_that_spans_no_nodes_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("deployments.preflight.nodes.flags_of", lambda version: {})
+    finding = the("engine_one_node", found(wide()))
+    assert (finding.field, finding.is_error) == ("profile", True)
+    assert "engine_one_node" not in codes(found(spec_of()))
+
+
 def test_the_nodes_of_a_replica_stay_as_they_are():
     finding = the("nodes_fixed", found(wide(), facts(nodes_before=4)))
     assert (finding.field, finding.value, finding.is_error) == ("nodes", 4, True)
