@@ -202,6 +202,7 @@ class Stack:
             self._sandbox(
                 "node",
                 ("--name", name, "--pod-prefix", f"127.{self.prefix}", "--hub-url", hub, "--model-url", model),
+                ("--claims", str(self.layout / "claims")),
                 name=f"node-{name}",
                 account="node",
                 after=(self._cluster_up, "hub"),

@@ -43,7 +43,7 @@ def read(config: Mapping[str, Any], files: Mapping[str, int]) -> ModelShape:
     """Read a config.json and file sizes; KeyError when the configuration is not a language model's."""
     text = config.get("text_config", config)
     heads, hidden, layers = text["num_attention_heads"], text["hidden_size"], text["num_hidden_layers"]
-    weights = {name: size for name, size in files.items() if _is_weight(name)}
+    weights = _weights(files)
     quantization = (config.get("quantization_config") or {}).get("quant_method")
     parameters, active = _parameters(text)
     context, key = _context(text)
@@ -73,9 +73,13 @@ def read(config: Mapping[str, Any], files: Mapping[str, int]) -> ModelShape:
     )
 
 
-def _is_weight(name: str) -> bool:
-    """vLLM reads the split safetensors and leaves Mistral's consolidated copy alone."""
-    return name.endswith(".safetensors") and not name.startswith("consolidated") and "/" not in name
+def _weights(files: Mapping[str, int]) -> dict[str, int]:
+    """What vLLM reads: split safetensors without Mistral's consolidated copy, else a GGUF file, else checkpoints."""
+    top = {name: size for name, size in files.items() if "/" not in name and not name.startswith("consolidated")}
+    for ending in (".safetensors", ".gguf", ".bin", ".pt"):
+        if found := {name: size for name, size in top.items() if name.endswith(ending)}:
+            return found
+    return {}
 
 
 def _context(text: Mapping[str, Any]) -> tuple[int, str]:

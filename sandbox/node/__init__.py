@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+from pathlib import Path
 
 from sandbox.asgi import Listener, listen
 from sandbox.certificates import own_context
@@ -20,6 +21,7 @@ from sandbox.engine.process import GpuUse
 from sandbox.node.agent import Agent
 from sandbox.node.kubelet import Kubelet
 from sandbox.node.machine import DEFAULT_SPEED, Pace
+from sandbox.node.stores import GOOGLE
 from sandbox.nodes import SHAPES
 
 DCGM_PORT = 9400
@@ -32,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pod-prefix", required=True, help="first two numbers of the pod addresses, such as 127.31")
     parser.add_argument("--hub-url", required=True)
     parser.add_argument("--model-url", required=True)
+    parser.add_argument("--google-url", default=GOOGLE, help="where buckets of gs:// are")
+    parser.add_argument("--claims", type=Path, help="folder with the content of volume claims; all nodes share it")
     parser.add_argument("--dcgm-port", type=int, default=DCGM_PORT)
     parser.add_argument(
         "--speed",
@@ -60,6 +64,8 @@ async def _serve(args: argparse.Namespace) -> None:
         client,
         hub_url=args.hub_url,
         model_url=args.model_url,
+        google_url=args.google_url,
+        claims=args.claims,
         pace=Pace(args.speed),
     )
     listeners = await open_ports(agent, args.dcgm_port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,10 +13,12 @@ import httpx
 from sandbox.client import ApiError, Client, Reflector, resource_path
 from sandbox.engine.process import EngineProcess, GpuUse
 from sandbox.node import images
+from sandbox.node.claims import Claims
 from sandbox.node.events import EventRecorder, now_text
 from sandbox.node.hub import HubClient
 from sandbox.node.machine import Addresses, GpuSet, Node, Pace
 from sandbox.node.pod import PodWorker
+from sandbox.node.stores import GOOGLE
 from sandbox.nodes import NodeShape, allocatable, capacity, node_object
 
 log = logging.getLogger(__name__)
@@ -31,7 +34,16 @@ class Agent:
     """One node and the pods on it."""
 
     def __init__(
-        self, shape: NodeShape, prefix: str, client: Client, *, hub_url: str, model_url: str, pace: Pace | None = None
+        self,
+        shape: NodeShape,
+        prefix: str,
+        client: Client,
+        *,
+        hub_url: str,
+        model_url: str,
+        google_url: str = GOOGLE,
+        claims: Path | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.shape = shape
         self.prefix = prefix
@@ -51,6 +63,8 @@ class Agent:
             pace=pace or Pace(),
             gpus=GpuSet(shape.gpus),
             addresses=Addresses(shape.pod_cidr(prefix)),
+            google=google_url,
+            claims=Claims(claims),
         )
         self.workers: dict[str, PodWorker] = {}
         self.kubelet_port = 10250

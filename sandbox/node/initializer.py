@@ -14,11 +14,13 @@ from typing import NoReturn
 
 from sandbox.engine.boot import ModelFiles, OutOfMemory
 from sandbox.node.hub import HubClient, HubError, Snapshot
+from sandbox.node.stores import GOOGLE, StoreError, Stores
 
 SCHEMES = (
     "gs://", "s3://", "hdfs://", "webhdfs://", "hf://", "https://(.+?).blob.core.windows.net/(.+)", "file://",
     "https?://(.+)/(.+)",
 )  # fmt: skip
+PLACES = ("s3://", "gs://", "https://", "http://")
 HF_URI = re.compile(r"hf://([^/:]+)/([^/:]+)(?::([^/]+))?")
 NETWORK_SECONDS = (32.0, 60.0)  # at speed 1: of the smallest and the largest model
 LARGEST_GIB = 140.0
@@ -57,6 +59,7 @@ class Initializer:
         self.memory_limit = memory_limit
 
     patterns: Sequence[str] = ()  # of the files to bring; none for all
+    google = GOOGLE  # where buckets of gs:// are
 
     async def run(self, arguments: Sequence[str], environment: Mapping[str, str]) -> dict[str, ModelFiles]:
         """Download every (source, destination) pair; raises Failed or OutOfMemory. The log says what happens."""
@@ -74,25 +77,35 @@ class Initializer:
         for source, place in pairs:
             begun = time.monotonic()
             self._info("kserve_storage.py:download():104", f"Copying contents of {source} to local")
-            found[place] = await self._fetch(source, environment.get("HF_TOKEN"))
+            found[place] = await self._fetch(source, environment)
             took = time.monotonic() - begun
             self._info("kserve_storage.py:download():132", f"Successfully copied {source} to {place}")
             self._info("kserve_storage.py:download():133", f"Model downloaded in {took:.3f} seconds.")
         return found
 
-    async def _fetch(self, source: str, token: str | None) -> ModelFiles:
+    async def _fetch(self, source: str, environment: Mapping[str, str]) -> ModelFiles:
         if source.startswith("hf://"):
-            return await self._from_hub(source, token)
+            return await self._from_hub(source, environment.get("HF_TOKEN"))
+        if source.startswith(PLACES):
+            return await self._from_store(source, environment)
         error = (
             f"Exception: Cannot recognize storage type for {source}\n'{list(SCHEMES)}' are the current available "
             "storage type."
         )
-        if source.startswith(("s3://", "gs://", "hdfs://", "webhdfs://", "http://", "https://")):
-            error = (
-                f"ConnectionError: could not reach the store of {source}: the sandbox has a model hub (hf://) and no "
-                "object store or web server"
-            )
+        if source.startswith(("hdfs://", "webhdfs://")):
+            error = f"ConnectionError: could not reach the store of {source}: the sandbox has none of these"
         return self._fail(error, "    raise")
+
+    async def _from_store(self, source: str, environment: Mapping[str, str]) -> ModelFiles:
+        def say(line: str) -> None:
+            self._info("kserve_storage.py:download():110", line)
+
+        try:
+            files = await Stores(self.hub.http, say, self.google).read(source, environment)
+        except StoreError as error:
+            self._fail(str(error), "    raise_storage_error(")
+        await self._pass(Snapshot(source, "", dict(files.files)))
+        return files
 
     async def _from_hub(self, source: str, token: str | None) -> ModelFiles:
         match = HF_URI.fullmatch(source)
@@ -108,15 +121,20 @@ class Initializer:
         return ModelFiles(config, snapshot.sizes)
 
     async def _download(self, snapshot: Snapshot, token: str | None) -> None:
-        """Ask for each file, then let the bytes pass at the sandbox's pace, with progress in the log."""
+        """Ask for each file, then let the bytes pass."""
         for name in snapshot.sizes:
             await self.hub.open(snapshot, name, token)
+        await self._pass(snapshot)
+
+    async def _pass(self, snapshot: Snapshot) -> None:
+        """Let the bytes pass at the sandbox's pace, with progress in the log."""
         total = sum(snapshot.sizes.values())
         share = min(1.0, total / 2**30 / LARGEST_GIB)
         seconds = NETWORK_SECONDS[0] + (NETWORK_SECONDS[1] - NETWORK_SECONDS[0]) * share
         shown = seconds / self.speed
+        named = f"{snapshot.model} at {snapshot.sha[:12]}" if snapshot.sha else snapshot.model
         self.write(
-            f"[sandbox] {snapshot.model} at {snapshot.sha[:12]}: {total / 1e9:.2f} GB in {len(snapshot.sizes)} files. "
+            f"[sandbox] {named}: {total / 1e9:.2f} GB in {len(snapshot.sizes)} files. "
             f"At 1 GB/s this would take {total / REAL_BYTES_PER_SECOND:.0f} s; the sandbox takes {shown:.0f} s."
         )
         for step in range(1, PROGRESS_STEPS + 1):

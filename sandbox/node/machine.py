@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 import httpx
 
 from sandbox.client import ApiError, Client, resource_path
+from sandbox.node.claims import Claims
 from sandbox.node.events import EventRecorder
 from sandbox.node.hub import HubClient
 from sandbox.node.images import Image
+from sandbox.node.stores import GOOGLE
 from sandbox.nodes import NodeShape
 
 DEFAULT_SPEED = 4.0
@@ -112,6 +114,8 @@ class Node:
     pace: Pace
     gpus: GpuSet
     addresses: Addresses
+    google: str = GOOGLE  # where buckets of gs:// are
+    claims: Claims = field(default_factory=Claims)
     images: dict[str, asyncio.Task[None] | None] = field(default_factory=dict)
     random: random.Random = field(default_factory=random.Random)
 

@@ -17,9 +17,10 @@ from sandbox.node.environment import Resolver
 from sandbox.node.events import now_text
 from sandbox.node.hub import HubError
 from sandbox.node.images import Weights
-from sandbox.node.initializer import HF_URI
+from sandbox.node.initializer import HF_URI, PLACES
 from sandbox.node.machine import GpuOwner, Node
-from sandbox.node.volumes import found_in, mount_at
+from sandbox.node.stores import StoreError, Stores
+from sandbox.node.volumes import found_in, mount_at, path_in
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,12 @@ class PodWorker:
         # Volumes that are images, and what was found in those that are there.
         self.image_volumes = {item["name"]: item["image"] for item in self.spec.get("volumes") or [] if "image" in item}
         self.mounted: dict[str, Weights | None] = {}
+        # Volumes that are claims, by their names.
+        self.claims = {
+            item["name"]: item["persistentVolumeClaim"]["claimName"]
+            for item in self.spec.get("volumes") or []
+            if "persistentVolumeClaim" in item
+        }
         self.inits = [Container(self, spec, init=True) for spec in self.spec.get("initContainers") or []]
         self.containers = [Container(self, spec, init=False) for spec in self.spec["containers"]]
         self._done = done
@@ -122,7 +129,11 @@ class PodWorker:
     def store(self, spec: Mapping[str, Any], path: str, files: ModelFiles) -> None:
         """Put a model into the volume that a container has mounted at `path`."""
         mount = mount_at(spec, path)
-        if mount is not None:
+        if mount is None:
+            return
+        if (claim := self.claims.get(mount["name"])) is not None:
+            self.node.claims.write(self.object["metadata"]["namespace"], claim, path_in(mount, path), files)
+        else:
             self.volumes[mount["name"]] = files
 
     def files_at(self, spec: Mapping[str, Any], path: str) -> ModelFiles | None:
@@ -130,6 +141,8 @@ class PodWorker:
         mount = mount_at(spec, path)
         if mount is None:
             return None
+        if (claim := self.claims.get(mount["name"])) is not None:
+            return self.node.claims.read(self.object["metadata"]["namespace"], claim, path_in(mount, path))
         weights = self.mounted.get(mount["name"])
         return self.volumes.get(mount["name"]) if weights is None else found_in(weights, mount, path)
 
@@ -221,13 +234,17 @@ class PodWorker:
         arguments = programs.words(init.spec, "args", {})
         for source, place in zip(arguments[::2], arguments[1::2], strict=False):
             match = HF_URI.fullmatch(source)
-            if match is None:
+            if match is None and not source.startswith(PLACES):
                 continue
-            token = (await self.resolver().environment(init.spec)).get("HF_TOKEN")
+            environment = await self.resolver().environment(init.spec)
             while True:
                 try:
-                    files = await self.node.hub.files(f"{match[1]}/{match[2]}", match[3] or "main", token)
-                except HubError as error:
+                    if match is None:
+                        files = await Stores(self.node.http, log.info, self.node.google).read(source, environment)
+                    else:
+                        token = environment.get("HF_TOKEN")
+                        files = await self.node.hub.files(f"{match[1]}/{match[2]}", match[3] or "main", token)
+                except (HubError, StoreError) as error:
                     log.warning("reading %s again for %s: %s", source, self.path, error)
                     await asyncio.sleep(self.node.pace.retry)
                 else:

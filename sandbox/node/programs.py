@@ -81,6 +81,7 @@ class InitializerProgram:
         initializer = Initializer(
             node.hub, self.log.write, node.pace.sleep, node.pace.speed, self.container.memory_limit()
         )
+        initializer.google = node.google
         arguments = words(self.container.spec, "args", self.environment)
         self._task = asyncio.ensure_future(initializer.run(arguments, self.environment))
         try:

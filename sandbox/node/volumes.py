@@ -21,8 +21,12 @@ def mount_at(spec: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
 
 def found_in(weights: Weights, mount: Mapping[str, Any], path: str) -> ModelFiles | None:
     """The model at `path` of a container that mounts this image, or a folder of it, with `mount`."""
-    below = path.rstrip("/").removeprefix(mount["mountPath"].rstrip("/"))
-    return weights.files if _inside(mount.get("subPath", ""), below) == weights.folder else None
+    return weights.files if path_in(mount, path) == weights.folder else None
+
+
+def path_in(mount: Mapping[str, Any], path: str) -> str:
+    """Where in a volume the path of a container is that mounts it."""
+    return _inside(mount.get("subPath", ""), path.rstrip("/").removeprefix(mount["mountPath"].rstrip("/")))
 
 
 def mount_error(repository: Repository, mount: Mapping[str, Any]) -> str | None:

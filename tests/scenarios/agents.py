@@ -48,6 +48,7 @@ class Agents:
         words = ["--name", name, "--pod-prefix", f"127.{self._prefix}", "--speed", str(SPEED)]
         words += ["--hub-url", self._ground.environment["HUB_URL"], "--model-url", self._model_url()]
         words += ["--kubeconfig", str(self._ground.kubeconfig_of("node"))]
+        words += ["--claims", str(self._ground.data / "claims")]
         argv = [sys.executable, "-m", "sandbox", "node", *words]
         with (self._ground.data / "logs" / f"node-{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(

@@ -53,6 +53,7 @@ OTHERS = (
     ),
     Kind("inference.networking.k8s.io/v1", "InferencePool", "inferencepools"),
     Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects"),
+    Kind("v1", "PersistentVolume", "persistentvolumes", namespaced=False),
     Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
 )
 

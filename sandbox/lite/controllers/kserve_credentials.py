@@ -12,6 +12,8 @@ from sandbox.lite.controllers.meta import annotations_of
 
 SECRET_NAME = "serving.kserve.io/storageSecretName"  # noqa: S105 - an annotation's name
 GCLOUD_FILE = "gcloud-application-credentials.json"
+# Of an account: only with it the account's own annotations count.
+ROLE = "eks.amazonaws.com/role-arn"
 _S3 = "serving.kserve.io/s3-"
 _AZURE = ("AZ_CLIENT_ID", "AZ_CLIENT_SECRET", "AZ_SUBSCRIPTION_ID", "AZ_TENANT_ID", "AZURE_STORAGE_ACCESS_KEY")
 _HTTPS = ("https-host", "headers")
@@ -37,7 +39,7 @@ def secret_names(pod: Obj, account: Obj | None) -> list[str]:
 def access(secrets: list[Obj], account: Obj | None) -> Access:
     """Return what these Secrets, and the account's own annotations, grant."""
     granted = Access()
-    if account is not None and any(name.startswith(_S3) for name in annotations_of(account)):
+    if account is not None and ROLE in annotations_of(account):
         granted.env.extend(_s3_env(annotations_of(account)))
     for secret in secrets:
         _grant(granted, secret)

@@ -161,6 +161,8 @@ def _chosen(pod: Obj, uri: str, containers: list[Obj]) -> Obj | None:
         found = next((item for item in containers if item["metadata"]["name"] == named), None)
         if found is None:
             raise SpecError(f'ClusterStorageContainer "{named}" not found')
+        if not supports(found, uri):
+            raise SpecError(f'ClusterStorageContainer "{named}" does not support storageUri "{uri}"')
         return found
     fitting = [item for item in containers if supports(item, uri)]
     return min(fitting, key=lambda item: str(item["metadata"]["name"]), default=None)
