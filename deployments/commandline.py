@@ -22,9 +22,9 @@ from deployments.manifests.scaling import KEDA, available
 from deployments.preflight import Facts, check_raw, estimate, has_errors
 from deployments.preflight.memory import NUMBERS
 from deployments.preflight.objects import check_objects
-from deployments.sources import Scheme, SourceError, parse
+from deployments.sources import RESOLVED, Scheme, SourceError, parse
 from deployments.sources.oci import digest_of
-from deployments.sources.pinned import pinned
+from deployments.sources.pinned import as_loaded, pinned
 from deployments.spec import DeploymentSpec, digest
 from deployments.spec_errors import parse_spec
 
@@ -178,7 +178,11 @@ def _source(spec: DeploymentSpec, known: Facts) -> tuple[str, str, str]:
         scheme = parse(spec.source.uri).scheme
     except SourceError as failure:
         raise DocumentError(failure.finding.message) from failure
-    if scheme is not Scheme.OCI:
+    if scheme in RESOLVED:
+        raise DocumentError("What an entry of a registry stands for is known to that registry: name the artifact.")
+    if scheme not in {Scheme.HF, Scheme.OCI}:
+        return "", as_loaded(spec.source.uri), ""
+    if scheme is Scheme.HF:
         return commit, "", ""
     digest_ = digest_of(spec.source.uri) or PLACEHOLDER_DIGEST
     return digest_, pinned(spec.source.uri, digest_), mode_of(mounts_images=known.cluster.mounts_images).value

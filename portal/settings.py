@@ -58,6 +58,15 @@ GATEWAY_TOKEN = env("SLIPWAY_GATEWAY_TOKEN")
 HUB_URL = env("HUB_URL", "https://huggingface.co")
 # S3 servers that an operator vouches for: their addresses may be private. Others must be public.
 OBJECT_STORES = env_list("OBJECT_STORES")
+GS_URL = env("GS_URL", "https://storage.googleapis.com")
+# Of Workload Identity: the Google account that pods of a team read buckets as, with {team} for the team.
+GS_SERVICE_ACCOUNT = env("GS_SERVICE_ACCOUNT")
+# The same for servers of plain downloads, and the registries that are asked for the digests of tags.
+DOWNLOAD_SERVERS = env_list("DOWNLOAD_SERVERS")
+OCI_REGISTRIES = env_list("OCI_REGISTRIES")
+# Registries of models, whose entries are resolved to the address of an artifact; asked without a login.
+MLFLOW_URL = env("MLFLOW_URL")
+MODEL_REGISTRY_URL = env("MODEL_REGISTRY_URL")
 # Values of credentials are sealed to the workers: web has the public key, and workers alone the private ones.
 SEAL_PUBLIC_KEY = env("SLIPWAY_SEAL_PUBLIC_KEY")
 SEAL_PRIVATE_KEYS = env_list("SLIPWAY_SEAL_PRIVATE_KEYS")

@@ -32,7 +32,7 @@ class _Parts(serializers.Serializer[Any]):
 
 
 class CredentialBody(_Parts):
-    """A new credential. `test_uri` is a model that a Hugging Face token is tested with."""
+    """A new credential. `test_uri` is a model of its kind of source that it is tested with."""
 
     team = serializers.SlugField(max_length=20)
     name = serializers.CharField(max_length=40)

@@ -44,6 +44,10 @@ class ModelFacts:
     quant_block: int | None = None
     gated: bool = False
     license: str = ""
+    # How the weights are stored (deployments.sources.listing); of one file its name, and the folder of its tokenizer.
+    format: str = ""
+    file: str = ""
+    tokenizer: str = ""
 
     @property
     def is_mla(self) -> bool:

@@ -218,7 +218,7 @@ class DeploymentForm(RoleFields):
 
     def _uri(self) -> str:
         uri = self.text("source_uri")
-        if not uri or "://" in uri:
+        if not uri or "://" in uri or uri.startswith("models:/"):
             return uri
         # "Qwen/Qwen2.5-7B-Instruct" is what people copy from a model's page, and from a registry's an image.
         return f"{SCHEME if self.text('strategy') == Strategy.OCI_VOLUME else 'hf://'}{uri}"

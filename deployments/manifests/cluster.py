@@ -1,16 +1,22 @@
-"""What Slipway needs once per cluster: its own storage container, so that downloads pass pod security."""
+"""What Slipway needs once per cluster: its own storage containers, so that downloads pass pod security."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 
 from deployments.engine.profiles import DATA
 from deployments.labels import LABEL_INSTALL, MANAGED_BY
 from deployments.manifests.common import Object, Platform, sealed
+from deployments.manifests.downloads import ANYBODY
 
-# KServe may pick this container for strangers, so it takes only what nobody else writes: pinned commits.
+# KServe may pick this container for strangers, so of the hub it takes only what nobody else writes: pinned commits. Of
+# other places there is no such form; it has the image and the limits that KServe itself would use.
 PINNED_HF = r"^hf://[A-Za-z0-9._-]+/[A-Za-z0-9._-]+:[0-9a-f]{40}$"
+PLACES = ("s3://", "gs://", "https://", "http://")
+# As `downloads` writes public buckets, and nobody else.
+PUBLIC_S3 = r"^s3://[^/]+//"
 
 
 @cache
@@ -22,12 +28,47 @@ def default_initializer_image() -> str:
 def build_cluster_objects(install_id: str, platform: Platform | None = None) -> list[Object]:
     """The cluster-wide objects an administrator installs once."""
     platform = platform or Platform()
-    container = {
+    containers = [
+        _storage_container(
+            platform.storage_container,
+            install_id,
+            _container(platform),
+            [{"regex": PINNED_HF}, *({"prefix": prefix} for prefix in PLACES)],
+        ),
+        _storage_container(
+            platform.public_storage_container,
+            install_id,
+            _container(platform, ANYBODY),
+            [{"regex": PUBLIC_S3}],
+        ),
+    ]
+    return sealed(containers)
+
+
+def _storage_container(name: str, install_id: str, container: Object, formats: list[dict[str, str]]) -> Object:
+    return {
+        "apiVersion": "serving.kserve.io/v1alpha1",
+        "kind": "ClusterStorageContainer",
+        "metadata": {
+            "name": name,
+            "labels": {"app.kubernetes.io/managed-by": MANAGED_BY, LABEL_INSTALL: install_id},
+        },
+        "spec": {
+            "container": container,
+            "supportedUriFormats": formats,
+            "workloadType": "initContainer",
+        },
+    }
+
+
+def _container(platform: Platform, *more: Mapping[str, str]) -> Object:
+    return {
         "name": "storage-initializer",
         "image": platform.initializer_image or default_initializer_image(),
         "env": [
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the only place that user may write to
             {"name": "HF_HOME", "value": "/tmp/huggingface"},  # noqa: S108
+            *(dict(item) for item in more),
         ],
         "resources": {
             "requests": {"cpu": "100m", "memory": "100Mi"},
@@ -41,17 +82,3 @@ def build_cluster_objects(install_id: str, platform: Platform | None = None) -> 
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    storage: Object = {
-        "apiVersion": "serving.kserve.io/v1alpha1",
-        "kind": "ClusterStorageContainer",
-        "metadata": {
-            "name": platform.storage_container,
-            "labels": {"app.kubernetes.io/managed-by": MANAGED_BY, LABEL_INSTALL: install_id},
-        },
-        "spec": {
-            "container": container,
-            "supportedUriFormats": [{"regex": PINNED_HF}],
-            "workloadType": "initContainer",
-        },
-    }
-    return sealed([storage])

@@ -39,6 +39,11 @@ class Resolution:
     autoscaler: str = ""
     # How weights in an image come into the pods (deployments.manifests.images); empty where they are in none.
     image_mode: str = ""
+    # Of a model that is one file: its name, and where its tokenizer lies beside it (empty: in the file).
+    file: str = ""
+    tokenizer: str = ""
+    # A server of an operator that the pods fetch the weights from.
+    endpoint: str = ""
     # LoRA adapters, each {"name", "uri"} with its commit, and the rank that the engine makes room for.
     adapters: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
     lora_rank: int = 0
@@ -49,7 +54,7 @@ class Resolution:
     def as_json(self) -> dict[str, Any]:
         """This resolution as plain JSON values; what came later only where it says something."""
         lists = {name: list(getattr(self, name)) for name in _LISTS}
-        later = {"autoscaler", "image_mode", "adapters", "lora_rank"}
+        later = {"autoscaler", "image_mode", "file", "tokenizer", "endpoint", "adapters", "lora_rank"}
         return {name: value for name, value in {**asdict(self), **lists}.items() if name not in later or value}
 
     @classmethod
@@ -77,12 +82,16 @@ class Platform:
     watcher_account: str = "watcher"
     cluster_cidrs: tuple[str, ...] = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
     storage_container: str = "slipway-hf"
+    # The one that asks S3 servers without keys.
+    public_storage_container: str = "slipway-s3-public"
     initializer_image: str = ""
     # Of llm-d, beside disaggregated engines; empty for those that come with Slipway.
     sidecar_image: str = ""
     picker_image: str = ""
     tokenizer_image: str = ""
     scrape_interval_seconds: int = 15
+    # Of Workload Identity, with {team} for the team; empty where the cluster has none.
+    google_account: str = ""
 
 
 @dataclass(frozen=True)

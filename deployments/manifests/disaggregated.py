@@ -25,6 +25,7 @@ from deployments.manifests.common import (
     metadata_of,
     sealed,
 )
+from deployments.manifests.downloads import variables_of, way_to_store
 from deployments.manifests.guards import (
     disruption_budget,
     gateway_peer,
@@ -71,7 +72,7 @@ def build(wish: Wish) -> list[Object]:
     }
     return sealed(
         [
-            network_policy(wish, PORT, ingress=_ingress(wish), egress=[{"to": [llm.peers(wish)]}]),
+            network_policy(wish, PORT, ingress=_ingress(wish), egress=[{"to": [llm.peers(wish)]}, *way_to_store(wish)]),
             _api_policy(wish),
             preset,
             disruption_budget(wish),
@@ -150,9 +151,17 @@ def _scheduler(wish: Wish) -> dict[str, Any]:
     return {
         "securityContext": pod_security(),
         "tolerations": [dict(GPU_TAINT)],
-        **llm.initializers(wish, {"name": INITIALIZER, "securityContext": container_security()}),
+        **llm.initializers(wish, _of_scheduler(wish)),
         "containers": [],
     }
+
+
+def _of_scheduler(wish: Wish) -> dict[str, Any]:
+    """The scheduler's tokenizer is fetched too."""
+    container: dict[str, Any] = {"name": INITIALIZER, "securityContext": container_security()}
+    if variables := variables_of(wish):
+        container["env"] = variables
+    return container
 
 
 def _ingress(wish: Wish) -> list[dict[str, Any]]:

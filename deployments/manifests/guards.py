@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from deployments.labels import LABEL_DEPLOYMENT, LABEL_REVISION, MANAGED_BY
 from deployments.manifests.common import Object, Platform, Wish, metadata_of, route_prefix, sealed, selector_of
+from deployments.manifests.downloads import google_account_of
 
 Rules: TypeAlias = Sequence[Mapping[str, Any]]
 
@@ -151,6 +152,8 @@ def build_service_account(wish: Wish, secret_names: tuple[str, ...] | None = Non
         "automountServiceAccountToken": False,
         "secrets": [] if pulls else [{"name": name} for name in names],
     }
+    if identity := google_account_of(wish):
+        account["metadata"]["annotations"] = {"iam.gke.io/gcp-service-account": identity}
     if pulls:
         account["imagePullSecrets"] = [{"name": name} for name in names]
     return sealed([account])[0]

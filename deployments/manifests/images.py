@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from deployments.manifests import downloads
 from deployments.manifests.common import Wish, storage_uri
 from deployments.manifests.pods import container_security
 from deployments.sources.oci import FOLDER, SCHEME
@@ -55,9 +56,9 @@ def native_uri(wish: Wish) -> str:
 
 
 def weights_of(wish: Wish) -> Weights:
-    """How the weights of a wish get into its pods; for everything but images KServe's initializer fetches them."""
+    """How the weights of a wish get into its pods; for everything but images KServe fetches or mounts them."""
     if not wish.resolution.image_mode:
-        return Weights({"storageContainerName": wish.platform.storage_container}, {"storageUri": storage_uri(wish)})
+        return Weights(downloads.predictor_of(wish), {"storageUri": downloads.address_of(wish)})
     if wish.resolution.image_mode == ImageMode.MODELCAR:
         return _modelcar(wish)
     if folder_of(wish) == FOLDER:

@@ -7,6 +7,7 @@ from typing import Any
 from deployments.labels import INITIALIZER, LABEL_REVISION
 from deployments.manifests.cluster import default_initializer_image
 from deployments.manifests.common import Wish, labels_of, selector_of, storage_uri
+from deployments.manifests.downloads import predictor_of, variables_of
 from deployments.manifests.images import native_uri
 from deployments.manifests.pods import container_security, node_selector, pod_security, tolerations
 from deployments.spec import DeploymentSpec
@@ -30,7 +31,7 @@ def address(wish: Wish) -> str:
 
 def initializers(wish: Wish, container: dict[str, Any]) -> dict[str, Any]:
     """What KServe's storage initializer is to look like, where it has something to fetch."""
-    return {} if wish.resolution.image_mode else {"initContainers": [container]}
+    return {} if wish.resolution.image_mode or not predictor_of(wish) else {"initContainers": [container]}
 
 
 def initializer(wish: Wish) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def initializer(wish: Wish) -> dict[str, Any]:
         "env": [
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the only place that user may write to
             {"name": "HF_HOME", "value": "/tmp/huggingface"},  # noqa: S108
+            *variables_of(wish),
         ],
         "securityContext": container_security(),
     }

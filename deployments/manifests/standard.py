@@ -11,6 +11,7 @@ from deployments.engine.render import render_args
 from deployments.labels import ENGINE_CONTAINER
 from deployments.manifests import adapters
 from deployments.manifests.common import Object, Wish, engine_version, metadata_of, sealed, short_hash
+from deployments.manifests.downloads import model_arguments, way_to_store
 from deployments.manifests.guards import PORT_NAME, disruption_budget, http_route, network_policy, pod_monitor
 from deployments.manifests.images import Weights, weights_of
 from deployments.manifests.pods import (
@@ -38,7 +39,7 @@ def build(wish: Wish) -> list[Object]:
     backend = {"group": "", "kind": "Service", "name": f"{wish.name}-predictor", "port": 80}
     return sealed(
         [
-            network_policy(wish, PORT),
+            network_policy(wish, PORT, egress=way_to_store(wish)),
             runtime,
             disruption_budget(wish),
             pod_monitor(wish),
@@ -123,7 +124,7 @@ def _runtime_spec(wish: Wish, weights: Weights) -> dict[str, Any]:
         "name": ENGINE_CONTAINER,
         "image": wish.resolution.image,
         "command": ["python", "-m", "vllm.entrypoints.openai.api_server"],
-        "args": [f"--port={PORT}", "--served-model-name={{.Name}}", "--model=/mnt/models"],
+        "args": [f"--port={PORT}", "--served-model-name={{.Name}}", *model_arguments(wish)],
         "env": [{"name": name, "value": value} for name, value in environment(HOME).items()],
         "volumeMounts": mounts,
         "securityContext": container_security(),

@@ -20,6 +20,7 @@ from deployments.preflight import (
     parallel,
     request,
     roles,
+    sources,
 )
 from deployments.preflight.facts import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts
 from deployments.preflight.rules import Case, Rule
@@ -41,7 +42,16 @@ __all__ = [
 ]
 
 # About the wish as a whole; and about what one engine runs, which each role of a wish has of its own.
-OF_WISH: tuple[Rule, ...] = (*request.rules, *credential.rules, *cluster.rules, *images.rules, *nodes.rules, *adapters.rules, *roles.rules)
+OF_WISH: tuple[Rule, ...] = (
+    *request.rules,
+    *credential.rules,
+    *cluster.rules,
+    *images.rules,
+    *nodes.rules,
+    *adapters.rules,
+    *sources.rules,
+    *roles.rules,
+)
 OF_ENGINE: tuple[Rule, ...] = (*engine.rules, *parallel.rules, *model.rules, *formats.rules, *memory.rules)
 RULES: tuple[Rule, ...] = (*OF_WISH, *OF_ENGINE)
 

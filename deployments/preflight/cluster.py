@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from deployments.findings import Finding, error, info, warning
 from deployments.preflight.facts import ClusterFacts
 from deployments.preflight.rules import Case, Rules, plural
-from deployments.sources import Scheme, SourceError, parse
+from deployments.sources import Scheme
 from deployments.spec import DeploymentSpec, Strategy
 
 rules = Rules()
@@ -113,12 +113,11 @@ def claim_exists(case: Case) -> Iterator[Finding]:
     claims = case.facts.cluster.claims
     if claims is None:
         return
-    try:
-        source = parse(case.spec.source.uri)
-    except SourceError:
+    source = case.loads
+    if source is None or source.scheme is not Scheme.PVC:
         return
-    claim = source.id.split("/", 1)[0]
-    if source.scheme is Scheme.PVC and claim not in claims:
+    claim = source.container
+    if claim not in claims:
         yield error(
             "claim_unknown",
             "/spec/source/uri",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from deployments.findings import Finding, error, warning
 from deployments.preflight.rules import Case, Rules
-from deployments.sources import Scheme, SourceError, parse
+from deployments.sources import RESOLVED, Scheme
 
 rules = Rules()
 
@@ -69,10 +69,10 @@ def credential_fits_the_source(case: Case) -> Iterator[Finding]:
     known = case.facts.credentials.get(name or "")
     if known is None:
         return
-    try:
-        scheme = parse(case.spec.source.uri).scheme
-    except SourceError:
+    source = case.loads
+    if source is None or source.scheme in RESOLVED:
         return  # said elsewhere
+    scheme = source.scheme
     wanted = OPENS.get(scheme)
     if wanted is None:
         yield error(
@@ -95,6 +95,13 @@ def gated_and_not_asked(case: Case) -> Iterator[Finding]:
     """Slipway cannot read a stored token, so it only knows of models that were tested when it was entered."""
     name = case.spec.source.credential
     known, model = case.facts.credentials.get(name or ""), case.model
+    if known is not None and not known.asked and known.kind != "hf" and case.loads is not None:
+        yield warning(
+            "source_not_asked",
+            POINTER,
+            f"Whether “{name}” opens {case.loads.uri} shows when it is downloaded, and so does what lies there.",
+            "To know before: enter its value again and have it tested with this address.",
+        )
     if known is None or known.asked or known.kind != "hf" or model is None or not model.gated:
         return
     yield warning(

@@ -116,6 +116,7 @@ class CredentialFacts:
     waiting: bool = False
     refused: bool = False
     asked: bool = False
+    endpoint: str = ""
 
 
 @dataclass(frozen=True)

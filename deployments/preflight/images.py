@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from deployments.findings import Finding, error, warning
 from deployments.preflight.facts import IMAGE_VOLUMES
 from deployments.preflight.rules import Case, Rules
-from deployments.sources import Scheme, SourceError, parse
+from deployments.sources import Scheme
 from deployments.sources.oci import FOLDER
 from deployments.spec import Strategy
 
@@ -79,7 +79,4 @@ def version_in_the_reference(case: Case) -> Iterator[Finding]:
 
 
 def _is_image(case: Case) -> bool:
-    try:
-        return parse(case.spec.source.uri).scheme is Scheme.OCI
-    except SourceError:
-        return False  # said by source_address
+    return case.loads is not None and case.loads.scheme is Scheme.OCI

@@ -16,7 +16,8 @@ Check = Callable[[Object, Sequence[Object]], Iterator[Finding]]
 SCALERS = frozenset({"none", "hpa", "keda", "external"})
 # What KServe loads by itself, each pinned as far as its kind can be.
 URIS = re.compile(
-    r"hf://[^/\s:]+/[^/\s:]+:[0-9a-f]{40}|(?:s3|gs|https|pvc)://[^/\s]+/\S+|oci(?:\+native)?://\S+@sha256:[0-9a-f]{64}"
+    r"hf://[^/\s:]+/[^/\s:]+:[0-9a-f]{40}|(?:s3|gs|https?|pvc)://[^/\s]+/\S+|pvc://[^/\s]+"
+    r"|oci(?:\+native)?://\S+@sha256:[0-9a-f]{64}"
 )
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}\Z")
 SHARED = "/dev/shm"  # noqa: S108 - where NCCL looks

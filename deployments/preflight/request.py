@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from deployments.findings import Finding, error, info, warning
 from deployments.preflight.cluster import surge_of
 from deployments.preflight.rules import Case, Rules, plural
-from deployments.sources import Scheme, SourceCode, SourceError, check_uri, parse
+from deployments.sources import RESOLVED, Scheme, SourceCode, check_uri
 from deployments.spec import MAX_LABEL, MAX_NAME, MAX_NODES, DeploymentSpec, Strategy
 
 rules = Rules()
@@ -24,7 +24,6 @@ LOADS = {
 }
 # In which order another strategy is proposed for a source.
 NEAREST = (Strategy.STANDARD, Strategy.OCI_VOLUME, Strategy.DISAGGREGATED)
-RESOLVED = frozenset({Scheme.MLFLOW, Scheme.MODEL_REGISTRY})
 WAITS_FOR_GPUS = "Sent as it is, an admin decides; approved, it waits until the team has GPUs free."
 WAITS_FOR_GRANT = "Sent as it is, an admin decides; approved, it waits until the team's quota is raised."
 
@@ -110,11 +109,10 @@ def source_address(case: Case) -> Iterator[Finding]:
 @rules.rule
 def source_for_strategy(case: Case) -> Iterator[Finding]:
     """Each strategy loads from some kinds of sources; KServe admits the others, and they never start."""
-    try:
-        scheme = parse(case.spec.source.uri).scheme
-    except SourceError:
+    source = case.loads
+    if source is None:
         return  # said by source_address
-    strategy = case.spec.strategy
+    scheme, strategy = source.scheme, case.spec.strategy
     # Replicas that span nodes are of the same kind of KServe's as roles are.
     loads = LOADS[Strategy.DISAGGREGATED if case.spec.nodes > 1 else strategy]
     if scheme in RESOLVED or scheme in loads:

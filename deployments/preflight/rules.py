@@ -11,6 +11,7 @@ from deployments.engine.lora import lora_rank
 from deployments.engine.profiles import EngineProfile
 from deployments.findings import Finding
 from deployments.preflight.facts import Facts, FlavorFacts, QuotaFacts
+from deployments.sources import Source, SourceError, parse
 from deployments.spec import ArgValue, DeploymentSpec
 
 
@@ -47,6 +48,15 @@ class Case:
     def defaults(self) -> Defaults:
         """What the chosen engine assumes where a flag is not given."""
         return defaults_of(self.profile.version) if self.profile else NEWEST
+
+    @property
+    def loads(self) -> Source | None:
+        """What the cluster loads: what is named, or what an entry of a registry stands for; None while unknown."""
+        found = self.facts.source_check
+        try:
+            return parse(found.loads if found is not None and found.loads else self.spec.source.uri)
+        except SourceError:
+            return None
 
     @property
     def lora_rank(self) -> int:

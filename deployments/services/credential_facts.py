@@ -7,7 +7,7 @@ from dataclasses import replace
 from deployments.engine.facts import ModelFacts
 from deployments.models import Credential, Team
 from deployments.preflight.facts import CredentialFacts
-from deployments.sources import SourceCheck, SourceCode, SourceError, parse
+from deployments.sources import Scheme, SourceCheck, SourceCode, SourceError, parse
 from deployments.spec import DeploymentSpec
 
 
@@ -24,29 +24,44 @@ def known_of(
     row = Credential.objects.kept().told().filter(team=team, name=name).first()
     if row is None:
         return {}, check
-    asked = row.kind == Credential.Kind.HF and bool(row.test_uri) and _is_same(row.test_uri, spec)
+    wanted = check.loads if check is not None and check.loads else spec.source.uri
+    asked = bool(row.test_uri) and _is_same(row.test_uri, wanted)
+    version = row.current or row.versions.order_by("-number").first()
     known = CredentialFacts(
         kind=row.kind,
         stored=row.current_id is not None,
         waiting=row.state == Credential.State.PENDING,
         refused=row.test_code == SourceCode.BAD_TOKEN,
         asked=asked and row.test_code not in {SourceCode.UNREACHABLE, SourceCode.BAD_TOKEN},
+        endpoint=str(version.settings.get("endpoint", "")) if version is not None else "",
     )
-    return {name: known}, _with_token(row, check) if known.asked else check
+    if known.asked:
+        return {name: known}, _with_token(row, check)
+    return {name: known}, check if row.kind == Credential.Kind.HF else _without_it(check)
 
 
 def _with_token(row: Credential, check: SourceCheck | None) -> SourceCheck:
-    model = ModelFacts.from_json(row.test_facts) if row.test_facts else None
+    model = ModelFacts.from_json(row.test_facts) if "id" in row.test_facts else None
     anonymous = check.model if check is not None else None
     if model is not None and anonymous is not None and anonymous.sha:
         # Everybody may see which commit is the newest; the token was needed for what is in it.
         model = replace(model, sha=anonymous.sha, weights_bytes=anonymous.weights_bytes or model.weights_bytes)
-    return SourceCheck(SourceCode(row.test_code), row.test_message, row.test_remedy, model or anonymous)
+    loads = str(row.test_facts.get("loads", "")) or (check.loads if check is not None else "")
+    return SourceCheck(SourceCode(row.test_code), row.test_message, row.test_remedy, model or anonymous, loads)
 
 
-def _is_same(uri: str, spec: DeploymentSpec) -> bool:
+def _without_it(check: SourceCheck | None) -> SourceCheck | None:
+    """What is known without the credential: nothing of what it opens, but where an entry of a registry leads."""
+    if check is None or not check.loads or check.code not in {SourceCode.GATED, SourceCode.NOT_FOUND}:
+        return check
+    return SourceCheck(SourceCode.FOUND, check.message, "", None, check.loads)
+
+
+def _is_same(uri: str, wanted: str) -> bool:
     try:
-        tested, wanted = parse(uri), parse(spec.source.uri)
+        tested, asked = parse(uri), parse(wanted)
     except SourceError:
         return False
-    return tested.scheme is wanted.scheme and tested.id == wanted.id
+    if tested.scheme is Scheme.OCI:
+        return tested.uri == asked.uri  # of another tag or digest nothing was learnt
+    return tested.scheme is asked.scheme and tested.id == asked.id

@@ -168,8 +168,13 @@ def _tested(test: SourceCheck | None, test_uri: str) -> dict[str, Any]:
         "test_remedy": test.remedy[:500],
         "test_uri": test_uri,
         # Of a model that it may not read nothing is kept but why.
-        "test_facts": test.model.as_json() if test.model and test.code is SourceCode.FOUND else {},
+        "test_facts": _learnt(test) if test.code is SourceCode.FOUND else {},
     }
+
+
+def _learnt(test: SourceCheck) -> dict[str, Any]:
+    facts = test.model.as_json() if test.model else {}
+    return {**facts, "loads": test.loads} if test.loads else facts
 
 
 def _told(credential: Credential, version: SecretVersion, kind: str, message: str, *, level: str) -> None:

@@ -1,21 +1,20 @@
 """Asks the server that a credential opens whether it accepts it: in a worker, with the value in hand, for moments.
 
-Answers are typed: *found*, *gated*, *not found*, *bad token*, *unreachable*. All calls go through the one outbound
-door; no message quotes the value or what a server made of it.
+With the address of a model it is asked for that model too, by the code that looks up models for everybody
+(`source_checks`). Answers are typed: *found*, *gated*, *not found*, *bad token*, *unreachable*. All calls go through
+the one outbound door; no message quotes the value or what a server made of it.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import orjson
 from cryptography.hazmat.primitives import hashes, serialization
@@ -25,19 +24,21 @@ from django.conf import settings
 from django.views.decorators.debug import sensitive_variables
 
 from deployments.models import Credential
+from deployments.services import source_checks
 from deployments.services.credential_values import GOOGLE_TOKEN_URI
-from deployments.services.model_checks import HUB_HOSTS
 from deployments.services.sealing import Opened
-from deployments.sources import Reply, SourceCheck, SourceCode, huggingface, parse
+from deployments.services.source_checks import Keys
+from deployments.sources import Reply, SourceCheck, SourceCode, huggingface, parse, s3
+from deployments.sources.oci import parse_image
 from portal.lib import outbound
 
-# Three calls at most: all of them end well within a lease.
+# A few calls at most: all of them end well within a lease.
 SECONDS = 4.0
 ACCOUNT = re.compile(r"[A-Za-z0-9._-]{1,60}")
-S3_CODE = re.compile(rb"<Code>([A-Za-z]{1,60})</Code>")
 CHALLENGE = re.compile(r'(realm|service)="([^"]{1,300})"')
 AGAIN = "Enter it again, or another."
 LATER = "It is stored all the same; the first download shows whether it opens."
+TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 
 
 @sensitive_variables()
@@ -49,6 +50,19 @@ def try_out(kind: str, opened: Opened, test_uri: str = "") -> SourceCheck:
         return SourceCheck(SourceCode.UNREACHABLE, f"It could not be tested: {error.message}", LATER)
 
 
+@sensitive_variables()
+def _of_model(accepted: SourceCheck, test_uri: str, keys: Keys, what: str) -> SourceCheck:
+    """The answer about the model that the value is tested with; `accepted` stands where none was named."""
+    if not test_uri or not accepted.found:
+        return accepted
+    source = parse(test_uri)
+    found = source_checks.check(source, keys=keys)
+    if found is None:
+        return accepted
+    return replace(found, message=f"{accepted.message.rstrip('.')}, and {what} {source.id}.") if found.found else found
+
+
+@sensitive_variables()
 def _hub(opened: Opened, test_uri: str) -> SourceCheck:
     token = opened.value["token"]
     who = _hub_get("/api/whoami-v2", token)
@@ -70,28 +84,27 @@ def _hub(opened: Opened, test_uri: str) -> SourceCheck:
 
 
 def _hub_get(path: str, token: str) -> Reply:
-    try:
-        status, body = outbound.get_json(
-            f"{settings.HUB_URL.rstrip('/')}{path}",
-            operator_origins=[settings.HUB_URL],
-            redirect_hosts=HUB_HOSTS,
-            headers={"Authorization": f"Bearer {token}"},
-            seconds=SECONDS,
-        )
-    except outbound.OutboundError as error:
-        return Reply(0, error=error.message)
-    return Reply(status, body)
+    return source_checks.hub_get(token)(path)
 
 
+@sensitive_variables()
 def _s3(opened: Opened, test_uri: str) -> SourceCheck:
-    region = opened.settings.get("region") or "us-east-1"
-    endpoint = opened.settings.get("endpoint") or f"https://s3.{region}.amazonaws.com"
-    headers = signed_s3_headers(endpoint, region, opened.value, datetime.now(UTC))
-    answer = outbound.request(
-        "GET", f"{endpoint}/", operator_origins=settings.OBJECT_STORES, headers=headers, seconds=SECONDS
+    access = s3.Access(
+        endpoint=opened.settings.get("endpoint", ""),
+        region=opened.settings.get("region", ""),
+        key_id=opened.value["access_key_id"],
+        secret=opened.value["secret_access_key"],
     )
-    found = S3_CODE.search(answer.body)
-    code = found.group(1).decode() if found else ""
+    headers = s3.signed_headers(f"{access.url}/", access, datetime.now(UTC))
+    answer = outbound.request(
+        "GET", f"{access.url}/", operator_origins=settings.OBJECT_STORES, headers=headers, seconds=SECONDS
+    )
+    return _of_model(_buckets(answer), test_uri, Keys(s3=access), "they open")
+
+
+def _buckets(answer: outbound.Answer) -> SourceCheck:
+    """What a server made of the question for its buckets."""
+    code = s3.code_of(answer.body)
     if answer.status == 200:
         return SourceCheck(SourceCode.FOUND, "The S3 server accepts these keys.")
     if answer.status == 403 and code == "AccessDenied":
@@ -105,26 +118,7 @@ def _s3(opened: Opened, test_uri: str) -> SourceCheck:
     return SourceCheck(SourceCode.UNREACHABLE, f"The S3 server answered {answer.status} {code}".strip() + ".", LATER)
 
 
-def signed_s3_headers(endpoint: str, region: str, value: Mapping[str, str], now: datetime) -> dict[str, str]:
-    """The headers of a GET for the list of buckets, signed as AWS Signature Version 4 says."""
-    host, day, moment = urlsplit(endpoint).netloc, now.strftime("%Y%m%d"), now.strftime("%Y%m%dT%H%M%SZ")
-    empty = hashlib.sha256(b"").hexdigest()
-    names = "host;x-amz-content-sha256;x-amz-date"
-    canonical = f"GET\n/\n\nhost:{host}\nx-amz-content-sha256:{empty}\nx-amz-date:{moment}\n\n{names}\n{empty}"
-    scope = f"{day}/{region}/s3/aws4_request"
-    to_sign = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-    key = b"AWS4" + value["secret_access_key"].encode()
-    for part in (day, region, "s3", "aws4_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
-    who = f"Credential={value['access_key_id']}/{scope}"
-    return {
-        "Authorization": f"AWS4-HMAC-SHA256 {who},SignedHeaders={names},Signature={signature}",
-        "x-amz-content-sha256": empty,
-        "x-amz-date": moment,
-    }
-
-
+@sensitive_variables()
 def _google(opened: Opened, test_uri: str) -> SourceCheck:
     try:
         key: Any = orjson.loads(opened.value["service_account"])
@@ -146,25 +140,36 @@ def _google(opened: Opened, test_uri: str) -> SourceCheck:
     form = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion}
     answer = outbound.request("POST", GOOGLE_TOKEN_URI, form=form, seconds=SECONDS)
     if answer.status == 200:
-        return SourceCheck(SourceCode.FOUND, "Google accepts this key.")
+        accepted = SourceCheck(SourceCode.FOUND, "Google accepts this key.")
+        given = answer.json() if test_uri else {}
+        token = str(given.get("access_token") or "") if isinstance(given, Mapping) else ""
+        if test_uri and not TOKEN.fullmatch(token):
+            return SourceCheck(SourceCode.UNREACHABLE, "Google accepts this key and gave no token for it.", LATER)
+        return _of_model(accepted, test_uri, Keys(token=token), "it opens")
     if answer.status in {400, 401, 403}:
         return SourceCheck(SourceCode.BAD_TOKEN, "Google does not accept this key.", AGAIN)
     return SourceCheck(SourceCode.UNREACHABLE, f"Google answered {answer.status}.", LATER)
 
 
+@sensitive_variables()
 def _registry(opened: Opened, test_uri: str) -> SourceCheck:
     pair = f"{opened.value['username']}:{opened.value['password']}"
-    login = {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+    header = {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
     server = opened.settings["server"]
-    answer = outbound.request("GET", f"https://{server}/v2/", headers=login, seconds=SECONDS)
+    answer = outbound.request("GET", f"https://{server}/v2/", headers=header, seconds=SECONDS)
     challenge = answer.headers.get("www-authenticate", "")
     if answer.status == 401 and challenge.lower().startswith("bearer"):
         # The registry names who gives out its tokens: the login goes there, as every client of it does.
         said = dict(CHALLENGE.findall(challenge))
         query = urlencode({"service": said.get("service", ""), "account": opened.value["username"]}, quote_via=quote)
-        answer = outbound.request("GET", f"{said.get('realm', '')}?{query}", headers=login, seconds=SECONDS)
+        answer = outbound.request("GET", f"{said.get('realm', '')}?{query}", headers=header, seconds=SECONDS)
     if answer.status == 200:
-        return SourceCheck(SourceCode.FOUND, f"{server} accepts this login.")
+        accepted = SourceCheck(SourceCode.FOUND, f"{server} accepts this login.")
+        if test_uri and parse_image(test_uri).registry != server:
+            # It is shown to nobody but the server that it was entered for.
+            return replace(accepted, message=f"{accepted.message} The model is in another registry.")
+        login = (opened.value["username"], opened.value["password"])
+        return _of_model(accepted, test_uri, Keys(login=login), "it opens")
     if answer.status in {401, 403}:
         return SourceCheck(SourceCode.BAD_TOKEN, f"{server} does not accept this login.", AGAIN)
     return SourceCheck(SourceCode.UNREACHABLE, f"{server} answered {answer.status}.", LATER)
@@ -174,7 +179,7 @@ def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-_TRIALS = {
+_TRIALS: Mapping[Credential.Kind, Callable[[Opened, str], SourceCheck]] = {
     Credential.Kind.HF: _hub,
     Credential.Kind.S3: _s3,
     Credential.Kind.GS: _google,

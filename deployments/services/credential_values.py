@@ -55,6 +55,13 @@ PARTS: dict[str, tuple[Part, ...]] = {
         Part("password", "Password or token", longest=4000),
     ),
 }
+# What each kind may be tested with, beside whether it is accepted at all.
+TEST_EXAMPLES: dict[str, str] = {
+    Kind.HF: "hf://meta-llama/Llama-3.1-8B-Instruct",
+    Kind.S3: "s3://bucket/models/qwen2.5-7b",
+    Kind.GS: "gs://bucket/models/qwen2.5-7b",
+    Kind.REGISTRY: "oci://registry.example.com/models/granite:1.0",
+}
 NAMES = tuple(dict.fromkeys(part.name for parts in PARTS.values() for part in parts))
 
 

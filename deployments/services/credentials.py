@@ -17,11 +17,12 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from deployments.models import Credential, Deployment, Principal, SealedValue, SecretVersion, Team, User
+from deployments.preflight.credential import OPENS
 from deployments.services import events, sealing
 from deployments.services.credential_values import Entered, entered
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
 from deployments.services.transactions import in_transaction
-from deployments.sources import Scheme, SourceError, parse
+from deployments.sources import SourceError, parse
 from portal.lib.hints import RECONCILE_TEAM, hint
 
 # How long a value waits for a worker; who forgets it comes every twenty seconds, so none lies there for ten minutes.
@@ -204,11 +205,12 @@ def _test_uri(kind: str, uri: object) -> str:
     if not isinstance(uri, str) or len(uri) > 512:
         raise _wrong_uri("Must be the address of a model.")
     try:
-        source = parse(uri if "://" in uri else f"hf://{uri}")
+        source = parse(uri if "://" in uri or kind != Credential.Kind.HF else f"hf://{uri}")
     except SourceError as error:
         raise _wrong_uri(error.finding.message) from None
-    if kind != Credential.Kind.HF or source.scheme is not Scheme.HF:
-        raise _wrong_uri("Only Hugging Face tokens are tested with a model: hf://owner/model.")
+    if OPENS.get(source.scheme, ("",))[0] != kind:
+        shown = next(scheme.value for scheme, (opened, _) in OPENS.items() if opened == kind)
+        raise _wrong_uri(f"This is tested with a model of {shown}://….")
     return source.uri
 
 

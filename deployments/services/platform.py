@@ -24,6 +24,7 @@ def platform() -> Platform:
         portal_namespace=settings.SLIPWAY_NAMESPACE,
         cluster_cidrs=tuple(settings.CLUSTER_CIDRS),
         scrape_interval_seconds=settings.PROMETHEUS_SCRAPE_INTERVAL,
+        google_account=settings.GS_SERVICE_ACCOUNT,
     )
 
 

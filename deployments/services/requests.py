@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from deployments import preflight as rules
@@ -101,8 +102,7 @@ def preflight(
         findings.append(no_such_team())
     if parsed is None:
         return PreflightResult(tuple(findings))
-    adapter_checks.look_up(parsed)
-    check = model_checks.look_up(parsed.source.uri, parsed.source.revision)
+    check = _look_up(parsed)
     usages = holds.usage(own) if own else []
     known = facts.gather(team=own, name=name, deployment=deployment, check=check, usages=usages, spec=parsed)
     check = known.source_check
@@ -138,8 +138,7 @@ def submit(*, principal: Principal, team: Team, name: str, spec: DeploymentSpec,
         raise RefusedError([no_such_team()])
     text = _note(note)
     # The hub is asked before the transaction: nothing is locked while somebody else's server thinks.
-    adapter_checks.look_up(spec)
-    check = model_checks.look_up(spec.source.uri, spec.source.revision)
+    check = _look_up(spec)
     return _submit(principal, team, name, spec, text, check)
 
 
@@ -152,8 +151,7 @@ def revise(
     """
     text = _note(note)
     _editable(principal, deployment)
-    adapter_checks.look_up(spec)
-    check = model_checks.look_up(spec.source.uri, spec.source.revision)
+    check = _look_up(spec)
     return _revise(principal, deployment, spec, base_revision, text, check)
 
 
@@ -227,7 +225,8 @@ def _revise(
     check = known.source_check
     findings = _accepted(spec, row.name, row.team, known, check)
     open_verdicts = {Revision.Verdict.PENDING, Revision.Verdict.APPROVED}
-    if latest.verdict in open_verdicts and latest.spec == spec.to_json() and _pin(spec, check) == _pinned(latest):
+    same = latest.spec == spec.to_json() and _address(spec, check) == latest.resolution.get("storage_uri")
+    if latest.verdict in open_verdicts and same:
         raise ConflictError("This is what the newest revision asks for already.", code="unchanged")
     row.revisions.filter(verdict=Revision.Verdict.PENDING).update(verdict=Revision.Verdict.SUPERSEDED)
     revision = _add_revision(principal, row, spec, note, known, findings, number=latest.number + 1)
@@ -280,7 +279,7 @@ def resolve(spec: DeploymentSpec, known: Facts) -> Resolution:
         resource_name=flavor.resource_name,
         gpus_per_replica=spec.gpus_per_replica,
         weights_bytes=known.model.weights_bytes if known.model else None,
-        storage_uri=pinned(spec.source.uri, commit),
+        storage_uri=_address(spec, known.source_check),
         engine_version=profile.version,
         node_selector=flavor.node_selector,
         tolerations=flavor.tolerations,
@@ -288,7 +287,19 @@ def resolve(spec: DeploymentSpec, known: Facts) -> Resolution:
         image_mode=_image_mode(spec, known),
         adapters=tuple(_adapters(spec, known)),
         lora_rank=lora_rank(known.adapters) if spec.adapters else 0,
+        file=known.model.file if known.model else "",
+        tokenizer=known.model.tokenizer if known.model else "",
+        endpoint=_endpoint(spec, known),
     )
+
+
+def _endpoint(spec: DeploymentSpec, known: Facts) -> str:
+    """The server of an operator that the pods have to reach for their weights; empty where it is a public one."""
+    credential = known.credentials.get(spec.source.credential or "")
+    if credential is not None and credential.endpoint in settings.OBJECT_STORES:
+        return credential.endpoint
+    address = _address(spec, known.source_check)
+    return next((origin for origin in settings.DOWNLOAD_SERVERS if address.startswith(f"{origin.rstrip('/')}/")), "")
 
 
 def _adapters(spec: DeploymentSpec, known: Facts) -> Iterator[dict[str, str]]:
@@ -302,8 +313,9 @@ def _adapters(spec: DeploymentSpec, known: Facts) -> Iterator[dict[str, str]]:
 
 def _image_mode(spec: DeploymentSpec, known: Facts) -> str:
     """How weights in an image get into the pods of this cluster; empty for other sources."""
+    check = known.source_check
     try:
-        source = parse(spec.source.uri)
+        source = parse(check.loads if check is not None and check.loads else spec.source.uri)
     except SourceError:
         return ""  # said by preflight
     return mode_of(mounts_images=known.cluster.mounts_images).value if source.scheme is Scheme.OCI else ""
@@ -320,7 +332,7 @@ def _check(
     spec: DeploymentSpec, name: str, team: Team | None, known: Facts, check: SourceCheck | None
 ) -> list[Finding]:
     findings = rules.check(spec, name, team.slug if team else "", known)
-    if not rules.has_errors(findings) and not _pin(spec, check):
+    if not rules.has_errors(findings) and not _address(spec, check):
         findings.append(_not_pinned(spec))
     if not rules.has_errors(findings) and len(list(_adapters(spec, known))) < len(spec.adapters):
         findings.append(
@@ -385,12 +397,18 @@ def _guarded(spec: DeploymentSpec, known: Facts) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _look_up(spec: DeploymentSpec) -> SourceCheck | None:
+    source = spec.source
+    adapter_checks.look_up(spec)
+    return model_checks.look_up(source.uri, source.revision, credential=source.credential is not None)
+
+
 def _pin(spec: DeploymentSpec, check: SourceCheck | None) -> str:
     return model_checks.commit_of(spec.source.uri, spec.source.revision, check)
 
 
-def _pinned(revision: Revision) -> str:
-    return str(revision.resolution.get("commit", ""))
+def _address(spec: DeploymentSpec, check: SourceCheck | None) -> str:
+    return model_checks.address_of(spec.source.uri, spec.source.revision, check)
 
 
 def _flat(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

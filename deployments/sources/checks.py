@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from deployments.engine.facts import ModelFacts
 
@@ -23,12 +23,17 @@ class SourceCode(StrEnum):
 
 @dataclass(frozen=True)
 class SourceCheck:
-    """The result of looking a source up; `model` is there when something was learnt about it."""
+    """The result of looking a source up; `model` is there when something was learnt about it.
+
+    `loads` is the address that the cluster loads, where it is another than the one asked for: a registry's entry
+    resolved, a folder told from a file.
+    """
 
     code: SourceCode
     message: str
     remedy: str = ""
     model: ModelFacts | None = None
+    loads: str = ""
 
     @property
     def found(self) -> bool:
@@ -38,9 +43,24 @@ class SourceCheck:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer of a hub: status and decoded JSON, headers in lower case. Status 0 means no answer."""
+    """An answer of a server: status and decoded JSON, headers in lower case. Status 0 means no answer."""
 
     status: int
     json: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
+    body: bytes = b""
+    # Not asked at all: no such address is called for users.
+    forbidden: bool = False
+
+    @property
+    def said(self) -> str:
+        """What kept an answer from being one, in a few words."""
+        return f"status {self.status}" if self.status else (self.error or "no answer")[:120]
+
+
+class Ask(Protocol):
+    """Sends one request through the outbound door; whoever calls a source's check brings it."""
+
+    def __call__(self, url: str, *, headers: Mapping[str, str] | None = None, method: str = "GET") -> Reply:
+        """The answer, whatever it is; never raises for what a server does."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from deployments.engine.facts import ModelFacts
 from deployments.sources.checks import Reply, SourceCheck, SourceCode
+from deployments.sources.formats import WeightFormat, format_of, weights_bytes
 
 Get = Callable[[str], Reply]
 SHA = re.compile(r"[0-9a-f]{40}")
@@ -44,6 +45,9 @@ def check(model_id: str, revision: str | None, get: Get, *, with_token: bool = F
     known = model_facts(model_id, metadata.json, config.json if config.status == 200 else None)
     if config.status in {401, 403}:
         return _gated(model_id, known, with_token)
+    kind = format_of(_sizes(metadata.json))
+    if kind is WeightFormat.GGUF:
+        return _single_files(model_id, sha, sorted(_sizes(metadata.json)), known)
     if config.status == 404:
         return SourceCheck(
             SourceCode.UNUSABLE,
@@ -63,6 +67,17 @@ def check(model_id: str, revision: str | None, get: Get, *, with_token: bool = F
     return SourceCheck(SourceCode.FOUND, f"Found {model_id} at commit {sha[:8]}.", "", known)
 
 
+def _single_files(model_id: str, sha: str, names: list[str], known: ModelFacts) -> SourceCheck:
+    """A repository of GGUF files: the loader would fetch all of them, where one is a whole model."""
+    named = next(name for name in names if name.endswith(".gguf") and "/" not in name)
+    return SourceCheck(
+        SourceCode.UNUSABLE,
+        f"{model_id} holds GGUF files, each of which is a whole model; the cluster would fetch them all.",
+        f"Name one of them: https://huggingface.co/{model_id}/resolve/{sha}/{named}",
+        known,
+    )
+
+
 def model_facts(model_id: str, metadata: Mapping[str, Any], config: Any = None) -> ModelFacts:
     """What a hub's metadata and a model's configuration say about it; unknown parts stay None."""
     shape = config if isinstance(config, Mapping) else {}
@@ -80,6 +95,7 @@ def model_facts(model_id: str, metadata: Mapping[str, Any], config: Any = None) 
         dtype=str(text.get("torch_dtype") or text.get("dtype") or shape.get("torch_dtype") or "bfloat16"),
         quantization=_quantization(shape),
         weights_bytes=_weights(metadata),
+        format=format_of(_sizes(metadata)) or "",
         params=_parameters(metadata),
         layers=layers,
         heads=heads,
@@ -142,21 +158,20 @@ def _gated(model_id: str, known: ModelFacts | None, with_token: bool) -> SourceC
 
 
 def _weights(metadata: Mapping[str, Any]) -> int | None:
+    """Weights that vLLM loads lie at the top; `original/` and the like are other copies."""
+    sizes = _sizes(metadata)
+    return weights_bytes(sizes, format_of(sizes)) or None
+
+
+def _sizes(metadata: Mapping[str, Any]) -> dict[str, int]:
+    """Sizes in bytes of the files by their names, as far as the answer makes sense."""
     siblings = metadata.get("siblings")
-    if isinstance(siblings, list):
-        total = sum(
-            int(item.get("size") or 0)
-            for item in siblings[:MAX_FILES]
-            if isinstance(item, Mapping) and _is_weight(str(item.get("rfilename", "")))
-        )
-        if total:
-            return total
-    return None
-
-
-def _is_weight(name: str) -> bool:
-    """Weights that vLLM loads: safetensors at the top level; `original/` and the like are other copies."""
-    return name.endswith(".safetensors") and "/" not in name and not name.startswith("consolidated")
+    found: dict[str, int] = {}
+    for item in siblings[:MAX_FILES] if isinstance(siblings, list) else ():
+        size = item.get("size") or 0 if isinstance(item, Mapping) else None
+        if isinstance(size, int) and not isinstance(size, bool):
+            found[str(item.get("rfilename", ""))] = size
+    return found
 
 
 def _parameters(metadata: Mapping[str, Any]) -> int | None:

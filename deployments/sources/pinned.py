@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deployments.sources.listing import is_file
 from deployments.sources.oci import SCHEME, parse_image
 from deployments.sources.uris import Scheme, parse
 
@@ -12,3 +13,19 @@ def pinned(uri: str, pin: str) -> str:
     if source.scheme is Scheme.OCI:
         return SCHEME + parse_image(uri).at(pin)
     return f"hf://{source.id}:{pin}"
+
+
+def as_loaded(uri: str) -> str:
+    """The address of a place that has no versions, as KServe's loader is to read it."""
+    source = parse(uri)
+    if source.scheme is Scheme.HTTPS:
+        return uri
+    # Without the last slash the loader of buckets would take “chat-2/…” for a part of “chat”.
+    slash = "/" if source.scheme is Scheme.S3 and not is_file(source.path) else ""
+    return f"{source.scheme.value}://{source.id}{slash}"
+
+
+def as_anybody(uri: str) -> str:
+    """The same folder of an S3 bucket, written as nobody else does: by that our loader without keys is chosen."""
+    bucket, _, path = uri.removeprefix("s3://").partition("/")
+    return f"s3://{bucket}//{path.lstrip('/')}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from deployments.findings import Finding, error, warning
+from deployments.sources import places
 from deployments.sources.oci import parse_image
 from deployments.spec import hazard
 
@@ -29,14 +30,15 @@ class Scheme(StrEnum):
     MODEL_REGISTRY = "model-registry"
 
 
-_TITLES = {
-    Scheme.S3: "S3 buckets",
-    Scheme.GS: "Google Cloud Storage",
-    Scheme.PVC: "Volumes",
-    Scheme.OCI: "OCI images",
-    Scheme.HTTPS: "Plain downloads",
-    Scheme.MLFLOW: "MLflow models",
-    Scheme.MODEL_REGISTRY: "Model registry entries",
+# Entries that stand for something else; they are asked first for an address of the other kinds.
+RESOLVED = frozenset({Scheme.MLFLOW, Scheme.MODEL_REGISTRY})
+EXAMPLES = {
+    Scheme.S3: "s3://bucket/models/qwen2.5-7b",
+    Scheme.GS: "gs://bucket/models/qwen2.5-7b",
+    Scheme.PVC: "pvc://claim/qwen2.5-7b",
+    Scheme.HTTPS: "https://files.example.com/qwen2.5-7b.tar.gz",
+    Scheme.MLFLOW: "models:/chat/3 or models:/chat@production",
+    Scheme.MODEL_REGISTRY: "model-registry://chat/v3",
 }
 
 
@@ -50,9 +52,14 @@ class Source:
     revision: str | None = None
 
     @property
-    def available(self) -> bool:
-        """True when this release can serve from this kind of source."""
-        return self.scheme in {Scheme.HF, Scheme.OCI}
+    def container(self) -> str:
+        """The bucket or volume claim that it lies in; of a download the host."""
+        return self.id.partition("/")[0]
+
+    @property
+    def path(self) -> str:
+        """Where in it, without slashes around; empty for all of it."""
+        return self.id.partition("/")[2]
 
 
 class SourceError(ValueError):
@@ -70,14 +77,15 @@ def parse(uri: str) -> Source:
     if any(char.isspace() or ord(char) > 0x7E for char in uri):
         raise SourceError(error("source_form", POINTER, "The address may not contain spaces or accents."))
     if uri.startswith("models:/"):
-        return Source(Scheme.MLFLOW, uri, uri.removeprefix("models:/"))
-    scheme, separator, rest = uri.partition("://")
+        return _parse_place(Scheme.MLFLOW, uri)
+    scheme, separator, _ = uri.partition("://")
     if not separator:
         raise SourceError(_no_scheme(uri))
     if scheme == "https" and (match := BARE_HF.fullmatch(uri)):
         raise SourceError(_proposed(f"hf://{match['id']}"))
     try:
-        kind = Scheme(scheme)
+        # The door decides which servers may be asked without TLS.
+        kind = Scheme.HTTPS if scheme == "http" else Scheme(scheme)
     except ValueError:
         known = ", ".join(f"{item.value}://" for item in Scheme if item is not Scheme.MLFLOW)
         raise SourceError(
@@ -87,26 +95,15 @@ def parse(uri: str) -> Source:
         return _parse_hf(uri)
     if kind is Scheme.OCI:
         return _parse_oci(uri)
-    if not rest.strip("/"):
-        raise SourceError(error("source_form", POINTER, "The address names nothing after its scheme."))
-    return Source(kind, uri, rest)
+    return _parse_place(kind, uri)
 
 
 def check_uri(uri: str) -> list[Finding]:
-    """Findings about an address alone: how it is written, and whether this release can serve from it."""
+    """Findings about an address alone: how it is written."""
     try:
         source = parse(uri)
     except SourceError as failure:
         return [failure.finding]
-    if not source.available:
-        return [
-            error(
-                "source_later",
-                POINTER,
-                f"{_TITLES[source.scheme]} ({source.scheme.value}:) come with a later release.",
-                "Use a model from the hub: hf://owner/model.",
-            )
-        ]
     if source.scheme is Scheme.HF and source.revision:
         return [
             warning(
@@ -140,6 +137,20 @@ def _parse_oci(uri: str) -> Source:
         example = "Example: oci://registry.example.com/models/granite:1.0"
         raise SourceError(error("source_form", POINTER, str(failure), example)) from None
     return Source(Scheme.OCI, uri, image.name, image.digest or image.tag or None)
+
+
+def _parse_place(kind: Scheme, uri: str) -> Source:
+    rest = uri.partition("://")[2]
+    try:
+        if kind in RESOLVED:
+            name = places.entry(uri)
+        elif kind is Scheme.HTTPS:
+            name = places.download(uri)
+        else:
+            name = places.claim(rest) if kind is Scheme.PVC else places.bucket(kind.value, rest)
+    except ValueError as failure:
+        raise SourceError(error("source_form", POINTER, str(failure), f"Example: {EXAMPLES[kind]}")) from None
+    return Source(kind, uri, name)
 
 
 def _no_scheme(uri: str) -> Finding:

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from deployments.models import Credential, Principal, Team
 from deployments.services import credentials, sealing
-from deployments.services.credential_values import NAMES, PARTS, Part
+from deployments.services.credential_values import NAMES, PARTS, TEST_EXAMPLES, Part
 from deployments.services.errors import DomainError
 from deployments.services.principals import principal_of
 from deployments.views.once import once
@@ -112,6 +112,7 @@ def create(request: PortalRequest) -> HttpResponse:
     values = {name: asked.get(name, "") for name in ("name", "test_uri", *_shown(kind))}
     values["test_uri"] = values["test_uri"] or request.GET.get("model", "")[:512]
     context |= {"kind": kind, "kinds": Credential.Kind.choices, "values": values}
+    context["test_example"] = TEST_EXAMPLES[kind]
     if request.method != "POST":
         return render(request, FORM, context | {"fields": _fields(kind, values, {}), "errors": {}})
     try:
@@ -156,6 +157,7 @@ def rotate(request: PortalRequest, pk: int) -> HttpResponse:
     context |= {
         "can_seal": sealing.can_seal(),
         "users": sorted(credentials.users_of(row).values_list("name", flat=True)),
+        "test_example": TEST_EXAMPLES[row.kind],
     }
     if request.method != "POST":
         return render(request, FORM, context | {"fields": _fields(row.kind, values, {}), "errors": {}})

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 
 from deployments.services import credential_trials as trials
 from deployments.services.sealing import Opened
-from deployments.sources import SourceCode
+from deployments.sources import SourceCode, s3
 from portal.lib import outbound
 from tests.deployments.sealing_keys import GATED, TOKEN, HubOfTokens
 
@@ -93,7 +93,8 @@ def test_an_s3_server_is_asked_for_its_buckets(status: int, code: str, wanted: S
 def test_the_signature_is_that_of_aws() -> None:
     """As botocore 1.43 signs the same request with the example keys of AWS."""
     moment = datetime(2013, 5, 24, tzinfo=UTC)
-    headers = trials.signed_s3_headers("https://s3.amazonaws.com", "us-east-1", S3, moment)
+    access = s3.Access("https://s3.amazonaws.com", "us-east-1", S3["access_key_id"], S3["secret_access_key"])
+    headers = s3.signed_headers("https://s3.amazonaws.com/", access, moment)
     assert headers["x-amz-date"] == "20130524T000000Z"
     assert headers["Authorization"] == (
         "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"

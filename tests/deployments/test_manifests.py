@@ -109,6 +109,13 @@ def test_the_schema_check_itself_refuses_an_unknown_field():
         jsonschema.Draft202012Validator(schema).validate(service)
 
 
+def our_container() -> Any:
+    """The storage container that fetches with keys."""
+    return next(
+        copy.deepcopy(obj) for obj in build_cluster_objects("install") if obj["metadata"]["name"] == "slipway-hf"
+    )
+
+
 def one(objects: list[Object], kind: str) -> Any:
     (found,) = [copy.deepcopy(obj) for obj in objects if obj["kind"] == kind]
     return found
@@ -139,7 +146,7 @@ def test_the_model_comes_from_the_resolved_commit_through_our_own_container():
     predictor = one(build(wish_of()), "InferenceService")["spec"]["predictor"]
     uri = predictor["model"]["storageUri"]
     assert uri == "hf://meta-llama/Llama-3.1-8B-Instruct:" + "a" * 40
-    storage = one(build_cluster_objects("install"), "ClusterStorageContainer")
+    storage = our_container()
     assert predictor["storageContainerName"] == storage["metadata"]["name"]
     assert re.search(storage["spec"]["supportedUriFormats"][0]["regex"], uri)
 
@@ -153,7 +160,7 @@ def pod_of(objects: list[Object]) -> dict[str, Any]:
     """The pod KServe makes of our runtime, service and storage container, as far as pod security looks."""
     predictor = one(objects, "InferenceService")["spec"]["predictor"]
     runtime = one(objects, "ServingRuntime")["spec"]
-    storage = one(build_cluster_objects("install"), "ClusterStorageContainer")["spec"]["container"]
+    storage = our_container()["spec"]["container"]
     return {
         **{key: value for key, value in predictor.items() if key != "model"},
         "containers": runtime["containers"],

@@ -91,8 +91,12 @@ def test_name_and_namespace_must_fit_one_label():
     assert "at most 32" in finding.remedy
 
 
-def test_a_source_of_a_later_release_is_refused():
-    assert the("source_later", findings(source={"uri": "s3://bucket/m"})).field == "source_uri"
+def test_an_entry_that_nobody_resolved_is_refused():
+    assert the("source_unresolved", findings(source={"uri": "models:/chat/3"})).field == "source_uri"
+    away = SourceCheck(SourceCode.UNREACHABLE, "MLflow could not be asked.", "Later.")
+    assert the(
+        "source_unresolved", findings(facts=facts_of(source_check=away), source={"uri": "models:/chat/3"})
+    ).is_error
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tests.deployments.wishes import FLAVORS, facts_of, roles_json, spec_of, wis
     ("strategy", "uri", "instead"),
     [
         ("disaggregated", "gs://bucket/m", "standard"),
-        ("disaggregated", "https://host/m", "standard"),
+        ("disaggregated", "https://host.example/m.tar.gz", "standard"),
         ("oci-volume", "s3://bucket/m", "standard"),
         ("standard", "oci://registry/m", "oci-volume"),
     ],

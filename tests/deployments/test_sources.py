@@ -93,26 +93,57 @@ def test_a_model_written_otherwise_is_proposed_in_the_right_form(uri: str):
 
 
 @pytest.mark.parametrize(
-    ("uri", "scheme"),
+    ("uri", "scheme", "container", "path"),
     [
-        ("s3://bucket/m", Scheme.S3),
-        ("gs://bucket/m", Scheme.GS),
-        ("pvc://claim/m", Scheme.PVC),
-        ("https://host/m.tar", Scheme.HTTPS),
-        ("models:/chat/3", Scheme.MLFLOW),
-        ("model-registry://chat/3", Scheme.MODEL_REGISTRY),
+        ("s3://bucket/models/m", Scheme.S3, "bucket", "models/m"),
+        ("gs://my_bucket/m/", Scheme.GS, "my_bucket", "m"),
+        ("pvc://claim/m", Scheme.PVC, "claim", "m"),
+        ("pvc://claim", Scheme.PVC, "claim", ""),
+        ("https://host.example/a/m.tar.gz", Scheme.HTTPS, "host.example", "a/m.tar.gz"),
+        ("https://huggingface.co/a/b/resolve/main/m.gguf", Scheme.HTTPS, "huggingface.co", "a/b/resolve/main/m.gguf"),
+        ("models:/chat/3", Scheme.MLFLOW, "chat", "3"),
+        ("models:/chat@production", Scheme.MLFLOW, "chat@production", ""),
+        ("models:/m-0a1b", Scheme.MLFLOW, "m-0a1b", ""),
+        ("model-registry://chat/v3", Scheme.MODEL_REGISTRY, "chat", "v3"),
     ],
 )
-def test_other_kinds_of_source_are_known_but_come_later(uri: str, scheme: Scheme):
-    assert parse(uri).scheme is scheme
+def test_each_kind_of_address_is_taken_apart(uri: str, scheme: Scheme, container: str, path: str):
+    source = parse(uri)
+    assert (source.scheme, source.container, source.path) == (scheme, container, path)
+    assert check_uri(uri) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("s3://bucket", "Name the folder of the model too"),
+        ("s3://Bucket/m", "not the name of a bucket"),
+        ("s3://bucket/../other/m", "parts that are not taken"),
+        ("s3://bucket/a//b", "parts that are not taken"),
+        ("gs://bucket/m?x=1", "parts that are not taken"),
+        ("pvc://Claim/m", "not the name of a volume claim"),
+        ("pvc://claim/..", "parts that are not taken"),
+        ("https://host.example/m.safetensors", "one file"),
+        ("https://host.example/m.tar.gz?X-Amz-Signature=abc", "must not have a query"),
+        ("https://host.example/m.tar.gz#x", "must not have a query"),
+        ("https://who:what@host.example/m.tar", "user name or password"),
+        ("https://who.github.io/m.tar", "Git repository"),
+        ("https://acct.blob.core.windows.net/c/m.tar", "Azure"),
+        ("models:/chat", "models:/name/version"),
+        ("models:/chat/3/4", "models:/name/version"),
+        ("model-registry://chat", "model-registry://name/version"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_its_field_with_an_example(uri: str, said: str):
     (finding,) = check_uri(uri)
-    assert finding.code == "source_later"
-    assert finding.is_error
+    assert (finding.field, finding.is_error) == ("source_uri", True)
+    assert said in finding.message
 
 
 @given(text=st.text(max_size=80))
 def test_no_text_breaks_the_parser(text: str):
-    for uri in (text, f"hf://{text}", f"s3://{text}"):
+    kinds = ("hf://", "s3://", "gs://b/", "pvc://", "https://h/", "models:/", "model-registry://")
+    for uri in (text, *(f"{kind}{text}" for kind in kinds)):
         check_uri(uri)
 
 

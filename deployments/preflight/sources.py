@@ -1,0 +1,111 @@
+"""Rules about where weights come from, and about the format that they are stored in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from deployments.findings import Finding, error, info, warning
+from deployments.preflight.rules import Case, Rules
+from deployments.sources import RESOLVED, Scheme, SourceCode
+from deployments.sources.formats import WeightFormat
+from deployments.sources.listing import is_archive
+from deployments.spec import Strategy
+
+rules = Rules()
+
+POINTER = "/spec/source/uri"
+VERSIONED = frozenset({Scheme.HF, Scheme.OCI})
+
+
+@rules.rule
+def entry_resolved(case: Case) -> Iterator[Finding]:
+    """KServe takes an entry of a registry for a path, and its pod dies: the address of the artifact must be known."""
+    source, found = case.loads, case.facts.source_check
+    if source is None or source.scheme not in RESOLVED:
+        return
+    if found is None or found.code in {SourceCode.FOUND, SourceCode.UNREACHABLE}:
+        yield error(
+            "source_unresolved",
+            POINTER,
+            f"What {source.uri} stands for is not known: its registry has not answered.",
+            "Try again later, or name the artifact itself, as s3://… or gs://….",
+        )
+
+
+@rules.rule
+def revision_of_a_place(case: Case) -> Iterator[Finding]:
+    """Only hubs keep versions; images name theirs in the reference."""
+    source = case.loads
+    if case.spec.source.revision is None or source is None or source.scheme in VERSIONED:
+        return
+    yield error(
+        "revision_of_a_place",
+        "/spec/source/revision",
+        f"A source of {source.scheme.value}: has no versions to choose from.",
+        "Leave it out, and keep each version of a model in a folder of its own.",
+    )
+
+
+@rules.rule
+def place_may_change(case: Case) -> Iterator[Finding]:
+    """What lies in a bucket today need not be what was approved yesterday."""
+    source = case.loads
+    if source is not None and source.scheme in {Scheme.S3, Scheme.GS, Scheme.PVC, Scheme.HTTPS}:
+        yield info(
+            "source_may_change",
+            POINTER,
+            f"Nothing pins what lies at {source.uri}: a replica that starts later loads what is there then.",
+            "Write each version of a model to a folder of its own, and never into one that is in use.",
+        )
+
+
+@rules.rule
+def single_file(case: Case) -> Iterator[Finding]:
+    """KServe's presets for prefill and decode load a folder, never a file."""
+    model = case.model
+    if model is None or model.format != WeightFormat.GGUF or case.spec.strategy is not Strategy.DISAGGREGATED:
+        return
+    yield error(
+        "file_and_strategy",
+        "/spec/strategy",
+        "Prefill and decode load models from folders, and this one is a single GGUF file.",
+        "Choose standard, or the same model as safetensors.",
+        Strategy.STANDARD.value,
+    )
+
+
+@rules.rule
+def gguf_is_slow(case: Case) -> Iterator[Finding]:
+    """GGUF is made for processors: vLLM serves it, slower than other formats of the same size."""
+    if case.model is not None and case.model.format == WeightFormat.GGUF:
+        yield warning(
+            "weights_gguf",
+            POINTER,
+            "vLLM serves GGUF files as an experiment, and slower than AWQ, GPTQ or fp8 weights of the same size.",
+            "Where the model comes in one of those too, take that.",
+        )
+
+
+@rules.rule
+def pickles(case: Case) -> Iterator[Finding]:
+    """Checkpoints of PyTorch are pickles, which can hold programs."""
+    if case.model is not None and case.model.format == WeightFormat.PYTORCH:
+        yield warning(
+            "weights_pytorch",
+            POINTER,
+            "The weights are PyTorch checkpoints: slower to load, and a pickle can hold programs as well as numbers.",
+            "Convert them to safetensors.",
+        )
+
+
+@rules.rule
+def archive(case: Case) -> Iterator[Finding]:
+    """An archive is unpacked beside itself, and what is in it nobody has seen."""
+    source = case.loads
+    if source is not None and is_archive(source.path):
+        yield warning(
+            "source_archive",
+            POINTER,
+            "The archive is fetched and unpacked by every new replica, and takes its size on the disk twice.",
+            "config.json must lie at its top. A folder in a bucket starts faster.",
+        )

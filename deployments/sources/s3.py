@@ -1,0 +1,171 @@
+"""Buckets of S3 servers: what lies under an address, asked as AWS Signature Version 4 says. Pure; whoever calls brings
+the HTTP and, where the bucket is not public, the keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from html import unescape
+from urllib.parse import quote, urlsplit
+
+from deployments.sources.checks import Ask, Reply, SourceCheck, SourceCode
+from deployments.sources.listing import Place, is_file, judge
+
+AMAZON = "https://s3.{region}.amazonaws.com"
+REGION = "us-east-1"
+LATER = "You can go on: it is looked up again before anything starts."
+_CODE = re.compile(rb"<Code>([A-Za-z]{1,60})</Code>")
+_OTHER_REGION = re.compile(rb"<Region>([a-z0-9-]{1,40})</Region>")
+_OBJECT = re.compile(rb"<Contents>(.*?)</Contents>", re.DOTALL)
+_KEY = re.compile(rb"<Key>([^<]{1,4096})</Key>")
+_SIZE = re.compile(rb"<Size>(\d{1,18})</Size>")
+_CUT = re.compile(rb"<IsTruncated>\s*true", re.IGNORECASE)
+_EMPTY = hashlib.sha256(b"").hexdigest()
+# What a server says of keys that it does not know or cannot verify.
+BAD_KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"})
+
+
+@dataclass(frozen=True, repr=False)
+class Access:
+    """How a server is asked: where it is, and with which keys; without keys as anybody."""
+
+    endpoint: str = ""
+    region: str = ""
+    key_id: str = ""
+    secret: str = ""
+
+    @property
+    def url(self) -> str:
+        """The server's address, Amazon's own where none is named."""
+        return self.endpoint or AMAZON.format(region=self.region or REGION)
+
+
+NOBODY = Access()
+
+
+def check(bucket: str, path: str, ask: Ask, access: Access, now: datetime) -> SourceCheck:
+    """Look up a folder, or a single file, of a bucket and say what lies there, or why it cannot be used."""
+    shown = f"s3://{bucket}/{path}".rstrip("/")
+    wanted = path.strip("/")
+    reply = _list(bucket, wanted, ask, access, now)
+    region = _elsewhere(reply)
+    if region and not access.endpoint and region != access.region:
+        access = replace(access, region=region)
+        reply = _list(bucket, wanted, ask, access, now)
+    if reply.status != 200:
+        return _refused(shown, bucket, reply, access)
+    found = _objects(reply.body)
+    if _CUT.search(reply.body):
+        return SourceCheck(
+            SourceCode.UNUSABLE, f"More than a thousand files lie under {shown}.", "Name the model's own folder."
+        )
+    single = wanted in found and is_file(wanted)
+    if single:
+        base, _, name = wanted.rpartition("/")
+        sizes = {name: found[wanted]}
+        uri = f"s3://{bucket}/{wanted}"
+    else:
+        base = wanted
+        prefix = f"{wanted}/" if wanted else ""
+        # A loader skips what is empty, and so does this.
+        sizes = {key.removeprefix(prefix): size for key, size in found.items() if key.startswith(prefix) and size}
+        # Without the last slash the loader would take “chat-2/…” for a part of “chat”.
+        uri = f"s3://{bucket}/{prefix}"
+    if not sizes:
+        return SourceCheck(SourceCode.NOT_FOUND, f"Nothing lies under {shown}.", "Check bucket and folder.")
+
+    def read(name: str, first: int | None) -> Reply:
+        key = f"{base}/{name}" if base else name
+        return _get(f"{access.url}/{bucket}/{quote(key)}", "", ask, access, now, first)
+
+    return judge(Place(uri, read, single), sizes)
+
+
+def signed_headers(url: str, access: Access, now: datetime) -> dict[str, str]:
+    """The headers of a GET, signed as AWS Signature Version 4 says; none without keys.
+
+    Path and query of `url` must be quoted already, its query in order.
+    """
+    if not access.key_id:
+        return {}
+    parts = urlsplit(url)
+    day, moment = now.strftime("%Y%m%d"), now.strftime("%Y%m%dT%H%M%SZ")
+    names = "host;x-amz-content-sha256;x-amz-date"
+    heads = f"host:{parts.netloc}\nx-amz-content-sha256:{_EMPTY}\nx-amz-date:{moment}\n"
+    canonical = f"GET\n{parts.path or '/'}\n{parts.query}\n{heads}\n{names}\n{_EMPTY}"
+    scope = f"{day}/{access.region or REGION}/s3/aws4_request"
+    to_sign = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    key = b"AWS4" + access.secret.encode()
+    for part in (day, access.region or REGION, "s3", "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
+    who = f"Credential={access.key_id}/{scope}"
+    return {
+        "Authorization": f"AWS4-HMAC-SHA256 {who},SignedHeaders={names},Signature={signature}",
+        "x-amz-content-sha256": _EMPTY,
+        "x-amz-date": moment,
+    }
+
+
+def code_of(body: bytes) -> str:
+    """The code of an error answer, as “AccessDenied”; empty where it names none."""
+    found = _CODE.search(body)
+    return found[1].decode() if found else ""
+
+
+def _list(bucket: str, prefix: str, ask: Ask, access: Access, now: datetime) -> Reply:
+    query = f"list-type=2&max-keys=1000&prefix={quote(prefix, safe='')}"
+    return _get(f"{access.url}/{bucket}", query, ask, access, now, None)
+
+
+def _get(url: str, query: str, ask: Ask, access: Access, now: datetime, first: int | None) -> Reply:
+    whole = f"{url}?{query}" if query else url
+    headers: Mapping[str, str] = signed_headers(whole, access, now)
+    return ask(whole, headers={**headers, **({"Range": f"bytes=0-{first - 1}"} if first else {})})
+
+
+def _objects(body: bytes) -> dict[str, int]:
+    """Keys and sizes in bytes of a listing; whatever else is in it is passed over."""
+    found: dict[str, int] = {}
+    for match in _OBJECT.finditer(body):
+        key, size = _KEY.search(match[1]), _SIZE.search(match[1])
+        if key and size:
+            found[unescape(key[1].decode(errors="replace"))] = int(size[1])
+    return found
+
+
+def _elsewhere(reply: Reply) -> str:
+    """The region that a server sends its callers to; empty when it is the right one."""
+    if reply.status not in {301, 307, 400}:
+        return ""
+    found = _OTHER_REGION.search(reply.body)
+    named = reply.headers.get("x-amz-bucket-region", "")
+    return named if re.fullmatch(r"[a-z0-9-]{1,40}", named) else (found[1].decode() if found else "")
+
+
+def _refused(shown: str, bucket: str, reply: Reply, access: Access) -> SourceCheck:
+    code = code_of(reply.body)
+    if reply.status == 404:
+        return SourceCheck(SourceCode.NOT_FOUND, f"There is no bucket “{bucket}”.", "Check its name and the endpoint.")
+    if reply.status in {400, 401, 403} and code in BAD_KEYS:
+        return SourceCheck(
+            SourceCode.BAD_TOKEN, f"The S3 server does not accept these keys ({code}).", "Enter them again, or others."
+        )
+    if reply.status in {401, 403} and access.key_id:
+        return SourceCheck(
+            SourceCode.GATED,
+            f"The S3 server knows these keys, but they may not list {shown}.",
+            "They need s3:ListBucket and s3:GetObject there.",
+        )
+    if reply.status in {401, 403}:
+        return SourceCheck(
+            SourceCode.GATED, f"The bucket “{bucket}” is not public.", "Choose a credential with S3 keys that open it."
+        )
+    if _elsewhere(reply):
+        return SourceCheck(SourceCode.UNUSABLE, "The bucket is in another region.", "Enter the keys with that region.")
+    return SourceCheck(SourceCode.UNREACHABLE, f"The S3 server could not be asked ({reply.said}).", LATER)

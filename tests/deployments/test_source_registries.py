@@ -1,0 +1,171 @@
+"""Entries of MLflow and Kubeflow registries: what they are resolved to, and why they cannot be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from deployments.services import source_checks
+from deployments.sources import Reply, SourceCheck, SourceCode, kubeflow, mlflow, parse
+
+RECORDED = json.loads((Path(__file__).parents[1] / "data" / "model-registry" / "answers.json").read_text())
+REGISTRY, MLFLOW = "http://registry.example:8080", "http://mlflow.example:5000"
+
+
+class Answering:
+    """Answers by path and query, in place of a server."""
+
+    def __init__(self, answers: Mapping[str, Any]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    def __call__(self, url: str, *, headers: Mapping[str, str] | None = None, method: str = "GET") -> Reply:
+        parts = urlsplit(url)
+        key = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        self.asked.append(key)
+        found = self.answers.get(key)
+        if isinstance(found, Reply):
+            return found
+        return Reply(404, {"code": "", "message": "not found"}) if found is None else Reply(200, found)
+
+
+def test_an_entry_of_kubeflow_is_its_newest_artifact():
+    ask = Answering(RECORDED)
+    found = kubeflow.resolve("model-registry://granite/v1", ask, REGISTRY)
+    assert (found.code, found.loads) == (SourceCode.FOUND, "s3://models/granite/v1")
+    assert len(ask.asked) == 3
+    assert parse_qs(urlsplit(ask.asked[2]).query)["sortOrder"] == ["DESC"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"), [("model-registry://granite/v9", "version"), ("model-registry://none/v1", "model")]
+)
+def test_what_kubeflow_does_not_have_is_not_found(uri: str, says: str):
+    found = kubeflow.resolve(uri, Answering(RECORDED), REGISTRY)
+    assert (found.code, says in found.message) == (SourceCode.NOT_FOUND, True)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {},
+        {"items": None},
+        {"items": [7]},
+        {"items": [{"uri": 5}]},
+        {"items": [{"uri": "s3://b/" + "x" * 600}]},
+        [],
+        "x",
+    ],
+)
+def test_a_nonsense_answer_is_no_artifact(nonsense: Any):
+    path = next(key for key in RECORDED if "/artifacts" in key)
+    found = kubeflow.resolve("model-registry://granite/v1", Answering({**RECORDED, path: nonsense}), REGISTRY)
+    assert found.code is SourceCode.UNUSABLE
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, SourceCode.UNUSABLE),
+        (403, SourceCode.UNUSABLE),
+        (500, SourceCode.UNREACHABLE),
+        (0, SourceCode.UNREACHABLE),
+    ],
+)
+def test_each_refusal_of_a_registry_is_told_apart(status: int, code: SourceCode):
+    refuses = Reply(status)
+
+    class Refusing(Answering):
+        def __call__(self, url: str, **_: Any) -> Reply:
+            return refuses
+
+    assert kubeflow.resolve("model-registry://granite/v1", Refusing({}), REGISTRY).code is code
+    assert mlflow.resolve("models:/chat/3", Refusing({}), MLFLOW).code is code
+
+
+@pytest.mark.parametrize(
+    ("artifact", "says"),
+    [
+        ("mlflow-artifacts:/1/models/m-1/artifacts", "MLflow's own server"),
+        ("dbfs:/databricks/m", "dbfs"),
+        ("runs:/0a1b/model", "runs"),
+        ("/home/ann/mlruns/1", "a disk"),
+        ("file:///mlruns/1", "a disk"),
+        ("", "no artifact"),
+        (7, "no artifact"),
+        ("s3://" + "x" * 600, "no artifact"),
+    ],
+)
+def test_an_artifact_that_the_cluster_cannot_reach_says_where_it_is(artifact: Any, says: str):
+    answers = {"/api/2.0/mlflow/model-versions/get-download-uri?name=chat&version=3": {"artifact_uri": artifact}}
+    found = mlflow.resolve("models:/chat/3", Answering(answers), MLFLOW)
+    assert found.code is SourceCode.UNUSABLE
+    assert says in found.message
+
+
+class Registries:
+    """Registries whose entries are `leads`, and buckets that hold nothing."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, settings: Any, leads: Mapping[str, str]) -> None:
+        settings.MLFLOW_URL, settings.MODEL_REGISTRY_URL = MLFLOW, REGISTRY
+        self.asked: list[str] = []
+
+        def resolve(uri: str, ask: Any, server: str) -> SourceCheck:
+            self.asked.append(uri)
+            return SourceCheck(SourceCode.FOUND, "", loads=leads[uri])
+
+        monkeypatch.setattr(mlflow, "resolve", resolve)
+        monkeypatch.setattr(kubeflow, "resolve", resolve)
+        monkeypatch.setattr(
+            source_checks.s3,
+            "check",
+            lambda *words: SourceCheck(SourceCode.FOUND, "There.", loads=f"s3://{words[0]}/m/"),
+        )
+
+
+def test_an_entry_counts_as_what_it_leads_to(monkeypatch: pytest.MonkeyPatch, settings: Any):
+    Registries(
+        monkeypatch, settings, {"models:/chat/3": "model-registry://chat/v3", "model-registry://chat/v3": "s3://bkt/m"}
+    )
+    found = source_checks.check(parse("models:/chat/3"))
+    assert found is not None
+    assert (found.code, found.loads) == (SourceCode.FOUND, "s3://bkt/m/")
+    Registries(monkeypatch, settings, {"models:/chat/3": "pvc://claim/m"})
+    claim = source_checks.check(parse("models:/chat/3"))
+    assert claim is not None
+    assert (claim.code, claim.loads) == (SourceCode.FOUND, "pvc://claim/m")
+
+
+def test_an_alias_that_leads_round_in_a_circle_is_refused(monkeypatch: pytest.MonkeyPatch, settings: Any):
+    leads = {"models:/a@b": "models:/c@d", "models:/c@d": "models:/a@b"}
+    registries = Registries(monkeypatch, settings, leads)
+    found = source_checks.check(parse("models:/a@b"))
+    assert found is not None
+    assert (found.code, "circle" in found.message) == (SourceCode.UNUSABLE, True)
+    assert registries.asked == ["models:/a@b", "models:/c@d"]
+    longer = {f"models:/m@a{i}": f"models:/m@a{i + 1}" for i in range(9)}
+    Registries(monkeypatch, settings, longer)
+    far = source_checks.check(parse("models:/m@a0"))
+    assert far is not None
+    assert far.code is SourceCode.UNUSABLE
+
+
+def test_an_artifact_of_another_kind_says_what_it_is(monkeypatch: pytest.MonkeyPatch, settings: Any):
+    Registries(monkeypatch, settings, {"models:/chat/3": "wasbs://container@account/m"})
+    found = source_checks.check(parse("models:/chat/3"))
+    assert found is not None
+    assert found.code is SourceCode.UNUSABLE
+    assert "wasbs" in found.message
+
+
+def test_without_a_registry_that_is_said(settings: Any):
+    settings.MLFLOW_URL = settings.MODEL_REGISTRY_URL = ""
+    for uri in ("models:/chat/3", "model-registry://chat/v3"):
+        found = source_checks.check(parse(uri))
+        assert found is not None
+        assert (found.code, "knows of no" in found.message) == (SourceCode.UNUSABLE, True)
