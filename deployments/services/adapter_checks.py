@@ -65,5 +65,4 @@ def _store(adapter: Adapter, found: AdapterFacts, known: ModelCheck | None) -> N
     }
     if found.code != SourceCode.UNREACHABLE or known is None:
         values |= {"facts": found.as_json(), "commit": found.sha}
-    key = {"uri": PREFIX + adapter.uri, "revision": adapter.revision or ""}
-    ModelCheck.objects.update_or_create(**key, defaults=values)
+    ModelCheck.objects.update_or_create(uri=PREFIX + adapter.uri, revision=adapter.revision or "", defaults=values)

@@ -65,8 +65,8 @@ def check_adapter(adapter_id: str, revision: str | None, get: Get) -> AdapterFac
         return AdapterFacts(adapter_id, SourceCode.UNUSABLE.value, text, sha)
     rank, base = config.json.get("r"), config.json.get("base_model_name_or_path")
     known = isinstance(rank, int) and not isinstance(rank, bool) and 0 < rank < MOST_RANK
-    found = {"rank": rank if known else None, "base": base[:200] if isinstance(base, str) else ""}
-    return AdapterFacts(adapter_id, SourceCode.FOUND.value, "", sha, **found)
+    made_for = base[:200] if isinstance(base, str) else ""
+    return AdapterFacts(adapter_id, SourceCode.FOUND.value, "", sha, rank if known else None, made_for)
 
 
 def _names(metadata: Mapping[str, Any]) -> set[str]:

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -96,7 +97,8 @@ class EngineProcess:
                 return 143  # terminated by the signal before a handler was there
             listener = starting.result()  # raises what ended the start
             if self._others is not None:
-                await asyncio.wait({stopping, self._others.lost}, return_when=asyncio.FIRST_COMPLETED)
+                ends: set[asyncio.Future[Any]] = {stopping, self._others.lost}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 if not stopping.done():
                     raise errors.node_lost(self.lines.core_prefix())
             await stopping
