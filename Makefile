@@ -4,6 +4,8 @@ PY := .venv/bin/python
 CLUSTER ?= lite
 # Processes that share the tests (`tests/lanes.py`).
 JOBS ?= $(shell n=$$(nproc); [ "$$n" -le 4 ] && echo "$$n" || echo 4)
+# Where the tests of the real control plane lie: to look for them among all takes longer than most of them.
+CLUSTER_TESTS := tests/scenarios tests/differential tests/demo/test_real_demo.py
 .DEFAULT_GOAL := help
 .PHONY: help demo control-plane demo-status demo-reset setup lint types contracts migrations test test-fast test-unit \
 	test-integration test-browser test-cluster bench-quota bench-fit lock
@@ -63,7 +65,7 @@ test-integration: setup ## the tests that need PostgreSQL, Redis or Prometheus
 
 test-cluster: setup control-plane ## the scenarios on the real control plane; lite plays only what is compared with it
 	@$(PY) -m portal.demo install postgres redis prometheus
-	@$(PY) -m pytest -n $(JOBS) -m cluster $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) -m cluster $(CLUSTER_TESTS) $(ARGS)
 
 test-browser: setup ## Chromium on a running stack
 	@$(PY) -m pytest -m browser $(ARGS)

@@ -37,7 +37,7 @@ RUN_THINGS = (
     "ops/test_kubernetes.py",
     "portal/test_settings.py",
     "differential/test_*.py",
-    "scenarios/test_*.py",
+    "scenarios/*.py",
     "sandbox/test_controllers_cluster*.py",
     "sandbox/test_gateway_serving.py",
     "sandbox/test_lite_[!p]*.py",  # all but test_lite_pieces.py

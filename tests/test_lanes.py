@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from portal.demo.layout import REPOSITORY
 from tests import lanes
 from tests.scenarios import timings
+
+TESTS = Path(__file__).parent
+MARK = "pytest.mark.cluster"
 
 
 @pytest.mark.parametrize(
@@ -13,7 +20,7 @@ from tests.scenarios import timings
     [
         ("tests/scenarios/test_costs.py::test_calls_of_a_reconcile[lite]", lanes.SCENARIOS),
         ("tests/scenarios/test_privileges.py::test_what_was_granted_was_used[real]", lanes.SCENARIOS),
-        ("tests/demo/test_real_demo.py::test_a_newcomers_walk[real]", lanes.DIFFERENTIAL),
+        ("tests/demo/test_real_demo.py::test_a_newcomers_walk[real]", lanes.REAL_DEMO),
         ("tests/sandbox/test_controllers.py::test_children[real]", lanes.SCENARIOS),
         ("tests/differential/test_sequences.py::test_there_are_recordings", lanes.DIFFERENTIAL),
         ("tests/browser/test_looks.py::test_no_table_is_cut_off", lanes.STACK),
@@ -23,6 +30,14 @@ from tests.scenarios import timings
 )
 def test_lanes(nodeid: str, lane: str) -> None:
     assert lanes.lane_of(nodeid) == lane
+
+
+def test_make_knows_where_tests_of_the_real_control_plane_lie() -> None:
+    [told] = re.findall(r"^CLUSTER_TESTS := (.+)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    places = [REPOSITORY / place for place in told.split()]
+    assert all(place.exists() for place in places)
+    marked = {path for path in TESTS.rglob("*.py") if MARK in path.read_text()} - {Path(__file__)}
+    assert {path for path in marked if not any(path.is_relative_to(place) for place in places)} == set()
 
 
 def test_what_processes_noted_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,21 @@
-"""Private ports: chosen once, kept for the next start, and exchanged when somebody else took one."""
+"""Private ports: chosen once, kept for the next start, and exchanged when somebody else took one.
+
+Between the choice and the moment when a server listens lie seconds, in which another stack may start: so the process
+that chose a port holds a lock on it.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import random
 import socket
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import IO
+
+from sandbox.real.tools import cache_root
 
 # Below the range from which the kernel takes the ports of outgoing connections.
 LOWEST, HIGHEST = 15_000, 31_000
@@ -27,7 +36,7 @@ class PortBook:
         chosen: dict[str, int] = {}
         for name in names:
             wishes = [port for port in (self.ports.get(name), self.preferred.get(name)) if port]
-            port = next((port for port in wishes if is_free(port) and port not in chosen.values()), None)
+            port = next((port for port in wishes if port not in chosen.values() and _ours(port)), None)
             chosen[name] = port or _any_free(taken=set(chosen.values()) | set(self.preferred.values()))
         self.ports |= chosen
         return chosen
@@ -47,6 +56,26 @@ class PortBook:
         self.path.write_text(json.dumps(self.ports, indent=1))
 
 
+@cache
+def _claims() -> IO[bytes]:
+    """The file whose byte at a port's number is locked by the process that chose the port, until it ends.
+
+    It has to stay open: a process that closes any handle of a file gives up all its locks on it.
+    """
+    folder = cache_root()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return (folder / "ports").open("ab")
+
+
+def claimed(port: int) -> bool:
+    """Claim a port for this process among all stacks of this user; False when another has it."""
+    try:
+        fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except (BlockingIOError, PermissionError):  # which of the two, POSIX leaves open
+        return False
+    return True
+
+
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
     """Tell whether a server could listen on the port now."""
     with socket.socket() as probe:
@@ -58,8 +87,12 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         return True
 
 
+def _ours(port: int) -> bool:
+    return is_free(port) and claimed(port)
+
+
 def _any_free(taken: set[int]) -> int:
     for port in random.sample(range(LOWEST, HIGHEST), 200):
-        if port not in taken and is_free(port):
+        if port not in taken and _ours(port):
             return port
     raise OSError("No free port found on 127.0.0.1.")

@@ -8,13 +8,14 @@ import json
 import os
 import socket
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from portal.demo.cli import main
-from portal.demo.layout import Layout
+from portal.demo.layout import REPOSITORY, Layout
 from portal.demo.logs import LogFolder
 from portal.demo.ports import HIGHEST, LOWEST, PREFIXES, PortBook, is_free
 from portal.demo.program import Program, answers, listens
@@ -55,6 +56,20 @@ def test_the_preferred_port_is_used_when_it_is_free(tmp_path: Path) -> None:
         busy = holder.getsockname()[1]
         assert PortBook(tmp_path / "a.json", preferred={"web": busy}).choose(["web"])["web"] != busy
     assert PortBook(tmp_path / "b.json", preferred={"web": busy}).choose(["web"])["web"] == busy
+
+
+def test_a_port_that_another_stack_has_chosen_is_left_to_it(tmp_path: Path) -> None:
+    """Nobody listens on it yet: two stacks that start at once would both find it free."""
+    with taken() as holder:
+        port = holder.getsockname()[1]
+    claiming = "import sys; from portal.demo.ports import claimed; print(claimed(int(sys.argv[1])), flush=1); input()"
+    words = [sys.executable, "-c", claiming, str(port)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        assert PortBook(tmp_path / "a.json", preferred={"web": port}).choose(["web"])["web"] != port
+        other.communicate("\n")
+    assert PortBook(tmp_path / "b.json", preferred={"web": port}).choose(["web"])["web"] == port
 
 
 def test_nodes_get_addresses_that_nobody_listens_on(tmp_path: Path) -> None:

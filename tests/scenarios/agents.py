@@ -17,8 +17,8 @@ from portal.demo.stack import NODES
 if TYPE_CHECKING:
     from tests.scenarios.grounds import Ground
 
-# Pulls, downloads and engine starts take a fraction of what they take in the demo; back-offs keep their seconds.
-SPEED = 24.0
+# Pulls, downloads and engine starts take next to nothing of what they take in the demo; back-offs keep their seconds.
+SPEED = 120.0
 
 
 class Agents:
@@ -48,7 +48,6 @@ class Agents:
         words = ["--name", name, "--pod-prefix", f"127.{self._prefix}", "--speed", str(SPEED)]
         words += ["--hub-url", self._ground.environment["HUB_URL"], "--model-url", self._model_url()]
         words += ["--kubeconfig", str(self._ground.kubeconfig_of("node"))]
-        words += ["--claims", str(self._ground.data / "claims")]
         argv = [sys.executable, "-m", "sandbox", "node", *words]
         with (self._ground.data / "logs" / f"node-{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(

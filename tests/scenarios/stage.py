@@ -220,7 +220,10 @@ class Stage:
 
     def running(self, name: str = "chat", **changes: Any) -> Deployment:
         """A deployment that serves."""
-        row = self.ask(name, **changes)
+        return self.serving(self.ask(name, **changes))
+
+    def serving(self, row: Deployment) -> Deployment:
+        """Turn until a deployment serves."""
         return self.until(row, lambda: self.fresh(row).state == "Running", within=60, what="running")
 
     def applied(self, name: str = "chat", **changes: Any) -> Deployment:

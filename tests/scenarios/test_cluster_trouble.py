@@ -92,7 +92,7 @@ def test_a_watch_from_long_ago(stage: Stage):
 
 
 def test_an_expired_token(stage: Stage, tmp_path: Path):
-    row = stage.applied()
+    row = stage.running()
     good = stage.worker._source
     config = yaml.safe_load(Path(good).read_text())
     config["users"][0]["user"]["token"] = stage.ground.expired_token("slipway-system", "worker")
@@ -101,7 +101,7 @@ def test_an_expired_token(stage: Stage, tmp_path: Path):
     stage.use_worker(theirs)
 
     row = stage.revise(row, replicas={"min": 2, "max": 2})
-    row = stage.comes_to(row, Says("Blocked", "unauthorized"), within=12)
+    row = stage.comes_to(row, Says("Degraded", "unauthorized"), within=12)
     assert "new token" in row.reason["remedy"]
 
     # Rotated in place, as a mounted token is.

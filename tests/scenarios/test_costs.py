@@ -11,7 +11,7 @@ from deployments.models import AppliedObject, Deployment
 from deployments.watcher.seen import followed
 from portal.lib.hints import RECONCILE, RECONCILE_TEAM
 from tests.scenarios import timings
-from tests.scenarios.hour import LISTS, READS, Listing, asked_between, mark, sweep_an_hour, watch_an_hour
+from tests.scenarios.hour import LISTS, READS, Listing, asked_between, mark, sweep_an_hour, watching_an_hour
 from tests.scenarios.stage import Stage, engine, versions, writes
 
 pytestmark = pytest.mark.django_db
@@ -28,7 +28,7 @@ def test_calls_of_a_reconcile(stage: Stage):
     costs["first apply"] = len(calls)
 
     # While pods come up KServe writes statuses, and a pass may have to read again.
-    row = stage.until(row, lambda: stage.fresh(row).state == "Running", within=60, what="running")
+    row = stage.serving(row)
     stage.sweep(row)
     row, calls = counted_pass(stage, row)
     assert writes(calls) == []
@@ -50,15 +50,15 @@ def test_calls_of_a_reconcile(stage: Stage):
 @pytest.mark.timeout(400)
 def test_an_idle_hour_writes_nothing(stage: Stage):
     """Counted at the doors of worker and watcher; on the real ground also in the API server's own log."""
-    rows = [stage.running(name) for name in ("chat", "draft", "notes")]
+    asked = [stage.ask(name) for name in ("chat", "draft", "notes")]
+    rows = [stage.serving(row) for row in asked]
     stage.settle()
     for row in rows:
         stage.sweep(row)
     before = [versions(stage, row) for row in rows]
     eyes = Listing.from_kubeconfig(stage.ground.kubeconfig_of("watcher"))
     begin = mark(stage)
-    with stage.counting() as calls:
-        watch_an_hour(eyes)
+    with stage.counting() as calls, watching_an_hour(eyes):
         passed = sweep_an_hour(stage)
         asyncio.run(read_a_log(stage))
     end = mark(stage)

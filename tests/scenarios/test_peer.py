@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 from portal.demo.layout import REPOSITORY
 from tests.deployments import factories as make
+from tests.scenarios.grounds import Ground
 from tests.scenarios.stage import SMALL, Says, Stage, engine
 from tests.scenarios.test_failures import CROWDED, shapeless
 
@@ -28,7 +29,7 @@ Read = Callable[[Stage, str], dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
-def sdk() -> Read:
+def sdk(ground: Ground) -> Iterator[Read]:
     """KServe's client in an environment of its own, kept for the next run: `sdk(stage, name)` is what it reads."""
     key = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
     place = REPOSITORY / ".demo-test" / f"peer-{key}"
@@ -36,13 +37,21 @@ def sdk() -> Read:
         run(TOOLS / "uv", "venv", "--quiet", "--clear", "--python", sys.executable, place)
         run(TOOLS / "uv", "pip", "install", "--quiet", "--python", place / "bin/python", "--require-hashes", "-r", LOCK)
         (place / "made").touch()
+    words = [str(place / "bin/python"), str(HERE / "peer.py"), str(ground.kubeconfig_of("admin"))]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as peer:
+        assert peer.stdin is not None
+        assert peer.stdout is not None
+        asked, answers = peer.stdin, peer.stdout
 
-    def read(stage: Stage, name: str) -> dict[str, Any]:
-        config = stage.ground.kubeconfig_of("admin")
-        told: dict[str, Any] = json.loads(run(place / "bin/python", HERE / "peer.py", config, stage.namespace, name))
-        return told
+        def read(stage: Stage, name: str) -> dict[str, Any]:
+            asked.write(f"{stage.namespace} {name}\n")
+            asked.flush()
+            told: dict[str, dict[str, Any]] = json.loads(answers.readline())
+            assert "failed" not in told, told["failed"]
+            return told["read"]
 
-    return read
+        yield read
+        asked.close()
 
 
 def run(*words: object) -> str:
@@ -92,9 +101,10 @@ def test_a_peer_believes_what_slipway_does_not(stage: Stage, sdk: Read):
     row = stage.ask(source={"uri": make.QWEN}, engine=engine(**CROWDED))
     stage.until(row, lambda: stage.fresh(row).state == "Failed", within=60, what="failed")
 
+    stage.until(row, lambda: stage.pods()[0]["status"]["containerStatuses"][0]["restartCount"], what="a restart")
+
     seen = sdk(stage, row.name)
 
     assert (seen["ready"], seen["model"], seen["failure"]) == (True, "UpToDate", None)
     [line] = kubectl(stage, "get", "pods", "--no-headers").splitlines()
     assert line.split()[1] == "0/1"
-    assert int(line.split()[3]) > 0  # restarts
