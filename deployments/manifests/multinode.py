@@ -12,6 +12,7 @@ from typing import Any
 from deployments.engine.render import render_args
 from deployments.manifests import llm
 from deployments.manifests.common import Object, Wish, engine_version, metadata_of, sealed
+from deployments.manifests.downloads import model_arguments, way_to_store
 from deployments.manifests.guards import PORT_NAME, disruption_budget, http_route, network_policy, pod_monitor
 from deployments.manifests.llm import PORT
 from deployments.manifests.pods import (
@@ -39,7 +40,7 @@ def build(wish: Wish) -> list[Object]:
     return sealed(
         [
             # Among one another on any port: NCCL picks its own.
-            network_policy(wish, PORT, ingress=[{"from": among}], egress=[{"to": among}]),
+            network_policy(wish, PORT, ingress=[{"from": among}], egress=[{"to": among}, *way_to_store(wish)]),
             disruption_budget(wish),
             pod_monitor(wish),
             http_route(wish, backend),
@@ -74,11 +75,13 @@ def _pod(wish: Wish, *, leads: bool) -> dict[str, Any]:
     if shared:
         volumes.append({"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{shared}Gi"}})
         mounts.append({"name": "dshm", "mountPath": "/dev/shm"})  # noqa: S108 - where NCCL looks
+    # “vllm serve” takes the model as a word of its own.
+    path, *tokenizer = (word.removeprefix("--model=") for word in model_arguments(wish))
     engine: dict[str, Any] = {
         "name": ENGINE,
         "image": wish.resolution.image,
-        "command": ["vllm", "serve", "/mnt/models"],
-        "args": _args(wish, leads=leads),
+        "command": ["vllm", "serve", path],
+        "args": [*tokenizer, *_args(wish, leads=leads)],
         "env": [{"name": name, "value": value} for name, value in environment(HOME).items()],
         "resources": resources(wish, wish.spec),
         "securityContext": container_security(),

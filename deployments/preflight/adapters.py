@@ -9,6 +9,7 @@ from deployments.engine.lora import RANKS, rank_for
 from deployments.findings import Finding, error, warning
 from deployments.preflight.rules import Case, Rules
 from deployments.sources import Scheme, SourceCode, SourceError, parse
+from deployments.sources.formats import WeightFormat
 
 rules = Rules()
 
@@ -108,7 +109,7 @@ def adapter_engine(case: Case) -> Iterator[Finding]:
 def adapter_weights(case: Case) -> Iterator[Finding]:
     """GGUF weights and adapters do not go together in vLLM."""
     model = case.model
-    if case.spec.adapters and model is not None and model.quantization == "gguf":
+    if case.spec.adapters and model is not None and model.format == WeightFormat.GGUF:
         yield error(
             "adapter_weights",
             POINTER,

@@ -108,6 +108,18 @@ def test_the_engine_of_each_node_knows_its_number_and_its_leader():
     assert not {"ports", "readinessProbe", "startupProbe"} & set(worker)
 
 
+def test_a_model_that_is_one_file_is_named_to_every_engine():
+    plain = wish_of(wide())
+    one = dataclasses.replace(plain.resolution, file="model.gguf", tokenizer="tokenizer", endpoint="http://store.data")
+    spec = service_of(dataclasses.replace(plain, resolution=one))["spec"]
+    for part in ("template", "worker"):
+        (engine,) = spec[part]["containers"]
+        assert engine["command"] == ["vllm", "serve", "/mnt/models/model.gguf"]
+        assert engine["args"][0] == "--tokenizer=/mnt/models"
+    policy = build(dataclasses.replace(plain, resolution=one))[0]["spec"]
+    assert len(policy["egress"]) == len(build(plain)[0]["spec"]["egress"]) + 1
+
+
 def test_kserve_makes_a_group_of_as_many_pods_as_nodes():
     group = group_of()
     assert (group["spec"]["replicas"], group["spec"]["leaderWorkerTemplate"]["size"]) == (1, 2)
