@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest
@@ -25,6 +27,19 @@ def principal_of(request: HttpRequest | Any) -> Principal:
         return Principal(user=user)
     events.acting_token.set(token.prefix)
     return principal_of_token(token)
+
+
+def anew(principal: Principal) -> Principal:
+    """The principal as the database knows the user now: who has waited for a lock may have lost a right meanwhile."""
+    user = User.objects.filter(pk=principal.user.pk).first()
+    return replace(principal, user=user) if user is not None else principal
+
+
+def still_in(principal: Principal, since: datetime) -> Principal | None:
+    """The principal anew; None where the account is switched off, or an admin has ended its sessions after `since`."""
+    now = anew(principal)
+    ended = now.user.sessions_after is not None and now.user.sessions_after > since
+    return now if now.user.is_active and not ended else None
 
 
 def principal_of_token(token: ApiToken) -> Principal:

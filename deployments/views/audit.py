@@ -15,12 +15,12 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date
 from django.views.decorators.http import require_safe
 
-from deployments.models import Event, Team
+from deployments.models import Event, Principal, Team
 from deployments.models.audit import EventQuerySet
-from deployments.services.principals import principal_of
+from deployments.services.principals import principal_of, still_in
 from portal.lib.htmx import PortalRequest, page_or_partial, signed_in
 from portal.lib.pages import keyset_page, query_with
-from portal.lib.sheets import csv_chunks, download, json_chunks
+from portal.lib.sheets import CUT_SHORT, csv_chunks, download, json_chunks
 
 ROWS = 50
 CHUNK = 1000
@@ -88,12 +88,12 @@ class Change:
 def audit(request: PortalRequest) -> HttpResponse:
     """The page, and with `format=csv` or `jsonl` all of it as a file. To people who lead no team it does not exist."""
     principal = principal_of(request)
-    if not (principal.is_admin or Team.objects.led_by(principal).exists()):
+    if not _audits(principal):
         raise Http404
     wish = Filter.from_query(request.GET)
-    rows = wish.applied_to(Event.objects.auditable_by(principal).select_related("team", "deployment", "actor"))
     if (kind := request.GET.get("format")) in {"csv", "jsonl"}:
-        return cast(HttpResponse, _export(request, rows, kind))  # What is streamed has the same headers.
+        return cast(HttpResponse, _export(request, principal, wish, kind))  # What is streamed has the same headers.
+    rows = _rows(principal, wish)
     page = keyset_page(
         rows, order=("-pk",), after=request.GET.get("after", ""), before=request.GET.get("before", ""), size=ROWS
     )
@@ -162,20 +162,43 @@ def _page(request: PortalRequest, context: dict[str, Any]) -> HttpResponse:
     return render(request, page_or_partial(request, "pages/audit.html#rows"), context)
 
 
-def _export(request: PortalRequest, rows: EventQuerySet, kind: str) -> HttpResponseBase:
-    chunks = _chunks(rows)
+def _audits(principal: Principal) -> bool:
+    """True for admins, and for who leads a team."""
+    return principal.is_admin or Team.objects.led_by(principal).exists()
+
+
+def _rows(principal: Principal, wish: Filter) -> EventQuerySet:
+    return wish.applied_to(Event.objects.auditable_by(principal).select_related("team", "deployment", "actor"))
+
+
+def _export(request: PortalRequest, principal: Principal, wish: Filter, kind: str) -> HttpResponseBase:
+    chunks = _chunks(principal, wish)
     if kind == "csv":
-        lines = ([list(_line(event).values()) for event in chunk] for chunk in chunks)
+        lines = ([list(_line(event).values()) for event in chunk] if chunk else [[CUT_SHORT]] for chunk in chunks)
         return download(request, csv_chunks(HEADER, lines), filename="audit.csv", kind="text/csv; charset=utf-8")
-    documents = ([_line(event) | {"data": event.data} for event in chunk] for chunk in chunks)
+    documents = (
+        [_line(event) | {"data": event.data} for event in chunk] if chunk else [{"error": CUT_SHORT}]
+        for chunk in chunks
+    )
     return download(request, json_chunks(documents), filename="audit.jsonl", kind="application/jsonl")
 
 
-def _chunks(rows: EventQuerySet) -> Iterator[list[Event]]:
-    """All rows, newest first, by keyset: each query asks anew what may be seen, and nothing is held between two."""
+def _chunks(principal: Principal, wish: Filter) -> Iterator[list[Event]]:
+    """All rows, newest first, by keyset: before each query it is asked anew who this is and what they may see.
+
+    Nothing is held between two. An empty chunk says that the person may have no more.
+    """
+    began = timezone.now()
     last: int | None = None
-    ordered = rows.order_by("-pk")
-    while chunk := list((ordered if last is None else ordered.filter(pk__lt=last))[:CHUNK]):
+    while True:
+        now = still_in(principal, began)
+        if now is None or not _audits(now):
+            yield []
+            return
+        ordered = _rows(now, wish).order_by("-pk")
+        chunk = list((ordered if last is None else ordered.filter(pk__lt=last))[:CHUNK])
+        if not chunk:
+            return
         yield chunk
         last = chunk[-1].pk
 

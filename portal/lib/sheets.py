@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 import unicodedata
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import orjson
@@ -14,6 +16,11 @@ from django.core.handlers.asgi import ASGIRequest
 from django.db import close_old_connections, connection
 from django.http import HttpRequest, StreamingHttpResponse
 
+# Bytes of a spooled export in memory, and of one piece of its answer.
+IN_MEMORY, PIECE = 1 << 20, 1 << 16
+# So often, in seconds, it is asked anew whether somebody may have the rest of an export.
+ASKED_EVERY = 5.0
+CUT_SHORT = "This export ends here: who asked for it may not see more of it any longer."
 # What a spreadsheet takes for the beginning of a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -46,6 +53,36 @@ def json_chunks(chunks: Iterable[Iterable[Any]]) -> Iterator[bytes]:
     option = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
     for chunk in chunks:
         yield b"".join(orjson.dumps(row, option=option) for row in chunk)
+
+
+def spooled(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, all made now and kept in a temporary file: what a slow reader reads holds no connection.
+
+    Memory stays at a mebibyte, however many there are.
+    """
+    file = SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - who reads it to its end closes it
+    for piece in pieces:
+        file.write(piece)
+    file.seek(0)
+    return _read(file)
+
+
+def while_allowed(pieces: Iterator[bytes], allowed: Callable[[], bool], last: bytes) -> Iterator[bytes]:
+    """The pieces for as long as `allowed` says so, asked every few seconds; `last` in the place of all that follow."""
+    asked = time.monotonic()
+    for piece in pieces:
+        if time.monotonic() - asked >= ASKED_EVERY:
+            if not allowed():
+                yield last
+                return
+            asked = time.monotonic()
+        yield piece
+
+
+def _read(file: SpooledTemporaryFile[bytes]) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(PIECE):
+            yield piece
 
 
 def download(request: HttpRequest, pieces: Iterator[bytes], *, filename: str, kind: str) -> StreamingHttpResponse:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -14,7 +15,7 @@ from django.utils import timezone
 
 from deployments.models import Deployment, Event, Flavor, Team, User
 from deployments.services import events
-from portal.lib.sheets import cell
+from portal.lib.sheets import CUT_SHORT, cell
 from tests.deployments import factories as make
 from tests.deployments.viewing import flat, signed_in
 
@@ -180,7 +181,24 @@ def test_somebody_who_stops_leading_gets_no_more_of_an_export(team: Team, alice:
     alice.memberships.all().delete()
 
     assert first.count(b"\n") == 1000
-    assert list(pieces) == []
+    assert [json.loads(line) for line in pieces] == [{"error": CUT_SHORT}]
+
+
+@pytest.mark.parametrize("change", [{"is_platform_admin": False}, {"is_active": False}, {"sessions_after": "now"}])
+def test_an_export_ends_with_the_right_to_it_and_says_so(team: Team, carol: User, change: dict[str, Any]) -> None:
+    Event.objects.bulk_create(Event(kind="noted", message="x", team=team) for _ in range(2500))
+    answer = signed_in(carol).get(AUDIT + "?format=csv&kind=noted")
+    pieces = iter(answer.streaming_content)  # type: ignore[attr-defined]
+    read = [next(pieces), next(pieces)]
+    User.objects.filter(pk=carol.pk).update(
+        **{name: timezone.now() if value == "now" else value for name, value in change.items()}
+    )
+
+    read += list(pieces)
+
+    lines = list(csv.reader(io.StringIO(b"".join(read).decode())))
+    assert len(lines) == 1 + 1000 + 1
+    assert lines[-1] == [CUT_SHORT]
 
 
 def test_a_rare_word_is_found_by_its_index_among_many(team: Team) -> None:
