@@ -95,7 +95,7 @@ class ApprovalViewSet(ApiViewSet):
 class EmergencyViewSet(ApiViewSet):
     """What two admins let through although its author is one of them."""
 
-    scopes: ClassVar[dict[str, str]] = {"list": "approve", "call": "approve", "sign": "approve"}
+    scopes: ClassVar[dict[str, str]] = dict.fromkeys(("list", "call", "sign", "withdraw"), "approve")
 
     @extend_schema(operation_id="emergencies_list", responses={200: shapes.EmergencyAnswer(many=True), **PROBLEMS})
     def list(self, request: Request) -> Response:
@@ -146,6 +146,14 @@ class EmergencyViewSet(ApiViewSet):
                 "comment": made.comment,
             }
         )
+
+    @extend_schema(operation_id="emergencies_withdraw", request=None, responses={200: shapes.EmergencyAnswer, **WRITES})
+    @action(detail=True, methods=["post"])
+    def withdraw(self, request: Request, pk: str) -> Response:
+        """Take a call back that nobody has signed (who called it); it stays in the history."""
+        emergencies.withdraw(principal=self.principal, emergency_id=int(pk))
+        row = Emergency.objects.select_related("revision", "called_by").defer("revision__objects_json").get(pk=int(pk))
+        return Response(_emergency(row))
 
 
 class PolicyViewSet(ApiViewSet):

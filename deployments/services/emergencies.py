@@ -10,7 +10,7 @@ from datetime import timedelta
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
-from deployments.models import Approval, Emergency, Principal, Revision, Team, User
+from deployments.models import Approval, Deployment, Emergency, Principal, Revision, Team, User
 from deployments.services import approvals, events
 from deployments.services.convergence import database_now
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError, StaleError
@@ -95,6 +95,8 @@ def withdraw(*, principal: Principal, emergency_id: int) -> Emergency:
         raise MissingError("There is no such emergency.")
     if row.called_by_id != principal.user.pk or not principal.may("approve"):
         raise NotAllowedError("Only who called the emergency withdraws it.")
+    # As `sign` does: of a word and a withdrawal at once the later one hears of the other.
+    Deployment.objects.hold(row.revision.deployment_id)
     if not live().filter(pk=row.pk).update(expires_at=database_now()):
         raise StaleError("This emergency is signed already, or has lapsed.")
     events.record(

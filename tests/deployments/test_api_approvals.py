@@ -195,6 +195,26 @@ def test_two_admins_let_something_through(carol: User, erin: User, wanted: Deplo
     assert Api(erin)("get", "emergencies/").json() == []
 
 
+def test_who_called_takes_it_back_and_nobody_else(carol: User, erin: User, alice: User, wanted: Deployment) -> None:
+    assert wanted.latest is not None
+    body = {"reason": "Search is down", "digest": wanted.latest.digest}
+    called = Api(carol)("post", f"deployments/{wanted.pk}/emergency/", body).json()
+    path = f"emergencies/{called['id']}/withdraw/"
+    problem(Api(erin)("post", path), 403)
+    problem(Api(alice)("post", path), 404)
+    problem(Api(carol, "read", "write")("post", path), 403)
+    assert [one["id"] for one in Api(erin)("get", "emergencies/").json()] == [called["id"]]
+
+    answer = Api(carol)("post", path)
+
+    assert answer.status_code == 200
+    assert {**answer.json(), "expires_at": None} == {**called, "expires_at": None}
+    assert answer.json()["expires_at"] < called["expires_at"]
+    assert Api(erin)("get", "emergencies/").json() == []
+    problem(Api(carol)("post", path), 412)
+    problem(Api(erin)("post", f"emergencies/{called['id']}/sign/", {"digest": called["digest"]}), 412)
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [({"reason": "x"}, 428), ({"digest": "0" * 64, "reason": "x"}, 412), ({"reason": "  "}, 422), ({}, 422)],

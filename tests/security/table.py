@@ -209,6 +209,8 @@ API: dict[str, Row] = {
     "/api/v1/emergencies/{pk}/sign/": api(
         "emergency", POST=may("admin", scope="approve", body=lambda world: {"digest": world.emergency.digest})
     ),
+    # For who called it.
+    "/api/v1/emergencies/{pk}/withdraw/": api("emergency", POST=may("", told="admin", scope="approve")),
     "/api/v1/endpoint-keys/": api(
         GET=EVERYBODY,
         POST=may(
