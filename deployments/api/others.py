@@ -10,9 +10,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from deployments.api import schemas, shapes
-from deployments.api.base import PAGING, ApiViewSet, keyset, number_of, word_of
-from deployments.api.bodies import validated
-from deployments.api.deployments import PAGE, PROBLEMS, WRITES
+from deployments.api.base import PAGING, ApiViewSet, etag, if_match, keyset, number_of, word_of
+from deployments.api.bodies import said_as_sent, validated
+from deployments.api.deployments import IF_MATCH, PAGE, PROBLEMS, WRITES
 from deployments.models import (
     ApiToken,
     CatalogEntry,
@@ -52,11 +52,11 @@ class GrantViewSet(ApiViewSet):
 
     @extend_schema(responses={200: schemas.GrantAnswer, **PROBLEMS})
     def retrieve(self, request: Request, pk: str) -> Response:
-        """One grant."""
-        row = shapes.grants(QuotaGrant.objects.visible_to(self.principal).filter(pk=int(pk))).first()
+        """One grant; its ETag says how it is now."""
+        row = QuotaGrant.objects.visible_to(self.principal).filter(pk=int(pk)).first()
         if row is None:
             raise MissingError("There is no such grant.")
-        return Response(shapes.grant(row))
+        return _grant(row.pk)
 
     @extend_schema(request=schemas.GrantBody, responses={201: schemas.GrantAnswer, **WRITES})
     def create(self, request: Request) -> Response:
@@ -68,29 +68,35 @@ class GrantViewSet(ApiViewSet):
             raise InvalidError("There is no such team.", field="team", pointer="/team", code="team_unknown")
         if flavor is None:
             raise InvalidError("There is no such flavor.", field="flavor", pointer="/flavor", code="flavor_unknown")
-        made = grants.grant(
-            principal=self.principal,
-            team=team,
-            flavor=flavor,
-            gpus=body["gpus"],
-            since=body.get("since"),
-            until=body.get("until"),
-            comment=body.get("comment", ""),
-        )
-        return Response(_grant(made.pk), status=201)
+        with said_as_sent(schemas.GrantBody, request):
+            made = grants.grant(
+                principal=self.principal,
+                team=team,
+                flavor=flavor,
+                gpus=body["gpus"],
+                since=body.get("valid_from"),
+                until=body.get("valid_until"),
+                comment=body.get("comment", ""),
+            )
+        return _grant(made.pk, status=201)
 
-    @extend_schema(request=schemas.GrantChange, responses={200: schemas.GrantAnswer, **WRITES})
+    @extend_schema(request=schemas.GrantChange, parameters=[IF_MATCH], responses={200: schemas.GrantAnswer, **WRITES})
     def partial_update(self, request: Request, pk: str) -> Response:
-        """Cut, raise or end a grant (admins). What is held stays held; growth alone is refused."""
+        """Cut, raise or end a grant (admins). What is held stays held; growth alone is refused.
+
+        With If-Match it is changed only while it is as GET showed it; without, the last change counts.
+        """
         body = validated(schemas.GrantChange, request)
-        grants.change_grant(
-            principal=self.principal,
-            grant_id=int(pk),
-            gpus=body.get("gpus"),
-            until=body.get("until", grants.KEPT),
-            comment=body.get("comment", ""),
-        )
-        return Response(_grant(int(pk)))
+        with said_as_sent(schemas.GrantChange, request):
+            grants.change_grant(
+                principal=self.principal,
+                grant_id=int(pk),
+                gpus=body.get("gpus"),
+                until=body.get("valid_until", grants.KEPT),
+                comment=body.get("comment", ""),
+                seen=if_match(request),
+            )
+        return _grant(int(pk))
 
 
 class ReservationViewSet(ApiViewSet):
@@ -196,8 +202,11 @@ def _own_teams(view: ApiViewSet, slugs: list[str]) -> list[Team]:
     return found
 
 
-def _grant(pk: int) -> dict[str, Any]:
-    return shapes.grant(shapes.grants(QuotaGrant.objects.filter(pk=pk)).get())
+def _grant(pk: int, status: int = 200) -> Response:
+    # Past the queryset of the caller: who wrote it may see what became of it, even with a token that only writes.
+    row = QuotaGrant.objects.get(pk=pk)
+    shown = shapes.grant(shapes.grants(QuotaGrant.objects.filter(pk=pk)).get())
+    return Response(shown, status=status, headers=etag(grants.tag_of(row)))
 
 
 def _filtered(request: Request, rows: Any, **columns: str) -> Any:

@@ -66,8 +66,10 @@ def _headers_of(error: exceptions.APIException) -> Iterator[tuple[str, str]]:
 def _errors_of(error: DomainError) -> Iterator[dict[str, Any]]:
     if error.findings:
         yield from (_entry(finding) for finding in error.findings if finding.is_error)
-    elif error.pointer or error.field:
-        yield entry(error.pointer, error.field, error.message, error.code)
+        return
+    for one in (error, *error.also):
+        if one.pointer or one.field:
+            yield entry(one.pointer, one.field, one.message, one.code)
 
 
 def _entry(finding: Finding) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from rest_framework import serializers
 
-from deployments.api.schemas import DeploymentAnswer, Moment, WholeNumber
+from deployments.api.schemas import DATES_ALSO, DeploymentAnswer, Moment, WholeNumber
 from deployments.models import QuotaRequest
 from deployments.services.grants import MOST_GPUS
 
@@ -73,7 +73,9 @@ class ProposalAnswer(serializers.Serializer[Any]):
 
 
 class QuotaRequestBody(serializers.Serializer[Any]):
-    """GPUs that a lead asks for. Without dates: from the decision on, without an end."""
+    """GPUs that a lead asks for. Without dates (also `since`, `until`): from the decision on, without an end."""
+
+    also: ClassVar[dict[str, str]] = DATES_ALSO
 
     team = serializers.SlugField(max_length=20)
     flavor = serializers.SlugField(max_length=40)
@@ -86,12 +88,18 @@ class QuotaRequestBody(serializers.Serializer[Any]):
 class QuotaDecisionBody(serializers.Serializer[Any]):
     """A decision. What is left out is granted as it was asked for; a date of null is at once, and without an end."""
 
+    also: ClassVar[dict[str, str]] = DATES_ALSO
+
     grant = serializers.BooleanField()
     comment = serializers.CharField(max_length=500)
     flavor = serializers.SlugField(max_length=40, required=False)
     gpus = WholeNumber(min_value=1, max_value=MOST_GPUS, required=False)
     valid_from = Moment(required=False, allow_null=True)
     valid_until = Moment(required=False, allow_null=True)
+    beyond = serializers.BooleanField(
+        required=False,
+        help_text="true: more GPUs than were asked for, other GPUs or a later end are meant; refused without",
+    )
 
 
 class QuotaRequestAnswer(serializers.Serializer[Any]):

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from deployments.api import quota_schemas as shapes
 from deployments.api import schemas
 from deployments.api.base import PAGING, ApiViewSet, choices_of, keyset, word_of
-from deployments.api.bodies import validated
+from deployments.api.bodies import said_as_sent, validated
 from deployments.api.deployments import PAGE, PROBLEMS, WRITES
 from deployments.models import Flavor, QuotaRequest, Team
 from deployments.services import flavor_proposals, flavors, quota_requests
@@ -110,15 +110,16 @@ class QuotaRequestViewSet(ApiViewSet):
         if team is None or not Team.objects.writable_by(self.principal).filter(pk=team.pk).exists():
             words = "You do not belong to a team of this name."
             raise InvalidError(words, field="team", pointer="/team", code="team_unknown")
-        made = quota_requests.ask(
-            principal=self.principal,
-            team=team,
-            flavor=_flavor_called(body["flavor"]),
-            gpus=body["gpus"],
-            why=body["why"],
-            valid_from=body.get("valid_from"),
-            valid_until=body.get("valid_until"),
-        )
+        with said_as_sent(shapes.QuotaRequestBody, request):
+            made = quota_requests.ask(
+                principal=self.principal,
+                team=team,
+                flavor=_flavor_called(body["flavor"]),
+                gpus=body["gpus"],
+                why=body["why"],
+                valid_from=body.get("valid_from"),
+                valid_until=body.get("valid_until"),
+            )
         return Response(_shown(made.pk), status=201)
 
     @extend_schema(request=shapes.QuotaDecisionBody, responses={200: shapes.QuotaRequestAnswer, **WRITES})
@@ -126,16 +127,18 @@ class QuotaRequestViewSet(ApiViewSet):
     def decide(self, request: Request, pk: str) -> Response:
         """Grant it whole, in part or otherwise, or deny it (admins, never the author)."""
         body = validated(shapes.QuotaDecisionBody, request)
-        quota_requests.decide(
-            principal=self.principal,
-            request_id=int(pk),
-            grant=body["grant"],
-            comment=body["comment"],
-            flavor=_flavor_called(body["flavor"]) if "flavor" in body else None,
-            gpus=body.get("gpus"),
-            valid_from=body.get("valid_from", KEPT),
-            valid_until=body.get("valid_until", KEPT),
-        )
+        with said_as_sent(shapes.QuotaDecisionBody, request):
+            quota_requests.decide(
+                principal=self.principal,
+                request_id=int(pk),
+                grant=body["grant"],
+                comment=body["comment"],
+                flavor=_flavor_called(body["flavor"]) if "flavor" in body else None,
+                gpus=body.get("gpus"),
+                valid_from=body.get("valid_from", KEPT),
+                valid_until=body.get("valid_until", KEPT),
+                beyond=body.get("beyond", False),
+            )
         return Response(_shown(int(pk)))
 
     @extend_schema(request=None, responses={200: shapes.QuotaRequestAnswer, **WRITES})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -186,22 +186,32 @@ class UsageAnswer(serializers.Serializer[Any]):
     until = serializers.DateTimeField(allow_null=True)
 
 
+# Other names of dates, which bodies about quota may have in the place of those that answers have.
+DATES_ALSO = {"since": "valid_from", "until": "valid_until"}
+
+
 class GrantBody(serializers.Serializer[Any]):
-    """A new grant of GPUs."""
+    """A new grant of GPUs; `since` and `until` are read as other names of the dates."""
+
+    also: ClassVar[dict[str, str]] = DATES_ALSO
 
     team = serializers.SlugField(max_length=20)
     flavor = serializers.SlugField(max_length=40)
     gpus = WholeNumber(min_value=1, max_value=MOST_GPUS)
-    since = Moment(required=False, allow_null=True, help_text="Empty: at once")
-    until = Moment(required=False, allow_null=True)
+    valid_from = Moment(required=False, allow_null=True, help_text="Empty: at once")
+    valid_until = Moment(required=False, allow_null=True, help_text="Empty: without an end")
     comment = serializers.CharField(max_length=500, required=False, allow_blank=True)
 
 
 class GrantChange(serializers.Serializer[Any]):
-    """A cut, a raise or another end of a grant."""
+    """A cut, a raise or another end of a grant; `until` is read as another name of `valid_until`."""
 
-    gpus = WholeNumber(min_value=0, max_value=MOST_GPUS, required=False)
-    until = Moment(required=False, allow_null=True, help_text="null: without an end; left out: as it is")
+    also: ClassVar[dict[str, str]] = {"until": "valid_until"}
+
+    gpus = WholeNumber(min_value=0, max_value=MOST_GPUS, required=False, help_text="0 ends what may grow at once")
+    valid_until = Moment(
+        required=False, allow_null=True, help_text="In the future; null: without an end; left out: as it is"
+    )
     comment = serializers.CharField(max_length=500, required=False, allow_blank=True)
 
 

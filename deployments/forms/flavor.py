@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from deployments.models import Flavor
 from deployments.services.errors import InvalidError
+from deployments.services.flavor_fields import checked, complete
 
 FIELDS = ("name", "product", "resource_name", "memory_mib", "compute_capability", "gpus_per_node", "price_per_hour")
 LONGEST = 4000
@@ -26,16 +28,40 @@ def typed(data: Mapping[str, str]) -> dict[str, str]:
     return {name: str(data.get(name, "")).strip()[:LONGEST] for name in text_of({})}
 
 
-def values_of(text: Mapping[str, str], row: Flavor | None) -> dict[str, Any]:
-    """The values for the service; of a flavor that exists all but its name in addresses. InvalidError names a field."""
-    values: dict[str, Any] = {name: text[name] for name in ("name", "product", "resource_name")}
-    values |= {name: _whole(name, text[name]) for name in ("memory_mib", "gpus_per_node")}
-    values |= {name: text[name].replace(",", ".") for name in ("compute_capability", "price_per_hour")}
-    values["node_selector"] = _labels(text["node_selector"])
-    values["tolerations"] = [_toleration(line) for line in text["tolerations"].splitlines() if line.strip()]
-    if row is None:
-        return {"slug": text["slug"], **values}
-    return values | {"active": text["active"] == "on"}
+def read(text: Mapping[str, str], row: Flavor | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values for the service, and all that is wrong, by field; a field that cannot be read is not among the values.
+
+    Of a flavor that exists all but its name in addresses.
+    """
+    readers: dict[str, Callable[[str], Any]] = {
+        **dict.fromkeys(("name", "product", "resource_name"), str),
+        "memory_mib": partial(_whole, "memory_mib"),
+        "gpus_per_node": partial(_whole, "gpus_per_node"),
+        **dict.fromkeys(("compute_capability", "price_per_hour"), _decimal),
+        "node_selector": _labels,
+        "tolerations": _tolerations,
+        **({"slug": str} if row is None else {"active": lambda typed: typed == "on"}),
+    }
+    values: dict[str, Any] = {}
+    errors: dict[str, str] = {}
+    for name, reader in readers.items():
+        try:
+            values[name] = reader(text[name])
+        except InvalidError as error:
+            errors[name] = error.message
+    try:
+        complete(values) if row is None else checked(values)
+    except InvalidError as error:
+        errors = error.by_field(readers) | errors
+    return values, errors
+
+
+def _decimal(text: str) -> str:
+    return text.replace(",", ".")  # “0,9” is how half of the world writes it.
+
+
+def _tolerations(text: str) -> list[dict[str, str]]:
+    return [_toleration(line) for line in text.splitlines() if line.strip()]
 
 
 def _whole(name: str, text: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, time
 from typing import Any
 
@@ -11,6 +11,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date
 
 from deployments.models import Flavor, Team
+from deployments.services.errors import DomainError
 
 LAST = time(23, 59, 59)
 LONGEST = 600
@@ -50,6 +51,22 @@ class QuotaForm:
         if found is None:
             self.errors[name] = "There is no such day."
         return found
+
+    def also(self, check: Callable[[], object], called: Mapping[str, str] | None = None) -> None:
+        """Note what a check of the services finds wrong, where nothing is said of that field yet.
+
+        `called` are fields that this form calls otherwise than they do.
+        """
+        try:
+            check()
+        except DomainError as error:
+            self.add(error, called)
+
+    def add(self, error: DomainError, called: Mapping[str, str] | None = None) -> None:
+        """What a service refused, at its fields; `form` for what is about none of them."""
+        names = {**{name: name for name in self.text}, **(called or {})}
+        for field, words in error.by_field(names).items():
+            self.errors.setdefault(names.get(field, field), words)
 
     def _called(self, name: str, rows: QuerySet[Any], words: str) -> Any:
         slug = self.text[name]

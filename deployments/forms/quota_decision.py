@@ -13,6 +13,7 @@ from django.utils.dateparse import parse_date
 from deployments.models import Flavor, QuotaRequest
 from deployments.services.errors import InvalidError
 from deployments.services.grants import KEPT, Kept
+from deployments.services.quota_requests import beyond_of, not_meant
 
 
 class DecisionError(InvalidError):
@@ -35,6 +36,8 @@ class QuotaDecision:
     gpus: int | None = None
     valid_from: datetime | Kept | None = KEPT
     valid_until: datetime | Kept | None = KEPT
+    # True: it is meant that this grants more than was asked for.
+    beyond: bool = False
 
     @classmethod
     def read(cls, data: Mapping[str, str], asked: QuotaRequest) -> QuotaDecision:
@@ -53,9 +56,23 @@ class QuotaDecision:
                 errors[name] = error.message
         if not data.get("comment", "").strip():
             errors["comment"] = "Say why: the lead reads it."
+        found["beyond"] = data.get("beyond") == "on"
+        if not found["beyond"] and (more := _beyond(asked, found)):
+            errors["beyond"] = not_meant(more)
         if errors:
             raise DecisionError(errors)
         return cls(**found)
+
+
+def _beyond(asked: QuotaRequest, found: Mapping[str, Any]) -> list[str]:
+    """What the fields that could be read grant beyond the request."""
+    until = found.get("valid_until", KEPT)
+    return beyond_of(
+        asked,
+        flavor=found.get("flavor") or asked.flavor,
+        gpus=found.get("gpus") or asked.gpus,
+        valid_until=asked.valid_until if until is KEPT else until,
+    )
 
 
 def _flavor(slug: str, asked: QuotaRequest) -> Flavor | None:

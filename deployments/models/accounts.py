@@ -67,7 +67,7 @@ class Principal:
         return self.user.is_active and scope in self.scopes
 
 
-class TeamQuerySet(models.QuerySet["Team"]):
+class TeamQuerySet(HeldRows["Team"]):
     """The doors to teams, by what a principal may do there."""
 
     def active(self) -> TeamQuerySet:

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from .accounts import Principal, Team, User
 from .deployment import Deployment
+from .locking import HeldRows
 
 
 def is_waiting() -> Exists:
@@ -32,7 +33,7 @@ def names_of_users() -> ArraySubquery:
     return ArraySubquery(rows.filter(naming).order_by("name").values("name"))
 
 
-class CredentialQuerySet(models.QuerySet["Credential"]):
+class CredentialQuerySet(HeldRows["Credential"]):
     """The doors to credentials."""
 
     def kept(self) -> CredentialQuerySet:

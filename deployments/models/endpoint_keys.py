@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
-from .accounts import ApiToken, Principal, Team, User, groups_since
+from .accounts import ApiToken, Membership, Principal, Team, User, admins_now, groups_since
 from .deployment import Deployment
 from .locking import HeldRows
 
@@ -25,6 +25,19 @@ class EndpointKeyQuerySet(HeldRows["EndpointKey"]):
             revoked_at=None,
             team__archived_at=None,
         )
+
+    def left_behind(self) -> EndpointKeyQuerySet:
+        """Living keys of a team whose maker may make none there any more, without those that were rotated since.
+
+        Whoever made one has read its text, and goes on knowing it.
+        """
+        leads = Membership.objects.in_force().filter(
+            team=OuterRef("team"), user=OuterRef("created_by"), role=Membership.Role.LEAD, user__is_active=True
+        )
+        replaced = EndpointKey.objects.filter(revoked_at=None).exclude(rotated_from=None).values("rotated_from")
+        admins = User.objects.filter(admins_now()).values("pk")
+        rows = self.live().filter(~Exists(leads), person=None)
+        return rows.exclude(created_by__in=admins).exclude(pk__in=replaced)
 
     def opening(self, deployment: Deployment) -> EndpointKeyQuerySet:
         """Keys that a deployment is in reach of: made for it, or for all of its team."""

@@ -7,9 +7,10 @@ from django.db.models import Q
 from django.utils import timezone
 
 from .accounts import Membership, Principal, Team, User
+from .locking import HeldRows
 
 
-class InvitationQuerySet(models.QuerySet["Invitation"]):
+class InvitationQuerySet(HeldRows["Invitation"]):
     """The doors to invitations."""
 
     def open(self) -> InvitationQuerySet:
@@ -53,7 +54,7 @@ class Invitation(models.Model):
         return f"{self.email or 'link'} into {self.team}"
 
 
-class GroupRuleQuerySet(models.QuerySet["GroupRule"]):
+class GroupRuleQuerySet(HeldRows["GroupRule"]):
     """The door to rules."""
 
     def visible_to(self, principal: Principal) -> GroupRuleQuerySet:

@@ -9,7 +9,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from deployments.models import ApiToken, EndpointKey, Invitation, Principal, Team, User, admins_now
-from deployments.services import authority, events, memberships
+from deployments.services import authority, events, left_keys, memberships
 from deployments.services.errors import ConflictError, MissingError, NotAllowedError
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
@@ -31,6 +31,7 @@ def switch_off(*, principal: Principal | None, user: User, reason: str) -> User:
     row.save(update_fields=["is_active", "sessions_after"])
     ended = _end_credentials(row)
     _record(principal, row, "account_off", f"The account {row.username} is switched off: {why}", "active", ended=ended)
+    left_keys.tell_of(row)
     authority.withdraw(row)
     memberships.tell_streams()
     return row
@@ -76,6 +77,7 @@ def take_admin(*, principal: Principal | None, user: User) -> User:
     _record(principal, row, "admin_taken", f"{row.username} is no longer a platform admin", "admin")
     for team in Team.objects.filter(invitations__in=Invitation.objects.open().filter(invited_by=row)).distinct():
         memberships.end_words_of(row, team)
+    left_keys.tell_of(row)
     authority.withdraw(row)
     memberships.tell_streams()
     return row

@@ -21,6 +21,7 @@ from deployments.preflight.credential import OPENS
 from deployments.services import events, sealing
 from deployments.services.credential_values import Entered, entered
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
+from deployments.services.principals import anew
 from deployments.services.transactions import in_transaction
 from deployments.sources import SourceError, parse
 from portal.lib.hints import RECONCILE_TEAM, hint
@@ -220,10 +221,8 @@ def _wrong_uri(message: str) -> InvalidError:
 
 def _led(principal: Principal, team: Team) -> Team:
     """The team under a lock, so that credentials are counted one at a time."""
-    rows = Team.objects.active().select_for_update(no_key=True, of=("self",))
-    mine = Team.objects.managed_by(principal).values("pk")
-    row = rows.filter(pk__in=mine, pk=team.pk).first()
-    if row is not None:
+    row = Team.objects.active().managed_by(principal).hold(team.pk)
+    if row is not None and Team.objects.managed_by(anew(principal)).filter(pk=row.pk).exists():
         return row
     if Team.objects.active().visible_to(principal).filter(pk=team.pk).exists():
         raise NotAllowedError("Credentials are added by leads of the team.", field="team", pointer="/team")
@@ -232,14 +231,14 @@ def _led(principal: Principal, team: Team) -> Team:
 
 def _managed(principal: Principal, credential_id: int) -> Credential:
     """The credential, its team locked. MissingError for one that is not seen, NotAllowedError for who only sees it."""
-    rows = Credential.objects.manageable_by(principal).select_related("team")
-    row = rows.filter(pk=credential_id).first()
-    if row is not None:
-        _lock(row.team_id)
-        # Again: it may have been deleted while we waited.
-        row = rows.filter(pk=credential_id).first()
-    if row is not None:
-        return row
+    mine = Credential.objects.manageable_by(principal).filter(pk=credential_id)
+    team_id = mine.values_list("team_id", flat=True).first()
+    if team_id is not None:
+        _lock(team_id)
+        # Again: it may have been deleted while we waited, and so may the right to change it.
+        row = Credential.objects.manageable_by(anew(principal)).hold(credential_id, "team")
+        if row is not None:
+            return row
     if Credential.objects.visible_to(principal).filter(pk=credential_id).exists():
         raise NotAllowedError("Only leads of the team and admins change its credentials.")
     raise MissingError("There is no such credential.")

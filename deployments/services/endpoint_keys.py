@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -18,7 +19,8 @@ from django.utils import timezone
 
 from deployments.models import Deployment, EndpointKey, Event, Principal, Team
 from deployments.services import events
-from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
+from deployments.services.errors import Checks, ConflictError, InvalidError, MissingError, NotAllowedError
+from deployments.services.principals import anew
 from deployments.services.text import line_of
 from deployments.services.tokens import SEEN_EVERY, check_alive, digest_of
 from deployments.services.transactions import in_transaction
@@ -76,17 +78,21 @@ def create(
     _may_give_calls(principal)
     check_alive(principal)
     team = _locked_team(principal, team)
+    # Who waited for the lock may have lost a right meanwhile.
+    principal = anew(principal)
     if personal:
         if not Team.objects.writable_by(principal).filter(pk=team.pk).exists():
             raise NotAllowedError("Only members of the team hold keys of their own in it.", field="personal")
     elif not may_make_for_team(principal, team):
         raise NotAllowedError("Keys of the team are made by its leads. Make one of your own.", field="personal")
-    label = line_of(name, field="name", longest=80)
-    _check_number(days, 1, MOST_DAYS, field="days", words=f"A key lives 1 to {MOST_DAYS} days.")
-    _check_limits(limits)
-    reach = [] if every_deployment else _reach(principal, team, deployments)
-    if every_deployment and deployments:
-        raise InvalidError("Name deployments, or let it open all of them.", field="deployments", pointer="/deployments")
+    checks = Checks()
+    label = checks.of(lambda: line_of(name, field="name", longest=80), "")
+    words = f"A key lives 1 to {MOST_DAYS} days."
+    checks.of(lambda: _check_number(days, 1, MOST_DAYS, field="days", words=words), None)
+    checks.of(lambda: _check_limits(limits), None)
+    nothing: Sequence[Deployment] = ()
+    reach = checks.of(lambda: _reach(principal, team, deployments, every=every_deployment), nothing)
+    checks.done()
     if EndpointKey.objects.live().filter(team=team).count() >= PER_TEAM:
         raise InvalidError(f"At most {PER_TEAM} keys per team: revoke one first.", field="name", pointer="/name")
     key, text = _new(
@@ -191,24 +197,38 @@ def _locked_team(principal: Principal, team: Team) -> Team:
     """The team, so that keys are counted one at a time; MissingError for one that the principal does not see."""
     visible, writable = Team.objects.visible_to(principal), Team.objects.writable_by(principal)
     seen = Team.objects.active().filter(Q(pk__in=visible.values("pk")) | Q(pk__in=writable.values("pk")))
-    found = seen.select_for_update(no_key=True, of=("self",)).filter(pk=team.pk).first()
+    found = seen.hold(team.pk)
     if found is None:
         raise MissingError("There is no such team.")
     return found
 
 
 def _held(principal: Principal, key_id: int) -> EndpointKey:
-    """The key under a lock. MissingError where it is not to be seen, NotAllowedError where it is not to be changed."""
-    mine = EndpointKey.objects.manageable_by(principal).values("pk")
-    key = EndpointKey.objects.filter(pk__in=mine).hold(key_id, "team", "person")
-    if key is not None:
-        return key
+    """The key, its team and itself locked. MissingError where it is not to be seen, NotAllowedError not to be changed.
+
+    The team first, as who ends a membership does: a key that is rotated meanwhile leaves no successor behind.
+    """
+    mine = EndpointKey.objects.manageable_by(principal).filter(pk=key_id)
+    team_id = mine.values_list("team_id", flat=True).first()
+    if team_id is not None:
+        Team.objects.hold(team_id)
+        still = EndpointKey.objects.manageable_by(anew(principal)).values("pk")
+        key = EndpointKey.objects.filter(pk__in=still).hold(key_id, "team", "person")
+        if key is not None:
+            return key
     if EndpointKey.objects.visible_to(principal).filter(pk=key_id).exists():
         raise NotAllowedError("Only its person, a lead of the team or an admin may change this key.")
     raise MissingError("There is no such key.")
 
 
-def _reach(principal: Principal, team: Team, deployments: Collection[Deployment]) -> Sequence[Deployment]:
+def _reach(
+    principal: Principal, team: Team, deployments: Collection[Deployment], *, every: bool
+) -> Sequence[Deployment]:
+    if every:
+        if deployments:
+            words = "Name deployments, or let it open all of them."
+            raise InvalidError(words, field="deployments", pointer="/deployments")
+        return ()
     wanted = {row.pk for row in deployments}
     if not 1 <= len(wanted) <= MOST_DEPLOYMENTS:
         words = f"Choose 1 to {MOST_DEPLOYMENTS} deployments, or all of the team."
@@ -220,10 +240,13 @@ def _reach(principal: Principal, team: Team, deployments: Collection[Deployment]
 
 
 def _check_limits(limits: Limits) -> None:
+    checks = Checks()
     for field, most in (("requests_per_minute", MOST_REQUESTS), ("tokens_per_minute", MOST_TOKENS)):
         value = getattr(limits, field)
         if value is not None:
-            _check_number(value, 1, most, field=field, words=f"A whole number from 1 to {most:,}, or nothing.")
+            words = f"A whole number from 1 to {most:,}, or nothing."
+            checks.of(partial(_check_number, value, 1, most, field=field, words=words), None)
+    checks.done()
     if limits.tokens_per_minute is not None and not settings.GATEWAY_TOKEN:
         # A limit that nothing counts against would only look like one.
         words = "The gateway of this installation does not report tokens: limit requests instead."

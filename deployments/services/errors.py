@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+from typing import TypeVar
 
 from deployments.findings import SPEC_FIELDS, Finding
+
+T = TypeVar("T")
 
 
 class DomainError(Exception):
@@ -30,6 +33,15 @@ class DomainError(Exception):
         self.pointer = pointer
         self.code = code or type(self).code
         self.findings = tuple(findings)
+        # What else is wrong with the same wish, each at its own field.
+        self.also: tuple[DomainError, ...] = ()
+
+    def by_field(self, fields: Collection[str]) -> dict[str, str]:
+        """All that is wrong in words, by field; under `form` what is about none of these fields."""
+        found: dict[str, str] = {}
+        for error in (self, *self.also):
+            found.setdefault(error.field if error.field in fields else "form", error.message)
+        return found
 
 
 class NotAuthenticatedError(DomainError):
@@ -78,6 +90,32 @@ class InvalidError(DomainError):
 
     status = 422
     code = "invalid"
+
+
+class Checks:
+    """Looks at all fields of a wish before anything is refused: people mend everything at once."""
+
+    def __init__(self) -> None:
+        self._wrong: list[InvalidError] = []
+
+    def note(self, field: str, words: str) -> None:
+        """Note what is wrong with a field."""
+        self._wrong.append(InvalidError(words, field=field, pointer=f"/{field}"))
+
+    def of(self, check: Callable[[], T], otherwise: T) -> T:
+        """What a check of one field returns; where the field is wrong, that is noted and `otherwise` stands in."""
+        try:
+            return check()
+        except InvalidError as error:
+            self._wrong += [error, *(one for one in error.also if isinstance(one, InvalidError))]
+            return otherwise
+
+    def done(self) -> None:
+        """Raise the first InvalidError that was noted, with all others in its `also`."""
+        if self._wrong:
+            first, *rest = self._wrong
+            first.also = tuple(rest)
+            raise first
 
 
 class RefusedError(DomainError):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any
 
-from deployments.services.errors import InvalidError
+from deployments.services.errors import Checks, InvalidError
 from deployments.services.text import line_of
 
 SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
@@ -17,6 +18,7 @@ LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 LABEL_NAME = re.compile(
     r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?",
 )
+REQUIRED = ("slug", "name", "product", "memory_mib", "compute_capability")
 OPERATORS = ("Exists", "Equal")
 EFFECTS = ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
 MOST_LABELS = 10
@@ -30,8 +32,26 @@ DECIMALS = {
 
 
 def checked(values: Mapping[str, object]) -> dict[str, Any]:
-    """The values as a flavor stores them; InvalidError at the first that cannot be meant, or is no field at all."""
-    return {name: _value(name, value) for name, value in values.items()}
+    """The values as a flavor stores them; InvalidError with all that cannot be meant, or are no fields at all."""
+    checks = Checks()
+    found = {name: checks.of(partial(_value, name, value), None) for name, value in values.items()}
+    checks.done()
+    return found
+
+
+def complete(values: Mapping[str, object]) -> dict[str, Any]:
+    """`checked` for a new flavor: what it cannot do without is there."""
+    checks, missing = Checks(), [name for name in REQUIRED if values.get(name) in (None, "")]
+    for name in missing:
+        checks.of(partial(_required, name), None)
+    nothing: dict[str, Any] = {}
+    found = checks.of(lambda: checked({name: values[name] for name in values if name not in missing}), nothing)
+    checks.done()
+    return found
+
+
+def _required(name: str) -> None:
+    raise _wrong(name, "This field is required.", code="required")
 
 
 def _value(name: str, value: object) -> Any:

@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from deployments.models import Flavor, Node, Principal, QuotaAccount, QuotaGrant, Team
 from deployments.services import events, facts
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
-from deployments.services.flavor_fields import checked
+from deployments.services.flavor_fields import checked, complete
 from deployments.services.text import gpus_in_words
 from deployments.services.transactions import in_transaction
 
@@ -85,10 +85,7 @@ def capacity(flavor: Flavor, nodes: list[Node] | None, granted: int, reserved: i
 def create(*, principal: Principal, **values: object) -> Flavor:
     """Offer a kind of GPU. `values` are fields of Flavor; InvalidError names the one that cannot be meant."""
     _needs_admin(principal)
-    for name in ("slug", "name", "product", "memory_mib", "compute_capability"):
-        if values.get(name) in (None, ""):
-            raise InvalidError("This field is required.", field=name, pointer=f"/{name}", code="required")
-    row = Flavor(**checked(values))
+    row = Flavor(**complete(values))
     try:
         with transaction.atomic():
             row.save(force_insert=True)

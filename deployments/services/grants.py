@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import partial
+from hashlib import sha256
 from typing import Final
 
 from django.conf import settings
@@ -12,7 +14,8 @@ from django.utils import timezone
 
 from deployments.models import Flavor, Principal, QuotaAccount, QuotaGrant, Team
 from deployments.services import events, impartial, waiting
-from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
+from deployments.services.errors import Checks, ConflictError, InvalidError, MissingError, NotAllowedError, StaleError
+from deployments.services.principals import anew
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
 from portal.lib.hints import RECONCILE_TEAM, hint
@@ -44,12 +47,10 @@ def grant(
     """Let a team hold more GPUs of a flavor, from `since` (now) until `until` (for good); who waits for them is served.
 
     An admin grants nothing to a team that they belong to. `asked_by` is the key of the user whose request it answers:
-    they hear of that. InvalidError for a number, a flavor or dates that cannot be
-    meant.
+    they hear of that. InvalidError for a number, a flavor or dates that cannot be meant.
     """
     _needs_admin(principal)
-    check_gpus(gpus, least=1)
-    check_dates(since, until, names=("since", "until"))
+    why = checked(gpus=gpus, since=since, until=until, comment=comment)
     # The team before the account that the trigger locks, as `requests.submit` does: no deadlocks.
     impartial.needs_stranger(principal, _governed(principal, team.pk), "grant its quota")
     made = QuotaGrant.objects.create(
@@ -59,7 +60,7 @@ def grant(
         valid_from=since or timezone.now(),
         valid_until=until,
         granted_by=principal.user,
-        comment=line_of(comment, field="comment", longest=500, required=False),
+        comment=why,
         # Made inside the days of the warning, its end is known: nobody is warned of it.
         warned_at=timezone.now() if until and until <= timezone.now() + _warning() else None,
     )
@@ -77,10 +78,12 @@ def change_grant(
     gpus: int | None = None,
     until: datetime | Kept | None = KEPT,
     comment: str = "",
+    seen: str | None = None,
 ) -> QuotaGrant:
     """Cut, raise, end or prolong a grant; without an end (None) it holds for good. What is held stays held.
 
-    Growth alone is refused from then on. ConflictError where nothing would change.
+    Growth alone is refused from then on. ConflictError where nothing would change; StaleError where the grant is not as
+    its `tag_of` that was `seen` says; InvalidError for an end that lies in the past: 0 GPUs end it at once.
     """
     _needs_admin(principal)
     why = line_of(comment, field="comment", longest=500, required=False)
@@ -89,11 +92,17 @@ def change_grant(
         raise MissingError("There is no such grant.")
     impartial.needs_stranger(principal, _governed(principal, row.team_id), "change its quota")
     row.refresh_from_db(fields=["gpus", "valid_until", "warned_at", "ended_at"])
+    if seen is not None and seen != tag_of(row):
+        end = f"until {timezone.localtime(row.valid_until):%-d %b %Y}" if row.valid_until else "without an end"
+        raise StaleError(f"Somebody changed this grant meanwhile: it is of {row.gpus} now, {end}. Look at it again.")
     before = {"gpus": row.gpus, "until": row.valid_until.isoformat() if row.valid_until else None}
+    checks, until = Checks(), row.valid_until if until is KEPT else until
     if gpus is not None:
-        check_gpus(gpus, least=0)
-        row.gpus = gpus
-    if until is not KEPT and until != row.valid_until:
+        checks.of(partial(check_gpus, gpus, least=0), None)
+    checks.of(partial(check_end, row, until), None)
+    checks.done()
+    row.gpus = row.gpus if gpus is None else gpus
+    if until != row.valid_until:
         row.valid_until = until
         # Another end is told of anew: that it comes near, and that it has come.
         row.warned_at = row.ended_at = None
@@ -104,6 +113,12 @@ def change_grant(
     message = f"Grant of {row.flavor.name} to {row.team.name} changed to {row.gpus}" + (f": {why}" if why else "")
     _granted(principal, row, message, {**events.changed(before, after), "comment": why})
     return row
+
+
+def tag_of(row: QuotaGrant) -> str:
+    """A word for how a grant is now: another one as soon as its GPUs or dates are others."""
+    dates = (moment.isoformat() if moment else "" for moment in (row.valid_from, row.valid_until))
+    return sha256(" ".join((str(row.pk), str(row.gpus), *dates)).encode()).hexdigest()[:16]
 
 
 def follow(team_id: int, flavor_id: int) -> None:
@@ -119,18 +134,38 @@ def check_gpus(gpus: object, *, least: int = 1) -> None:
         raise InvalidError(f"Must be a whole number from {least} to {MOST_GPUS:,}.", field="gpus", pointer="/gpus")
 
 
-def check_dates(
-    since: datetime | None, until: datetime | None, *, names: tuple[str, str] = ("valid_from", "valid_until")
-) -> None:
-    """Raise InvalidError, at the field of that name, for a span that is over or ends before it begins."""
-    now = timezone.now()
+def checked(*, gpus: object, since: datetime | None, until: datetime | None, comment: str) -> str:
+    """The comment as it is kept; InvalidError with all that is wrong with the fields of a new grant."""
+    checks = Checks()
+    checks.of(lambda: check_gpus(gpus, least=1), None)
+    checks.of(lambda: check_dates(since, until), None)
+    words = checks.of(lambda: line_of(comment, field="comment", longest=500, required=False), "")
+    checks.done()
+    return words
+
+
+def check_dates(since: datetime | None, until: datetime | None) -> None:
+    """Raise InvalidError, at each field, for a span that is over or ends before it begins."""
+    now, checks = timezone.now(), Checks()
     if since is not None and since <= now:
-        words = "Must lie in the future. Leave it empty to begin at once."
-        raise InvalidError(words, field=names[0], pointer=f"/{names[0]}")
+        checks.note("valid_from", "Must lie in the future. Leave it empty to begin at once.")
     if until is not None and until <= now:
-        raise InvalidError("Must lie in the future.", field=names[1], pointer=f"/{names[1]}")
-    if since is not None and until is not None and until <= since:
-        raise InvalidError("Must lie after the beginning.", field=names[1], pointer=f"/{names[1]}")
+        checks.note("valid_until", "Must lie in the future.")
+    elif since is not None and until is not None and until <= since:
+        checks.note("valid_until", "Must lie after the beginning.")
+    checks.done()
+
+
+def check_end(row: QuotaGrant, until: datetime | None) -> None:
+    """Raise InvalidError for an end that the grant cannot have from now on."""
+    if until is None or until == row.valid_until:
+        return
+    checks = Checks()
+    if until <= timezone.now():
+        checks.note("valid_until", "Must lie in the future. To let the grant end now, set its GPUs to 0.")
+    elif until <= row.valid_from:
+        checks.note("valid_until", f"Must lie after the beginning, {timezone.localtime(row.valid_from):%-d %b %Y}.")
+    checks.done()
 
 
 def _granted(principal: Principal, row: QuotaGrant, message: str, data: Mapping[str, object]) -> None:
@@ -155,7 +190,8 @@ def _needs_admin(principal: Principal) -> None:
 
 def _governed(principal: Principal, team_id: int) -> Team:
     """The team, locked; to a token that does not reach it there is none."""
-    row = Team.objects.governed_by(principal).select_for_update(no_key=True, of=("self",)).filter(pk=team_id).first()
-    if row is None:
+    row = Team.objects.governed_by(principal).hold(team_id)
+    # Again: who waited for the lock may be no admin any more.
+    if row is None or not Team.objects.governed_by(anew(principal)).filter(pk=team_id).exists():
         raise MissingError("There is no such team.")
     return row

@@ -15,8 +15,9 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from deployments.models import GroupRule, Membership, Principal, Team, User
-from deployments.services import authority, events, memberships
+from deployments.services import authority, events, left_keys, memberships
 from deployments.services.errors import ConflictError, MissingError, NotAllowedError
+from deployments.services.principals import anew
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
 
@@ -38,6 +39,7 @@ def add_rule(*, principal: Principal, group: str, team: Team | None, role: str =
     memberships.check_role(role)
     if team is not None:
         memberships.locked(Team.objects.all(), team.pk)
+        _needs_admin(anew(principal))
     if GroupRule.objects.count() >= MOST_RULES:
         raise ConflictError(f"At most {MOST_RULES} rules: remove one first.", code="too_many")
     try:
@@ -64,11 +66,16 @@ def remove_rule(*, principal: Principal, rule_id: int) -> None:
     Which groups somebody is in is known at their sign-in alone.
     """
     _needs_admin(principal)
-    rule = GroupRule.objects.select_for_update(of=("self",)).select_related("team").filter(pk=rule_id).first()
+    seen = GroupRule.objects.filter(pk=rule_id).values_list("team_id").first()
+    if seen is None:
+        raise MissingError("There is no such rule.")
+    # The team before its rule, as archiving does.
+    team = memberships.locked(Team.objects.all(), seen[0]) if seen[0] is not None else None
+    rule = GroupRule.objects.hold(rule_id, "team")
+    _needs_admin(anew(principal))
     if rule is None:
         raise MissingError("There is no such rule.")
     before, words = _data(rule), _what(rule)
-    team = memberships.locked(Team.objects.all(), rule.team_id) if rule.team_id is not None else None
     rule.delete()
     events.record(
         kind="group_rule_removed",
@@ -140,7 +147,7 @@ def _is_name(value: object) -> TypeGuard[str]:
 
 
 def _apply_in(user: User, team_id: int, role: str | None) -> None:
-    team = Team.objects.active().select_for_update(no_key=True).filter(pk=team_id).first()
+    team = Team.objects.active().hold(team_id)
     if team is None:
         return
     row = Membership.objects.filter(team=team, user=user).first()
@@ -166,6 +173,7 @@ def _apply_admin(user: User, wanted: bool) -> None:
     )
     if not wanted:
         authority.withdraw(user)
+        left_keys.tell_of(user)
     memberships.tell_streams()
 
 

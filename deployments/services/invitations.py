@@ -18,7 +18,8 @@ from django.utils import timezone
 
 from deployments.models import Invitation, Membership, Principal, Team, User
 from deployments.services import events, memberships
-from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
+from deployments.services.errors import Checks, ConflictError, InvalidError, MissingError, NotAllowedError
+from deployments.services.principals import anew
 from deployments.services.text import line_of
 from deployments.services.tokens import digest_of
 from deployments.services.transactions import in_transaction
@@ -59,10 +60,11 @@ def invite(
     for a form that may be sent twice: as long and as random as ours.
     """
     row = memberships.ruled(principal, team)
-    memberships.check_role(role)
-    if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= MOST_DAYS:
-        raise InvalidError(f"An invitation lives 1 to {MOST_DAYS} days.", field="days", pointer="/days")
-    address = _address(email)
+    checks = Checks()
+    checks.of(lambda: memberships.check_role(role), None)
+    checks.of(lambda: _check_days(days), None)
+    address = checks.of(lambda: _address(email), "")
+    checks.done()
     if Invitation.objects.open().filter(team=row).count() >= MOST_OPEN:
         raise ConflictError(f"{MOST_OPEN} invitations of the team are open: revoke one first.", code="too_many")
     word = word or secrets.token_urlsafe(24)
@@ -114,8 +116,13 @@ def revoke(*, principal: Principal, invitation_id: int) -> Invitation:
     """End an open invitation. To strangers it does not exist; revoking twice changes nothing."""
     if not principal.may("write"):
         raise NotAllowedError("This token may not do that.")
-    rows = Invitation.objects.manageable_by(principal).select_for_update(of=("self",)).select_related("team")
-    row = rows.filter(pk=invitation_id).first()
+    rows = Invitation.objects.manageable_by(principal)
+    team_id = rows.filter(pk=invitation_id).values_list("team_id", flat=True).first()
+    if team_id is None:
+        raise MissingError("There is no such invitation.")
+    # The team before the invitation, as everything that changes a team's people does: no deadlocks.
+    Team.objects.hold(team_id)
+    row = Invitation.objects.manageable_by(anew(principal)).hold(invitation_id, "team")
     if row is None:
         raise MissingError("There is no such invitation.")
     if row.accepted_at is not None:
@@ -179,11 +186,11 @@ def accept_by_sign_up(*, user: User, digest: str) -> Membership:
 
 
 def _take(user: User, known: Invitation | None, *, signing_up: bool) -> Membership:
-    if known is None or not user.is_active:
-        raise MissingError("There is no such invitation.")
     # The team before the invitation, as everything that changes a team's people does: no deadlocks.
-    team = Team.objects.select_for_update(no_key=True).get(pk=known.team_id)
-    row = Invitation.objects.select_for_update(of=("self",)).select_related("invited_by").get(pk=known.pk)
+    team = Team.objects.hold(known.team_id) if known is not None else None
+    row = Invitation.objects.hold(known.pk, "invited_by") if known is not None else None
+    if team is None or row is None or not User.objects.filter(pk=user.pk, is_active=True).exists():
+        raise MissingError("There is no such invitation.")
     row.team = team
     worth = standing(row)
     if worth is not Standing.OPEN:
@@ -214,6 +221,11 @@ def gains_nothing(user: User, invitation: Invitation) -> bool:
     """True for who belongs to the team already, unless the invitation would make them a lead."""
     before = Membership.objects.filter(team=invitation.team_id, user=user).first()
     return before is not None and before.role in {invitation.role, Membership.Role.LEAD}
+
+
+def _check_days(days: object) -> None:
+    if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= MOST_DAYS:
+        raise InvalidError(f"An invitation lives 1 to {MOST_DAYS} days.", field="days", pointer="/days")
 
 
 def _address(email: object) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from django.db.models import QuerySet
 from django.utils import timezone
 
 from deployments.models import ApiToken, Deployment, EndpointKey, Invitation, Membership, Principal, Team, User
-from deployments.services import authority, events, states
+from deployments.models.accounts import TeamQuerySet
+from deployments.services import authority, events, left_keys, states
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
+from deployments.services.principals import anew
 from deployments.services.transactions import in_transaction
 
 LAST_LEAD = (
@@ -26,7 +27,7 @@ def add(
     """
     row = ruled(principal, team)
     check_role(role)
-    if not user.is_active:
+    if not User.objects.filter(pk=user.pk, is_active=True).exists():
         raise InvalidError("This account is switched off.", field="username", pointer="/username")
     before = _membership(row, user)
     if before is not None and before.role == role and not before.by_group:
@@ -78,6 +79,8 @@ def write(
         actor=actor,
         data=events.changed(was, values) | {"user": user.pk},
     )
+    if before is not None and before.role == Membership.Role.LEAD and role != Membership.Role.LEAD:
+        left_keys.tell_of(user, team)
     tell_streams()
     return member
 
@@ -101,6 +104,8 @@ def end(team: Team, user: User, *, actor: User | None, message: str, kind: str =
             "after": {"role": None},
         },
     )
+    if row.role == Membership.Role.LEAD:
+        left_keys.tell_of(user, team)
     tell_streams()
     return True
 
@@ -129,7 +134,10 @@ def tell_streams() -> None:
 def ruled(principal: Principal, team: Team) -> Team:
     """The team, locked, for whoever may change its people: a lead or an admin. To strangers there is none."""
     may_rule(principal, team)
-    return locked(Team.objects.all(), team.pk)
+    row = locked(Team.objects.all(), team.pk)
+    # Again: who waited for the lock may rule here no more.
+    may_rule(anew(principal), row)
+    return row
 
 
 def may_rule(principal: Principal, team: Team) -> None:
@@ -141,9 +149,9 @@ def may_rule(principal: Principal, team: Team) -> None:
     raise MissingError("There is no such team.")
 
 
-def locked(rows: QuerySet[Team], pk: int) -> Team:
+def locked(rows: TeamQuerySet, pk: int) -> Team:
     """One of these teams, locked: changes of a team's people wait for each other, so that one lead always stays."""
-    row = rows.select_for_update(no_key=True, of=("self",)).filter(pk=pk).first()
+    row = rows.hold(pk)
     if row is None:
         raise MissingError("There is no such team.")
     if row.archived_at is not None:

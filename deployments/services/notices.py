@@ -267,6 +267,14 @@ def _quotas(event: Event) -> str:
     return reverse("quotas") + (f"?team={event.team.slug}" if event.team else "")
 
 
+def _quota_requests(event: Event) -> str:
+    return reverse("quotas") + "?show=requests" + (f"&team={event.team.slug}" if event.team else "")
+
+
+def _quota_ends(event: Event) -> str:
+    return reverse("quotas") + "?show=ends" + (f"&team={event.team.slug}" if event.team else "")
+
+
 def _of_key(event: Event) -> Q:
     pk = event.data.get("person")
     return Q(pk=pk) if isinstance(pk, int) else _leads(event)
@@ -274,6 +282,10 @@ def _of_key(event: Event) -> Q:
 
 def _keys(event: Event) -> str:
     return reverse("keys") + (f"?team={event.team.slug}" if event.team else "")
+
+
+def _left_keys(event: Event) -> str:
+    return reverse("keys") + "?left=1" + (f"&team={event.team.slug}" if event.team else "")
 
 
 def _credentials(event: Event) -> str:
@@ -309,13 +321,13 @@ RULES: dict[str, Rule] = {
     "expired": Rule(_asker, _of_deployment),
     # It was approved without quota, and now has it.
     "gpus_reserved": Rule(_waited, _of_deployment),
-    "quota_request_granted": Rule(_named("author"), _quotas),
-    "quota_denied": Rule(_named("author"), _quotas),
-    "quota_expired": Rule(_named("author"), _quotas),
+    "quota_request_granted": Rule(_named("author"), _quota_requests),
+    "quota_denied": Rule(_named("author"), _quota_requests),
+    "quota_expired": Rule(_named("author"), _quota_requests),
     # What a team may hold changed or ends: its leads.
     "quota_granted": Rule(_told_of_grant, _quotas),
     "quota_begun": Rule(_leads, _quotas),
-    "quota_ends_soon": Rule(_leads, _quotas),
+    "quota_ends_soon": Rule(_leads, _quota_ends),
     "quota_ended": Rule(_leads, _quotas),
     # Who rules what changed: every admin hears of it, whoever did it.
     "team_policy": Rule(_admins, _policies),
@@ -326,6 +338,8 @@ RULES: dict[str, Rule] = {
     "credential_expired": Rule(_leads, _credentials),
     # A key ends soon: whose it is, or the leads of its team.
     "key_ends_soon": Rule(_of_key, _keys),
+    # Who made keys of the team leads it no more: who can rotate them.
+    "key_maker_left": Rule(_leads_and_admins, _left_keys),
     # Something was done to one's own account.
     "member_added": Rule(_joined, _team),
     "member_changed": Rule(_joined, _team),

@@ -8,6 +8,7 @@ from typing import Final
 from deployments.models import Principal, Team
 from deployments.services import events, impartial
 from deployments.services.errors import InvalidError, MissingError, NotAllowedError
+from deployments.services.principals import anew
 from deployments.services.transactions import in_transaction
 
 MOST_GPUS = 10_000
@@ -36,12 +37,12 @@ def set_policy(
     Only an admin may who does not belong to the team. What waits already goes on waiting: a new policy counts for later
     requests, and for who may decide about those that wait.
     """
-    if not (principal.is_admin and principal.may("approve")):
-        raise NotAllowedError("Only an admin may change who approves.")
-    rows = Team.objects.active().governed_by(principal).select_for_update(no_key=True, of=("self",))
-    row = rows.filter(pk=team.pk).first()
+    _needs_admin(principal)
+    row = Team.objects.active().governed_by(principal).hold(team.pk)
     if row is None:
         raise MissingError("There is no such team.")
+    # Again: who waited for the lock may be no admin any more.
+    _needs_admin(anew(principal))
     impartial.needs_stranger(principal, row, "set its policy")
     before = _values(row)
     if policy is not None:
@@ -72,6 +73,11 @@ def in_words(team: Team) -> str:
 def policy_named(policy: object) -> str:
     """The policy of this name; InvalidError for none."""
     return _one_of(policy, Team.Policy.values, "policy")
+
+
+def _needs_admin(principal: Principal) -> None:
+    if not (principal.is_admin and principal.may("approve")):
+        raise NotAllowedError("Only an admin may change who approves.")
 
 
 def _one_of(value: object, choices: list[str], field: str) -> str:

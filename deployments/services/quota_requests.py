@@ -9,13 +9,26 @@ from django.utils import timezone
 
 from deployments.models import Flavor, Principal, QuotaGrant, QuotaRequest, Team
 from deployments.services import events, grants
-from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
+from deployments.services.errors import Checks, ConflictError, InvalidError, MissingError, NotAllowedError
 from deployments.services.grants import KEPT, Kept
+from deployments.services.principals import anew
 from deployments.services.quota_context import Context, Share, context_of, contexts_of
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
 
-__all__ = ["Context", "Share", "ask", "context_of", "contexts_of", "decide", "may_ask", "withdraw"]
+__all__ = [
+    "Context",
+    "Share",
+    "ask",
+    "beyond_of",
+    "checked",
+    "context_of",
+    "contexts_of",
+    "decide",
+    "may_ask",
+    "not_meant",
+    "withdraw",
+]
 
 # Undecided requests of one team for one flavor.
 MOST_PENDING = 3
@@ -35,11 +48,10 @@ def ask(
 ) -> QuotaRequest:
     """Ask admins for GPUs of a flavor. Leads of the team alone; at most three wait per team and flavor."""
     _leads(principal, team)
-    words = line_of(why, field="why", longest=MOST_WORDS)
-    grants.check_gpus(gpus)
-    grants.check_dates(valid_from, valid_until)
+    words = checked(gpus=gpus, why=why, valid_from=valid_from, valid_until=valid_until)
     # One request of a team at a time: the number of those that wait stays as it was counted.
-    Team.objects.select_for_update(no_key=True).values("pk").get(pk=team.pk)
+    Team.objects.hold(team.pk)
+    _leads(anew(principal), team)
     if not Flavor.objects.filter(pk=flavor.pk, active=True).exists():
         raise InvalidError("This GPU is not offered.", field="flavor", pointer="/flavor", code="flavor_unknown")
     waiting = QuotaRequest.objects.pending().filter(team=team, flavor=flavor)
@@ -100,14 +112,17 @@ def decide(
     gpus: int | None = None,
     valid_from: datetime | Kept | None = KEPT,
     valid_until: datetime | Kept | None = KEPT,
+    beyond: bool = False,
 ) -> QuotaRequest:
     """Grant a request or deny it, with a comment. What is not said is granted as it was asked for.
 
     `valid_from` None: at once; `valid_until` None: without an end.
 
-    Fewer GPUs grant it in part; another flavor or another date grants it otherwise. Admins alone, never the author.
+    Fewer GPUs grant it in part; another flavor or another date grants it otherwise. More than was asked for
+    (`beyond_of`) is granted with `beyond` alone: InvalidError at that field otherwise. Admins alone, never the author.
     """
     row = _locked(principal, request_id)
+    principal = anew(principal)
     if not QuotaRequest.objects.decidable_by(principal).filter(pk=row.pk).exists():
         if row.author_id == principal.user.pk and principal.is_admin:
             raise NotAllowedError("You asked for this: another admin has to decide.")
@@ -119,6 +134,8 @@ def decide(
         return row
     _pending(row)
     given = _given(row, flavor, gpus, valid_from, valid_until)
+    if not beyond and (more := beyond_of(row, flavor=given.flavor, gpus=given.gpus, valid_until=given.valid_until)):
+        raise InvalidError(not_meant(more), field="beyond", pointer="/beyond", code="not_confirmed")
     made = grants.grant(
         principal=principal,
         team=row.team,
@@ -136,9 +153,38 @@ def decide(
     return row
 
 
+def checked(*, gpus: object, why: str, valid_from: datetime | None, valid_until: datetime | None) -> str:
+    """The reason as it is kept; InvalidError with all that is wrong with the fields of a request."""
+    checks = Checks()
+    checks.of(lambda: grants.check_gpus(gpus), None)
+    checks.of(lambda: grants.check_dates(valid_from, valid_until), None)
+    words = checks.of(lambda: line_of(why, field="why", longest=MOST_WORDS), "")
+    checks.done()
+    return words
+
+
 def may_ask(principal: Principal, team: Team) -> bool:
     """True for leads of the team: they ask for its quota."""
     return principal.may("write") and Team.objects.active().led_by(principal).filter(pk=team.pk).exists()
+
+
+def beyond_of(row: QuotaRequest, *, flavor: Flavor, gpus: int, valid_until: datetime | None) -> list[str]:
+    """What a grant would give that was not asked for, in words: more GPUs, others, or for longer."""
+    found = []
+    if gpus > row.gpus:
+        found.append(f"{gpus} GPUs where {row.gpus} {'was' if row.gpus == 1 else 'were'} asked for")
+    if flavor.pk != row.flavor_id:
+        found.append(f"{flavor.name} where {row.flavor.name} was asked for")
+    # An end that has passed is chosen anew: any other lies after it.
+    passed = row.valid_until is not None and row.valid_until <= timezone.now()
+    if row.valid_until is not None and (valid_until is None or (valid_until > row.valid_until and not passed)):
+        found.append("an end later than was asked for" if valid_until else "no end where one was asked for")
+    return found
+
+
+def not_meant(more: list[str]) -> str:
+    """What to say to whoever grants more than was asked for without saying that it is meant."""
+    return f"This grants {' and '.join(more)}. Say that it is meant."
 
 
 @dataclass(frozen=True)
@@ -164,8 +210,6 @@ def _given(
     given = flavor or row.flavor
     if gpus is not None:
         grants.check_gpus(gpus)
-        if given.pk == row.flavor_id and gpus > row.gpus:
-            raise InvalidError(f"Not more than was asked for: {row.gpus}.", field="gpus", pointer="/gpus")
     if since is KEPT:
         since = row.valid_from if row.valid_from is not None and row.valid_from > timezone.now() else None
     if until is KEPT:
@@ -181,7 +225,8 @@ def _verdict(row: QuotaRequest, given: _Given) -> QuotaRequest.State:
     # A beginning that has passed meanwhile is now: as it was asked for.
     later = row.valid_from if row.valid_from is not None and row.valid_from > timezone.now() else None
     begins = given.valid_from != later
-    if given.flavor.pk != row.flavor_id or begins or given.valid_until != row.valid_until:
+    more = given.gpus > row.gpus
+    if given.flavor.pk != row.flavor_id or more or begins or given.valid_until != row.valid_until:
         return QuotaRequest.State.OTHERWISE
     return QuotaRequest.State.PARTLY if given.gpus < row.gpus else QuotaRequest.State.GRANTED
 
@@ -191,7 +236,7 @@ def _locked(principal: Principal, request_id: int) -> QuotaRequest:
     seen = QuotaRequest.objects.visible_to(principal).filter(pk=request_id).values_list("team_id", flat=True).first()
     if seen is None:
         raise MissingError("There is no such request.")
-    Team.objects.select_for_update(no_key=True).values("pk").get(pk=seen)
+    Team.objects.hold(seen)
     row = QuotaRequest.objects.hold(request_id, "team", "flavor", "author")
     assert row is not None
     return row

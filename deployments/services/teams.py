@@ -21,7 +21,8 @@ from deployments.models import (
     Team,
 )
 from deployments.services import credentials, events, memberships, policies
-from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
+from deployments.services.errors import Checks, ConflictError, InvalidError, MissingError, NotAllowedError
+from deployments.services.principals import anew
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
 from portal.lib.hints import RECONCILE_TEAM, hint
@@ -37,18 +38,19 @@ def create(*, principal: Principal, slug: str, name: str, policy: str = Team.Pol
     _needs_admin(principal, "make teams")
     if principal.team_ids is not None:
         raise NotAllowedError("A token that is bound to teams makes no new ones.")
-    if not isinstance(slug, str) or not SLUG.fullmatch(slug):
-        raise InvalidError(
-            "Use 1 to 20 lower-case letters, digits and “-”, beginning with a letter.", field="slug", pointer="/slug"
-        )
+    checks = Checks()
+    checks.of(lambda: _check_slug(slug), None)
+    label = checks.of(lambda: line_of(name, field="name", longest=80), "")
+    chosen = checks.of(lambda: policies.policy_named(policy), "")
+    checks.done()
     suffix = "".join(secrets.choice(SUFFIX_LETTERS) for _ in range(5))
     try:
         with transaction.atomic():
             team = Team.objects.create(
                 slug=slug,
-                name=line_of(name, field="name", longest=80),
+                name=label,
                 namespace=f"{slug}-{suffix}",
-                policy=policies.policy_named(policy),
+                policy=chosen,
             )
     except IntegrityError:
         raise ConflictError(f"There is a team “{slug}” already.", field="slug", pointer="/slug") from None
@@ -112,6 +114,12 @@ def archive(*, principal: Principal, team: Team) -> Team:
     return row
 
 
+def _check_slug(slug: object) -> None:
+    if not isinstance(slug, str) or not SLUG.fullmatch(slug):
+        words = "Use 1 to 20 lower-case letters, digits and “-”, beginning with a letter."
+        raise InvalidError(words, field="slug", pointer="/slug")
+
+
 def _end_all_of(team: Team) -> dict[str, int]:
     """End what opens doors in the team's name, or holds GPUs for it. Returns how many of each ended."""
     now = team.archived_at
@@ -140,7 +148,8 @@ def _needs_admin(principal: Principal, what: str) -> None:
 
 def _governed(principal: Principal, team_id: int) -> Team:
     """The team, locked; to a token that does not reach it there is none."""
-    row = Team.objects.governed_by(principal).select_for_update(no_key=True, of=("self",)).filter(pk=team_id).first()
-    if row is None:
+    row = Team.objects.governed_by(principal).hold(team_id)
+    # Again: who waited for the lock may be no admin any more.
+    if row is None or not Team.objects.governed_by(anew(principal)).filter(pk=team_id).exists():
         raise MissingError("There is no such team.")
     return row

@@ -114,6 +114,7 @@ def decide_quota(request: PortalRequest, pk: int) -> HttpResponse:
             gpus=given.gpus,
             valid_from=given.valid_from,
             valid_until=given.valid_until,
+            beyond=given.beyond,
         )
         return Done("granted", more=granted_words(row)) if grant else _rejected("denied")
 

@@ -9,7 +9,7 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from deployments.forms.flavor import text_of, typed, values_of
+from deployments.forms.flavor import read, text_of, typed
 from deployments.models import Flavor, Principal
 from deployments.services import flavor_proposals, flavors
 from deployments.services.errors import DomainError
@@ -57,14 +57,16 @@ def edit(request: PortalRequest, slug: str) -> HttpResponse:
 
 def _save(request: PortalRequest, principal: Principal, row: Flavor | None) -> HttpResponse:
     text = typed(request.POST)
+    values, errors = read(text, row)
+    if errors:
+        return _form(request, row, text, errors)
     try:
-        values = values_of(text, row)
         if row is None:
             saved = flavors.create(principal=principal, **values)
         else:
             saved = flavors.change(principal=principal, slug=row.slug, **values)
     except DomainError as error:
-        return _form(request, row, text, {error.field if error.field in text else "form": error.message})
+        return _form(request, row, text, error.by_field(text))
     messages.success(request, f"{saved.name} is saved. Later revisions follow; what runs stays as it was signed.")
     return redirect("flavors")
 

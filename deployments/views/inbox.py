@@ -116,6 +116,7 @@ def _differs(asked: QuotaRequest, refused: Refused | None) -> bool:
         "flavor": asked.flavor.slug,
         "valid_from": timezone.localdate(asked.valid_from).isoformat() if asked.valid_from else "",
         "valid_until": timezone.localdate(asked.valid_until).isoformat() if asked.valid_until else "",
+        "beyond": "",
     }
     return any(name in refused.errors or refused.values.get(name, was) != was for name, was in as_asked.items())
 

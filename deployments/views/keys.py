@@ -57,7 +57,7 @@ class Row:
 def key_list(request: PortalRequest) -> HttpResponse:
     """Keys that one may see, by team and deployment; those that ended when asked for."""
     principal = principal_of(request)
-    wish = {name: request.GET.get(name, "")[:40] for name in ("team", "deployment", "ended", "q")}
+    wish = {name: request.GET.get(name, "")[:40] for name in ("team", "deployment", "ended", "left", "q")}
     rows = _narrowed(EndpointKey.objects.visible_to(principal), principal, wish)
     page = keyset_page(
         told(rows, principal),
@@ -74,6 +74,8 @@ def key_list(request: PortalRequest) -> HttpResponse:
         "wish": wish,
         "keep": f"{keep}&" if keep else "",
         "days": USED_DAYS,
+        "left": EndpointKey.objects.manageable_by(principal).filter(**_of(wish["team"])).left_behind().count(),
+        "grace": keys.DEFAULT_GRACE_HOURS,
         "for_new": query_with({}, deployment=wish["deployment"], team=wish["team"]),
     }
     return render(request, page_or_partial(request, "pages/keys.html#rows"), context)
@@ -129,8 +131,7 @@ def create(request: PortalRequest) -> HttpResponse:
             text=submission.secret(keys.PREFIX),
         )
     except DomainError as error:
-        field = error.field if error.field in {*FIELDS, "deployments", "personal"} else "form"
-        errors = {field: error.message}
+        errors = error.by_field({*FIELDS, "deployments", "personal"})
         context |= {"fields": _fields(values, errors), "errors": errors, "chosen": asked, "every": every, "own": own}
         return render(request, "pages/keys_new.html", context, status=422)
     return _shown_once(request, key, text)
@@ -189,8 +190,9 @@ def told(rows: QuerySet[EndpointKey], principal: Principal) -> QuerySet[Endpoint
     """Keys with what a row shows, in one query: names of what they open, whether they live and are the viewer's."""
     opened = EndpointKey.deployments.through.objects.filter(endpointkey=OuterRef("pk"))
     rotatable = Q(person=None) | Q(person=principal.user)
-    return rows.select_related("team", "person").annotate(
+    return rows.select_related("team", "person", "created_by").annotate(
         opens=ArraySubquery(opened.order_by("deployment__name").values(name=F("deployment__name"))),
+        left_behind=Exists(EndpointKey.objects.left_behind().filter(pk=OuterRef("pk"))),
         ends_soon=Exists(key_ends.ending().filter(pk=OuterRef("pk"))),
         alive=Exists(EndpointKey.objects.live().filter(pk=OuterRef("pk"))),
         managed=Exists(EndpointKey.objects.manageable_by(principal).filter(pk=OuterRef("pk"))),
@@ -223,6 +225,10 @@ def _fields(values: dict[str, str], errors: dict[str, str]) -> list[Field]:
     ]
 
 
+def _of(team: str) -> dict[str, str]:
+    return {"team__slug": team} if team else {}
+
+
 def _narrowed(rows: QuerySet[EndpointKey], principal: Principal, wish: dict[str, str]) -> QuerySet[EndpointKey]:
     if wish["team"]:
         rows = rows.filter(team__slug=wish["team"])
@@ -231,6 +237,8 @@ def _narrowed(rows: QuerySet[EndpointKey], principal: Principal, wish: dict[str,
     if wish["deployment"]:
         found = _asked_deployment(principal, wish["deployment"])
         rows = EndpointKey.objects.filter(pk__in=rows.values("pk")).opening(found) if found else rows.none()
+    if wish["left"]:
+        return EndpointKey.objects.filter(pk__in=rows.values("pk")).left_behind()
     if not wish["ended"]:
         rows = rows.filter(pk__in=EndpointKey.objects.live().values("pk"))
     return rows

@@ -11,7 +11,17 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
-from deployments.models import Deployment, GroupRule, Invitation, Membership, Principal, Team, User
+from deployments.models import (
+    Deployment,
+    EndpointKey,
+    Event,
+    GroupRule,
+    Invitation,
+    Membership,
+    Principal,
+    Team,
+    User,
+)
 from deployments.services import invitations, memberships, teams
 from deployments.services.errors import DomainError
 from deployments.services.principals import principal_of
@@ -185,7 +195,11 @@ def team_page(
         "errors": errors or {},
         "values": values or {},
     }
+    context["set_by"] = (
+        Event.objects.filter(team=row, kind__in=("team_policy", "team_created")).select_related("actor").first()
+    )
     if may:
+        context["left"] = EndpointKey.objects.left_behind().filter(team=row).count()
         context["invitations"] = Invitation.objects.open().filter(team=row).select_related("invited_by")
         context["rules"] = GroupRule.objects.filter(team=row)
         context["most_days"], context["days"] = invitations.MOST_DAYS, invitations.DEFAULT_DAYS
@@ -214,8 +228,8 @@ def typed(request: PortalRequest, *names: str) -> dict[str, str]:
 
 
 def at_field(error: DomainError, values: dict[str, str]) -> dict[str, str]:
-    """What is wrong, at the field if the form has it."""
-    return {error.field if error.field in values else "form": error.message}
+    """All that is wrong, at the fields that the form has."""
+    return error.by_field(values)
 
 
 def _counted(rows: QuerySet[Team]) -> QuerySet[Team]:

@@ -26,6 +26,8 @@ from portal.lib.htmx import PortalRequest, signed_in
 ASK_FIELDS = ("team", "flavor", "gpus", "valid_from", "valid_until", "why")
 GRANT_FIELDS = ("team", "flavor", "gpus", "until", "comment")
 CHANGE_FIELDS = ("gpus", "until", "comment")
+# What the services call a field that these forms call otherwise.
+CALLED = {"valid_until": "until"}
 
 
 @require_POST
@@ -40,6 +42,8 @@ def ask(request: PortalRequest) -> HttpResponse:
     since, until = form.day("valid_from", time.min), form.day("valid_until")
     if since is not None and since.date() == timezone.localdate():
         since = None  # Today: as soon as it is granted.
+    # Of a field that could not be read something stands in that is right, so that the others are looked at too.
+    form.also(lambda: quota_requests.checked(gpus=gpus or 1, why=form.text["why"], valid_from=since, valid_until=until))
     if not form.errors and team is not None and flavor is not None and gpus is not None:
         try:
             quota_requests.ask(
@@ -52,11 +56,11 @@ def ask(request: PortalRequest) -> HttpResponse:
                 valid_until=until,
             )
         except DomainError as error:
-            form.errors[error.field if error.field in ASK_FIELDS else "form"] = error.message
+            form.add(error)
         else:
             messages.success(request, f"{gpus_in_words(gpus)} of {flavor.name} asked for. An admin decides.")
-            return _back(request, principal, f"{reverse('quotas')}?team={team.slug}")
-    return _again(request, principal, ask=form.text, ask_errors=form.errors)
+            return _back(request, principal, f"{reverse('quotas')}?show=requests&team={team.slug}")
+    return _again(request, principal, "requests", ask=form.text, ask_errors=form.errors)
 
 
 @require_POST
@@ -72,7 +76,7 @@ def withdraw(request: PortalRequest, pk: int) -> HttpResponse:
         messages.error(request, error.message)
     else:
         messages.success(request, f"The request for {row.gpus} × {row.flavor.name} is withdrawn.")
-    return _back(request, principal, reverse("quotas"))
+    return _back(request, principal, f"{reverse('quotas')}?show=requests")
 
 
 @require_POST
@@ -86,17 +90,17 @@ def grant(request: PortalRequest) -> HttpResponse:
     form = QuotaForm(request.POST, GRANT_FIELDS)
     team, flavor = form.team(Team.objects.active()), form.flavor()
     gpus, until = form.gpus(), form.day("until")
+    comment = form.text["comment"]
+    form.also(lambda: grants.checked(gpus=gpus or 1, since=None, until=until, comment=comment), CALLED)
     if not form.errors and team is not None and flavor is not None and gpus is not None:
         try:
-            grants.grant(
-                principal=principal, team=team, flavor=flavor, gpus=gpus, until=until, comment=form.text["comment"]
-            )
+            grants.grant(principal=principal, team=team, flavor=flavor, gpus=gpus, until=until, comment=comment)
         except DomainError as error:
-            form.errors[error.field if error.field in GRANT_FIELDS else "form"] = error.message
+            form.add(error, CALLED)
         else:
             messages.success(request, f"{team.name} may hold {gpus_in_words(gpus)} of {flavor.name} more.")
             return redirect("quotas")
-    return _again(request, principal, grant=form.text, errors=form.errors)
+    return _again(request, principal, "grants", grant=form.text, errors=form.errors)
 
 
 @require_POST
@@ -113,15 +117,28 @@ def change(request: PortalRequest, pk: int) -> HttpResponse:
     until: datetime | Kept | None = form.day("until") if "until" in request.POST else KEPT
     if isinstance(until, datetime) and row.valid_until and until.date() == timezone.localdate(row.valid_until):
         until = KEPT  # The day stays as it is, to the second.
+    comment, end = form.text["comment"], until
+    form.also(lambda: grants.checked(gpus=gpus or 1, since=None, until=None, comment=comment))
+    if isinstance(end, datetime):
+        form.also(lambda: grants.check_end(row, end), CALLED)
     if not form.errors:
         try:
-            grants.change_grant(principal=principal, grant_id=pk, gpus=gpus, until=until, comment=form.text["comment"])
+            grants.change_grant(
+                principal=principal,
+                grant_id=pk,
+                gpus=gpus,
+                until=until,
+                comment=comment,
+                # As the page showed it: who looks at an old page changes nothing that they have not seen.
+                seen=request.POST.get("seen") or None,
+            )
         except DomainError as error:
-            form.errors[error.field if error.field in CHANGE_FIELDS else "form"] = error.message
+            form.add(error, CALLED)
         else:
             messages.success(request, f"The grant of {row.team.name} is changed. What runs goes on.")
-            return redirect(f"{reverse('quotas')}?team={row.team.slug}")
-    return _again(request, principal, changing=pk, change=form.text, change_errors=form.errors)
+            ends = "show=ends&" if request.POST.get("show") == "ends" else ""
+            return redirect(f"{reverse('quotas')}?{ends}team={row.team.slug}")
+    return _again(request, principal, "grants", changing=pk, change=form.text, change_errors=form.errors)
 
 
 def _back(request: PortalRequest, principal: Principal, otherwise: str) -> HttpResponse:
@@ -133,6 +150,6 @@ def _back(request: PortalRequest, principal: Principal, otherwise: str) -> HttpR
     return redirect(otherwise)
 
 
-def _again(request: PortalRequest, principal: Principal, **more: Any) -> HttpResponse:
-    """The page with what was typed, and what is wrong beside it."""
-    return render(request, "pages/quotas.html", page_of(request, principal) | more, status=422)
+def _again(request: PortalRequest, principal: Principal, show: str, **more: Any) -> HttpResponse:
+    """The tab with what was typed, and what is wrong beside it."""
+    return render(request, "pages/quotas.html", page_of(request, principal, show) | more, status=422)

@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from deployments.models import Event, QuotaGrant, QuotaHold, Team
+from deployments.services.grants import tag_of
 
 GRANTS = 50
 # Ended grants stay in the list so long: a prolonged one counts again.
@@ -67,8 +68,27 @@ def _few(names: list[str]) -> str:
 
 
 def _row(grant: QuotaGrant, changes: list[Change], now: datetime) -> dict[str, Any]:
+    extended = extended_of(grant, now)
+    return {
+        "grant": grant,
+        "tag": tag_of(grant),
+        "ended": grant.valid_until is not None and grant.valid_until <= now,
+        "cut": grant.gpus == 0,
+        "changes": changes,
+        "extended": extended,
+        "ask": asked_again(grant, now) if extended and grant.gpus else "",
+    }
+
+
+def extended_of(grant: QuotaGrant, now: datetime) -> datetime | None:
+    """When the grant would end if it were prolonged once; None where it has no end."""
+    return max(now, grant.valid_until) + EXTENSION if grant.valid_until else None
+
+
+def asked_again(grant: QuotaGrant, now: datetime) -> str:
+    """The form in which a lead asks for the grant to go on, filled in."""
+    extended = extended_of(grant, now)
     ended = grant.valid_until is not None and grant.valid_until <= now
-    extended = max(now, grant.valid_until) + EXTENSION if grant.valid_until else None
     wish = {
         "team": grant.team.slug,
         "flavor": grant.flavor.slug,
@@ -76,14 +96,7 @@ def _row(grant: QuotaGrant, changes: list[Change], now: datetime) -> dict[str, A
         "valid_from": _day_after(grant.valid_until) if grant.valid_until and not ended else "",
         "valid_until": timezone.localdate(extended).isoformat() if extended else "",
     }
-    return {
-        "grant": grant,
-        "ended": ended,
-        "cut": grant.gpus == 0,
-        "changes": changes,
-        "extended": extended,
-        "ask": f"{reverse('quotas')}?{urlencode(wish)}#ask" if extended and grant.gpus else "",
-    }
+    return f"{reverse('quotas')}?{urlencode(wish)}#ask"
 
 
 def _day_after(moment: datetime) -> str:

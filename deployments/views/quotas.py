@@ -1,13 +1,13 @@
-"""Quota of each team and flavor: who may hold, holds and asks for how much, and the ledger behind it."""
+"""Quota of each team and flavor, in tabs: who may hold and holds how much, who asked, what ends, and the ledger."""
 
 from __future__ import annotations
 
-import csv
 from typing import Any
 
 from django.db.models import Case, OuterRef, Q, QuerySet, Subquery, When
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from deployments.models import (
@@ -26,12 +26,12 @@ from deployments.models import (
 from deployments.services import holds
 from deployments.services.principals import principal_of
 from deployments.views.granted import granted_words
+from deployments.views.quota_ends import SOON, ending, ends_of
 from deployments.views.quota_grants import GRANTS, grants_of, holders_over
+from deployments.views.quota_history import export, page_of_ledger
 from portal.lib.htmx import PortalRequest, signed_in
-from portal.lib.pages import keyset_page
-from portal.lib.sheets import cell
+from portal.lib.pages import query_with
 
-CSV_ROWS = 10_000
 REQUESTS, HOLDERS = 20, 100
 PREFILLED = ("team", "flavor", "gpus", "valid_from", "valid_until", "why")
 # Colour and shape of a request's state.
@@ -44,53 +44,97 @@ LOOKS: dict[str, tuple[str, str]] = {
     QuotaRequest.State.WITHDRAWN: ("grey", "ring"),
     QuotaRequest.State.EXPIRED: ("grey", "ring"),
 }
+TABS = (("grants", "Grants"), ("requests", "Requests"), ("ends", "Ends soon"), ("history", "History"))
 
 
 @require_safe
 @signed_in
 def quotas(request: PortalRequest) -> HttpResponse:
-    """What teams may hold, hold and use; below it the ledger."""
+    """What teams may hold, hold and use; what was asked for; what ends; and the ledger."""
     principal = principal_of(request)
     if request.GET.get("format") == "csv":
-        return _csv(_ledger(principal, request.GET.get("team", "")))
+        return export(request, principal, request.GET.get("team", ""))
     return render(request, "pages/quotas.html", page_of(request, principal))
 
 
-def page_of(request: PortalRequest, principal: Principal) -> dict[str, Any]:
-    """What the page shows to this person: of one team where one is chosen or there is no other, else of all."""
+def page_of(request: PortalRequest, principal: Principal, show: str = "") -> dict[str, Any]:
+    """What one tab of the page shows to this person: of a team that is chosen, or that is the only one, else of all.
+
+    `show` is the tab; without, the address says which.
+    """
+    show = show or _asked_tab(request)
     teams = list(Team.objects.visible_to(principal).active())
     asked = request.GET.get("team", "")
     chosen = next((team for team in teams if team.slug == asked), None)
     unknown = bool(asked) and chosen is None
     if not asked and len(teams) == 1:
         chosen = teams[0]
-    usages = holds.usage_of(teams)
-    page = keyset_page(
-        _ledger(principal, asked),
-        order=("-pk",),
-        after=request.GET.get("after", ""),
-        before=request.GET.get("before", ""),
-        size=30,
-    )
+    shown = [] if unknown else [chosen] if asked and chosen else teams
     led = list(Team.objects.active().led_by(principal)) if principal.may("write") else []
     return {
+        "show": show,
+        "tabs": _tabs(principal, show, asked, shown),
         "unknown": unknown,
-        "rows": [] if unknown else _rows([chosen] if asked and chosen else teams, usages),
-        "page": page,
         "teams": teams,
         "team": asked,
         "chosen": chosen,
         "led": led,
         "flavors": Flavor.objects.filter(active=True),
-        "requests": [] if unknown else _requests(principal, chosen),
-        "grants": [] if unknown else grants_of(chosen, teams),
         "most": {"requests": REQUESTS, "grants": GRANTS, "holders": HOLDERS},
-        "holders": _holders(chosen) if chosen else [],
-        "admins": "" if principal.is_admin else one_of(_admins()),
+        "admins": "" if principal.is_admin or led else one_of(_admins()),
         "leads": leads_of(chosen) if chosen and not led and not principal.is_admin else "",
         "ask": {name: request.GET.get(name, "")[:600] for name in PREFILLED},
         "asks_now": "gpus" in request.GET,
+        **({"rows": [], "grants": []} if unknown else _tab(request, principal, show, shown, chosen)),
     }
+
+
+def _tab(
+    request: PortalRequest, principal: Principal, show: str, shown: list[Team], chosen: Team | None
+) -> dict[str, Any]:
+    """What one tab shows beside what all do."""
+    if show == "history":
+        query = request.GET
+        asked = query.get("team", "")
+        page = page_of_ledger(principal, asked, query.get("after", ""), query.get("before", ""))
+        return {"page": page}
+    if show == "requests":
+        return {"requests": _requests(principal, chosen)}
+    usages = holds.usage_of(shown)
+    if show == "ends":
+        return {"ends": ends_of(shown, usages), "soon": SOON.days}
+    return {
+        "rows": _rows(shown, usages),
+        "grants": grants_of(chosen, shown),
+        "holders": _holders(chosen) if chosen else [],
+    }
+
+
+def _asked_tab(request: PortalRequest) -> str:
+    """The tab that the address asks for; that of requests for who comes with GPUs to ask for."""
+    asked = request.GET.get("show", "")
+    if asked in dict(TABS):
+        return asked
+    return "requests" if "gpus" in request.GET else TABS[0][0]
+
+
+def _tabs(principal: Principal, show: str, team: str, shown: list[Team]) -> list[dict[str, Any]]:
+    """The tabs with what waits and what ends in them (two queries)."""
+    counts = {
+        "requests": QuotaRequest.objects.visible_to(principal).pending().filter(team__in=shown).count(),
+        "ends": ending(shown).count(),
+    }
+    return [
+        {
+            "key": key,
+            "label": "Waiting" if key == "requests" and principal.is_admin else label,
+            "href": reverse("quotas") + query_with({}, show="" if key == TABS[0][0] else key, team=team).rstrip("?"),
+            "current": key == show,
+            "count": counts.get(key, 0),
+            "tone": "purple" if key == "requests" else "yellow",
+        }
+        for key, label in TABS
+    ]
 
 
 def _rows(teams: list[Team], usages: dict[int, list[holds.Usage]]) -> list[dict[str, Any]]:
@@ -156,13 +200,6 @@ def _admins() -> list[str]:
     return [person.get_full_name() or person.username for person in rows[:5]]
 
 
-def _ledger(principal: Principal, team: str) -> Any:
-    rows = Reservation.objects.visible_to(principal).select_related(
-        "account__team", "account__flavor", "deployment", "actor"
-    )
-    return rows.filter(account__team__slug=team) if team else rows
-
-
 def _in_use(teams: list[int]) -> dict[tuple[int, str], int]:
     """GPUs that pods of each team hold, by product."""
     owners = dict(Deployment.objects.filter(Q(team__in=teams)).values_list("pk", "team_id"))
@@ -182,24 +219,3 @@ def _parts(usage: holds.Usage, used: int) -> list[dict[str, Any]]:
         {"kind": "idle", "value": idle, "label": f"{idle} reserved, idle"},
         {"kind": "free", "value": usage.free, "label": f"{usage.free} free"},
     ]
-
-
-def _csv(ledger: Any) -> HttpResponse:
-    response = HttpResponse(content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = 'attachment; filename="ledger.csv"'
-    writer = csv.writer(response)
-    writer.writerow(["time", "team", "flavor", "deployment", "change", "balance", "kind", "reason", "by"])
-    for row in ledger[:CSV_ROWS]:
-        line = [
-            row.created_at.isoformat(),
-            row.account.team.slug,
-            row.account.flavor.slug,
-            row.deployment.name,
-            row.delta,
-            row.balance_before + row.delta,
-            row.kind,
-            row.reason,
-            row.actor.username if row.actor else "",
-        ]
-        writer.writerow([cell(value) for value in line])
-    return response

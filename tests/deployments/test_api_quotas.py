@@ -75,6 +75,13 @@ def test_odd_bodies_are_refused_at_their_field(
     assert not QuotaRequest.objects.exists()
 
 
+def test_all_wrong_fields_are_named_at_once(team: Team, h100: Flavor, alice: User) -> None:
+    dates = {"valid_from": "2001-01-01T00:00:00Z", "valid_until": "2001-01-01T00:00:00Z"}
+    answer = Api(alice)("post", "quota-requests/", ASK | dates)
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["/valid_from", "/valid_until"]
+
+
 def test_admins_write_flavors(alice: User, carol: User) -> None:
     body = {
         "slug": "l4",
@@ -145,7 +152,7 @@ def test_a_request_is_granted_without_an_end_by_null(team: Team, h100: Flavor, a
         for _ in range(2)
     ]
     body = {"grant": True, "comment": "Yes"}
-    wishes: list[dict[str, Any]] = [body, body | {"valid_until": None}]
+    wishes: list[dict[str, Any]] = [body, body | {"valid_until": None, "beyond": True}]
 
     answers = [
         Api(carol)("post", f"quota-requests/{row.pk}/decide/", wish).json()
@@ -155,3 +162,68 @@ def test_a_request_is_granted_without_an_end_by_null(team: Team, h100: Flavor, a
     assert [answer["state"] for answer in answers] == ["granted", "otherwise"]
     ends = [QuotaGrant.objects.get(pk=answer["granted"]).valid_until for answer in answers]
     assert ends == [later, None]
+
+
+def test_more_than_was_asked_for_is_refused_at_the_field_that_says_it_is_meant(
+    team: Team, h100: Flavor, alice: User, carol: User
+) -> None:
+    row = QuotaRequest.objects.create(team=team, flavor=h100, gpus=2, why="x", author=alice)
+    path, body = f"quota-requests/{row.pk}/decide/", {"grant": True, "comment": "Yes", "gpus": 20}
+
+    refused = Api(carol)("post", path, body)
+
+    assert refused.status_code == 422
+    assert [(error["pointer"], error["code"]) for error in refused.json()["errors"]] == [("/beyond", "not_confirmed")]
+    assert "20 GPUs where 2 were asked for" in refused.json()["detail"]
+    assert Api(carol)("post", path, body | {"beyond": True}).json()["state"] == "otherwise"
+
+
+def test_a_grant_changes_only_while_it_is_as_it_was_seen(team: Team, h100: Flavor, carol: User) -> None:
+    grant = make.make_grant(team, h100, 2)
+    admin, path = Api(carol), f"quota-grants/{grant.pk}/"
+    seen = admin("get", path)["ETag"]
+
+    first = admin("patch", path, {"gpus": 6}, **{"If-Match": seen})
+    stale = admin("patch", path, {"gpus": 3}, **{"If-Match": seen})
+
+    assert (first.status_code, first.json()["gpus"]) == (200, 6)
+    assert first["ETag"] == admin("get", path)["ETag"] != seen
+    assert (stale.status_code, stale.json()["code"]) == (412, "stale")
+    assert "it is of 6 now, without an end" in stale.json()["detail"]
+    assert admin("patch", path, {"gpus": 3}, **{"If-Match": first["ETag"]}).json()["gpus"] == 3
+    assert admin("patch", path, {"gpus": 4}).json()["gpus"] == 4, "without the header the last change counts"
+    assert admin("patch", path, {"gpus": 5}, **{"If-Match": "5"}).status_code == 412
+
+
+def test_the_end_of_a_grant_lies_in_the_future(team: Team, h100: Flavor, carol: User) -> None:
+    begins = timezone.now() + timedelta(days=9)
+    grant = make.make_grant(team, h100, 2, valid_from=begins)
+    admin, path = Api(carol), f"quota-grants/{grant.pk}/"
+    cases = [
+        ({"valid_until": "2001-01-01T00:00:00Z"}, "/valid_until", "To let the grant end now, set its GPUs to 0."),
+        ({"until": "2001-01-01T00:00:00Z"}, "/until", "Must lie in the future."),
+        ({"valid_until": (begins - timedelta(days=1)).isoformat()}, "/valid_until", "Must lie after the beginning,"),
+    ]
+    for body, pointer, words in cases:
+        (error,) = admin("patch", path, body).json()["errors"]
+        assert error["pointer"] == pointer
+        assert words in error["detail"]
+    grant.refresh_from_db()
+    assert grant.valid_until is None
+
+
+def test_dates_have_one_name_everywhere_and_another_is_read_too(
+    team: Team, h100: Flavor, alice: User, carol: User
+) -> None:
+    until = "2099-06-30T00:00:00Z"
+    admin, lead = Api(carol), Api(alice)
+    body = {"team": "search", "flavor": "h100-80gb", "gpus": 1}
+    for name in ("valid_until", "until"):
+        assert admin("post", "quota-grants/", body | {name: until, "comment": name}).json()["valid_until"] == until
+        assert lead("post", "quota-requests/", body | {name: until, "why": name}).json()["valid_until"] == until
+    both = admin("post", "quota-grants/", body | {"valid_until": until, "until": until})
+    assert [(error["pointer"], error["code"]) for error in both.json()["errors"]] == [("/until", "twice")]
+    wrong = lead("post", "quota-requests/", body | {"since": "soon", "why": "x"})
+    assert [error["pointer"] for error in wrong.json()["errors"]] == ["/since"]
+    ended = lead("post", "quota-requests/", body | {"until": "2001-01-01T00:00:00Z", "why": "x"})
+    assert [error["pointer"] for error in ended.json()["errors"]] == ["/until"]

@@ -84,6 +84,15 @@ def test_a_wrong_field_is_said_beside_it_and_nothing_is_lost(carol: User, field:
     assert not Flavor.objects.exists()
 
 
+def test_all_that_is_wrong_is_said_at_once(carol: User) -> None:
+    wrong = {"slug": "L 4", "name": "", "memory_mib": "much", "price_per_hour": "-1", "tolerations": "=ai"}
+    answer = signed_in(carol).post(reverse("flavor-create"), {**L4, **wrong})
+    assert answer.status_code == 422
+    assert set(answer.context["errors"]) == set(wrong)
+    assert {name: answer.context["text"][name] for name in wrong} == wrong
+    assert answer.content.decode().count('aria-invalid="true"') == len(wrong)
+
+
 @pytest.mark.parametrize(("name", "args"), [("flavors", []), ("flavor-create", []), ("flavor-edit", ["h100-80gb"])])
 def test_the_pages_are_for_admins(
     team: Team, h100: Flavor, alice: User, carol: User, name: str, args: list[str]

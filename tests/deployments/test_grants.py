@@ -198,4 +198,4 @@ def test_a_grant_does_not_end_before_it_begins(team: Team, h100: Flavor, carol: 
             since=now + timedelta(days=2),
             until=now + timedelta(days=1),
         )
-    assert refused.value.field == "until"
+    assert refused.value.field == "valid_until"

@@ -101,6 +101,16 @@ def test_what_is_wrong_is_said_at_its_field_and_nothing_is_lost(
     assert not EndpointKey.objects.exists()
 
 
+def test_all_that_is_wrong_with_a_key_is_said_at_once(chat: Deployment, alice: User) -> None:
+    wrong = {"name": "", "days": "many", "requests_per_minute": "-3", "tokens_per_minute": "none", "reach": "some"}
+    answer = posted(signed_in(alice), **wrong)
+    assert answer.status_code == 422
+    assert set(answer.context["errors"]) == {*wrong, "deployments"} - {"reach"}
+    page = answer.content.decode()
+    assert page.count('aria-invalid="true"') == 4
+    assert all(f'value="{wrong[name]}"' in page for name in ("days", "requests_per_minute", "tokens_per_minute"))
+
+
 def test_members_make_their_own(chat: Deployment, ann: User) -> None:
     client = signed_in(ann)
     page = client.get(f"{reverse('keys-create')}?team=search").content.decode()

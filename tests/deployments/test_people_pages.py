@@ -10,6 +10,7 @@ from django.test import Client
 from django.urls import reverse
 
 from deployments.models import GroupRule, Invitation, Membership, Team, User
+from deployments.services import endpoint_keys, memberships, policies
 from tests.deployments import factories as make
 from tests.deployments.viewing import flat, signed_in
 
@@ -111,8 +112,47 @@ def test_what_was_typed_stays_and_the_error_stands_at_its_field(team: Team, alic
     html = flat(answer.content.decode())
     assert answer.status_code == 422
     assert "An invitation lives 1 to 30 days." in html
+    assert "This is no e-mail address." in html
+    assert html.count('aria-invalid="true"') == 2
     assert 'value="not an address"' in html
+    assert 'value="900"' in html
     assert not Invitation.objects.exists()
+
+
+def test_all_that_is_wrong_with_a_team_is_said_at_once(carol: User, db: None) -> None:
+    answer = signed_in(carol).post(reverse("people"), {"slug": "Not A Slug", "name": " "})
+    html = flat(answer.content.decode())
+    assert answer.status_code == 422
+    assert set(answer.context["errors"]) == {"slug", "name"}
+    assert html.count('aria-invalid="true"') == 2
+    assert 'value="Not A Slug"' in html
+    assert not Team.objects.exists()
+
+
+def test_a_teams_page_says_who_approves_and_why_it_matters(team: Team, ann: User, carol: User) -> None:
+    html = page(signed_in(ann), "people-team", team.slug)
+    assert "An admin approves every request" in html
+    assert "Nothing of this team starts before an admin has looked at it" in html
+    assert reverse("approvals-policies") not in html
+
+    changes = {"policy": "auto", "ask_above": 4, "at_expiry": "stop"}
+    policies.set_policy(principal=make.principal(carol), team=team, **changes)  # type: ignore[arg-type]
+
+    html = page(signed_in(ann), "people-team", team.slug)
+    assert "Above 4 GPUs an admin decides" in html
+    assert "nobody looks at them first" in html
+    assert "the newest deployments beyond what is left are stopped" in html
+    assert "Set by carol" in html
+    assert f"{reverse('approvals-policies')}#t{team.pk}" in page(signed_in(carol), "people-team", team.slug)
+
+
+def test_a_teams_page_leads_to_keys_that_were_left(team: Team, alice: User, ann: User) -> None:
+    erin = make.make_user("erin", team=team, lead=True)
+    endpoint_keys.create(principal=make.principal(erin), team=team, name="ci", every_deployment=True)
+    assert "left behind" not in page(signed_in(alice), "people-team", team.slug)
+    memberships.leave(principal=make.principal(erin), team=team)
+    assert "/keys/?left=1&amp;team=search" in page(signed_in(alice), "people-team", team.slug)
+    assert "left behind" not in page(signed_in(ann), "people-team", team.slug)
 
 
 def test_the_last_lead_is_told_why_they_stay(team: Team, alice: User, ann: User) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import DatabaseError, transaction
@@ -103,7 +104,7 @@ def test_an_admin_grants_fewer_another_flavor_or_another_date(
     l4 = make.make_flavor("l4-24gb")
     end = timezone.now() + timedelta(days=30)
     fewer = decide(carol, ask(alice, team, h100), gpus=1)
-    other = decide(carol, ask(alice, team, h100), flavor=l4, gpus=6)
+    other = decide(carol, ask(alice, team, h100), flavor=l4, gpus=6, beyond=True)
     ends = decide(carol, ask(alice, team, h100), valid_until=end)
     later = decide(carol, ask(alice, team, h100), valid_from=end)
     states = [row.state for row in (fewer, other, ends, later)]
@@ -118,10 +119,29 @@ def test_an_admin_grants_fewer_another_flavor_or_another_date(
     assert ledger.usage_in(team=team, flavor=h100).limit == 4 + 1 + 4, "what begins later does not count yet"
 
 
-def test_more_than_was_asked_for_is_refused(asked: QuotaRequest, carol: User) -> None:
+@pytest.mark.parametrize(
+    ("slip", "words"),
+    [
+        ({"gpus": 5}, "5 GPUs where 4 were asked for"),
+        ({"flavor": "l4-24gb"}, "L4-24GB where H100-80GB was asked for"),
+        ({"flavor": "l4-24gb", "gpus": 40}, "40 GPUs where 4 were asked for and L4-24GB where H100-80GB was asked for"),
+        ({"valid_until": None}, "no end where one was asked for"),
+        ({"valid_until": timedelta(days=91)}, "an end later than was asked for"),
+    ],
+)
+def test_more_than_was_asked_for_is_granted_only_by_whoever_says_so(
+    team: Team, h100: Flavor, alice: User, carol: User, slip: dict[str, Any], words: str
+) -> None:
+    now, offered = timezone.now(), {"l4-24gb": make.make_flavor("l4-24gb")}
+    wish = {
+        name: offered.get(str(value), now + value if isinstance(value, timedelta) else value)
+        for name, value in slip.items()
+    }
+    asked = ask(alice, team, h100, valid_until=now + timedelta(days=90))
     with pytest.raises(InvalidError) as refused:
-        decide(carol, asked, gpus=5)
-    assert refused.value.field == "gpus"
+        decide(carol, asked, **wish)
+    assert (refused.value.field, refused.value.code) == ("beyond", "not_confirmed")
+    assert words in refused.value.message
     asked.refresh_from_db()
     assert asked.state == State.PENDING
     assert QuotaGrant.objects.count() == 1

@@ -11,7 +11,18 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from deployments.models import Approval, Deployment, Emergency, Flavor, Membership, QuotaRequest, Revision, Team, User
+from deployments.models import (
+    Approval,
+    Deployment,
+    Emergency,
+    Flavor,
+    Membership,
+    QuotaGrant,
+    QuotaRequest,
+    Revision,
+    Team,
+    User,
+)
 from deployments.services import approvals, ledger
 from tests.deployments import factories as make
 from tests.deployments.viewing import add_node, flat, see_cluster, signed_in
@@ -102,8 +113,9 @@ def test_an_admin_grants_it_whole(quota: QuotaRequest, carol: User) -> None:
     ("wish", "state", "granted"),
     [
         ({"gpus": "2"}, "partly", (2, "h100-80gb")),
-        ({"flavor": "l4-24gb"}, "otherwise", (4, "l4-24gb")),
-        ({"flavor": "l4-24gb", "gpus": "8"}, "otherwise", (8, "l4-24gb")),
+        ({"flavor": "l4-24gb", "beyond": "on"}, "otherwise", (4, "l4-24gb")),
+        ({"flavor": "l4-24gb", "gpus": "8", "beyond": "on"}, "otherwise", (8, "l4-24gb")),
+        ({"gpus": "6", "beyond": "on"}, "otherwise", (6, "h100-80gb")),
         ({"valid_until": "2099-01-31"}, "otherwise", (4, "h100-80gb")),
     ],
 )
@@ -136,7 +148,7 @@ def test_dates_that_are_emptied_grant_it_from_now_without_an_end(quota: QuotaReq
         team=quota.team, flavor=quota.flavor, gpus=1, why="x", author=quota.author, **dates
     )
 
-    grant(carol, row, valid_from="", valid_until="")
+    grant(carol, row, valid_from="", valid_until="", beyond="on")
 
     row.refresh_from_db()
     assert row.granted is not None
@@ -148,7 +160,7 @@ def test_dates_that_are_emptied_grant_it_from_now_without_an_end(quota: QuotaReq
     ("wish", "field"),
     [
         ({"gpus": "many"}, "gpus"),
-        ({"gpus": "5"}, "gpus"),
+        ({"gpus": "5"}, "beyond"),
         ({"gpus": "٣"}, "gpus"),
         ({"flavor": "none"}, "flavor"),
         ({"valid_until": "2099-02-31"}, "valid_until"),
@@ -167,7 +179,7 @@ def test_what_cannot_be_granted_is_said_and_nothing_is_lost(
     assert text.count('aria-invalid="true"') == 1
     if field != "comment":
         assert 'value="half a"' in text
-    if field == "gpus":
+    if "gpus" in wish:
         assert f'value="{wish["gpus"]}"' in text
     quota.refresh_from_db()
     assert quota.state == "pending"
@@ -181,6 +193,18 @@ def test_every_wrong_field_has_its_own_message_and_the_fold_stays_open(quota: Qu
         at = text.index(f'id="e{field}q{quota.pk}"')
         assert words in text[at : at + 900]
     assert '<details class="more" open>' in text
+
+
+def test_more_than_was_asked_for_needs_a_tick_that_nobody_sets_by_accident(quota: QuotaRequest, carol: User) -> None:
+    text = flat(grant(carol, quota, gpus="40").content.decode())
+
+    at = text.index(f'id="ebq{quota.pk}"')
+    assert "This grants 40 GPUs where 4 were asked for. Say that it is meant." in text[at : at + 900]
+    box = text[text.index(f'id="bq{quota.pk}"') : at]
+    assert 'name="beyond"' in box
+    assert "checked" not in box
+    assert '<details class="more" open>' in text
+    assert not QuotaGrant.objects.filter(gpus=40).exists()
 
 
 def test_what_was_typed_otherwise_stays_in_sight_when_only_the_comment_is_missing(
@@ -295,7 +319,7 @@ def test_what_was_granted_is_said_where_it_differs(quota: QuotaRequest, carol: U
     text = flat(grant(carol, quota, gpus="2", valid_until="2099-01-31").content.decode())
     words = "4 × H100-80GB → 2 × H100-80GB, until 31 Jan 2099 (asked without an end)"
     assert f"is granted, {words}." in text
-    assert words in flat(signed_in(alice).get(reverse("quotas")).content.decode())
+    assert words in flat(signed_in(alice).get(reverse("quotas"), {"show": "requests"}).content.decode())
     assert "until 31 Jan 2099" in page(carol, show="history")
 
 

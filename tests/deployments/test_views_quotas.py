@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import csv
 import io
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from deployments.models import CatalogEntry, Deployment, Event, Flavor, QuotaGrant, QuotaRequest, Team, User
+from deployments.models import (
+    CatalogEntry,
+    Deployment,
+    Event,
+    Flavor,
+    QuotaGrant,
+    QuotaRequest,
+    Reservation,
+    Team,
+    User,
+)
 from deployments.services import ledger
+from deployments.views import quota_history
+from portal.lib import sheets
 from tests.deployments import factories as make
 from tests.deployments.viewing import flat, signed_in
 
@@ -92,6 +106,7 @@ def test_a_waiting_deployment_names_who_decides(
     assert words in signed_in(alice).get(reverse("deployment-detail", args=[row.pk])).content.decode()
 
 
+REQUESTS = "/quotas/?show=requests"
 ASK = {"team": "search", "flavor": "h100-80gb", "gpus": "2", "valid_from": "", "valid_until": "", "why": "Fair"}
 
 
@@ -102,7 +117,8 @@ def test_a_lead_asks_on_the_page_and_takes_back(team: Team, h100: Flavor, alice:
     assert "Waits for a decision" in text
     assert "2 GPUs of H100-80GB asked for" in text
     row = QuotaRequest.objects.get()
-    assert "Withdraw" not in signed_in(ann).get(reverse("quotas")).content.decode()
+    assert "Withdraw" in signed_in(alice).get(REQUESTS).content.decode()
+    assert "Withdraw" not in signed_in(ann).get(REQUESTS).content.decode()
 
     client.post(reverse("quotas-withdraw", args=[row.pk]))
 
@@ -134,6 +150,26 @@ def test_a_wrong_field_is_said_beside_it_and_the_rest_is_kept(
     if field != "why":
         assert 'value="for the fair"' in answer.content.decode()
     assert not QuotaRequest.objects.exists()
+
+
+def test_all_that_is_wrong_is_said_at_once(team: Team, h100: Flavor, alice: User, carol: User) -> None:
+    wrong = {"gpus": "many", "valid_from": "2001-02-03", "valid_until": "2001-02-03", "why": ""}
+    answer = signed_in(alice).post(reverse("quotas-ask"), ASK | wrong)
+    assert answer.status_code == 422
+    assert set(answer.context["ask_errors"]) == set(wrong)
+    page = answer.content.decode()
+    assert page.count('aria-invalid="true"') == 4
+    assert page.count('value="2001-02-03"') == 2
+    assert 'value="many"' in page
+
+    wish = {"team": "none", "flavor": "none", "gpus": "0", "until": "2001-02-03", "comment": "x" * 501}
+    answer = signed_in(carol).post(reverse("quotas-grant"), wish)
+    assert set(answer.context["errors"]) == set(wish)
+
+    grant = QuotaGrant.objects.get()
+    answer = change(carol, grant, gpus="few", until="2001-02-03", comment="y" * 501)
+    assert set(answer.context["change_errors"]) == {"gpus", "until", "comment"}
+    assert "To let the grant end now, set its GPUs to 0." in answer.content.decode()
 
 
 def test_a_link_brings_the_form_filled_in(team: Team, h100: Flavor, alice: User) -> None:
@@ -187,19 +223,26 @@ def test_a_teams_page_says_who_holds_what_since_when(team: Team, h100: Flavor, a
     assert (hold.deployment, hold.gpus, hold.since, hold.ends) == (row, 3, first.created_at, None)
 
 
-def test_the_page_costs_as_many_queries_with_many_rows(
-    team: Team, h100: Flavor, alice: User, django_assert_max_num_queries: Any
+@pytest.mark.parametrize("show", ["grants", "requests", "ends", "history"])
+def test_a_tab_costs_as_many_queries_with_many_rows(
+    team: Team, h100: Flavor, alice: User, django_assert_max_num_queries: Any, show: str
 ) -> None:
-    client = signed_in(alice)
-    with CaptureQueriesContext(connection) as few:
-        client.get(reverse("quotas"))
-    for number in range(20):
+    client, address = signed_in(alice), f"{reverse('quotas')}?show={show}"
+    soon = timezone.now() + timedelta(days=9)
+
+    def more(number: int) -> None:
         row = make.make_deployment(team, alice, name=f"d{number}", gpus=1, approved=True)
-        make.make_grant(team, h100, 1)
+        make.make_grant(team, h100, 1, valid_until=soon)
         ledger.reserve(deployment=row, revision=row.latest, gpus=1)  # type: ignore[arg-type]
         QuotaRequest.objects.create(team=team, flavor=h100, gpus=1, why="x", author=alice)
+
+    more(0)
+    with CaptureQueriesContext(connection) as few:
+        client.get(address)
+    for number in range(1, 20):
+        more(number)
     with django_assert_max_num_queries(len(few)):
-        client.get(reverse("quotas"))
+        client.get(address)
 
 
 def test_the_csv_of_the_ledger_holds_no_formulas(team: Team, h100: Flavor, alice: User, carol: User) -> None:
@@ -207,9 +250,14 @@ def test_the_csv_of_the_ledger_holds_no_formulas(team: Team, h100: Flavor, alice
     ledger.reserve(deployment=row, revision=row.latest, gpus=1)  # type: ignore[arg-type]
     Deployment.objects.filter(pk=row.pk).update(wanted="stopped")
     ledger.force_release(principal=make.principal(carol), deployment=row, reason='=HYPERLINK("http://evil")')
-    lines = list(csv.reader(io.StringIO(signed_in(alice).get(reverse("quotas") + "?format=csv").content.decode())))
+    lines = exported(alice)
     assert [line[7] for line in lines[1:]] == ['\'=HYPERLINK("http://evil")', "revision 1"]
     assert [line[4] for line in lines[1:]] == ["-1", "1"], "numbers stay numbers"
+
+
+def exported(person: User, team: str = "") -> list[list[str]]:
+    answer = signed_in(person).get(reverse("quotas"), {"format": "csv", "team": team})
+    return list(csv.reader(io.StringIO(b"".join(answer.streaming_content).decode())))  # type: ignore[attr-defined]
 
 
 def change(person: User, grant: QuotaGrant, **wish: str) -> Any:
@@ -242,6 +290,23 @@ def test_a_change_that_changes_nothing_is_refused(team: Team, h100: Flavor, caro
     assert not Event.objects.filter(kind="quota_granted").exists()
     grant.refresh_from_db()
     assert grant.valid_until == until
+
+
+def test_an_old_page_changes_nothing_that_it_does_not_show(team: Team, h100: Flavor, carol: User) -> None:
+    grant = make.make_grant(team, h100, 2)
+    page = signed_in(carol).get(reverse("quotas"), {"team": "search"})
+    seen = next(row["tag"] for row in page.context["grants"] if row["grant"].pk == grant.pk)
+    assert page.content.decode().count(f'name="seen" value="{seen}"') == 1
+    assert change(carol, grant, gpus="8", seen=seen).status_code == 302
+
+    answer = change(carol, grant, gpus="3", seen=seen, comment="from an old page")
+
+    assert answer.status_code == 422
+    text = flat(answer.content.decode())
+    assert "Somebody changed this grant meanwhile: it is of 8 now, without an end." in text
+    assert 'value="from an old page"' in text
+    grant.refresh_from_db()
+    assert grant.gpus == 8
 
 
 def test_a_grant_that_was_cut_to_nothing_stays_listed_with_why_and_can_be_raised_again(
@@ -303,7 +368,7 @@ def test_who_holds_more_than_the_quota_is_named_with_a_link(
 
     text = flat(signed_in(alice).get(reverse("quotas")).content.decode())
 
-    assert 'href="?team=search#holders-h">over by 3</a>' in text
+    assert 'href="/quotas/?team=search#holders-h">over by 3</a>' in text
     assert "held by chat (4)" in text
 
 
@@ -319,6 +384,144 @@ def test_a_list_that_is_cut_says_so(team: Team, h100: Flavor, alice: User) -> No
     words = "The newest 20 are shown"
     for _ in range(19):
         QuotaRequest.objects.create(team=team, flavor=h100, gpus=1, why="x", author=alice)
-    assert words not in signed_in(alice).get(reverse("quotas")).content.decode()
+    assert words not in signed_in(alice).get(REQUESTS).content.decode()
     QuotaRequest.objects.create(team=team, flavor=h100, gpus=1, why="x", author=alice)
-    assert words in signed_in(alice).get(reverse("quotas")).content.decode()
+    assert words in signed_in(alice).get(REQUESTS).content.decode()
+
+
+def tabs(person: User, **query: str) -> dict[str, int]:
+    """The tabs by their label, with what waits or ends in each."""
+    return {tab["label"]: tab["count"] for tab in signed_in(person).get(reverse("quotas"), query).context["tabs"]}
+
+
+def test_tabs_say_what_waits_and_what_ends(team: Team, h100: Flavor, alice: User, bob: User, carol: User) -> None:
+    QuotaRequest.objects.create(team=team, flavor=h100, gpus=1, why="x", author=alice)
+    make.make_grant(team, h100, 2, valid_until=timezone.now() + timedelta(days=29))
+    make.make_grant(team, h100, 2, valid_until=timezone.now() + timedelta(days=31))
+
+    assert tabs(alice) == {"Grants": 0, "Requests": 1, "Ends soon": 1, "History": 0}
+    assert tabs(carol) == {"Grants": 0, "Waiting": 1, "Ends soon": 1, "History": 0}
+    assert tabs(carol, team="nosuch") == {"Grants": 0, "Waiting": 0, "Ends soon": 0, "History": 0}
+    assert tabs(bob) == {"Grants": 0, "Requests": 0, "Ends soon": 0, "History": 0}
+    asked = flat(signed_in(carol).get(REQUESTS).content.decode())
+    assert f'href="/approvals/?kind=quota&amp;team=search#q{QuotaRequest.objects.get().pk}"' in asked
+    assert "Decide" not in signed_in(alice).get(REQUESTS).content.decode()
+
+
+def test_the_end_of_a_grant_says_what_it_means(team: Team, h100: Flavor, ann: User, alice: User, carol: User) -> None:
+    first, second = (timezone.now() + timedelta(days=days) for days in (3, 9))
+    QuotaGrant.objects.update(gpus=1)
+    make.make_grant(team, h100, 2, valid_until=first)
+    make.make_grant(team, h100, 3, valid_until=second)
+    make.make_grant(team, h100, 1, valid_from=first - timedelta(days=1))
+    row = make.make_deployment(team, ann, gpus=6, approved=True)
+    ledger.reserve(deployment=row, revision=row.latest, gpus=6)  # type: ignore[arg-type]
+
+    answer = signed_in(alice).get(reverse("quotas"), {"show": "ends"})
+
+    assert [(end.grant.gpus, end.left, end.over, end.days) for end in answer.context["ends"]] == [
+        (2, 5, 1, 3),
+        (3, 2, 4, 9),
+    ]
+    text = flat(answer.content.decode())
+    assert "over by 4" in text
+    assert "4 GPUs held beyond the quota: what runs goes on, and cannot grow." in text
+    assert "Ask to extend" in text
+    assert "Extend 30 d" not in text
+    Team.objects.update(at_expiry=Team.AtExpiry.STOP)
+    admins = flat(signed_in(carol).get(reverse("quotas"), {"show": "ends"}).content.decode())
+    assert "4 GPUs held beyond the quota: the newest deployments are stopped." in admins
+    assert admins.count("Extend 30 d") == 2
+
+
+def test_an_end_is_put_off_from_the_list_of_ends(team: Team, h100: Flavor, carol: User) -> None:
+    grant = make.make_grant(team, h100, 2, valid_until=timezone.now() + timedelta(days=3))
+    (end,) = signed_in(carol).get(reverse("quotas"), {"show": "ends"}).context["ends"]
+    fields = {"until": timezone.localdate(end.extended).isoformat(), "seen": end.tag, "show": "ends"}
+
+    answer = change(carol, grant, **fields)
+
+    assert (answer.status_code, answer["Location"]) == (302, "/quotas/?show=ends&team=search")
+    assert "Nothing ends soon" in signed_in(carol).get(reverse("quotas"), {"show": "ends"}).content.decode()
+
+
+def many_lines(count: int) -> None:
+    """Lines of the ledger as they would have come one by one, written past its triggers."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        cursor.execute(
+            """INSERT INTO deployments_reservation
+                      (account_id, deployment_id, delta, balance_before, kind, reason, created_at)
+               SELECT account_id, deployment_id, 1, n, 'take', 'line ' || n, now()
+                 FROM (SELECT account_id, deployment_id FROM deployments_reservation LIMIT 1) one,
+                      generate_series(1, %s) n""",
+            [count],
+        )
+        cursor.execute("SET LOCAL session_replication_role = DEFAULT")
+
+
+def test_the_csv_holds_every_line_of_the_ledger_in_little_memory(team: Team, h100: Flavor, alice: User) -> None:
+    row = make.make_deployment(team, alice, gpus=1, approved=True)
+    ledger.reserve(deployment=row, revision=row.latest, gpus=1)  # type: ignore[arg-type]
+    many_lines(25_000)
+    client = signed_in(alice)
+    tracemalloc.start()
+    try:
+        answer = client.get(reverse("quotas"), {"format": "csv"})
+        pieces, lines, last = 0, 0, b""
+        for piece in answer.streaming_content:  # type: ignore[attr-defined]
+            pieces, lines, last = pieces + 1, lines + piece.count(b"\n"), piece
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert lines == 1 + 25_001
+    assert pieces > 20
+    assert last.splitlines()[-1].endswith(b"search,h100-80gb,chat,1,1,take,revision 1,")
+    assert peak < 8 << 20, f"{peak / 2**20:.1f} MiB"
+
+
+def test_an_export_of_the_ledger_ends_with_the_right_to_it(
+    team: Team, h100: Flavor, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = make.make_deployment(team, alice, gpus=1, approved=True)
+    ledger.reserve(deployment=row, revision=row.latest, gpus=1)  # type: ignore[arg-type]
+    many_lines(3000)
+    monkeypatch.setattr(sheets, "ASKED_EVERY", 0.0)
+    answer = signed_in(alice).get(reverse("quotas"), {"format": "csv"})
+    pieces = iter(answer.streaming_content)  # type: ignore[attr-defined]
+    read = [next(pieces)]
+    alice.memberships.all().delete()
+
+    read += list(pieces)
+
+    assert read[1:] == [f"{sheets.CUT_SHORT}\r\n".encode()]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_csv_shows_the_ledger_as_it_was_at_one_moment(
+    team: Team, h100: Flavor, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is reserved while it is read is in none of its lines, wherever in the file it would stand."""
+    rows = [make.make_deployment(team, alice, name=f"d{n}", gpus=1, approved=True) for n in range(4)]
+    for row in rows[:3]:
+        ledger.reserve(deployment=row, revision=row.latest, gpus=1)  # type: ignore[arg-type]
+    plain = quota_history._line
+    written: list[str] = []
+
+    def meanwhile() -> None:
+        ledger.reserve(deployment=rows[3], revision=rows[3].latest, gpus=1)  # type: ignore[arg-type]
+        connections.close_all()
+
+    def line(row: tuple[Any, ...]) -> list[Any]:
+        if not written:
+            with ThreadPoolExecutor(1) as other:
+                other.submit(meanwhile).result(10)
+        written.append(row[3])
+        return plain(row)
+
+    monkeypatch.setattr(quota_history, "CHUNK", 1)
+    monkeypatch.setattr(quota_history, "_line", line)
+
+    assert [name for _, _, _, name, *_ in exported(alice)[1:]] == ["d2", "d1", "d0"]
+    assert Reservation.objects.count() == 4
