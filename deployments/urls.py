@@ -27,6 +27,7 @@ from deployments.views import (
     quota_changes,
     quotas,
     renderings,
+    stopping,
 )
 
 urlpatterns = [
@@ -35,6 +36,7 @@ urlpatterns = [
     path("deployments/", overview.deployment_list, name="deployment-list"),
     path("deployments/new/", ask.create, name="deployment-create"),
     path("deployments/preflight/", ask.preflight, name="deployment-preflight"),
+    path("deployments/stop/", stopping.stop_many, name="deployments-stop"),
     path("deployments/<int:pk>/", detail.detail, name="deployment-detail"),
     path("deployments/<int:pk>/edit/", ask.edit, name="deployment-edit"),
     path("deployments/<int:pk>/edit/preflight/", ask.preflight, name="deployment-edit-preflight"),

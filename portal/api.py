@@ -32,6 +32,7 @@ from deployments.api.others import (
 )
 from deployments.api.people import GroupRuleViewSet, InvitationViewSet, MemberViewSet, TeamViewSet
 from deployments.api.quotas import FlavorViewSet, QuotaRequestViewSet
+from deployments.api.stopping import StoppingViewSet
 from monitoring.api import DeploymentMetrics
 
 router = SimpleRouter()
@@ -92,6 +93,7 @@ class Schema(SpectacularAPIView):
 
 version_1: list[URLPattern | URLResolver] = [
     path("schema/", Schema.as_view(), name="api-schema"),
+    path("deployments/stop/", StoppingViewSet.as_view({"post": "create"}), name="api-deployments-stop"),
     path("deployments/<int:pk>/metrics/", DeploymentMetrics.as_view(), name="api-deployment-metrics"),
     path(
         "deployments/<int:pk>/emergency/",

@@ -14,6 +14,8 @@
     const lost = new Set();
     Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node, change) => {
       if (change === "remove" && (name === "hx-get" || name === "hx-post")) lost.add(node);
+      // Rows that somebody has selected stay so.
+      if ((name === "checked" || name === "disabled") && node.matches("[data-select], [data-select-all], #stop-selected")) return false;
       return !(name === "open" && (node.tagName === "DETAILS" || node.tagName === "DIALOG"));
     };
     on("htmx:afterSwap", () => {

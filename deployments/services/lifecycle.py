@@ -111,7 +111,7 @@ def delete(*, principal: Principal, deployment: Deployment, confirm: str | None 
 
 def may_operate(principal: Principal, deployment: Deployment) -> bool:
     """True when the principal may stop, start and delete it: its team's members, and admins."""
-    return _operable(principal).filter(pk=deployment.pk).exists()
+    return operable_by(principal).filter(pk=deployment.pk).exists()
 
 
 def _reserve_again(principal: Principal, row: Deployment, revision: Revision) -> None:
@@ -145,14 +145,15 @@ def _waits_for_quota(row: Deployment) -> bool:
     return row.latest is not None and row.latest.verdict == Revision.Verdict.APPROVED
 
 
-def _operable(principal: Principal) -> DeploymentQuerySet:
+def operable_by(principal: Principal) -> DeploymentQuerySet:
+    """Deployments that the principal may stop, start and delete: those of their teams, for an admin all."""
     if principal.is_admin and principal.may("write"):
         return Deployment.objects.alive().visible_to(principal)
     return Deployment.objects.writable_by(principal)
 
 
 def _locked(principal: Principal, deployment: Deployment, *, also_deleted: bool = False) -> Deployment:
-    row = _operable(principal).hold(deployment.pk, "team", "latest", "approved", "applied")
+    row = operable_by(principal).hold(deployment.pk, "team", "latest", "approved", "applied")
     if row is None:
         if Deployment.objects.alive().visible_to(principal).filter(pk=deployment.pk).exists():
             raise NotAllowedError("Only members of the team may do this, and tokens with the scope “write”.")

@@ -107,7 +107,7 @@ def listing(principal: Principal, wish: Wish, *, size: int = 50) -> Listing:
     if wish.sort == "urgent":
         rows = rows.annotate(urgency=_urgency())
     fields = ["pk", "name", "team__slug", "state", "state_since", "reason", "detail", "latest__gpus", "latest__number"]
-    fields += ["latest__flavor__name", "applied_id", "approved__number", "uri"]
+    fields += ["latest__flavor__name", "applied_id", "approved__number", "wanted", "uri"]
     fields += ["urgency"] if wish.sort == "urgent" else []
     page = keyset_page(rows.values(*fields), order=SORTS[wish.sort], after=wish.after, before=wish.before, size=size)
     kept = {"team": wish.team, "q": wish.q, "sort": "" if wish.sort in {"name", "urgent"} else wish.sort}

@@ -25,6 +25,7 @@ from deployments.models import (
     Event,
     Flavor,
     GroupRule,
+    Membership,
     QuotaGrant,
     QuotaRequest,
     Revision,
@@ -47,6 +48,7 @@ from deployments.services import (
     invitations,
     key_ends,
     ledger,
+    left_keys,
     lifecycle,
     memberships,
     notices,
@@ -56,6 +58,7 @@ from deployments.services import (
     renderings,
     requests,
     sign_ins,
+    stopping,
     teams,
     tokens,
 )
@@ -166,6 +169,18 @@ def _withdraw_call(w: World) -> User:
 def _stop(w: World) -> User:
     lifecycle.stop(principal=w.of(w.ann), deployment=w.runs())
     return w.ann
+
+
+def _stop_all(w: World) -> User:
+    [result] = stopping.stop_all(principal=w.of(w.ann), pks=[w.runs().pk])
+    assert result.outcome == stopping.STOPPING
+    return w.ann
+
+
+def _left_keys(w: World) -> None:
+    endpoint_keys.create(principal=w.of(w.alice), team=w.team, name="ci", every_deployment=True)
+    Membership.objects.filter(team=w.team, user=w.alice).update(role=Membership.Role.MEMBER)
+    assert left_keys.tell_of(w.alice) == 1
 
 
 def _start(w: World) -> User:
@@ -489,6 +504,7 @@ AUDITED: dict[str, tuple[Act, str]] = {
     "ledger.force_release": (_force, "gpus_forced"),
     "lifecycle.delete": (_delete, "delete_asked"),
     "lifecycle.start": (_start, "started"),
+    "left_keys.tell_of": (_left_keys, "key_maker_left"),
     "lifecycle.stop": (_stop, "stopped"),
     "memberships.add": (_member_added, "member_added"),
     "memberships.change": (_member_changed, "member_changed"),
@@ -512,6 +528,7 @@ AUDITED: dict[str, tuple[Act, str]] = {
     "sign_ins.refused": (_refused, "sign_in_refused"),
     "sign_ins.signed_in": (_signed("signed_in"), "signed_in"),
     "sign_ins.signed_out": (_signed("signed_out"), "signed_out"),
+    "stopping.stop_all": (_stop_all, "stopped"),
     "teams.archive": (_team_archived, "team_archived"),
     "teams.create": (_team_made, "team_created"),
     "teams.rename": (_team_renamed, "team_renamed"),
@@ -525,6 +542,7 @@ NOTHING_CHANGED = {
     "emergency_withdrawn",
     "gpus_forced",  # The ledger has the balance before and after.
     "key_ends_soon",
+    "key_maker_left",  # The line of who left is another.
     "quota_ended",  # Nobody changed the grant: its day came.
     "password_changed",
     "sign_in_refused",

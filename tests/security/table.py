@@ -18,6 +18,9 @@ PAGES: dict[str, Row] = {
     # Strangers are led members of another team here: they may ask, and may not name this one.
     "/deployments/new/": page(GET=EVERYBODY, POST=may(MEMBERS, told="stranger admin", body=form)),
     "/deployments/preflight/": page(POST=EVERYBODY),
+    "/deployments/stop/": page(
+        GET=EVERYBODY, POST=may(TEAM, idle="stranger", body=lambda world: {"d": world.chat.pk, "reason": "Enough."})
+    ),
     "/deployments/{pk}/": page("chat", GET=TEAM),
     "/deployments/{pk}/edit/": page(
         "chat", GET=MEMBERS, POST=may(MEMBERS, body=lambda world: {**form(world), "base_revision": "1"})
@@ -125,6 +128,9 @@ ONE = "/api/v1/deployments/{pk}/"
 API: dict[str, Row] = {
     "/api/v1/schema/": api(GET=may(EVERYBODY, token_invoke=200)),
     "/api/v1/deployments/": api(GET=EVERYBODY, POST=may(MEMBERS, unknown="stranger admin", body=asked)),
+    "/api/v1/deployments/stop/": api(
+        POST=may(TEAM, idle="stranger", body=lambda world: {"ids": [world.chat.pk], "reason": "Enough."})
+    ),
     ONE: api(
         "chat",
         GET=TEAM,
