@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -27,6 +28,11 @@ PAGES = [
     "/approvals/",
     "/approvals/?show=history",
     "/quotas/",
+    "/quotas/?show=requests",
+    "/quotas/?show=ends",
+    "/quotas/?show=history",
+    "/deployments/stop/",
+    "/keys/",
     "/capacity/",
     "/metrics/",
     "/people/",
@@ -136,6 +142,58 @@ def test_the_drawer_opens_and_closes_on_a_phone(people: People) -> None:
     expect(menu).to_be_visible()
     page.keyboard.press("Escape")
     expect(menu).to_be_hidden()
+
+
+def test_the_top_bar_keeps_to_one_line_on_a_phone(people: People) -> None:
+    page = people.open("carol", "/", viewport={"width": 360, "height": 780})
+    page.wait_for_timeout(400)
+    height = "() => document.querySelector('.top').getBoundingClientRect().height"
+    seen = """() => [...document.querySelectorAll('.top > :not(.grow):not(.hide-s)')].filter((node) => node.offsetWidth)
+        .map((node) => node.getBoundingClientRect()).map((box) => [Math.round(box.left), Math.round(box.right)])"""
+    trouble = """() => { document.querySelector('#parts').innerHTML =
+        '<span class="state t-red">Prometheus <span class="more">unreachable since 12:00:00</span></span>' +
+        '<span class="state t-red">Queue <span class="more">unreachable since 12:00:00</span></span>'; }"""
+
+    for change in ("() => {}", trouble):
+        page.evaluate(change)
+        assert page.evaluate(height) <= 56
+        boxes = page.evaluate(seen)
+        assert all(0 <= left < right <= 360 for left, right in boxes), boxes
+        assert all(one[1] <= two[0] for one, two in pairwise(boxes)), boxes
+
+    # The search is a button until it has the focus; then it lies over the bar.
+    find = page.get_by_role("searchbox", name="Find a deployment or model")
+    assert find.bounding_box()["width"] < 40
+    find.focus()
+    assert find.bounding_box()["width"] > 300
+    page.keyboard.type("chat")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/deployments/\?q=chat$"))
+    page.get_by_role("button", name="Menu", exact=True).click()
+    page.get_by_role("button", name="Close the menu").click()
+    expect(page.get_by_role("navigation", name="Main")).to_be_hidden()
+
+
+def test_selected_rows_stay_so_and_are_named_before_they_stop(people: People) -> None:
+    page = people.open("amir", "/deployments/")
+    button = page.get_by_role("button", name="Stop selected")
+    expect(button).to_be_disabled()
+    box = page.get_by_role("checkbox", name=re.compile("^Select (?!all)")).first
+    box.check()
+    expect(button).to_have_text(re.compile(r"\(1\)"))
+    page.evaluate("() => htmx.trigger('#list-live', 'slipway:changed')")
+    page.wait_for_timeout(800)
+    expect(box).to_be_checked()
+    expect(button).to_be_enabled()
+
+    button.click()
+
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading", name="Stop 1 deployment?")).to_be_visible()
+    name = box.get_attribute("aria-label").removeprefix("Select ")
+    expect(dialog.get_by_text(name, exact=True)).to_be_visible()
+    dialog.get_by_role("link", name="Keep them").click()
+    expect(dialog).to_be_hidden()
 
 
 def test_a_chosen_theme_stays(people: People) -> None:
