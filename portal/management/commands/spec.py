@@ -1,4 +1,8 @@
-"""`manage.py spec check|render|fit FILE`: the pure core from the command line; needs no database, no cluster."""
+"""`manage.py spec check|render|fit FILE`: the pure core from the command line; needs no database, no cluster.
+
+Files are JSON, or YAML where their name ends so. `spec render FILE --yaml` prints manifests, with `--whole` also what
+they stand on in namespace and cluster.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from deployments import commandline
 from deployments.engine.measured import measured
+from deployments.manifests.text import all_as_yaml
+from deployments.wish_text import WishTextError, parse
+from deployments.working_sets import working_set
 
 ACTIONS = {
     "check": commandline.check_document,
@@ -21,13 +28,15 @@ ACTIONS = {
 
 
 class Command(BaseCommand):
-    help = "Check a request, render its objects or estimate its memory. JSON in, JSON out."
+    help = "Check a request, render its objects or estimate its memory. JSON (or YAML) in, JSON out."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("action", choices=sorted(ACTIONS))
-        parser.add_argument("file", help="a JSON file, or - for standard input")
-        parser.add_argument("--facts", help="a JSON file with flavors, quotas, profiles and the model")
+        parser.add_argument("file", help="a JSON or YAML file, or - for JSON from standard input")
+        parser.add_argument("--facts", help="a file with flavors, quotas, profiles and the model")
+        parser.add_argument("--yaml", action="store_true", help="render: manifests as kubectl takes them")
+        parser.add_argument("--whole", action="store_true", help="with --yaml: also namespace and cluster objects")
         parser.add_argument("--config", help="the model's config.json")
         parser.add_argument("--gpu", help="a GPU by name or product label, in place of the flavor")
         parser.add_argument("--log", help="the log of an engine of this shape: what it measured counts")
@@ -45,6 +54,9 @@ class Command(BaseCommand):
             document["measured"] = {name: value for name, value in found.items() if value is not None}
         if options["weights_bytes"]:
             document["weights_bytes"] = options["weights_bytes"]
+        if options["yaml"] and options["action"] == "render":
+            self.stdout.write(_manifests(document, facts, whole=options["whole"]), ending="")
+            return
         try:
             answer = ACTIONS[options["action"]](document, facts)
         except (commandline.DocumentError, ValueError) as failure:
@@ -52,10 +64,24 @@ class Command(BaseCommand):
         self.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
-def read_json(name: str) -> dict[str, Any]:
-    """A JSON object from a file, or from standard input for “-”; raises CommandError with the cause."""
+def _manifests(document: dict[str, Any], facts: dict[str, Any] | None, *, whole: bool) -> str:
     try:
-        data = json.loads(read_text(name))
+        if whole:
+            return all_as_yaml(working_set(document, facts))
+        answer = commandline.render_document(document, facts)
+    except (commandline.DocumentError, ValueError) as failure:
+        raise CommandError(str(failure), returncode=2) from failure
+    return all_as_yaml([answer["service_account"], *answer["objects"]])
+
+
+def read_json(name: str) -> dict[str, Any]:
+    """An object from a JSON or YAML file, or as JSON from standard input for “-”; CommandError with the cause."""
+    try:
+        text = read_text(name)
+        data = parse(text).data if Path(name).suffix in {".yaml", ".yml"} else json.loads(text)
+    except WishTextError as failure:
+        where = f" line {failure.line}:" if failure.line else ""
+        raise CommandError(f"{name}:{where} {failure.message}", returncode=2) from failure
     except ValueError as failure:
         raise CommandError(f"{name}: {failure}", returncode=2) from failure
     if not isinstance(data, dict):
