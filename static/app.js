@@ -170,6 +170,29 @@
 
   on("change", (event) => event.target.closest?.("form[data-submit-on-change]")?.requestSubmit());
 
+  // ---- a file is read into the text above it; one that is too large is told there, and never sent
+  on("change", (event) => {
+    const input = event.target.closest?.("[data-read-into]");
+    const file = input?.files[0];
+    if (!file) return;
+    const field = $(`#id_${input.dataset.readInto}`);
+    const box = $(`#msg-${input.dataset.readInto}`);
+    input.value = "";
+    if (file.size > Number(input.dataset.most)) {
+      box.replaceChildren($(`#large-${input.dataset.readInto}`).content.cloneNode(true));
+      field.setAttribute("aria-invalid", "true");
+      input.focus();
+      return;
+    }
+    file.text().then((text) => {
+      field.value = text;
+      box.replaceChildren();
+      field.removeAttribute("aria-invalid");
+      field.focus();
+      say(`${file.name} is in the text now.`);
+    });
+  });
+
   // ---- keys
   const goto = { d: "deployments", o: "overview", c: "capacity", a: "approvals", m: "metrics" };
   let before = "";

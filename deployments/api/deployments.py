@@ -26,7 +26,7 @@ from deployments.api.base import (
 )
 from deployments.api.waiting import waiting
 from deployments.models import Approval, Deployment, Reservation, Revision, Team
-from deployments.services import approvals, ledger, lifecycle, requests, waits
+from deployments.services import approvals, files, ledger, lifecycle, requests, waits
 from deployments.services.errors import InvalidError, MissingError, RefusedError, StaleError
 from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
@@ -49,6 +49,7 @@ class DeploymentViewSet(ApiViewSet):
     parameters: ClassVar[dict[str, tuple[str, ...]]] = {
         "list": (*PAGING, "team", "state", "name"),
         "revisions": PAGING,
+        "manifests": ("revision", "against"),
     }
 
     @extend_schema(
@@ -181,6 +182,42 @@ class DeploymentViewSet(ApiViewSet):
             raise MissingError("There is no such revision.")
         shown = shapes.revision(row) | {"objects": rows.values_list("objects_json", flat=True).get()}
         return Response(shown, headers=etag(shown["digest"]))
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("revision", int, description="Its number; without it the newest"),
+            OpenApiParameter("against", int, description="What to compare with; without it the revision that runs"),
+        ],
+        responses={200: schemas.ManifestsAnswer, **PROBLEMS},
+    )
+    @action(detail=True, methods=["get"])
+    def manifests(self, request: Request, pk: str) -> Response:
+        """What a revision puts on the cluster as objects and as one YAML file, how it differs, and the same by kubectl.
+
+        Of a credential only the name of its Secret is in it.
+        """
+        row = self._get(pk)
+        most = 2**31 - 1
+        asked, other = (number_of(request, name, most=most) for name in ("revision", "against"))
+        revision = files.revision_of(row, asked or 0)
+        running = row.applied.number if row.applied else None
+        number = other or running
+        against = files.revision_of(row, number) if number else None
+        if revision is None or (other and against is None):
+            raise MissingError("There is no such revision.")
+        shown = files.of_revision(row, revision, against)
+        answer = {
+            "revision": revision.number,
+            "digest": revision.digest,
+            "running": running,
+            "against": against.number if against else None,
+            "account": shown.account,
+            "objects": revision.objects_json,
+            "yaml": shown.yaml,
+            "diff": shown.diff,
+            "kubectl": shown.kubectl.as_json(),
+        }
+        return Response(answer, headers=etag(revision.digest))
 
     def location_of(self, answer: Response) -> str:
         """Of a decision the deployment and the digest that was decided about."""

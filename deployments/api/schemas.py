@@ -123,6 +123,28 @@ class RevisionDetail(RevisionAnswer):
     objects = serializers.ListField(child=serializers.JSONField())
 
 
+class KubectlAnswer(serializers.Serializer[Any]):
+    """Commands for the file that `yaml` is when it is saved under the name they give."""
+
+    diff = serializers.CharField()
+    apply = serializers.CharField()
+    get = serializers.CharField()
+
+
+class ManifestsAnswer(serializers.Serializer[Any]):
+    """A revision as files. `account` goes with the signed `objects`; `diff` is empty where nothing is compared."""
+
+    revision = serializers.IntegerField()
+    digest = serializers.CharField()
+    running = serializers.IntegerField(allow_null=True)
+    against = serializers.IntegerField(allow_null=True)
+    account = serializers.JSONField()
+    objects = serializers.ListField(child=serializers.JSONField())
+    yaml = serializers.CharField()
+    diff = serializers.CharField()
+    kubectl = KubectlAnswer()
+
+
 class DecisionBody(serializers.Serializer[Any]):
     """A decision about the newest revision, named by its digest (here or in If-Match)."""
 

@@ -25,8 +25,10 @@ def render(
 
 def account(deployment: Deployment, revision: Revision) -> dict[str, Any]:
     """The account that its pods run as: applied beside the signed objects, and lists the Secret in use by name."""
-    spec, resolution = DeploymentSpec.model_validate(revision.spec), Resolution.from_json(revision.resolution)
-    wish = wish_of(deployment, number=revision.number, spec=spec, resolution=resolution)
+    spec = DeploymentSpec.model_validate(revision.spec)
+    # Of what was resolved, an account says nothing.
+    nothing = Resolution(commit="", image="", product="")
+    wish = wish_of(deployment, number=revision.number, spec=spec, resolution=nothing)
     used = Credential.objects.kept().told().filter(team=deployment.team_id, name=spec.source.credential or "").first()
     if used is None or used.current is None:
         return manifests.build_service_account(wish)

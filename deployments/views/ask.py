@@ -23,9 +23,13 @@ from deployments.sources.oci import FOLDER
 from deployments.views.advice import Advice, advice_of
 from deployments.views.capacity_now import flavors_now
 from deployments.views.once import once
+from deployments.views.wish_files import SHOW, TAKE, WishFiles, shown, taken
+from deployments.wish_text import MOST_CHARACTERS
 from portal.lib.htmx import PortalRequest, signed_in
 
 MOST_SETS = 10
+# Buttons that send the form without asking for anything.
+ADVISING = frozenset({"set", "way", SHOW})
 EXPERT = ("args", "adapters", "kv_cache_dtype", "max_num_seqs", "enable_prefix_caching")
 DEFAULTS = {
     "strategy": "standard",
@@ -50,9 +54,11 @@ def create(request: PortalRequest) -> HttpResponse:
         form = DeploymentForm(_first_values(request, principal), principal=principal)
         return _page(request, form, _look(form, principal, strict=False), status=200)
     data = _fixed(request.POST)
+    if TAKE in request.POST:
+        return _take(request, principal, data)
     form = DeploymentForm(data, principal=principal)
-    if "set" in request.POST or "way" in request.POST:
-        return _page(request, form, _look(form, principal, strict=False), status=200)
+    if not ADVISING.isdisjoint(request.POST):
+        return _advised(request, form, principal)
     spec = form.spec
     if spec is not None and form.is_valid():
         try:
@@ -91,9 +97,11 @@ def edit(request: PortalRequest, pk: int) -> HttpResponse:
             values = with_value(values, name, value) if name and equals else values
         form = DeploymentForm(values, principal=principal, deployment=deployment)
         return _page(request, form, _look(form, principal, strict=False), status=200)
+    if TAKE in request.POST:
+        return _take(request, principal, _fixed(request.POST), deployment)
     form = DeploymentForm(_fixed(request.POST), principal=principal, deployment=deployment)
-    if "set" in request.POST or "way" in request.POST:
-        return _page(request, form, _look(form, principal, strict=False), status=200)
+    if not ADVISING.isdisjoint(request.POST):
+        return _advised(request, form, principal)
     spec = form.spec
     if spec is not None and form.is_valid():
         try:
@@ -121,13 +129,44 @@ def edit(request: PortalRequest, pk: int) -> HttpResponse:
 def preflight(request: PortalRequest, pk: int | None = None) -> HttpResponse:
     """What can be said about the form as it stands: the side panel, and a message box per field."""
     principal = principal_of(request)
+    form = _form_of(request, principal, pk)
+    advice = _look(form, principal, strict=False)
+    return render(request, "parts/advice.html", _context(form, advice) | {"live": True})
+
+
+@require_POST
+@signed_in
+def preview(request: PortalRequest, pk: int | None = None) -> HttpResponse:
+    """The form as it stands as YAML, and the objects that it would become: a part of the page."""
+    principal = principal_of(request)
+    form = _form_of(request, principal, pk)
+    context = {"wish": shown(form, principal), "deployment": form.deployment, **_urls(form.deployment)}
+    return render(request, "parts/wish_files.html", context)
+
+
+def _form_of(request: PortalRequest, principal: Principal, pk: int | None) -> DeploymentForm:
     deployment = None
     if pk is not None:
         rows = Deployment.objects.writable_by(principal).select_related("team", "latest")
         deployment = get_object_or_404(rows, pk=pk)
-    form = DeploymentForm(_fixed(request.POST), principal=principal, deployment=deployment)
+    return DeploymentForm(_fixed(request.POST), principal=principal, deployment=deployment)
+
+
+def _take(
+    request: PortalRequest, principal: Principal, data: dict[str, str], deployment: Deployment | None = None
+) -> HttpResponse:
+    """The form filled in from YAML; where that is wrong, as it was, with the mistakes beside the text."""
+    wish, values = taken(request, deployment)
+    form = DeploymentForm({**data, **values}, principal=principal, deployment=deployment)
     advice = _look(form, principal, strict=False)
-    return render(request, "parts/advice.html", _context(form, advice) | {"live": True})
+    return _page(request, form, advice, status=422 if wish.wrong else 200, wish=wish)
+
+
+def _advised(request: PortalRequest, form: DeploymentForm, principal: Principal) -> HttpResponse:
+    """The form again, with advice, after a button that only changed it or looked at it."""
+    advice = _look(form, principal, strict=False)
+    wish = shown(form, principal) if SHOW in request.POST else None
+    return _page(request, form, advice, status=200, wish=wish)
 
 
 def _look(form: DeploymentForm, principal: Principal, *, strict: bool) -> Advice:
@@ -169,8 +208,13 @@ def _show(form: DeploymentForm, error: DomainError) -> None:
     form.add_error(error.field if error.field in form.fields else None, error.message)
 
 
-def _page(request: PortalRequest, form: DeploymentForm, advice: Advice, *, status: int) -> HttpResponse:
-    return render(request, "pages/ask.html", _context(form, advice) | {"refused": status == 422}, status=status)
+def _page(
+    request: PortalRequest, form: DeploymentForm, advice: Advice, *, status: int, wish: WishFiles | None = None
+) -> HttpResponse:
+    # What was typed as YAML stays, whatever became of the form.
+    kept = wish or WishFiles(str(form.data.get("wish", ""))[:MOST_CHARACTERS])
+    context = _context(form, advice) | {"refused": status == 422, "wish": kept}
+    return render(request, "pages/ask.html", context, status=status)
 
 
 def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
@@ -186,8 +230,7 @@ def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
         "general": general,
         "advice": advice,
         "deployment": form.deployment,
-        "preflight_url": _url(form.deployment, "deployment-edit-preflight", "deployment-preflight"),
-        "back_url": _url(form.deployment, "deployment-detail", "deployment-list"),
+        **_urls(form.deployment),
         # Settings that are seldom needed are folded away, except where one was given or is wrong.
         "expert": any(form.text(name) for name in EXPERT) or bool(form.messages_of("args") or form.messages_of("adapters")),
         "base_revision": form.data.get("base_revision") or (latest.number if latest else ""),
@@ -196,6 +239,14 @@ def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
         "catalogue": CatalogEntry.objects.filter(active=True),
         "gateway": settings.GATEWAY_PUBLIC_URL,
         "values": {name: form.text(name) for name in form.fields},
+    }
+
+
+def _urls(deployment: Deployment | None) -> dict[str, str]:
+    return {
+        "preflight_url": _url(deployment, "deployment-edit-preflight", "deployment-preflight"),
+        "preview_url": _url(deployment, "deployment-edit-preview", "deployment-preview"),
+        "back_url": _url(deployment, "deployment-detail", "deployment-list"),
     }
 
 

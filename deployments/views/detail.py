@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,9 +14,9 @@ from django.views.decorators.vary import vary_on_headers
 
 from deployments.kube.observe import HELPERS
 from deployments.labels import ENGINE_CONTAINERS
-from deployments.manifests.text import all_as_yaml, as_yaml
+from deployments.manifests.text import as_yaml
 from deployments.models import Approval, Deployment, Event, Principal, QuotaHold, Wanted
-from deployments.services import lifecycle, states, waits
+from deployments.services import files, lifecycle, states, waits
 from deployments.services.principals import principal_of
 from deployments.views import keys, present
 from deployments.views.inbox import decider_of
@@ -150,29 +151,17 @@ def revisions(request: PortalRequest, pk: int) -> HttpResponse:
 @require_safe
 @signed_in
 def manifests(request: PortalRequest, pk: int) -> HttpResponse:
-    """What is wanted on the cluster, what Slipway put there, and what the cluster says of it."""
+    """What is wanted on the cluster, how it differs from what runs, and what the cluster says of it.
+
+    `?revision=2` chooses a revision, `&against=1` with which one it is compared, `&format=yaml` downloads it.
+    """
     principal = principal_of(request)
     row = visible(principal, pk)
-    number = request.GET.get("revision", "")
-    chosen = (
-        row.revisions.filter(number=int(number)).first()
-        if number.isascii() and number.isdigit() and len(number) < 9
-        else None
-    )
-    revision = chosen or row.revisions.first()
+    revision = files.revision_of(row, _number(request.GET.get("revision"))) or files.revision_of(row, 0)
     observed = states.observed_of(row)
-    objects = revision.objects_json if revision else []
-    if request.GET.get("format") == "yaml" and revision:
-        response = HttpResponse(all_as_yaml(objects), content_type="application/yaml; charset=utf-8")
-        response["Content-Disposition"] = f'attachment; filename="{row.name}-revision-{revision.number}.yaml"'
-        return response
     context = header(principal, row, "manifests") | {
         "revision": revision,
-        "numbers": row.revisions.values_list("number", flat=True)[:50],
-        "objects": [
-            {"kind": item.get("kind"), "name": item.get("metadata", {}).get("name"), "yaml": as_yaml(item)}
-            for item in objects
-        ],
+        "numbers": list(row.revisions.values_list("number", flat=True)[:50]),
         "inventory": row.inventory.select_related("revision").defer("revision__objects_json").order_by("kind", "name"),
         "conditions": [
             (condition, present.tone_of(condition, wanted_running=row.wanted == Wanted.RUNNING))
@@ -180,4 +169,23 @@ def manifests(request: PortalRequest, pk: int) -> HttpResponse:
         ],
         "observed_at": present.known_at(row),
     }
+    if revision is not None:
+        asked = _number(request.GET.get("against"))
+        number = asked or (row.applied.number if row.applied else 0)
+        other = files.revision_of(row, number) if number else None
+        shown = files.of_revision(row, revision, other)
+        if request.GET.get("format") == "yaml":
+            response = HttpResponse(shown.yaml, content_type="application/yaml; charset=utf-8")
+            response["Content-Disposition"] = f'attachment; filename="{shown.file}"'
+            return response
+        context |= {"files": shown, "against": other, "asked": asked, "objects": as_texts(shown.all)}
     return render(request, "deployments/manifests.html", context)
+
+
+def as_texts(objects: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Objects as a page shows them, each with its YAML."""
+    return [{"kind": item["kind"], "name": item["metadata"]["name"], "yaml": as_yaml(item)} for item in objects]
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 9 else 0

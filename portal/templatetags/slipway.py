@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,8 +13,8 @@ from django import template
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 
 from deployments.models import User
 
@@ -55,6 +55,9 @@ SEVERITIES: dict[str, tuple[str, str]] = {
     "success": ("circle-check", "green"),
     "debug": ("info-circle", "grey"),
 }
+# Sides of a diff: the tag of a line, and its end.
+LINES: dict[str, tuple[str, str]] = {"old": ("del", "del"), "new": ("ins", "ins"), "both": ('span class="ctx"', "span")}
+PLACE = 'span class="place"', "span"
 
 
 @register.simple_tag
@@ -249,6 +252,13 @@ def text_field(context: template.Context, name: str, label: str, **more: str) ->
     """One text field of the request form with its value and its messages; `more` is what parts/field.html expects."""
     found = {"value": context["values"].get(name), "messages": context["fields"][name]["messages"]}
     return {"name": name, "label": label, **found, **more}
+
+
+@register.simple_tag
+def diff_lines(lines: Iterable[Any]) -> SafeString:
+    """Lines of a unified diff (`side`, `text`), each an element of its own inside a `pre`."""
+    tagged = ((*(mark_safe(tag) for tag in LINES.get(line.side, PLACE)), line.text) for line in lines)  # noqa: S308
+    return format_html_join("", "<{0}>{2}</{1}>", tagged)
 
 
 @register.inclusion_tag("_bar.html")

@@ -17,6 +17,7 @@ PAGES: dict[str, Row] = {
     "/deployments/": page(GET=EVERYBODY),
     # Strangers are led members of another team here: they may ask, and may not name this one.
     "/deployments/new/": page(GET=EVERYBODY, POST=may(MEMBERS, told="stranger admin", body=form)),
+    "/deployments/preview/": page(POST=EVERYBODY),
     "/deployments/preflight/": page(POST=EVERYBODY),
     "/deployments/stop/": page(
         GET=EVERYBODY, POST=may(TEAM, idle="stranger", body=lambda world: {"d": world.chat.pk, "reason": "Enough."})
@@ -26,6 +27,7 @@ PAGES: dict[str, Row] = {
         "chat", GET=MEMBERS, POST=may(MEMBERS, body=lambda world: {**form(world), "base_revision": "1"})
     ),
     "/deployments/{pk}/edit/preflight/": page("chat", POST=MEMBERS),
+    "/deployments/{pk}/edit/preview/": page("chat", POST=MEMBERS),
     "/deployments/{pk}/logs/": page("chat", GET=TEAM),
     "/deployments/{pk}/revisions/": page("chat", GET=TEAM),
     "/deployments/{pk}/manifests/": page("chat", GET=TEAM),
@@ -145,6 +147,7 @@ API: dict[str, Row] = {
     f"{ONE}release/": api(
         "stopped", POST=may("admin", told=MEMBERS, scope="approve", body=lambda world: {"reason": "Gone."})
     ),
+    f"{ONE}manifests/": api("chat", GET=TEAM),
     f"{ONE}revisions/": api("chat", GET=TEAM),
     f"{ONE}revisions/{{number}}/": api("chat", GET=TEAM),
     f"{ONE}start/": api("stopped", POST=may(TEAM, body=lambda world: {})),
