@@ -7,7 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from importlib import import_module
 from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from typing import Any
 
 import django
@@ -18,6 +20,7 @@ from bench.quota.guards import Guard
 from bench.quota.shape import LARGEST_GRANT, World
 
 PROCESSES = 4
+SERVICES = "deployments.services.approvals", "deployments.services.grants", "deployments.services.ledger"
 TRIES = 8
 AGAIN = ("40001", "40P01")
 REFUSED = ("SQ001", "SQ002")
@@ -128,12 +131,25 @@ class Client:
 def together(work: Callable[..., Counter[str]], connections: int, *values: Any) -> tuple[Counter[str], float]:
     """Run `work(number, *values)` for each connection at once, in PROCESSES processes; the sum, and the seconds."""
     share = [range(connections)[start::PROCESSES] for start in range(PROCESSES)]
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn"), initializer=django.setup) as pool:
-        list(pool.map(time.sleep, [0.5] * PROCESSES))  # starting Python is not what is measured
+    context = get_context("spawn")
+    # Starting Python is not what is measured: the clock runs once every process has imported what it will call.
+    ready = context.Barrier(PROCESSES + 1)
+    with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=prepare, initargs=[ready]) as pool:
+        for _ in range(PROCESSES):  # a pool starts a process with each task that none of them has taken
+            pool.submit(int)
+        ready.wait()
         begun = time.monotonic()
         found = list(pool.map(threads, [work] * PROCESSES, share, [values] * PROCESSES))
         took = time.monotonic() - begun
     return sum(found, Counter()), took
+
+
+def prepare(ready: Barrier) -> None:
+    """Import everything that a client calls, and wait for the other processes."""
+    django.setup()
+    for module in SERVICES:
+        import_module(module)
+    ready.wait()
 
 
 def threads(work: Callable[..., Counter[str]], numbers: range, values: tuple[Any, ...]) -> Counter[str]:

@@ -143,8 +143,8 @@ def undecided(principal: Principal, revision: Revision, digest: str) -> tuple[De
     Raises MissingError where there is nothing to see, StaleError for another digest, ConflictError once it is decided.
     """
     deployment = _locked(principal, revision)
-    rows = Revision.objects.select_related("flavor", "deployment__team", "deployment__applied").defer(*states.HEAVY)
-    now = rows.get(pk=revision.pk)
+    now = Revision.objects.select_related("flavor").defer(*states.HEAVY).get(pk=revision.pk)
+    now.deployment = deployment  # read under the lock
     if digest != now.digest or deployment.latest_id != now.pk:
         raise StaleError("This request was changed since the page was loaded. Look at the newest revision.")
     if now.verdict != Revision.Verdict.PENDING:

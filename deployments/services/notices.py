@@ -15,7 +15,7 @@ from django.db.models import Q, QuerySet
 from django.urls import reverse
 from django.utils import timezone
 
-from deployments.models import Deployment, Event, Membership, Notification, Principal, Team, User
+from deployments.models import Deployment, Event, Membership, Notification, Principal, Revision, Team, User
 from deployments.services import approvals, events, waiting
 from deployments.services.asks import needs_admin
 from deployments.services.errors import InvalidError, MissingError, NotAllowedError
@@ -203,8 +203,9 @@ def _deciders(event: Event) -> Q | None:
 
 
 def _asker(event: Event) -> Q | None:
-    revision = revision_of(event)
-    return Q(pk=revision.author_id) if revision else None
+    asked = Revision.objects.filter(deployment=event.deployment_id, number=event.data.get("revision"))
+    author = asked.values_list("author_id", flat=True).first()
+    return Q(pk=author) if author else None
 
 
 def _admins(event: Event) -> Q:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,6 +23,8 @@ CHANNEL = "slipway"
 # The name under which changes of who may see what are told.
 PEOPLE = "people"
 PROBE_AGAIN = timedelta(seconds=5)
+# What this module stores of a deployment, and nobody else does.
+COMPUTED = "state", "state_since", "reason", "detail"
 # What pages never need when a state is computed, and what weighs most in a row.
 HEAVY = ("objects_json", "findings", "resolution")
 
@@ -51,20 +53,30 @@ def refresh_many(pks: Iterable[int]) -> int:
     wanted = sorted(set(pks))
     if not wanted:
         return 0
-    with transaction.atomic():
+    # What goes wrong here goes wrong for the caller: where one is at work, a savepoint would serve nobody.
+    with transaction.atomic(savepoint=False):
         list(Deployment.objects.select_for_update(no_key=True).filter(pk__in=wanted).order_by("pk").values_list("pk"))
         now = timezone.now()
         rows = list(_rows().filter(pk__in=wanted))
         news = {row.pk: lines for row in rows if (lines := _recompute(row, now)) is not None}
         changed = [row for row in rows if row.pk in news]
         if changed:
-            Deployment.objects.bulk_update(changed, ["state", "state_since", "reason", "detail"], batch_size=200)
+            _store(changed)
             telling.tell(Event.objects.bulk_create([line for lines in news.values() for line in lines]))
             notify(f"deployment:{row.pk}" for row in changed)
         for row in rows:
             if _wants_probe(row, now):
                 hint(PROBE, row.pk)
     return len(changed)
+
+
+def _store(changed: Sequence[Deployment]) -> None:
+    """Write the computed columns; a single row without the CASE that many need, which Django takes long to write."""
+    if len(changed) > 1:
+        Deployment.objects.bulk_update(changed, COMPUTED, batch_size=200)
+        return
+    [row] = changed
+    Deployment.objects.filter(pk=row.pk).update(**{name: getattr(row, name) for name in COMPUTED})
 
 
 def notify(payloads: Iterable[str]) -> None:

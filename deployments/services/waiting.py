@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import F, Max
 from django.db.models.functions import Now
 
-from deployments.models import Deployment, QuotaAccount, Revision, User, Wanted
+from deployments.models import Deployment, DeploymentQuerySet, QuotaAccount, Revision, User, Wanted
 from deployments.services import authority, events, holds, states
 from deployments.services.errors import QuotaExceededError
 from deployments.services.text import gpus_in_words
@@ -66,9 +66,10 @@ def accept(*, deployment: Deployment, revision: Revision, actor: User | None) ->
 
 def someone_before(deployment: Deployment, account: QuotaAccount) -> bool:
     """True when somebody whom the limit allows waits for GPUs of this account longer than the deployment."""
-    others = line(account)
-    if not others:
+    # Most lines hold nobody but the deployment itself: then one narrow query tells.
+    if not _in_line(account).exclude(pk=deployment.pk).exists():
         return False
+    others = line(account)
     limit = holds.limit_of(account)
     first = next((waiting.pk for waiting in others if _needs(waiting) <= limit), deployment.pk)
     return first != deployment.pk
@@ -76,13 +77,12 @@ def someone_before(deployment: Deployment, account: QuotaAccount) -> bool:
 
 def line(account: QuotaAccount) -> list[Deployment]:
     """Who waits for GPUs of this account, in order."""
-    return list(
-        Deployment.objects.awaiting_quota()
-        .filter(team_id=account.team_id, latest__flavor_id=account.flavor_id)
-        .select_related("latest", "applied")
-        .annotate(since=Max("latest__approvals__pk"))
-        .order_by("since")
-    )
+    rows = _in_line(account).select_related("latest", "applied")
+    return list(rows.annotate(since=Max("latest__approvals__pk")).order_by("since"))
+
+
+def _in_line(account: QuotaAccount) -> DeploymentQuerySet:
+    return Deployment.objects.awaiting_quota().filter(team_id=account.team_id, latest__flavor_id=account.flavor_id)
 
 
 def place_of(deployment_pk: int) -> Place | None:
