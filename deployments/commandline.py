@@ -24,7 +24,7 @@ from deployments.preflight.memory import NUMBERS
 from deployments.preflight.objects import check_objects
 from deployments.sources import RESOLVED, Scheme, SourceError, parse
 from deployments.sources.oci import digest_of
-from deployments.sources.pinned import as_loaded, pinned
+from deployments.sources.pinned import as_loaded, file_of, pinned
 from deployments.spec import DeploymentSpec, digest
 from deployments.spec_errors import parse_spec
 
@@ -71,6 +71,7 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
         # Without facts the cluster is taken for the sandbox, which has KEDA.
         autoscaler=available(known.cluster.groups or {KEDA}),
         image_mode=mode,
+        file=file_of(storage) if storage else "",
     )
     wish = Wish(
         install_id=given["install_id"],

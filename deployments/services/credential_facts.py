@@ -52,7 +52,7 @@ def _with_token(row: Credential, check: SourceCheck | None) -> SourceCheck:
 
 def _without_it(check: SourceCheck | None) -> SourceCheck | None:
     """What is known without the credential: nothing of what it opens, but where an entry of a registry leads."""
-    if check is None or not check.loads or check.code not in {SourceCode.GATED, SourceCode.NOT_FOUND}:
+    if check is None or not check.loads or check.code is SourceCode.UNUSABLE:
         return check
     return SourceCheck(SourceCode.FOUND, check.message, "", None, check.loads)
 

@@ -28,6 +28,8 @@ from deployments.sources.pinned import as_loaded, pinned
 FRESH = timedelta(minutes=10)
 FRESH_UNREACHABLE = timedelta(seconds=15)
 FORGET = timedelta(days=1)
+# In place of a revision: an entry that was resolved, and nothing behind it looked up.
+RESOLVED_ALONE = "(resolved)"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -45,13 +47,16 @@ def look_up(
     if credential and source.scheme is not Scheme.HF and source.scheme not in RESOLVED:
         return None
     at = revision or (source.revision if source.scheme is Scheme.HF else "") or ""
+    alone = credential and source.scheme in RESOLVED
+    if alone:
+        at = RESOLVED_ALONE
     row = ModelCheck.objects.filter(uri=uri, revision=at).first()
     if row is not None and timezone.now() - row.checked_at < min(max_age, _freshness(row)):
         return _from_row(row)
     if source.scheme is Scheme.HF:
         found: SourceCheck | None = huggingface.check(source.id, at or None, _get)
     else:
-        found = source_checks.check(source)
+        found = source_checks.check(source, follow=not alone)
     return _from_row(_store(uri, at, found, row)) if found is not None else None
 
 
@@ -109,6 +114,9 @@ def _store(uri: str, revision: str, found: SourceCheck, known: ModelCheck | None
         "remedy": found.remedy[:500],
         "checked_at": now,
     }
+    if found.code is SourceCode.UNREACHABLE and found.loads:
+        # The registry has answered, and what it names has not.
+        values["facts"] = {**(known.facts if known else {}), "loads": found.loads}
     if found.code is not SourceCode.UNREACHABLE:
         facts = found.model.as_json() if found.model else {}
         values |= {"facts": {**facts, "loads": found.loads}, "commit": str(facts.get("sha", ""))[:64]}

@@ -48,7 +48,7 @@ from deployments.services.teams import SLUG
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
 from deployments.sources import Scheme, SourceCheck, SourceError, parse
-from deployments.sources.pinned import pinned
+from deployments.sources.pinned import file_of, pinned
 from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
 
@@ -271,7 +271,7 @@ def _add_revision(
 def resolve(spec: DeploymentSpec, known: Facts) -> Resolution:
     """What a spec means on this platform now: commit, image and flavor as they are signed."""
     flavor, profile = known.flavors[spec.flavor], known.profiles[spec.engine.profile]
-    commit = _pin(spec, known.source_check)
+    commit, address = _pin(spec, known.source_check), _address(spec, known.source_check)
     return Resolution(
         commit=commit,
         image=profile.image,
@@ -279,7 +279,7 @@ def resolve(spec: DeploymentSpec, known: Facts) -> Resolution:
         resource_name=flavor.resource_name,
         gpus_per_replica=spec.gpus_per_replica,
         weights_bytes=known.model.weights_bytes if known.model else None,
-        storage_uri=_address(spec, known.source_check),
+        storage_uri=address,
         engine_version=profile.version,
         node_selector=flavor.node_selector,
         tolerations=flavor.tolerations,
@@ -287,7 +287,7 @@ def resolve(spec: DeploymentSpec, known: Facts) -> Resolution:
         image_mode=_image_mode(spec, known),
         adapters=tuple(_adapters(spec, known)),
         lora_rank=lora_rank(known.adapters) if spec.adapters else 0,
-        file=known.model.file if known.model else "",
+        file=(known.model.file if known.model else "") or (file_of(address) if address else ""),
         tokenizer=known.model.tokenizer if known.model else "",
         endpoint=_endpoint(spec, known),
     )

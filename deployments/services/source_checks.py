@@ -15,6 +15,7 @@ from django.conf import settings
 from django.views.decorators.debug import sensitive_variables
 
 from deployments.sources import (
+    RESOLVED,
     Ask,
     Reply,
     Scheme,
@@ -55,12 +56,19 @@ NOBODY = Keys()
 
 
 @sensitive_variables("keys")
-def check(source: Source, revision: str | None = None, keys: Keys = NOBODY) -> SourceCheck | None:
-    """What there is at an address, or why it cannot be used; None for what nobody outside the cluster can ask."""
-    return _check(source, revision, keys, ())
+def check(
+    source: Source, revision: str | None = None, keys: Keys = NOBODY, *, follow: bool = True
+) -> SourceCheck | None:
+    """What there is at an address, or why it cannot be used; None for what nobody outside the cluster can ask.
+
+    Without `follow` an entry of a registry is only resolved: what it stands for takes keys that are not at hand.
+    """
+    return _check(source, revision, keys, (), follow)
 
 
-def _check(source: Source, revision: str | None, keys: Keys, steps: tuple[str, ...]) -> SourceCheck | None:
+def _check(
+    source: Source, revision: str | None, keys: Keys, steps: tuple[str, ...], follow: bool
+) -> SourceCheck | None:
     match source.scheme:
         case Scheme.HF:
             get = hub_get(keys.token)
@@ -84,11 +92,11 @@ def _check(source: Source, revision: str | None, keys: Keys, steps: tuple[str, .
             base = known[image.registry]
             return distribution.check(image, door([base] if base else ()), base=base, login=keys.login)
         case Scheme.MLFLOW | Scheme.MODEL_REGISTRY:
-            return _resolved(source, keys, steps)
+            return _resolved(source, keys, steps, follow)
     return None
 
 
-def _resolved(source: Source, keys: Keys, steps: tuple[str, ...]) -> SourceCheck:
+def _resolved(source: Source, keys: Keys, steps: tuple[str, ...], follow: bool) -> SourceCheck:
     """Follow an entry of a registry to what it names, and look that up."""
     if source.uri in steps or len(steps) >= MOST_STEPS:
         return SourceCheck(
@@ -115,7 +123,8 @@ def _resolved(source: Source, keys: Keys, steps: tuple[str, ...]) -> SourceCheck
             f"{source.uri} is {found.loads[:200]}: {error.finding.message}",
             "Have its owner register an artifact that the cluster can load, as s3://… or gs://….",
         )
-    inner = _check(target, None, keys, (*steps, source.uri))
+    looked = follow or target.scheme in {Scheme.HF, *RESOLVED}
+    inner = _check(target, None, keys, (*steps, source.uri), follow) if looked else None
     if inner is None:
         return replace(found, loads=target.uri)
     return replace(inner, message=f"{source.uri} is {found.loads}. {inner.message}", loads=inner.loads or target.uri)

@@ -25,6 +25,16 @@ def as_loaded(uri: str) -> str:
     return f"{source.scheme.value}://{source.id}{slash}"
 
 
+def file_of(uri: str) -> str:
+    """The name of the one file that an address names, as it lies in the model's folder; empty for a folder.
+
+    A file of a claim is mounted in place of the folder, and an archive is unpacked into it.
+    """
+    source = parse(uri)
+    name = source.path.rpartition("/")[2]
+    return name if name.endswith(".gguf") and source.scheme is not Scheme.PVC else ""
+
+
 def as_anybody(uri: str) -> str:
     """The same folder of an S3 bucket, written as nobody else does: by that our loader without keys is chosen."""
     bucket, _, path = uri.removeprefix("s3://").partition("/")

@@ -17,6 +17,7 @@ from sandbox.node.initializer import Failed, Initializer
 from sandbox.node.logs import LogFile
 from sandbox.node.modelcar import Modelcar
 from sandbox.node.routing import EndpointPicker, RoutingSidecar
+from sandbox.node.volumes import mount_at
 from sandbox.nodes import GPU_RESOURCE
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def engine(container: Container, environment: Mapping[str, str], log: LogFile) -
 
     async def fetch(model: str, variables: Mapping[str, str]) -> ModelFiles | None:
         found = pod.files_at(container.spec, model)
+        if found is not None and not _readable(container.spec, model, found):
+            return None
         if found is not None or model.startswith(("/", ".")) or model.count("/") != 1:
             return found
         try:
@@ -150,6 +153,12 @@ def engine(container: Container, environment: Mapping[str, str], log: LogFile) -
         if found:
             command, arguments = found, []
     return EngineProgram(command, arguments, around)
+
+
+def _readable(spec: Mapping[str, Any], model: str, found: ModelFiles) -> bool:
+    """vLLM reads a folder by its config.json, and a GGUF file where it is given the file itself."""
+    mount = mount_at(spec, model) or {}
+    return "config.json" in found.files or model.endswith(".gguf") or mount.get("subPath", "").endswith(".gguf")
 
 
 def words(spec: Mapping[str, Any], key: str, environment: Mapping[str, str]) -> list[str]:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from deployments.services import source_checks
+from deployments.services import model_checks, source_checks
 from deployments.sources import Reply, SourceCheck, SourceCode, kubeflow, mlflow, parse
 
 RECORDED = json.loads((Path(__file__).parents[1] / "data" / "model-registry" / "answers.json").read_text())
@@ -139,6 +139,29 @@ def test_an_entry_counts_as_what_it_leads_to(monkeypatch: pytest.MonkeyPatch, se
     claim = source_checks.check(parse("models:/chat/3"))
     assert claim is not None
     assert (claim.code, claim.loads) == (SourceCode.FOUND, "pvc://claim/m")
+
+
+def test_what_takes_a_teams_own_keys_is_only_resolved(monkeypatch: pytest.MonkeyPatch, settings: Any):
+    Registries(monkeypatch, settings, {"models:/chat/3": "s3://bkt/m"})
+    monkeypatch.setattr(source_checks.s3, "check", lambda *words: pytest.fail("nobody asks as anybody"))
+    found = source_checks.check(parse("models:/chat/3"), follow=False)
+    assert found is not None
+    assert (found.code, found.loads) == (SourceCode.FOUND, "s3://bkt/m")
+
+
+@pytest.mark.django_db
+def test_an_artifact_that_is_away_leaves_its_address(monkeypatch: pytest.MonkeyPatch, settings: Any):
+    Registries(monkeypatch, settings, {"models:/chat/3": "s3://bkt/m"})
+    away = SourceCheck(SourceCode.UNREACHABLE, "The S3 server could not be asked.", "Later.")
+    monkeypatch.setattr(source_checks.s3, "check", lambda *words: away)
+    found = model_checks.look_up("models:/chat/3")
+    assert found is not None
+    assert (found.code, found.loads) == (SourceCode.UNREACHABLE, "s3://bkt/m")
+    assert model_checks.address_of("models:/chat/3", None, found) == "s3://bkt/m/"
+    alone = model_checks.look_up("models:/chat/3", credential=True)
+    assert alone is not None
+    assert alone.code is SourceCode.FOUND
+    assert model_checks.look_up("s3://bkt/m", credential=True) is None
 
 
 def test_an_alias_that_leads_round_in_a_circle_is_refused(monkeypatch: pytest.MonkeyPatch, settings: Any):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from deployments.sources import Reply, Scheme, SourceCode, SourceError, check_uri, parse
 from deployments.sources.huggingface import check, config_path, metadata_path, model_facts
+from deployments.sources.pinned import as_anybody, as_loaded, file_of
 
 SHA = "c" * 40
 MODEL = "Qwen/Qwen2.5-7B-Instruct"
@@ -145,6 +146,25 @@ def test_no_text_breaks_the_parser(text: str):
     kinds = ("hf://", "s3://", "gs://b/", "pvc://", "https://h/", "models:/", "model-registry://")
     for uri in (text, *(f"{kind}{text}" for kind in kinds)):
         check_uri(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "loaded", "file"),
+    [
+        ("s3://bucket/models/m", "s3://bucket/models/m/", ""),
+        ("s3://bucket/models/m/", "s3://bucket/models/m/", ""),
+        ("s3://bucket/models/m.gguf", "s3://bucket/models/m.gguf", "m.gguf"),
+        ("s3://bucket/models/m.tar.gz", "s3://bucket/models/m.tar.gz", ""),
+        ("gs://bucket/models/m/", "gs://bucket/models/m", ""),
+        ("https://host.example/m.gguf", "https://host.example/m.gguf", "m.gguf"),
+        ("pvc://claim", "pvc://claim", ""),
+        ("pvc://claim/m.gguf", "pvc://claim/m.gguf", ""),
+    ],
+)
+def test_a_place_is_written_as_the_loader_reads_it(uri: str, loaded: str, file: str):
+    assert (as_loaded(uri), file_of(loaded)) == (loaded, file)
+    if uri.startswith("s3://"):
+        assert as_anybody(loaded) == loaded.replace("bucket/", "bucket//")
 
 
 def test_facts_come_from_metadata_and_configuration():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -28,6 +29,10 @@ class Agents:
         self._ground = ground
         self._prefix = PortBook(ground.data / "node-ports.json", preferred={}).choose_prefix()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        # Where nodes look for buckets of Google: a scenario that needs one listens there.
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.google_port: int = listener.getsockname()[1]
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -48,6 +53,7 @@ class Agents:
         words = ["--name", name, "--pod-prefix", f"127.{self._prefix}", "--speed", str(SPEED)]
         words += ["--hub-url", self._ground.environment["HUB_URL"], "--model-url", self._model_url()]
         words += ["--kubeconfig", str(self._ground.kubeconfig_of("node"))]
+        words += ["--claims", str(self._ground.data / "claims"), "--google-url", f"http://127.0.0.1:{self.google_port}"]
         argv = [sys.executable, "-m", "sandbox", "node", *words]
         with (self._ground.data / "logs" / f"node-{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Weights from a bucket, a volume claim, a web server: from the wish to Running, each by its own way."""
+"""Weights from buckets, a volume claim, a web server, a registry's entry: from the wish to Running."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import io
 import json
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -20,6 +22,7 @@ from sandbox.hub import catalog
 from tests import servers
 from tests.deployments import factories as make
 from tests.deployments.sealing_keys import use_keys
+from tests.deployments.test_source_formats import gguf
 from tests.scenarios.stage import RESTRICTED, Says, Stage, engine
 from tests.scenarios.test_credentials import reads, stored
 
@@ -27,6 +30,17 @@ pytestmark = [pytest.mark.django_db, pytest.mark.timeout(400)]
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 BUCKET, CLAIM = "weights", "models"
+# The same shape as a GGUF file says it.
+GGUF = gguf(
+    ("general.architecture", "llama"),
+    ("llama.block_count", 30),
+    ("llama.embedding_length", 576),
+    ("llama.feed_forward_length", 1536),
+    ("llama.attention.head_count", 9),
+    ("llama.attention.head_count_kv", 3),
+    ("llama.context_length", 8192),
+    ("llama.vocab_size", 49152),
+)
 
 
 def files() -> dict[str, bytes]:
@@ -39,26 +53,44 @@ def files() -> dict[str, bytes]:
 def s3() -> Iterator[servers.S3]:
     with servers.s3() as running:
         running.put(BUCKET, {f"smol/{name}": content for name, content in files().items()})
+        running.put(BUCKET, {"smol.gguf": GGUF})
         yield running
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves a folder."""
+    """Serves a folder, whatever the query."""
 
     def log_message(self, *words: object) -> None:
         """Nothing is printed."""
 
 
-@pytest.fixture(scope="module")
-def downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A web server with the model as an archive; yields its address."""
-    folder: Path = tmp_path_factory.mktemp("downloads")
-    with tarfile.open(folder / "smol.tar.gz", "w:gz") as archive:
-        for name, content in files().items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+class Google(BaseHTTPRequestHandler):
+    """The part of Google's API that buckets are read by, with one public bucket."""
+
+    objects = {f"smol/{name}": content for name, content in files().items()}
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        _, bucket, _, key = f"{parts.path.partition('/b')[2]}/".split("/", 3)
+        query = parse_qs(parts.query)
+        found = self.objects.get(unquote(key.rstrip("/")))
+        listed = [{"name": name, "size": str(len(body))} for name, body in self.objects.items()]
+        prefix = query.get("prefix", [""])[0]
+        listing = json.dumps({"items": [item for item in listed if item["name"].startswith(prefix)]}).encode()
+        body = listing if not key else found
+        self.send_response(200 if bucket == BUCKET and body is not None else 404)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(body or b"{}")
+
+    def log_message(self, *words: object) -> None:
+        """Nothing is printed."""
+
+
+@contextmanager
+def serving(handler: Callable[..., Any], port: int = 0) -> Iterator[str]:
+    """A web server; yields its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -67,16 +99,33 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A web server with the model as an archive, and a model registry that knows it in its bucket."""
+    folder: Path = tmp_path_factory.mktemp("web")
+    with tarfile.open(folder / "smol.tar.gz", "w:gz") as archive:
+        for name, content in files().items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    registry = folder / "api/model_registry/v1alpha3"
+    (registry / "model_versions/8").mkdir(parents=True)
+    (registry / "registered_model").write_text(json.dumps({"id": "7", "name": "smol"}))
+    (registry / "model_version").write_text(json.dumps({"id": "8", "name": "v1"}))
+    artifacts = {"items": [{"id": "3", "uri": f"s3://{BUCKET}/smol"}]}
+    (registry / "model_versions/8/artifacts").write_text(json.dumps(artifacts))
+    with serving(partial(Quiet, directory=str(folder))) as url:
+        yield url
+
+
 @pytest.fixture
 def lead(stage: Stage) -> Principal:
     return make.principal(make.make_user("lead", team=stage.team, lead=True))
 
 
-def test_weights_from_a_bucket_a_claim_and_a_download(
-    stage: Stage, lead: Principal, s3: servers.S3, downloads: str, settings: Any
-):
+def test_weights_from_everywhere(stage: Stage, lead: Principal, s3: servers.S3, web: str, settings: Any):
     use_keys(settings)
-    settings.OBJECT_STORES, settings.DOWNLOAD_SERVERS = [s3.url], [downloads]
+    settings.OBJECT_STORES, settings.DOWNLOAD_SERVERS, settings.MODEL_REGISTRY_URL = [s3.url], [web], web
     stage.open_namespace()
     keys = s3.user(f"reader-{stage.namespace}", {"Effect": "Allow", "Action": ["s3:*"], "Resource": "*"})
     uri = f"s3://{BUCKET}/smol"
@@ -92,17 +141,35 @@ def test_weights_from_a_bucket_a_claim_and_a_download(
     assert (store.test_code, store.test_facts["layers"]) == ("found", 30)
     fill(stage)
 
-    bucket = stage.ask("bucket", source={"uri": uri, "credential": "store"}, engine=engine(max_model_len=2048))
-    claim = stage.ask("claim", source={"uri": f"pvc://{CLAIM}/smol"})
-    download = stage.ask("download", source={"uri": f"{downloads}/smol.tar.gz"})
-    for row in (bucket, claim, download):
-        stage.comes_to(row, Says("Running"), within=120, note=row.name)
+    rows = {
+        "bucket": {"uri": uri, "credential": "store"},
+        "file": {"uri": f"s3://{BUCKET}/smol.gguf", "credential": "store"},
+        "entry": {"uri": "model-registry://smol/v1", "credential": "store"},
+        "claim": {"uri": f"pvc://{CLAIM}/smol"},
+        "download": {"uri": f"{web}/smol.tar.gz"},
+        "google": {"uri": f"gs://{BUCKET}/smol"},
+    }
+    with serving(Google, stage.ground.agents.google_port) as settings.GS_URL:
+        asked = [stage.ask(name, source=source, engine=engine(max_model_len=2048)) for name, source in rows.items()]
+        for row in asked:
+            stage.comes_to(row, Says("Running"), within=120, note=row.name)
 
     pods = {pod["metadata"]["labels"].get("serving.kserve.io/inferenceservice"): pod for pod in stage.pods()}
-    assert reads(pods["bucket"]) == {store.current.name}
-    assert not reads(pods["download"])
+    assert {name: reads(pods[name]) == {store.current.name} for name in rows} == {
+        name: source.get("credential") == "store" for name, source in rows.items()
+    }
     assert "initContainers" not in pods["claim"]["spec"]
-    assert stage.fresh(bucket).applied.resolution["storage_uri"] == f"{uri}/"
+    fetched = {row.name: stage.fresh(row).applied.resolution["storage_uri"] for row in asked}
+    assert fetched == {
+        "bucket": f"s3://{BUCKET}/smol/",
+        "file": f"s3://{BUCKET}/smol.gguf",
+        "entry": f"s3://{BUCKET}/smol/",
+        "claim": f"pvc://{CLAIM}/smol",
+        "download": f"{web}/smol.tar.gz",
+        "google": f"gs://{BUCKET}/smol",
+    }
+    (model,) = (word for word in pods["file"]["spec"]["containers"][0]["args"] if word.startswith("--model="))
+    assert model == "--model=/mnt/models/smol.gguf"
 
 
 def fill(stage: Stage) -> None:
