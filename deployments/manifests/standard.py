@@ -82,7 +82,7 @@ def _inference_service(wish: Wish, runtime: str, weights: Weights) -> Object:
                 **weights.predictor,
                 **_initializers(wish, weights),
                 "model": {
-                    "modelFormat": {"name": "vLLM"},
+                    "modelFormat": {"name": _format(weights)},
                     "runtime": runtime,
                     **weights.model,
                     "args": [*render_args(engine_version(wish), spec.engine.args), *adapters.arguments(wish)],
@@ -93,6 +93,15 @@ def _inference_service(wish: Wish, runtime: str, weights: Weights) -> Object:
             }
         },
     }
+
+
+def _format(weights: Weights) -> str:
+    """The format by which KServe matches service and runtime.
+
+    A model without an address is one of many to it, and it adds an agent and a folder to their server (seen);
+    for this one format alone it takes it that weights come some other way.
+    """
+    return "vLLM" if weights.model else "huggingface"
 
 
 def _initializers(wish: Wish, weights: Weights) -> dict[str, Any]:
@@ -135,7 +144,7 @@ def _runtime_spec(wish: Wish, weights: Weights) -> dict[str, Any]:
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     return {
-        "supportedModelFormats": [{"name": "vLLM", "autoSelect": False}],
+        "supportedModelFormats": [{"name": _format(weights), "autoSelect": False}],
         "protocolVersions": ["v2", "v1"],
         "containers": [container],
         "volumes": volumes,

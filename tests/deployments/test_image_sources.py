@@ -153,6 +153,16 @@ def test_kserve_itself_mounts_the_folder_that_it_knows():
     assert [volume["name"] for volume in runtime["volumes"]] == ["home"]
 
 
+@pytest.mark.parametrize(
+    ("made", "name"), [(wish(), "vLLM"), (wish("/"), "huggingface"), (wish(None, "modelcar"), "huggingface")]
+)
+def test_kserve_does_not_take_a_model_without_an_address_for_one_of_many(made: Wish, name: str):
+    predictor, runtime = parts(build(made))
+    assert ("storageUri" in predictor["model"]) is (name == "vLLM")
+    assert predictor["model"]["modelFormat"]["name"] == name
+    assert [item["name"] for item in runtime["supportedModelFormats"]] == [name]
+
+
 @pytest.mark.parametrize(("folder", "below"), [("/", None), ("/weights/7b", "weights/7b")])
 def test_another_folder_is_mounted_by_the_runtime(folder: str, below: str | None):
     predictor, runtime = parts(build(wish(folder)))
