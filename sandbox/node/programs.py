@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sandbox.node.container import Container, Program
 
 OOM_EXIT = 137
+CONFIGURATIONS = frozenset({"config.json", "adapter_config.json"})
 ROUTING: dict[str, Callable[..., Program]] = {"endpoint-picker": EndpointPicker, "routing-sidecar": RoutingSidecar}
 
 
@@ -156,9 +157,10 @@ def engine(container: Container, environment: Mapping[str, str], log: LogFile) -
 
 
 def _readable(spec: Mapping[str, Any], model: str, found: ModelFiles) -> bool:
-    """vLLM reads a folder by its config.json, and a GGUF file where it is given the file itself."""
+    """vLLM reads a folder by its configuration, and a GGUF file where it is given the file itself."""
     mount = mount_at(spec, model) or {}
-    return "config.json" in found.files or model.endswith(".gguf") or mount.get("subPath", "").endswith(".gguf")
+    described = not CONFIGURATIONS.isdisjoint(found.files)
+    return described or model.endswith(".gguf") or mount.get("subPath", "").endswith(".gguf")
 
 
 def words(spec: Mapping[str, Any], key: str, environment: Mapping[str, str]) -> list[str]:

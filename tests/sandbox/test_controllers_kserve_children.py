@@ -216,7 +216,8 @@ def test_pinned_storage_container_replaces_the_built_in_one() -> None:
     ours = {
         "metadata": {"name": "slipway"},
         "spec": {"container": {"name": "storage-initializer", "image": "loader@sha256:1", "env": [],
-                               "securityContext": restricted}},
+                               "securityContext": restricted},
+                 "supportedUriFormats": [{"prefix": "hf://"}]},
     }  # fmt: skip
 
     init = pods.complete(pod, pods.Surroundings(CONFIG, storage_containers=[ours]))["spec"]["initContainers"][0]
@@ -225,6 +226,9 @@ def test_pinned_storage_container_replaces_the_built_in_one() -> None:
     assert init["args"] == ["hf://Qwen/Qwen2.5-7B-Instruct", "/mnt/models"]
     with pytest.raises(SpecError, match='ClusterStorageContainer "slipway" not found'):
         pods.complete(pod, pods.Surroundings(CONFIG))
+    ours["spec"]["supportedUriFormats"] = [{"prefix": "s3://"}]
+    with pytest.raises(SpecError, match='"slipway" does not support storageUri "hf://Qwen/'):
+        pods.complete(pod, pods.Surroundings(CONFIG, storage_containers=[ours]))
 
 
 def test_completing_a_pod_twice_changes_nothing() -> None:

@@ -17,7 +17,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from deployments.models import Principal
-from deployments.services import credentials
+from deployments.services import credentials, source_checks
+from deployments.sources import SourceCheck, SourceCode
 from sandbox.hub import catalog
 from tests import servers
 from tests.deployments import factories as make
@@ -170,6 +171,20 @@ def test_weights_from_everywhere(stage: Stage, lead: Principal, s3: servers.S3, 
     }
     (model,) = (word for word in pods["file"]["spec"]["containers"][0]["args"] if word.startswith("--model="))
     assert model == "--model=/mnt/models/smol.gguf"
+
+
+def test_a_public_bucket_is_asked_as_anybody(stage: Stage):
+    """The bucket is one of Amazon's, where no test goes: what counts is how the cluster would ask for it."""
+    there = SourceCheck(SourceCode.FOUND, "There.", loads="s3://open-weights/smol/")
+    stage.patch.setattr(source_checks.s3, "check", lambda *words: there)
+    row = stage.ask("public", source={"uri": "s3://open-weights/smol"})
+    stage.until(row, stage.pods, what="a pod")
+
+    (pod,) = stage.pods()
+    (initializer,) = pod["spec"]["initContainers"]
+    assert initializer["args"] == ["s3://open-weights//smol/", "/mnt/models"]
+    assert {"name": "awsAnonymousCredential", "value": "true"} in initializer["env"]
+    assert not reads(pod)
 
 
 def fill(stage: Stage) -> None:
