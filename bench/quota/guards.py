@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 
-POST: str = import_module("deployments.migrations.0002_ledger").POST
+POST: str = import_module("deployments.migrations.0012_balance_first").POST
 LOCK = "SELECT * INTO STRICT account FROM deployments_quotaaccount WHERE id = NEW.account_id FOR NO KEY UPDATE;"
 UNLOCKED = "SELECT * INTO STRICT account FROM deployments_quotaaccount WHERE id = NEW.account_id;"
 CONDITION = "IF NEW.delta > 0 THEN"
@@ -25,8 +25,7 @@ class Guard:
 
     def sql(self) -> str:
         """The trigger's function of this guard, to be put in place of the shipped one."""
-        function = POST[POST.index("CREATE FUNCTION") : POST.index("CREATE TRIGGER")]
-        function = function.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1)
+        function = POST
         for wanted, text, instead in (
             (self.lock_in_trigger, LOCK, UNLOCKED),
             (self.condition_in_trigger, CONDITION, NEVER),

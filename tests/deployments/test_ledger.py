@@ -237,8 +237,10 @@ def test_the_ledger_refuses_to_give_back_twice(account, chat):
     take(account, chat, 2, 0)
     take(account, chat, -2, 2)
     for before in (2, 0):
-        with pytest.raises(DatabaseError), transaction.atomic():
+        with pytest.raises(DatabaseError) as error, transaction.atomic():
             take(account, chat, -2, before)
+        # A code of ours, and not the account's constraint: who released as well is told that it is done.
+        assert code_of(error) == "SQ002"
     account.refresh_from_db()
     assert account.reserved == 0
 
