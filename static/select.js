@@ -8,7 +8,6 @@
     const chosen = boxes().filter((box) => box.checked).length;
     $$("[data-selected]").forEach((node) => { node.textContent = chosen ? `(${chosen})` : ""; });
     $$("#stop-selected").forEach((button) => { button.disabled = !chosen; });
-    $$("[data-select-all-box]").forEach((node) => { node.hidden = !boxes().length; });
     $$("[data-select-all]").forEach((box) => {
       box.checked = chosen > 0 && chosen === boxes().length;
       box.indeterminate = chosen > 0 && chosen < boxes().length;

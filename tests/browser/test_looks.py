@@ -148,7 +148,8 @@ def test_the_top_bar_keeps_to_one_line_on_a_phone(people: People) -> None:
     page = people.open("carol", "/", viewport={"width": 360, "height": 780})
     page.wait_for_timeout(400)
     height = "() => document.querySelector('.top').getBoundingClientRect().height"
-    seen = """() => [...document.querySelectorAll('.top > :not(.grow):not(.hide-s)')].filter((node) => node.offsetWidth)
+    seen = """() => [...document.querySelectorAll('.top > :not(.grow):not(.hide-s)')]
+        .filter((node) => node.offsetWidth > 1)
         .map((node) => node.getBoundingClientRect()).map((box) => [Math.round(box.left), Math.round(box.right)])"""
     trouble = """() => { document.querySelector('#parts').innerHTML =
         '<span class="state t-red">Prometheus <span class="more">unreachable since 12:00:00</span></span>' +
