@@ -77,7 +77,7 @@ KUBECONFIG_LIVE = env("KUBECONFIG_LIVE")
 SLIPWAY_INSTALL_ID = env("SLIPWAY_INSTALL_ID", "slipway")
 # Pages say that the cluster is played by this machine.
 SLIPWAY_SANDBOX = env_bool("SLIPWAY_SANDBOX")
-# The cluster mounts images although it is too old to do so by default: Kubernetes 1.33 or 1.34 with the feature gate on.
+# The cluster mounts images although it is too old to do so by default: Kubernetes 1.33 or 1.34 with the gate on.
 SLIPWAY_IMAGE_VOLUMES = env_bool("SLIPWAY_IMAGE_VOLUMES")
 # The OpenAPI document for whoever asks; else for those who sign in or send a token.
 SLIPWAY_PUBLIC_SCHEMA = env_bool("SLIPWAY_PUBLIC_SCHEMA")

@@ -20,6 +20,7 @@ PARTS: dict[str, tuple[str, str]] = {
     "gateway": ("sandbox.gateway", "HTTP gateway in front of the engines"),
     "metrics": ("sandbox.metrics", "object metrics and scrape target discovery"),
     "traffic": ("sandbox.traffic", "background load through the gateway"),
+    "images": ("sandbox.node.packaged", "list of the images with weights that the nodes can pull"),
 }
 
 

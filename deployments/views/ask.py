@@ -232,7 +232,7 @@ def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
         "deployment": form.deployment,
         **_urls(form.deployment),
         # Settings that are seldom needed are folded away, except where one was given or is wrong.
-        "expert": any(form.text(name) for name in EXPERT) or bool(form.messages_of("args") or form.messages_of("adapters")),
+        "expert": any(form.text(name) or form.messages_of(name) for name in EXPERT),
         "base_revision": form.data.get("base_revision") or (latest.number if latest else ""),
         "strategies": STRATEGIES,
         "flavors": flavors_now(),

@@ -142,6 +142,11 @@ def model_image(model: str, tag: str) -> Image:
     return parse(parse(f"{name}:{tag}").image_id)
 
 
+def public_models() -> list[str]:
+    """The models that there are images of."""
+    return sorted(model.id for model in _models().values())
+
+
 @cache
 def _models() -> dict[str, catalog.Model]:
     found = catalog.load().values()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sandbox import cli
 from sandbox.node import images
 from sandbox.node.images import PullError
 from sandbox.node.volumes import found_in, mount_error
@@ -135,6 +136,14 @@ def test_weights_are_found_where_they_lie_and_nowhere_else():
     assert found_in(packaged.weights, whole, "/mnt/models/models") is packaged.weights.files
     assert mount_error(packaged, {**below, "name": "m"}) is None
     assert mount_error(packaged, {**below, "name": "m", "subPath": "weights"})
+
+
+def test_images_are_listed_as_a_wish_names_them(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["images"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"/models  oci://{PACKAGED}" in lines
+    assert f"/        oci://{FILES}" in lines
+    assert not any("llama" in line for line in lines), "gated models are not given away"
 
 
 @pytest.mark.parametrize("reference", [UNKNOWN, "ghcr.io/slipway-models/nobody--nothing:1.0", f"{images.MODELS}x:2"])
