@@ -110,7 +110,7 @@ async def _forget_name(plane: ControlPlane) -> None:
     context = ssl.create_default_context(cafile=str(plane.folder / "ca.crt"))
     context.load_cert_chain(pair.certificate, pair.key)
     async with httpx.AsyncClient(verify=context, trust_env=False) as http:
-        url = f"https://127.0.0.1:{plane.ports['etcd']}/v3/kv/deleterange"
+        url = f"https://127.0.0.1:{plane.ports['etcd-http']}/v3/kv/deleterange"
         answer = await http.post(url, json={"key": base64.b64encode(NAMELESS).decode()})
         answer.raise_for_status()
 

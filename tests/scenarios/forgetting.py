@@ -126,7 +126,7 @@ def _etcd(ground: Ground, verb: str, body: Object) -> Object:
     context = ssl.create_default_context(cafile=ground.folder / "ca.crt")
     mine = ground.folder / "kube-apiserver-etcd"
     context.load_cert_chain(mine.with_suffix(".crt"), mine.with_suffix(".key"))
-    url = f"https://127.0.0.1:{ports['etcd']}/v3/kv/{verb}"
+    url = f"https://127.0.0.1:{ports['etcd-http']}/v3/kv/{verb}"
     request = urllib.request.Request(url, orjson.dumps(body), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=10, context=context) as answer:
         found: Object = json.load(answer)
