@@ -158,3 +158,39 @@ def test_a_registry_cannot_send_the_login_into_the_cluster() -> None:
 
 def _decoded(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def google_key() -> Opened:
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    key = {"type": "service_account", "client_email": "r@x.iam.gserviceaccount.com", "private_key": pem}
+    return Opened({"service_account": json.dumps(key)}, {})
+
+
+def test_a_key_of_google_is_tested_with_a_folder(answering: Any) -> None:
+    listing = {"items": [{"name": "m/config.json", "size": "9"}, {"name": "m/model.safetensors", "size": "77"}]}
+    config = {"num_hidden_layers": 30, "architectures": ["LlamaForCausalLM"]}
+    told = [(200, {}, orjson.dumps(body)) for body in ({"access_token": "t0ken"}, listing, config)]
+    calls = answering(*told)
+    found = trials.try_out("gs", google_key(), "gs://weights/m")
+    assert (found.code, found.model and found.model.layers) == (SourceCode.FOUND, 30)
+    assert [given["headers"].get("Authorization") for _, _, given in calls[1:]] == ["Bearer t0ken"] * 2
+    answering(told[0], (403, {}, b"{}"))
+    assert trials.try_out("gs", google_key(), "gs://weights/m").code is SourceCode.GATED
+    answering((200, {}, b"[]"))
+    assert trials.try_out("gs", google_key(), "gs://weights/m").code is SourceCode.UNREACHABLE
+
+
+def test_a_registry_login_is_tested_with_an_image_of_its_own_server_alone(answering: Any, settings: Any) -> None:
+    settings.OCI_REGISTRIES = ["r.example.com", "other.example.com"]
+    login = Opened({"username": "bot", "password": "p"}, {"server": "r.example.com"})
+    calls = answering((200, {}, b"{}"), (200, {}, b'{"schemaVersion":2}'))
+    found = trials.try_out("registry", login, "oci://r.example.com/models/granite:1.0")
+    assert found.code is SourceCode.FOUND
+    assert found.loads.startswith("oci://r.example.com/models/granite@sha256:")
+    assert calls[1][1] == "https://r.example.com/v2/models/granite/manifests/1.0"
+    calls = answering((200, {}, b"{}"))
+    assert "another registry" in trials.try_out("registry", login, "oci://other.example.com/m:1").message
+    assert len(calls) == 1
