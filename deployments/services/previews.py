@@ -8,7 +8,7 @@ from typing import Any
 from deployments.manifests import build, build_service_account
 from deployments.models import Deployment, Principal, Team
 from deployments.preflight.request import proposed_name
-from deployments.services import facts, model_checks, rendering, requests
+from deployments.services import facts, rendering, requests
 from deployments.services.errors import InvalidError, RefusedError
 from deployments.spec import DeploymentSpec
 
@@ -37,7 +37,7 @@ def preview(
     """
     if not Team.objects.writable_by(principal).filter(pk=team.pk).exists():
         raise RefusedError([requests.no_such_team()])
-    check = model_checks.look_up(spec.source.uri, spec.source.revision)
+    check = requests.look_up(spec)
     known = facts.gather(team=team, name=name, deployment=deployment, check=check, spec=spec)
     if spec.flavor not in known.flavors:
         raise InvalidError(f"“{spec.flavor}” is not offered here.", field="flavor", pointer="/spec/flavor")
@@ -45,6 +45,9 @@ def preview(
         message = f"“{spec.engine.profile}” is not offered here."
         raise InvalidError(message, field="profile", pointer="/spec/engine/profile")
     resolution = requests.resolve(spec, known)
+    if not resolution.storage_uri and not spec.source.uri.startswith("hf://"):
+        message = "What would be loaded is not known: the address names no digest, or its registry did not answer."
+        raise InvalidError(message, field="source_uri", pointer="/spec/source/uri")
     pinned = bool(resolution.commit) or not spec.source.uri.startswith("hf://")
     if not pinned:
         resolution = replace(resolution, commit=NO_COMMIT, storage_uri="")

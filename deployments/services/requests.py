@@ -102,7 +102,7 @@ def preflight(
         findings.append(no_such_team())
     if parsed is None:
         return PreflightResult(tuple(findings))
-    check = _look_up(parsed)
+    check = look_up(parsed)
     usages = holds.usage(own) if own else []
     known = facts.gather(team=own, name=name, deployment=deployment, check=check, usages=usages, spec=parsed)
     check = known.source_check
@@ -138,7 +138,7 @@ def submit(*, principal: Principal, team: Team, name: str, spec: DeploymentSpec,
         raise RefusedError([no_such_team()])
     text = _note(note)
     # The hub is asked before the transaction: nothing is locked while somebody else's server thinks.
-    check = _look_up(spec)
+    check = look_up(spec)
     return _submit(principal, team, name, spec, text, check)
 
 
@@ -151,8 +151,15 @@ def revise(
     """
     text = _note(note)
     _editable(principal, deployment)
-    check = _look_up(spec)
+    check = look_up(spec)
     return _revise(principal, deployment, spec, base_revision, text, check)
+
+
+def look_up(spec: DeploymentSpec) -> SourceCheck | None:
+    """What is known of the model and the adapters of a wish; may ask their servers."""
+    source = spec.source
+    adapter_checks.look_up(spec)
+    return model_checks.look_up(source.uri, source.revision, credential=source.credential is not None)
 
 
 def team_called(principal: Principal, slug: object) -> Team:
@@ -395,12 +402,6 @@ def _guarded(spec: DeploymentSpec, known: Facts) -> list[str]:
         # The image's own shell runs in the pod: a program that nobody here has read.
         found.append(ImageMode.MODELCAR.value)
     return list(dict.fromkeys(found))
-
-
-def _look_up(spec: DeploymentSpec) -> SourceCheck | None:
-    source = spec.source
-    adapter_checks.look_up(spec)
-    return model_checks.look_up(source.uri, source.revision, credential=source.credential is not None)
 
 
 def _pin(spec: DeploymentSpec, check: SourceCheck | None) -> str:
