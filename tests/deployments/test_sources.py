@@ -210,6 +210,23 @@ def test_a_found_model_names_its_commit():
     assert result.model.sha == SHA
 
 
+def test_a_repository_of_gguf_files_is_named_by_one_of_them():
+    files = [{"rfilename": f"qwen-{kind}.gguf", "size": 4_000_000_000} for kind in ("q4_k_m", "q8_0")]
+    result = check(MODEL, None, hub(Reply(200, {**METADATA, "siblings": files}), Reply(404)))
+    assert result.code is SourceCode.UNUSABLE
+    nearest = f"https://huggingface.co/{MODEL}/resolve/{SHA}/qwen-q4_k_m.gguf"
+    assert result.remedy.endswith(nearest)
+    assert parse(nearest).scheme is Scheme.HTTPS
+
+
+def test_checkpoints_of_pytorch_are_served_and_known_as_such():
+    files = [{"rfilename": "pytorch_model.bin", "size": 500}, {"rfilename": "config.json", "size": 9}]
+    result = check(MODEL, None, hub(Reply(200, {**METADATA, "siblings": files}), Reply(200, CONFIG)))
+    assert result.code is SourceCode.FOUND
+    assert result.model is not None
+    assert (result.model.format, result.model.weights_bytes) == ("pytorch", 500)
+
+
 GATED = {**METADATA, "gated": "manual"}
 
 
