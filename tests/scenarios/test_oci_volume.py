@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from deployments.preflight.facts import ClusterFacts
+from deployments.services import approvals
 from sandbox.node.images import model_image
+from tests.deployments import factories as make
 from tests.scenarios.grounds import Object
 from tests.scenarios.stage import Says, Stage
 
@@ -31,6 +34,23 @@ def test_weights_in_an_image_from_wish_to_running(stage: Stage):
     assert [mounted(pods[name]) for name in ("chat", "files")] == ["models", None]
     assert all("initContainers" not in pod for pod in pods.values())
     assert (row.applied.gpus, row.applied.surge, stage.held(row)) == (1, 0, 1)
+
+
+@pytest.mark.timeout(120)
+def test_where_images_are_not_mounted_a_sidecar_hands_over_the_weights(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    # The grounds can mount images; Slipway takes the cluster for one that is too old to.
+    monkeypatch.setattr(ClusterFacts, "mounts_images", property(lambda self: False))
+    row = stage.ask("car", **image("1.0"))
+    assert row.latest.guarded == ["modelcar"]
+    admin = make.make_user("root", admin=True)
+    approvals.decide(principal=make.principal(admin), revision=row.latest, digest=row.latest.digest, approve=True)
+
+    stage.comes_to(row, Says("Running"), within=60)
+
+    # As it was written: the namespace's level admits it, and KServe adds nothing of its own.
+    [pod] = stage.pods()
+    assert [item["name"] for item in pod["spec"]["initContainers"]] == ["modelcar"]
+    assert [item["name"] for item in pod["spec"]["containers"]] == ["kserve-container"]
 
 
 @pytest.mark.timeout(120)
