@@ -131,7 +131,8 @@ def test_the_worker_may_touch_only_what_is_built_or_counted() -> None:
         resource for role in ("slipway-worker", WORKER_ROLE) for rule in rules(role) for resource in rule["resources"]
     }
     # To bind roles, to see that no pod is left nor anything that would make one, and for credentials.
-    assert granted == plurals | {"clusterroles", "pods", "deployments", "replicasets", "secrets"}
+    makers = {"deployments", "replicasets", "statefulsets", "leaderworkersets"}
+    assert granted == plurals | makers | {"clusterroles", "pods", "secrets"}
 
 
 def test_the_watcher_and_live_only_read() -> None:
