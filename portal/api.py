@@ -17,13 +17,13 @@ from rest_framework.routers import SimpleRouter
 from deployments.api.accounts import AccountViewSet
 from deployments.api.approvals import ApprovalViewSet, EmergencyViewSet, PolicyViewSet
 from deployments.api.base import check_parameters, choices_of
+from deployments.api.catalogue import CatalogViewSet
 from deployments.api.credentials import CredentialViewSet
 from deployments.api.deployments import DeploymentViewSet, PreflightViewSet
 from deployments.api.endpoint_keys import EndpointKeyViewSet
 from deployments.api.events import EventViewSet
 from deployments.api.notices import NoticeViewSet
 from deployments.api.others import (
-    CatalogViewSet,
     GrantViewSet,
     ProfileViewSet,
     ReservationViewSet,

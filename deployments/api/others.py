@@ -1,4 +1,4 @@
-"""Quota, the ledger, the catalogue, tokens, and who one is."""
+"""Quota, the ledger, engines, tokens, and who one is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from deployments.api.bodies import said_as_sent, validated
 from deployments.api.deployments import IF_MATCH, PAGE, PROBLEMS, WRITES
 from deployments.models import (
     ApiToken,
-    CatalogEntry,
     EngineProfile,
     Flavor,
     Membership,
@@ -114,18 +113,6 @@ class ReservationViewSet(ApiViewSet):
         rows = Reservation.objects.visible_to(self.principal)
         rows = _filtered(request, rows, team="account__team__slug", flavor="account__flavor__slug")
         return keyset(request, shapes.reservations(rows), shapes.reservation)
-
-
-class CatalogViewSet(ApiViewSet):
-    """Models that the platform recommends."""
-
-    @extend_schema(operation_id="catalog_list", responses={200: schemas.CatalogAnswer(many=True), **PROBLEMS})
-    def list(self, request: Request) -> Response:
-        """The catalogue in its order."""
-        rows = CatalogEntry.objects.filter(active=True).values(
-            "slug", "name", "uri", "summary", "licence", "gated", "parameters_billion", "flavor", "args"
-        )
-        return Response(list(rows))
 
 
 class ProfileViewSet(ApiViewSet):

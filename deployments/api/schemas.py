@@ -308,20 +308,6 @@ class EventAnswer(serializers.ModelSerializer[Event]):
         )
 
 
-class CatalogAnswer(serializers.Serializer[Any]):
-    """A model that the platform recommends."""
-
-    slug = serializers.SlugField()
-    name = serializers.CharField()
-    uri = serializers.CharField()
-    summary = serializers.CharField()
-    licence = serializers.CharField()
-    gated = serializers.BooleanField()
-    parameters_billion = serializers.FloatField()
-    flavor = serializers.SlugField()
-    args = serializers.JSONField()
-
-
 class ProfileAnswer(serializers.Serializer[Any]):
     """A vLLM image, by digest, and its version."""
 

@@ -236,7 +236,7 @@ def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
         "base_revision": form.data.get("base_revision") or (latest.number if latest else ""),
         "strategies": STRATEGIES,
         "flavors": flavors_now(),
-        "catalogue": CatalogEntry.objects.filter(active=True),
+        "catalogue": CatalogEntry.objects.offered(),
         "gateway": settings.GATEWAY_PUBLIC_URL,
         "values": {name: form.text(name) for name in form.fields},
     }
@@ -255,18 +255,27 @@ def _url(deployment: Deployment | None, of_one: str, of_all: str) -> str:
 
 
 def _first_values(request: PortalRequest, principal: Principal) -> dict[str, str]:
-    """What an empty form begins with; `?model=slug` takes a catalogue entry, `?team=` a team."""
+    """What an empty form begins with; `?model=` takes a catalogue entry (`&flavor=` its preset), `?team=` a team."""
     values = dict(DEFAULTS)
     teams = Team.objects.writable_by(principal).order_by("slug").values_list("slug", flat=True)
     asked = request.GET.get("team", "")
-    first = Flavor.objects.filter(active=True).values_list("slug", flat=True).first()
-    values["flavor"] = first or ""
+    flavors = list(Flavor.objects.filter(active=True).values_list("slug", flat=True))
+    values["flavor"] = flavors[0] if flavors else ""
     values["team"] = asked if asked in teams else teams[0]
-    entry = CatalogEntry.objects.filter(active=True, slug=request.GET.get("model", "")).first()
+    slug = request.GET.get("model", "").replace("\0", "")
+    entry = CatalogEntry.objects.visible_to(principal).filter(slug=slug).first()
     if entry:
-        flavor = {"flavor": entry.flavor} if entry.flavor else {}
-        suggested = initial_of({"source": {"uri": entry.uri}, "engine": {"args": entry.args}, **flavor})
-        values |= {key: value for key, value in suggested.items() if value}
+        presets = [preset for preset in entry.choices if preset.flavor in flavors]
+        at = request.GET.get("flavor", "")
+        preset = next((one for one in presets if one.flavor == at), presets[0] if presets else None)
+        spec: dict[str, Any] = {
+            "source": {"uri": entry.uri, "revision": entry.revision},
+            "engine": {"args": entry.args},
+        }
+        if preset:
+            counts = {"min": preset.replicas, "max": preset.replicas}
+            spec |= {"engine": {"args": preset.args}, "flavor": preset.flavor, "replicas": counts}
+        values |= {key: value for key, value in initial_of(spec).items() if value}
         values["name"] = proposed_name(entry.slug)
     uri = request.GET.get("uri", "")
     return values | ({"source_uri": uri[:600]} if uri else {})

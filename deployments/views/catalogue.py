@@ -1,39 +1,112 @@
-"""Models that are known to run here."""
+"""Models that are known to run here: what they are good at, what the quota takes now, and for admins what is shown."""
 
 from __future__ import annotations
 
-from django.http import HttpResponse
-from django.shortcuts import render
-from django.views.decorators.http import require_safe
+from typing import Any
 
-from deployments.models import CatalogEntry, Flavor, Team
-from deployments.services import holds
+from django.contrib import messages
+from django.http import Http404, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from deployments.models import CatalogEntry, Principal, Team
+from deployments.services import catalogue as entries
+from deployments.services.errors import DomainError
 from deployments.services.principals import principal_of
+from deployments.views.once import once
 from portal.lib.htmx import PortalRequest, signed_in
+
+FIELDS = ("uri", "revision", "name", "summary")
+LONGEST = 1000
+# What the buttons of a card ask for, as arguments of the service.
+ACTS = {
+    "hide": {"active": False},
+    "show": {"active": True},
+    "pin": {"pinned": True},
+    "unpin": {"pinned": False},
+}
 
 
 @require_safe
 @signed_in
 def catalogue(request: PortalRequest) -> HttpResponse:
-    """A card per model: what it is, its licence, where it runs, and whether my quota covers it now."""
+    """A card per model; `?fits=1` those that the quota takes now, `?can=tools` by capability, `?team=` one team's."""
     principal = principal_of(request)
-    teams = list(Team.objects.writable_by(principal))
-    usages = holds.usage_of(teams)
-    left: dict[str, int] = {}
-    for rows in usages.values():
-        for usage in rows:
-            left[usage.flavor.slug] = max(left.get(usage.flavor.slug, 0), usage.free)
-    names = dict(Flavor.objects.values_list("slug", "name"))
-    cards = []
-    for entry in CatalogEntry.objects.filter(active=True):
-        gpus = int(entry.args.get("tensor-parallel-size", 1) or 1)
-        cards.append(
-            {
-                "entry": entry,
-                "gpus": gpus,
-                "flavor": names.get(entry.flavor, entry.flavor),
-                "covered": left.get(entry.flavor, 0) >= gpus,
-                "left": left.get(entry.flavor, 0),
-            }
+    teams = list(Team.objects.writable_by(principal).order_by("slug"))
+    chosen = next((team for team in teams if team.slug == request.GET.get("team")), None)
+    can = request.GET.get("can", "")
+    can = can if can in entries.CAPABILITIES else ""
+    fits = request.GET.get("fits") == "1" and bool(teams)
+    found = entries.offers(CatalogEntry.objects.visible_to(principal), [chosen] if chosen else teams)
+    shown = [offer for offer in found if (not can or can in offer.entry.capabilities) and (not fits or offer.covered)]
+    known = {name for offer in found for name in offer.entry.capabilities}
+    context = {
+        "offers": shown,
+        "any": bool(found),
+        "may_ask": bool(teams),
+        "may_edit": entries.may_edit(principal),
+        "teams": teams,
+        "wish": {"team": chosen.slug if chosen else "", "can": can, "fits": fits},
+        "capabilities": [(name, words) for name, words in entries.CAPABILITIES.items() if name in known],
+        "words": entries.CAPABILITIES,
+    }
+    return render(request, "pages/catalogue.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@signed_in
+@once
+def add(request: PortalRequest) -> HttpResponse:
+    """Recommend another model of the hub; `?uri=` begins with its address."""
+    principal = _admin(request)
+    if request.method != "POST":
+        return _form(request, {"uri": request.GET.get("uri", "")[:LONGEST]}, [])
+    text = {name: str(request.POST.get(name, "")).strip()[:LONGEST] for name in FIELDS}
+    can = request.POST.getlist("capabilities")[: len(entries.CAPABILITIES)]
+    try:
+        row = entries.add(principal=principal, **text, capabilities=can)
+    except DomainError as error:
+        return _form(request, text, can, error.by_field((*FIELDS, "capabilities")))
+    if row.presets:
+        messages.success(request, f"{row.name} is in the catalogue.")
+    else:
+        messages.warning(
+            request,
+            f"{row.name} is in the catalogue without settings: its shape is not known, or no GPU here holds it.",
         )
-    return render(request, "pages/catalogue.html", {"cards": cards, "may_ask": bool(teams)})
+    return redirect("catalogue")
+
+
+@require_POST
+@signed_in
+def change(request: PortalRequest, pk: int) -> HttpResponse:
+    """Hide, show, pin or unpin one."""
+    principal = _admin(request)
+    row = get_object_or_404(CatalogEntry.objects.editable_by(principal), pk=pk)
+    act = ACTS.get(request.POST.get("do", ""))
+    if act is None:
+        messages.error(request, "Say whether to pin, unpin, hide or show it.")
+        return redirect("catalogue")
+    row = entries.change(principal=principal, slug=row.slug, **act)
+    place = "pinned to the top" if row.pinned else "in its place"
+    messages.success(request, f"{row.name} is {place if row.active else 'hidden'}.")
+    return redirect("catalogue")
+
+
+def _form(
+    request: PortalRequest, text: dict[str, str], chosen: list[str], errors: dict[str, str] | None = None
+) -> HttpResponse:
+    context: dict[str, Any] = {
+        "text": text,
+        "errors": errors or {},
+        "capabilities": [(name, words, name in chosen) for name, words in entries.CAPABILITIES.items()],
+    }
+    return render(request, "pages/catalogue_add.html", context, status=422 if errors else 200)
+
+
+def _admin(request: PortalRequest) -> Principal:
+    """The admin who asks; to others these pages do not exist."""
+    principal = principal_of(request)
+    if not entries.may_edit(principal):
+        raise Http404
+    return principal

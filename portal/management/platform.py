@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from django.db.models import Max
@@ -17,7 +16,7 @@ from deployments.engine.gpus import catalog
 from deployments.engine.profiles import DATA, seeded_profiles
 from deployments.models import CatalogEntry, Cluster, EngineProfile, Flavor, Node
 
-MODELS = Path(__file__).with_name("catalog.json")
+MODELS = DATA / "catalog.json"
 DIGEST = re.compile(r"\S+@sha256:[0-9a-f]{64}")
 
 
@@ -43,11 +42,16 @@ def make_profiles() -> list[str]:
 
 
 def make_catalog() -> list[str]:
-    """Make the recommended models that are not there; returns in words what was made."""
+    """Make the recommended models that are not there, and give settings to those without; returns in words what it did.
+
+    Whatever an admin hid or pinned stays so.
+    """
     made = []
     for position, row in enumerate(json.loads(MODELS.read_text(encoding="utf-8"))["models"]):
         if CatalogEntry.objects.get_or_create(slug=row["slug"], defaults={**row, "position": position})[1]:
             made.append(f"model {row['name']}")
+        elif CatalogEntry.objects.filter(slug=row["slug"], uri=row["uri"], presets=[]).update(**row, args={}):
+            made.append(f"settings of {row['name']}")
     return made
 
 

@@ -36,6 +36,7 @@ from deployments.models import (
 from deployments.services import (
     accounts,
     approvals,
+    catalogue,
     credentials,
     deciding,
     emergencies,
@@ -409,6 +410,18 @@ def _flavor_changed(w: World) -> User:
     return w.carol
 
 
+def _model_added(w: World) -> User:
+    make.make_check()
+    catalogue.add(principal=w.of(w.carol), uri=make.QWEN)
+    return w.carol
+
+
+def _model_pinned(w: World) -> User:
+    _model_added(w)
+    catalogue.change(principal=w.of(w.carol), slug="qwen2.5-7b-instruct", pinned=True)
+    return w.carol
+
+
 def _mail_switched(w: World) -> User:
     notices.set_mail(principal=w.of(w.ann), wanted=False)
     return w.ann
@@ -471,6 +484,8 @@ def _account_made(w: World) -> User:
 # Services that people and timers call: service → (a wish that carries it out, the kind of its line).
 AUDITED: dict[str, tuple[Act, str]] = {
     "approvals.decide": (_decide, "approved"),
+    "catalogue.add": (_model_added, "catalogue_added"),
+    "catalogue.change": (_model_pinned, "catalogue_changed"),
     "credentials.create": (_credential_added, "credential_added"),
     "credentials.delete": (_credential_deleted, "credential_deleted"),
     "credentials.expire": (_credential_expired, "credential_expired"),

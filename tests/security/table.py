@@ -36,6 +36,8 @@ PAGES: dict[str, Row] = {
     "/deployments/{pk}/start/": page("stopped", GET=TEAM, POST=may(TEAM, body=lambda world: {})),
     "/deployments/{pk}/delete/": page("chat", GET=TEAM, POST=may(TEAM, body=lambda world: {"confirm": "chat"})),
     "/catalogue/": page(GET=EVERYBODY),
+    "/catalogue/new/": page(GET="admin", POST=may("admin", body=lambda world: {"uri": world.uri})),
+    "/catalogue/{pk}/": page("entry", POST=may("admin", body=lambda world: {"do": "pin"})),
     "/approvals/": page(GET=EVERYBODY),
     "/approvals/waiting/": page(GET=EVERYBODY),
     "/approvals/{pk}/": page(
@@ -279,7 +281,15 @@ API: dict[str, Row] = {
         ),
     ),
     "/api/v1/reservations/": api(GET=EVERYBODY),
-    "/api/v1/catalog/": api(GET=EVERYBODY),
+    "/api/v1/catalog/": api(
+        GET=EVERYBODY,
+        POST=may("admin", told="stranger member lead", scope="approve", body=lambda world: {"uri": world.uri}),
+    ),
+    "/api/v1/catalog/{pk}/": api(
+        "named_entry",
+        GET=EVERYBODY,
+        PATCH=may("admin", told="stranger member lead", scope="approve", body=lambda world: {"pinned": True}),
+    ),
     "/api/v1/events/": api(GET=EVERYBODY),
     "/api/v1/profiles/": api(GET=EVERYBODY),
     "/api/v1/tokens/": api(

@@ -77,6 +77,7 @@ def test_every_form_that_leads_to_such_an_address_carries_a_nonce(world: World) 
     assert not without
     assert found == {
         "account",
+        "catalogue-add",
         "credentials-create",
         "credentials-rotate",
         "deployment-create",

@@ -22,7 +22,7 @@ from django.test.client import ClientHandler
 from django.utils import timezone
 
 from deployments.kube.observe import ContainerView
-from deployments.models import ApiToken, Deployment, Event, Flavor, Notification, Principal, Team, User
+from deployments.models import ApiToken, CatalogEntry, Deployment, Event, Flavor, Notification, Principal, Team, User
 from deployments.services import (
     approvals,
     credentials,
@@ -181,6 +181,10 @@ class World:
         event = Event.objects.filter(team=self.team).earliest("pk")
         self.notice = Notification.objects.create(user=self.people["member"], event=event, message=event.message)
         self.named_team, self.named_flavor = SimpleNamespace(pk="search"), SimpleNamespace(pk=self.flavor.slug)
+        self.entry = CatalogEntry.objects.create(
+            slug="smol", name="Smol", uri="hf://a/smol", summary="Small.", parameters_billion=0.1, flavor="h100-80gb"
+        )
+        self.named_entry = SimpleNamespace(pk=self.entry.slug)
         self.membership = self.team.memberships.get(user=ann.user)
         self.account = ann.user
 

@@ -1,0 +1,78 @@
+"""Settings under which a model runs on each kind of GPU: the fewest GPUs, the longest round context that fits well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from deployments.engine.defaults import NEWEST, Defaults
+from deployments.engine.facts import ModelFacts
+from deployments.engine.options import FP8_CAPABILITY, Choice, splits
+from deployments.engine.sizing import FitState, UnknownShapeError, fit
+from deployments.spec import ArgValue
+
+# Contexts in tokens, the longest first; less than the last is not proposed where the model can do more.
+LENGTHS = (32_768, 16_384, 8_192)
+SHORT = (4_096, 2_048)
+# Requests of full length that a replica holds at once: with fewer, one long prompt keeps everybody waiting.
+AT_ONCE = 2.0
+SPLIT = "tensor-parallel-size"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings that run a model on one kind of GPU: the flavor's slug, engine flags, and how many replicas."""
+
+    flavor: str
+    args: Mapping[str, ArgValue] = field(default_factory=dict, hash=False)
+    replicas: int = 1
+
+    @property
+    def per_replica(self) -> int:
+        """GPUs of one replica."""
+        size = self.args.get(SPLIT, 1)
+        return size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else 1
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that it takes in all."""
+        return self.per_replica * self.replicas
+
+    def as_json(self) -> dict[str, Any]:
+        """This preset as plain JSON values."""
+        return {"flavor": self.flavor, "args": dict(self.args), "replicas": self.replicas}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """A preset as it was stored."""
+        return cls(str(data["flavor"]), dict(data.get("args", {})), int(data.get("replicas", 1)))
+
+
+def propose(model: ModelFacts, choices: Iterable[Choice], defaults: Defaults = NEWEST) -> list[Preset]:
+    """A preset for each flavor that holds the model with room to spare; none while its shape is not known."""
+    try:
+        found = [_on(model, choice, defaults) for choice in choices]
+    except UnknownShapeError:
+        return []
+    return [preset for preset in found if preset is not None]
+
+
+def _on(model: ModelFacts, choice: Choice, defaults: Defaults) -> Preset | None:
+    caches = ("", "fp8") if choice.gpu.compute_capability >= FP8_CAPABILITY else ("",)
+    for size in splits(model, max(1, choice.gpus_per_node)):
+        for cache in caches:  # A shorter context costs nothing; a smaller cache some precision.
+            for length in _lengths(model):
+                args: dict[str, ArgValue] = {SPLIT: size, "max-model-len": length}
+                if cache:
+                    args["kv-cache-dtype"] = cache
+                result = fit(model, choice.gpu, args, defaults=defaults)
+                if result.state is FitState.FITS and result.concurrency >= AT_ONCE:
+                    return Preset(choice.slug, args)
+    return None
+
+
+def _lengths(model: ModelFacts) -> list[int]:
+    """Contexts to try, none longer than the model's own."""
+    most = model.max_position or LENGTHS[-1]
+    return [length for length in LENGTHS if length <= most] or [length for length in SHORT if length <= most] or [most]
