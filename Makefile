@@ -5,7 +5,7 @@ CLUSTER ?= lite
 # Processes that share the tests (`tests/lanes.py`).
 JOBS ?= $(shell n=$$(nproc); [ "$$n" -le 4 ] && echo "$$n" || echo 4)
 # Where the tests of the real control plane lie: to look for them among all takes longer than most of them.
-CLUSTER_TESTS := tests/scenarios tests/differential tests/demo/test_real_demo.py
+CLUSTER_TESTS := tests/scenarios tests/differential
 .DEFAULT_GOAL := help
 .PHONY: help demo control-plane demo-status demo-reset setup lint types contracts migrations test test-fast test-unit \
 	test-integration test-browser test-cluster bench-quota bench-fit lock

@@ -114,12 +114,10 @@ def turn(item: pytest.Item) -> int:
 
     The browser comes before the tests that kill parts of the stack both share; clusters of their own come after all,
     the real one last, and on each of them what asks which privileges were used on it. No ground comes up twice: its
-    audit log would begin anew. A whole demo on a real one comes and goes before them: two would be too much.
+    audit log would begin anew.
     """
     ground = item.callspec.params.get("ground", "real") if hasattr(item, "callspec") else "real"
     real = ground == "real" and item.get_closest_marker("cluster") is not None
-    if real and item.path.is_relative_to(TESTS / "demo"):
-        return 3
     if item.path.is_relative_to(TESTS / "scenarios") or real:
         return 4 + 2 * real + (item.path.name == "test_privileges.py")
     if item.get_closest_marker("browser"):

@@ -15,13 +15,14 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.scenarios import timings
 
-SCENARIOS, DIFFERENTIAL, STACK, REAL_DEMO = "scenarios", "differential", "stack", "real demo"
-LONG_FIRST = SCENARIOS, STACK, DIFFERENTIAL, REAL_DEMO
+SCENARIOS, TROUBLE, DIFFERENTIAL, STACK, REAL_DEMO = "scenarios", "trouble", "differential", "stack", "real demo"
+LONG_FIRST = SCENARIOS, STACK, DIFFERENTIAL, TROUBLE, REAL_DEMO
 # By the beginning of a test's path, the first that fits. What kills parts of the stack comes after the browser, in the
-# same lane. A demo on a real control plane comes after the two servers that are compared: three clusters that start at
-# once would only wait for each other.
+# same lane. Scenarios that break the cluster itself have one of their own, and so has the demo on a real control plane;
+# both come later: clusters that start at once would only wait for each other.
 SHARED = {
     "tests/demo/test_real_demo.py": REAL_DEMO,
+    "tests/scenarios/trouble/": TROUBLE,
     "tests/scenarios/": SCENARIOS,
     "tests/differential/": DIFFERENTIAL,
     "tests/browser/": STACK,

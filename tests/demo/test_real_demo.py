@@ -41,11 +41,9 @@ def on_real(tmp_path: Path) -> Iterator[dict[str, Any]]:
             demo.press_ctrl_c()
 
 
-# The id says which process runs it: no two real clusters at once (tests/lanes.py).
-@pytest.mark.cluster
+@pytest.mark.stack
 @pytest.mark.timeout(360)
-@pytest.mark.parametrize("ground", ["real"])
-def test_a_newcomers_walk(ground: str, on_real: dict[str, Any]) -> None:
+def test_a_newcomers_walk(on_real: dict[str, Any]) -> None:
     states = {name: row["state"] for name, row in rows(Path(on_real["data"])).items()}
     assert states.keys() >= CONTROL_PLANE
     assert set(states.values()) <= {"up", "done"}
