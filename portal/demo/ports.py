@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import random
 import socket
+import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import IO
-
-from sandbox.real.tools import cache_root
 
 # Below the range from which the kernel takes the ports of outgoing connections.
 LOWEST, HIGHEST = 15_000, 31_000
@@ -62,8 +62,8 @@ def _claims() -> IO[bytes]:
 
     It has to stay open: a process that closes any handle of a file gives up all its locks on it.
     """
-    folder = cache_root()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = Path(tempfile.gettempdir()) / f"slipway-{os.getuid()}"
+    folder.mkdir(exist_ok=True, mode=0o700)
     return (folder / "ports").open("ab")
 
 
