@@ -566,6 +566,9 @@ NOTHING_CHANGED = {
 }
 # What stores rows, and needs no line of its own: service → why.
 INNER: dict[str, str] = {
+    "adapter_checks.look_up": "remembers what the hub said of an adapter",
+    "previews.preview": "asks the hub, and stores nothing of the wish",
+    "requests.look_up": "asks the two above, which remember",
     "approvals.by_policy": "its caller is submit or revise, and record writes the line",
     "approvals.record": "the line of decide, sign and by_policy is written here",
     "authority.void_if_fallen": "writes its line; called where somebody loses a role",
