@@ -262,7 +262,7 @@ def _first_values(request: PortalRequest, principal: Principal) -> dict[str, str
     flavors = list(Flavor.objects.filter(active=True).values_list("slug", flat=True))
     values["flavor"] = flavors[0] if flavors else ""
     values["team"] = asked if asked in teams else teams[0]
-    slug = request.GET.get("model", "").replace("\0", "")
+    slug = request.GET.get("model", "")
     entry = CatalogEntry.objects.visible_to(principal).filter(slug=slug).first()
     if entry:
         presets = [preset for preset in entry.choices if preset.flavor in flavors]
@@ -282,11 +282,17 @@ def _first_values(request: PortalRequest, principal: Principal) -> dict[str, str
 
 
 def _fixed(posted: Any) -> dict[str, str]:
-    """The posted form, with a pressed fix ("field=value") or other way (several, joined by "&") carried out."""
+    """The posted form, with a pressed fix ("field=value") or other way (several, joined by "&") carried out.
+
+    Of a way a part without a value empties its field.
+    """
     data = {key: posted[key] for key in posted}
-    for change in [str(posted.get("set", "")), *str(posted.get("way", "")).split("&")]:
-        name, _, value = change.partition("=")
-        if value:
+    name, _, value = str(posted.get("set", "")).partition("=")
+    if value:
+        data = with_value(data, name, value)
+    for change in str(posted.get("way", "")).split("&"):
+        name, equals, value = change.partition("=")
+        if name and equals:
             data = with_value(data, name, value)
     return data
 

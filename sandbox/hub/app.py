@@ -52,8 +52,16 @@ class Hub:
     def _search(self, query: dict[str, str]) -> Answer:
         wanted = query.get("search", "").lower()
         limit = int(query["limit"]) if query.get("limit", "").isdigit() else LIST_LIMIT
-        found = [model for model in self.models.values() if wanted in model.id.lower()]
-        return json_answer([_summary(model) for model in found[:limit]])
+        tag = query.get("filter", "")
+        found = [
+            model
+            for model in self.models.values()
+            if wanted in model.id.lower() and (not tag or tag in model.card["tags"])
+        ]
+        # Asked to tell more, the hub tells what was asked for; here that is all that there is to tell.
+        return json_answer(
+            [_summary(model) | (_weights(model) if "expand" in query else {}) for model in found[:limit]]
+        )
 
     def _information(self, model_id: str, revision: str, query: dict[str, str], token: str | None) -> Answer:
         model = self._find(model_id, revision, token)
@@ -65,7 +73,7 @@ class Hub:
             "disabled": False,
             "config": {name: model.config[name] for name in ("architectures", "model_type") if name in model.config},
             "cardData": {"license": model.card["license"], "pipeline_tag": model.card["pipeline_tag"]},
-            "safetensors": {"parameters": model.parameters, "total": sum(model.parameters.values())},
+            **_weights(model),
             "siblings": [_sibling(model, file, blobs) for file in model.files],
             "usedStorage": sum(file.size for file in model.files),
         }
@@ -151,6 +159,10 @@ def _summary(model: Model) -> dict[str, Any]:
         "library_name": "transformers",
         **model.card,
     }
+
+
+def _weights(model: Model) -> dict[str, Any]:
+    return {"safetensors": {"parameters": model.parameters, "total": sum(model.parameters.values())}}
 
 
 def _sibling(model: Model, file: HubFile, blobs: bool) -> dict[str, Any]:

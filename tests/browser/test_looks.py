@@ -25,6 +25,7 @@ PAGES = [
     "/deployments/1/manifests/",
     "/deployments/1/prompt/",
     "/catalogue/",
+    "/deployments/hub/?hub=qwen",
     "/approvals/",
     "/approvals/?show=history",
     "/quotas/",
@@ -56,7 +57,7 @@ def findings(page: Page) -> list[str]:
 def test_every_page_is_whole_and_accessible(people: People, width: int, scheme: str) -> None:
     page = people.open("carol", "/", viewport={"width": width, "height": 800}, color_scheme=scheme)
     wrong: dict[str, Any] = {}
-    for path in [*PAGES, "/cluster/", "/approvals/policies/", "/approvals/renderings/"]:
+    for path in [*PAGES, "/cluster/", "/approvals/policies/", "/approvals/renderings/", "/catalogue/new/"]:
         page.goto(people.url + path)
         page.wait_for_timeout(400)  # parts that load after the page
         sideways = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")

@@ -100,6 +100,10 @@ def test_tree_and_search_list_what_there_is(ask):
     assert {"config.json", "tokenizer.json"} <= {entry["path"] for entry in tree}
     found = json_of(ask("/api/models", search="llama"))
     assert {entry["id"] for entry in found} >= {LLAMA}
+    assert "safetensors" not in found[0]
+    more = json_of(ask("/api/models", search="llama", filter="safetensors", expand="safetensors"))
+    assert all(sum(entry["safetensors"]["parameters"].values()) == entry["safetensors"]["total"] for entry in more)
+    assert json_of(ask("/api/models", search="llama", filter="gguf")) == []
 
 
 @pytest.mark.parametrize("model", sorted(load()))

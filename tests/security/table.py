@@ -17,6 +17,7 @@ PAGES: dict[str, Row] = {
     "/deployments/": page(GET=EVERYBODY),
     # Strangers are led members of another team here: they may ask, and may not name this one.
     "/deployments/new/": page(GET=EVERYBODY, POST=may(MEMBERS, told="stranger admin", body=form)),
+    "/deployments/hub/": page(GET=EVERYBODY),
     "/deployments/preview/": page(POST=EVERYBODY),
     "/deployments/preflight/": page(POST=EVERYBODY),
     "/deployments/stop/": page(
