@@ -32,6 +32,7 @@ FOLDER = Path(__file__).parent.parent / "data" / "manifests"
 SECRETS = ("hf-x1",)
 TEAM = TeamWish("install", "search", "search-ab3de", {"nvidia.com/gpu": 4, "nvidia.com/mig-3g.40gb": 2})
 IMAGE = "oci://registry.example.com/models/granite@sha256:" + "c" * 64
+STORE = "https://store.example.com:9000"
 BATCH = {"max-num-batched-tokens": 32768, "max-num-seqs": 256}
 
 
@@ -99,6 +100,25 @@ WISHES: dict[str, Wish] = {
     "image": in_image("volume"),
     "image-of-files-alone": in_image("volume", folder="/"),
     "image-by-sidecar": in_image("modelcar", folder="/weights"),
+    "bucket": wish(
+        spec_of(source={"uri": "s3://models/chat", "credential": "hf"}), commit="", storage_uri="s3://models/chat/"
+    ),
+    "bucket-of-anybody": wish(
+        spec_of(source={"uri": "s3://models/chat"}), commit="", storage_uri="s3://models/chat/", endpoint=STORE
+    ),
+    "claim": wish(spec_of(source={"uri": "pvc://weights/chat"}), commit="", storage_uri="pvc://weights/chat"),
+    "one-file": wish(
+        spec_of(source={"uri": "https://example.com/chat.Q4_K_M.gguf"}),
+        commit="",
+        storage_uri="https://example.com/chat.Q4_K_M.gguf",
+        file="chat.Q4_K_M.gguf",
+    ),
+    "adapters": wish(
+        spec_of(adapters=[{"name": name, "uri": f"hf://example/{name}"} for name in ("sql", "tone")]),
+        adapters=tuple({"name": name, "uri": f"hf://example/{name}:{'d' * 40}"} for name in ("sql", "tone")),
+        lora_rank=16,
+    ),
+    "across-nodes": wish(spec_of(nodes=2, args={"tensor-parallel-size": 4, "pipeline-parallel-size": 2})),
     "disaggregated": wish(DeploymentSpec.from_json(roles_json())),
     "disaggregated-preset": wish(
         DeploymentSpec.from_json(
@@ -113,7 +133,7 @@ WISHES: dict[str, Wish] = {
 
 def of_deployment(name: str, wish: Wish) -> list[Object]:
     """What a worker applies of a wish: the account, and the signed objects with the mark of their Secret."""
-    if name == "gated":
+    if wish.spec.source.credential is not None:
         return [build_service_account(wish, SECRETS), *marked(build(wish), SECRETS)]
     return [build_service_account(wish), *build(wish)]
 
@@ -143,6 +163,8 @@ def children(wish: Wish) -> dict[str, set[str]]:
         workloads = {f"{name}-kserve", f"{name}-kserve-prefill", f"{name}-kserve-router-scheduler"}
         services = {f"{name}-kserve-workload-svc", f"{name}-epp-service"}
         return {"Deployment": workloads, "Service": services, "InferencePool": {f"{name}-inference-pool"}}
+    if wish.spec.nodes > 1:
+        return {"LeaderWorkerSet": {f"{name}-kserve-mn"}}
     made = {"Deployment": {f"{name}-predictor"}, "Service": {f"{name}-predictor"}}
     scaler = {"keda": "ScaledObject", "hpa": "HorizontalPodAutoscaler"}.get(wish.resolution.autoscaler)
     return {**made, scaler: {f"{name}-predictor"}} if scaler and scaled else made
