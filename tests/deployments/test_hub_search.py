@@ -72,7 +72,8 @@ def test_each_hit_stands_beside_the_flavor_and_the_quota(alice: User) -> None:
     assert "fits 1 × H100-80GB with 32,768 tokens" in rows["Qwen/Qwen2.5-7B-Instruct"]  # Looked up before.
     assert "weights need 1 × H100-80GB or more" in rows["Qwen/Qwen2.5-14B-Instruct"]
     assert "weights need 2 × H100-80GB or more" in rows["Qwen/Qwen2.5-72B-Instruct"]
-    assert "quota covers it (4 left)" in rows["Qwen/Qwen2.5-72B-Instruct"]
+    assert "quota covers it (4 left)" in rows["Qwen/Qwen2.5-7B-Instruct"]
+    assert "quota has 4 left" in rows["Qwen/Qwen2.5-72B-Instruct"]  # Weights alone promise nothing.
     assert "licence apache-2.0, 14.2 GiB" in rows["Qwen/Qwen2.5-7B-Instruct"]
     assert 'value="source_uri=hf://Qwen/Qwen2.5-7B-Instruct&amp;source_revision="' in text
 
