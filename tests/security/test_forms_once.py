@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
+from html import unescape
 
 import pytest
 from django.apps import apps
@@ -16,11 +18,23 @@ from .world import Caller, World, undone
 pytestmark = pytest.mark.django_db
 
 FORM = re.compile(r"<form\b([^>]*)>(.*?)</form>", re.S)
+TABS = re.compile(r'<nav class="tabs"[^>]*>(.*?)</nav>', re.S)
+LINK = re.compile(r'href="([^"]*)"')
 ACTION = re.compile(r'action="([^"]*)"')
 # What is written of a submit, and not made by it.
 ABOUT = {"django_session", "deployments_idempotencykey", "deployments_event", "deployments_notification"}
 PAGES = sorted(route for route, row in TABLE.items() if row.kind == "page" and route in django_routes())
 WRITING = [route for route in PAGES if (rule := TABLE[route].rules.get("POST")) and rule.body and rule.passes]
+
+
+def forms_of(caller: Caller, path: str) -> Iterator[tuple[str, str]]:
+    """Attributes and content of each form of a page, of all its tabs, that posts."""
+    first = caller.send("GET", path, api=False).content.decode(errors="replace")
+    tabs = {unescape(link) for nav in TABS.findall(first) for link in LINK.findall(nav)}
+    others = (tab for tab in sorted(tabs) if tab.startswith((f"{path}?", "?")))
+    pages = (caller.send("GET", f"{path}?{tab.partition('?')[2]}", api=False).content.decode() for tab in others)
+    for html in (first, *pages):
+        yield from (form for form in FORM.findall(html) if 'method="post"' in form[0])
 
 
 def counts() -> Counter[str]:
@@ -61,10 +75,7 @@ def test_every_form_that_leads_to_such_an_address_carries_a_nonce(world: World) 
             continue
         path = world.url(route, TABLE[route].of)
         for name in ("member", "lead", "admin"):
-            html = by_session(world, frozenset({name})).send("GET", path, api=False).content.decode(errors="replace")
-            for attributes, inside in FORM.findall(html):
-                if 'method="post"' not in attributes:
-                    continue
+            for attributes, inside in forms_of(by_session(world, frozenset({name})), path):
                 action = (ACTION.search(attributes) or [path, path])[1].partition("?")[0] or path
                 try:
                     view = resolve(action).func
