@@ -4,7 +4,9 @@ PY := .venv/bin/python
 CLUSTER ?= lite
 # Processes that share the tests (`tests/lanes.py`).
 JOBS ?= $(shell n=$$(nproc); [ "$$n" -le 4 ] && echo "$$n" || echo 4)
-# Where the tests of the real control plane lie: to look for them among all takes longer than most of them.
+# For the real control plane one more: a scenario waits for its cluster most of the time.
+CLUSTER_JOBS ?= $$(($(JOBS) + 1))
+# Where its tests lie: to look for them among all takes longer than most of them.
 CLUSTER_TESTS := tests/scenarios tests/differential
 .DEFAULT_GOAL := help
 .PHONY: help demo control-plane demo-status demo-reset setup lint types contracts migrations test test-fast test-unit \
@@ -65,7 +67,7 @@ test-integration: setup ## the tests that need PostgreSQL, Redis or Prometheus
 
 test-cluster: setup control-plane ## the scenarios on the real control plane; lite plays only what is compared with it
 	@$(PY) -m portal.demo install postgres redis prometheus
-	@$(PY) -m pytest -n $(JOBS) -m cluster $(CLUSTER_TESTS) $(ARGS)
+	@$(PY) -m pytest -n $(CLUSTER_JOBS) -m cluster $(CLUSTER_TESTS) $(ARGS)
 
 test-browser: setup ## Chromium on a running stack
 	@$(PY) -m pytest -m browser $(ARGS)
