@@ -15,14 +15,13 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.scenarios import timings
 
-SCENARIOS, TROUBLE, DIFFERENTIAL, STACK, REAL_DEMO = "scenarios", "trouble", "differential", "stack", "real demo"
-LONG_FIRST = SCENARIOS, STACK, DIFFERENTIAL, TROUBLE, REAL_DEMO
+SCENARIOS, ASIDE, DIFFERENTIAL, STACK, REAL_DEMO = "scenarios", "aside", "differential", "stack", "real demo"
+LONG_FIRST = SCENARIOS, STACK, DIFFERENTIAL, ASIDE, REAL_DEMO
 # By the beginning of a test's path, the first that fits. What kills parts of the stack comes after the browser, in the
-# same lane. Scenarios that break the cluster itself have one of their own, and so has the demo on a real control plane;
-# both come later: clusters that start at once would only wait for each other.
+# same lane. Scenarios aside have a cluster of their own, and so has the demo on a real control plane.
 SHARED = {
     "tests/demo/test_real_demo.py": REAL_DEMO,
-    "tests/scenarios/trouble/": TROUBLE,
+    "tests/scenarios/aside/": ASIDE,
     "tests/scenarios/": SCENARIOS,
     "tests/differential/": DIFFERENTIAL,
     "tests/browser/": STACK,

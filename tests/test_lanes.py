@@ -20,7 +20,7 @@ MARK = "pytest.mark.cluster"
     [
         ("tests/scenarios/test_costs.py::test_calls_of_a_reconcile[lite]", lanes.SCENARIOS),
         ("tests/scenarios/test_privileges.py::test_what_was_granted_was_used[real]", lanes.SCENARIOS),
-        ("tests/scenarios/trouble/test_cluster.py::test_api_server_restart[lite]", lanes.TROUBLE),
+        ("tests/scenarios/aside/test_cluster.py::test_api_server_restart[lite]", lanes.ASIDE),
         ("tests/demo/test_real_demo.py::test_a_newcomers_walk", lanes.REAL_DEMO),
         ("tests/sandbox/test_controllers.py::test_children[real]", lanes.SCENARIOS),
         ("tests/differential/test_sequences.py::test_there_are_recordings", lanes.DIFFERENTIAL),

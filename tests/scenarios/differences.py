@@ -5,7 +5,7 @@ from __future__ import annotations
 # Scenarios that only a real control plane can play, by the name of their test.
 REAL_ALONE = {
     "test_nobody_asks_for_what_was_not_granted": "lite writes no audit log",
-    "test_nobody_in_trouble_asks_for_what_was_not_granted": "lite writes no audit log",
+    "test_nobody_aside_asks_for_what_was_not_granted": "lite writes no audit log",
     "test_what_was_granted_was_used": "lite writes no audit log",
     "test_a_webhook_refuses": "lite calls no webhooks: what KServe's refuse, its own admission refuses",
     "test_a_webhook_is_down": "lite calls no webhooks",

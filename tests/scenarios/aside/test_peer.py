@@ -21,7 +21,7 @@ from tests.scenarios.test_failures import CROWDED, shapeless
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(300)]
 
-HERE = Path(__file__).parent
+PEER = Path(__file__).parent.parent / "peer.py"
 LOCK = REPOSITORY / "requirements" / "peer.txt"
 TOOLS = Path(sys.executable).parent
 
@@ -37,7 +37,7 @@ def sdk(ground: Ground) -> Iterator[Read]:
         run(TOOLS / "uv", "venv", "--quiet", "--clear", "--python", sys.executable, place)
         run(TOOLS / "uv", "pip", "install", "--quiet", "--python", place / "bin/python", "--require-hashes", "-r", LOCK)
         (place / "made").touch()
-    words = [str(place / "bin/python"), str(HERE / "peer.py"), str(ground.kubeconfig_of("admin"))]
+    words = [str(place / "bin/python"), str(PEER), str(ground.kubeconfig_of("admin"))]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as peer:
         assert peer.stdin is not None
         assert peer.stdout is not None

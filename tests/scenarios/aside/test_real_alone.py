@@ -88,8 +88,9 @@ def test_etcd_restored_to_an_older_state(stage: Stage):
     stage.comes_to_pass(row, healed, within=40, note="what was older is put right")
     stage.comes_to_pass(later, lambda: stage.told(later, "restored"), within=15, note="what was newer comes back")
     # Until then: what was seen last, then that it is being applied; nobody is blamed, and nothing is given back.
-    assert {heard.says for heard in said} <= {Says("Running"), Says("Applying")}
-    assert {(heard.outcome, heard.team) for heard in said} <= {("", ""), ("waiting", "")}
+    # A call that etcd's absence held up may run out of time on a busy machine: that it did is said, too.
+    assert {heard.says for heard in said} <= {Says("Running"), Says("Applying"), Says("Applying", "timeout")}
+    assert {(heard.outcome, heard.team) for heard in said} <= {("", ""), ("waiting", ""), ("timeout", "")}
     assert (stage.held(row), stage.held(later)) == (1, 1)
     row = stage.comes_to_pass(row, lambda: stage.newest_serves(row, 2), within=45, note="the first serves")
     later = stage.comes_to_pass(later, lambda: stage.newest_serves(later, 1), within=45, note="the second serves")
