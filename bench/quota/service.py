@@ -92,7 +92,7 @@ def churn(
     """Grow, give back, delete and cut through the services; every tenth wish cuts a grant."""
     from deployments.models import Deployment, Principal, User, Wanted
     from deployments.services import grants, holds, ledger
-    from deployments.services.convergence import Lease, database_now
+    from deployments.services.convergence import Lease, LeaseLostError, database_now
     from deployments.services.errors import DomainError
 
     isolate(isolation)
@@ -127,6 +127,8 @@ def churn(
             one()
         except DomainError as error:
             counts[f"refused: {error.code}"] += 1
+        except LeaseLostError:
+            counts["lease lost to another client"] += 1
         except DatabaseError as error:
             counts[left_as(error)] += 1
         else:
