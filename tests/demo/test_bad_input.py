@@ -59,7 +59,7 @@ TYPED = [
     ("source_revision", LONG, "At most"),
     ("source_revision", "a\x00b", "Null characters"),
     ("strategy", "magic", "Choose one of"),
-    ("strategy", "oci-volume", "later release"),
+    ("strategy", "oci-volume", "loads from oci:// only"),
     ("flavor", "no-such-gpu", "There is no flavor"),
     ("flavor", "l4-24gb\x00", "Null characters"),
     ("flavor", "", "required"),
