@@ -93,18 +93,17 @@ class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+Address = Annotated[str, Field(min_length=1, max_length=512), _closed_text(URI_TEXT, "printable characters")]
+Revision = Annotated[
+    str, Field(min_length=1, max_length=128), _closed_text(REVISION, "letters, digits, “.”, “_”, “/” and “-”")
+]
+
+
 class Source(_Closed):
     """Where the weights come from."""
 
-    uri: Annotated[str, Field(min_length=1, max_length=512), _closed_text(URI_TEXT, "printable characters")]
-    revision: (
-        Annotated[
-            str,
-            Field(min_length=1, max_length=128),
-            _closed_text(REVISION, "letters, digits, “.”, “_”, “/” and “-”"),
-        ]
-        | None
-    ) = None
+    uri: Address
+    revision: Revision | None = None
     credential: Slug | None = None
     # Where in an image the weights lie, from its root on; “/models” where nothing is said.
     folder: (
@@ -125,15 +124,8 @@ class Adapter(_Closed):
         Field(min_length=1, max_length=MAX_LABEL),
         _closed_text(ADAPTER_NAME, "letters, digits, “.”, “_” and “-”"),
     ]
-    uri: Annotated[str, Field(min_length=1, max_length=512), _closed_text(URI_TEXT, "printable characters")]
-    revision: (
-        Annotated[
-            str,
-            Field(min_length=1, max_length=128),
-            _closed_text(REVISION, "letters, digits, “.”, “_”, “/” and “-”"),
-        ]
-        | None
-    ) = None
+    uri: Address
+    revision: Revision | None = None
 
 
 class Replicas(_Closed):

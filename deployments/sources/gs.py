@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from deployments.sources.checks import Ask, Reply, SourceCheck, SourceCode
-from deployments.sources.listing import Place, is_file, judge
+from deployments.sources.listing import Place, judge, too_many, under
 
 API = "https://storage.googleapis.com"
 MOST = 1000
@@ -24,29 +24,17 @@ def check(bucket: str, path: str, ask: Ask, *, api: str = API, token: str = "") 
     if reply.status != 200 or not isinstance(reply.json, Mapping):
         return _refused(shown, bucket, reply, with_token=bool(token))
     if reply.json.get("nextPageToken"):
-        return SourceCheck(
-            SourceCode.UNUSABLE, f"More than a thousand files lie under {shown}.", "Name the model's own folder."
-        )
-    found = _objects(reply.json)
-    single = wanted in found and is_file(wanted)
-    if single:
-        folder, _, name = wanted.rpartition("/")
-        sizes, uri = {name: found[wanted]}, f"gs://{bucket}/{wanted}"
-    else:
-        folder = wanted
-        prefix = f"{wanted}/" if wanted else ""
-        sizes = {name.removeprefix(prefix): size for name, size in found.items() if name.startswith(prefix) and size}
-        # The loader adds the last slash itself.
-        uri = f"gs://{bucket}/{wanted}"
-    if not sizes:
+        return too_many(shown)
+    found = under(wanted, _objects(reply.json))
+    uri = f"gs://{bucket}/{wanted}"  # the loader adds a folder's last slash itself
+    if not found.sizes:
         return SourceCheck(SourceCode.NOT_FOUND, f"Nothing lies under {shown}.", "Check bucket and folder.")
 
     def read(name: str, first: int | None) -> Reply:
-        key = f"{folder}/{name}" if folder else name
         part = {"Range": f"bytes=0-{first - 1}"} if first else {}
-        return ask(f"{base}/{quote(key, safe='')}?alt=media", headers={**headers, **part})
+        return ask(f"{base}/{quote(found.key(name), safe='')}?alt=media", headers={**headers, **part})
 
-    return judge(Place(uri, read, single), sizes)
+    return judge(Place(uri, read, found.single), found.sizes)
 
 
 def _objects(listing: Mapping[str, object]) -> dict[str, int]:

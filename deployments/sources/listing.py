@@ -46,6 +46,37 @@ def is_file(path: str) -> bool:
     return path.endswith(".gguf") or is_archive(path)
 
 
+@dataclass(frozen=True)
+class Under:
+    """What of a bucket's objects an address names: a folder, sizes in bytes by name in it, whether it is one file."""
+
+    folder: str
+    sizes: Mapping[str, int]
+    single: bool
+
+    def key(self, name: str) -> str:
+        """The object that a file of it is."""
+        return f"{self.folder}/{name}" if self.folder else name
+
+
+def under(wanted: str, objects: Mapping[str, int]) -> Under:
+    """The part of a listing (sizes in bytes by key) that lies under a path without slashes around it."""
+    if wanted in objects and is_file(wanted):
+        folder, _, name = wanted.rpartition("/")
+        return Under(folder, {name: objects[wanted]}, True)
+    prefix = f"{wanted}/" if wanted else ""
+    # A loader skips what is empty, and so does this.
+    sizes = {key.removeprefix(prefix): size for key, size in objects.items() if key.startswith(prefix) and size}
+    return Under(wanted, sizes, False)
+
+
+def too_many(shown: str) -> SourceCheck:
+    """What is said of a folder whose listing does not end."""
+    return SourceCheck(
+        SourceCode.UNUSABLE, f"More than a thousand files lie under {shown}.", "Name the model's own folder."
+    )
+
+
 def judge(place: Place, sizes: Mapping[str, int]) -> SourceCheck:
     """Say what lies at a place; `sizes` are the bytes of its files by their names relative to it."""
     if len(sizes) == 1 and is_archive(next(iter(sizes))):

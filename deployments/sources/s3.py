@@ -14,7 +14,7 @@ from html import unescape
 from urllib.parse import quote, urlsplit
 
 from deployments.sources.checks import Ask, Reply, SourceCheck, SourceCode
-from deployments.sources.listing import Place, is_file, judge
+from deployments.sources.listing import Place, judge, too_many, under
 
 AMAZON = "https://s3.{region}.amazonaws.com"
 REGION = "us-east-1"
@@ -59,31 +59,18 @@ def check(bucket: str, path: str, ask: Ask, access: Access, now: datetime) -> So
         reply = _list(bucket, wanted, ask, access, now)
     if reply.status != 200:
         return _refused(shown, bucket, reply, access)
-    found = _objects(reply.body)
     if _CUT.search(reply.body):
-        return SourceCheck(
-            SourceCode.UNUSABLE, f"More than a thousand files lie under {shown}.", "Name the model's own folder."
-        )
-    single = wanted in found and is_file(wanted)
-    if single:
-        base, _, name = wanted.rpartition("/")
-        sizes = {name: found[wanted]}
-        uri = f"s3://{bucket}/{wanted}"
-    else:
-        base = wanted
-        prefix = f"{wanted}/" if wanted else ""
-        # A loader skips what is empty, and so does this.
-        sizes = {key.removeprefix(prefix): size for key, size in found.items() if key.startswith(prefix) and size}
-        # Without the last slash the loader would take “chat-2/…” for a part of “chat”.
-        uri = f"s3://{bucket}/{prefix}"
-    if not sizes:
+        return too_many(shown)
+    found = under(wanted, _objects(reply.body))
+    # Without the last slash of a folder the loader would take “chat-2/…” for a part of “chat”.
+    uri = f"s3://{bucket}/{wanted}" + ("/" if wanted and not found.single else "")
+    if not found.sizes:
         return SourceCheck(SourceCode.NOT_FOUND, f"Nothing lies under {shown}.", "Check bucket and folder.")
 
     def read(name: str, first: int | None) -> Reply:
-        key = f"{base}/{name}" if base else name
-        return _get(f"{access.url}/{bucket}/{quote(key)}", "", ask, access, now, first)
+        return _get(f"{access.url}/{bucket}/{quote(found.key(name))}", "", ask, access, now, first)
 
-    return judge(Place(uri, read, single), sizes)
+    return judge(Place(uri, read, found.single), found.sizes)
 
 
 def signed_headers(url: str, access: Access, now: datetime) -> dict[str, str]:
