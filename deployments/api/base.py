@@ -35,6 +35,8 @@ class PreconditionRequiredError(APIException):
 
 
 PAGING = ("limit", "after")
+# What a parameter takes that asks yes or no.
+YES_OR_NO = ("true", "false")
 
 
 class ApiViewSet(ViewSet):

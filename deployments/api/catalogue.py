@@ -9,14 +9,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from deployments.api import catalogue_schemas as shapes
-from deployments.api.base import ApiViewSet, choices_of, word_of
+from deployments.api.base import YES_OR_NO, ApiViewSet, choices_of, word_of
 from deployments.api.bodies import validated
 from deployments.api.deployments import PROBLEMS, WRITES
 from deployments.models import CatalogEntry, Membership, Principal, Team
 from deployments.services import catalogue
 from deployments.services.errors import MissingError
-
-YES = ("true", "false")
 
 
 class CatalogViewSet(ApiViewSet):
@@ -30,7 +28,7 @@ class CatalogViewSet(ApiViewSet):
         operation_id="catalog_list",
         parameters=[
             OpenApiParameter("capability", str, enum=list(catalogue.CAPABILITIES)),
-            OpenApiParameter("fits_quota", str, enum=YES, description="true: those that the quota takes now"),
+            OpenApiParameter("fits_quota", str, enum=YES_OR_NO, description="true: those that the quota takes now"),
             OpenApiParameter("team", str, description="Slug of an own team, whose quota counts; all of them otherwise"),
         ],
         responses={200: shapes.CatalogAnswer(many=True), **PROBLEMS},
@@ -38,7 +36,7 @@ class CatalogViewSet(ApiViewSet):
     def list(self, request: Request) -> Response:
         """The catalogue in its order: what is pinned first. Admins see hidden models too."""
         can = choices_of(request, "capability", tuple(catalogue.CAPABILITIES))
-        fits = choices_of(request, "fits_quota", YES)
+        fits = choices_of(request, "fits_quota", YES_OR_NO)
         team = word_of(request, "team")
         rows = CatalogEntry.objects.visible_to(self.principal)
         found = catalogue.offers(rows, _teams(self.principal, team))

@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from deployments.api import key_schemas, schemas
-from deployments.api.base import PAGING, ApiViewSet, keyset, number_of, word_of
+from deployments.api.base import PAGING, YES_OR_NO, ApiViewSet, choices_of, keyset, number_of, word_of
 from deployments.api.bodies import validated
 from deployments.api.deployments import PAGE, PROBLEMS, WRITES
 from deployments.api.shapes import Rows
@@ -29,7 +29,7 @@ class EndpointKeyViewSet(ApiViewSet):
     """Keys of the teams one may see."""
 
     parameters: ClassVar[dict[str, tuple[str, ...]]] = {
-        "list": (*PAGING, "team", "deployment"),
+        "list": (*PAGING, "team", "deployment", "left_behind"),
         "usage": (*PAGING, "days", "deployment"),
     }
     shown_once: ClassVar[frozenset[str]] = frozenset({"create", "rotate"})
@@ -40,6 +40,12 @@ class EndpointKeyViewSet(ApiViewSet):
             *PAGE,
             OpenApiParameter("team", str, description="Slug of a team"),
             OpenApiParameter("deployment", int, description="Only keys that open this deployment, by its id"),
+            OpenApiParameter(
+                "left_behind",
+                str,
+                enum=YES_OR_NO,
+                description="true: living keys of a team whose maker leads it no more; false: all others",
+            ),
         ],
         responses={200: schemas.page_of(key_schemas.EndpointKeyAnswer), **PROBLEMS},
     )
@@ -52,6 +58,9 @@ class EndpointKeyViewSet(ApiViewSet):
         if deployment is not None:
             found = Deployment.objects.visible_to(self.principal).filter(pk=deployment).first()
             rows = rows.opening(found) if found else rows.none()
+        left = EndpointKey.objects.left_behind().values("pk")
+        for wish in choices_of(request, "left_behind", YES_OR_NO):
+            rows = rows.filter(pk__in=left) if wish == "true" else rows.exclude(pk__in=left)
         return keyset(request, _columns(rows), _shape)
 
     @extend_schema(responses={200: key_schemas.EndpointKeyAnswer, **PROBLEMS})

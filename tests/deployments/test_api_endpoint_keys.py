@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.urls import reverse
 
 from deployments.models import EndpointKey
 from deployments.services import endpoint_keys as keys
-from deployments.services import invoke, usage
+from deployments.services import invoke, memberships, usage
 from deployments.services import tokens as api_tokens
 from deployments.services.usage import Use
 from tests.deployments import factories as make
 from tests.deployments.test_api import Api, pointers, problem
+from tests.deployments.viewing import signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -119,6 +121,32 @@ def test_keys_are_found_by_the_deployment_they_open(chat, alice, team):
     found = Api(alice)("get", f"endpoint-keys/?deployment={chat.pk}").json()["results"]
 
     assert [row["id"] for row in found] == [every.pk, both.pk]
+
+
+def test_keys_that_were_left_behind_are_found_as_on_their_page(alice, bob, team):
+    erin = make.make_user("erin", team=team, lead=True)
+    of_erin, _ = keys.create(principal=make.principal(erin), team=team, name="of erin", every_deployment=True)
+    ended, _ = keys.create(principal=make.principal(erin), team=team, name="ended", every_deployment=True)
+    of_alice, _ = keys.create(principal=make.principal(alice), team=team, name="of alice", every_deployment=True)
+    keys.revoke(principal=make.principal(erin), key_id=ended.pk)
+    api = Api(alice)
+
+    def found(query: str, by: Any = api) -> list[int]:
+        return [row["id"] for row in by("get", f"endpoint-keys/?{query}").json()["results"]]
+
+    assert found("left_behind=true") == []
+    memberships.leave(principal=make.principal(erin), team=team)
+    assert found("left_behind=true") == found("left_behind=true&team=search") == [of_erin.pk]
+    assert found("left_behind=false") == [of_alice.pk, ended.pk]
+    assert found("left_behind=true&team=labs") == []
+    assert found("left_behind=true", Api(bob)) == []
+    page = signed_in(alice).get(reverse("keys"), {"left": "1"}).context["rows"]
+    assert [row.key.pk for row in page] == [of_erin.pk]
+
+
+@pytest.mark.parametrize("value", ["", "1", "True", "yes", "true&left_behind=false"])
+def test_an_odd_wish_for_keys_that_were_left_is_refused(alice, value):
+    assert list(pointers(Api(alice)("get", f"endpoint-keys/?left_behind={value}"))) == ["?left_behind"]
 
 
 def test_a_list_of_keys_is_one_query_more_than_an_empty_one(alice, team, django_assert_max_num_queries):
