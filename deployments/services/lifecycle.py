@@ -7,7 +7,7 @@ from typing import Any
 from django.db.models.functions import Now
 
 from deployments.models import Deployment, DeploymentQuerySet, Principal, Revision, Wanted
-from deployments.services import events, holds, states, waiting
+from deployments.services import authority, events, holds, states, waiting
 from deployments.services.errors import (
     ConflictError,
     InvalidError,
@@ -76,7 +76,9 @@ def start(*, principal: Principal, deployment: Deployment) -> Deployment:
     )
     if row.approved is None:
         assert row.latest is not None
-        waiting.accept(deployment=row, revision=row.latest, actor=principal.user)
+        # Whoever said yes may have lost that right while it was stopped: then it waits for a decision again.
+        if not authority.void_if_fallen(row):
+            waiting.accept(deployment=row, revision=row.latest, actor=principal.user)
     else:
         _reserve_again(principal, row, row.approved)
     return row

@@ -9,19 +9,31 @@ from django.utils import timezone
 
 from deployments.models import (
     ApiToken,
+    Deployment,
     Event,
     Flavor,
     GroupRule,
     Membership,
     QuotaAccount,
     QuotaGrant,
+    QuotaHold,
     QuotaRequest,
     Reservation,
     Revision,
     Team,
     User,
 )
-from deployments.services import approvals, invitations, ledger, memberships, requests, teams, tokens, waiting
+from deployments.services import (
+    approvals,
+    invitations,
+    ledger,
+    lifecycle,
+    memberships,
+    requests,
+    teams,
+    tokens,
+    waiting,
+)
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError, RefusedError
 from deployments.spec import DeploymentSpec
 from tests.deployments import factories as make
@@ -242,6 +254,21 @@ def test_the_line_asks_again_who_approved(team: Team, alice: User, waits: Revisi
 
     assert waiting.wake(QuotaAccount.objects.get(team=team).pk) == 0
     assert verdict(waits) == Revision.Verdict.PENDING
+
+
+def test_a_start_asks_again_who_approved(team: Team, alice: User, ann: User, waits: Revision) -> None:
+    # While it is stopped it stands in no line, and nobody looks whose word it is.
+    lifecycle.stop(principal=make.principal(ann), deployment=waits.deployment)
+    memberships.change(
+        principal=make.principal(make.make_user("erin", admin=True)), team=team, user=alice, role="member"
+    )
+    make.make_grant(team, waits.flavor, 8)
+
+    lifecycle.start(principal=make.principal(ann), deployment=waits.deployment)
+
+    assert verdict(waits) == Revision.Verdict.PENDING
+    assert Deployment.objects.get(pk=waits.deployment_id).approved is None
+    assert not QuotaHold.objects.filter(deployment=waits.deployment_id, gpus__gt=0).exists()
 
 
 def test_the_word_of_somebody_who_leads_still_is_carried_out(team: Team, waits: Revision) -> None:
