@@ -21,6 +21,9 @@ from deployments.services.transactions import in_transaction
 from portal.lib.hints import RECONCILE_TEAM, hint
 
 MOST_GPUS = 10_000
+# Nobody means a later date, and years near 9999 cannot be counted with; for good is said by no end at all.
+LONGEST = timedelta(days=3653)
+TOO_FAR = "Must lie within ten years."
 
 
 class Kept(Enum):
@@ -149,10 +152,14 @@ def check_dates(since: datetime | None, until: datetime | None) -> None:
     now, checks = timezone.now(), Checks()
     if since is not None and since <= now:
         checks.note("valid_from", "Must lie in the future. Leave it empty to begin at once.")
+    elif since is not None and since > now + LONGEST:
+        checks.note("valid_from", TOO_FAR)
     if until is not None and until <= now:
         checks.note("valid_until", "Must lie in the future.")
     elif since is not None and until is not None and until <= since:
         checks.note("valid_until", "Must lie after the beginning.")
+    elif until is not None and until > now + LONGEST:
+        checks.note("valid_until", TOO_FAR)
     checks.done()
 
 
@@ -165,6 +172,8 @@ def check_end(row: QuotaGrant, until: datetime | None) -> None:
         checks.note("valid_until", "Must lie in the future. To let the grant end now, set its GPUs to 0.")
     elif until <= row.valid_from:
         checks.note("valid_until", f"Must lie after the beginning, {timezone.localtime(row.valid_from):%-d %b %Y}.")
+    elif until > timezone.now() + LONGEST:
+        checks.note("valid_until", TOO_FAR)
     checks.done()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -74,6 +74,8 @@ def test_dates_and_reasons_are_checked(team: Team, h100: Flavor, alice: User) ->
         ("valid_from", {"valid_from": now - timedelta(days=1)}),
         ("valid_until", {"valid_until": now - timedelta(days=1)}),
         ("valid_until", {"valid_from": now + timedelta(days=5), "valid_until": now + timedelta(days=4)}),
+        ("valid_from", {"valid_from": datetime(9999, 12, 31, tzinfo=UTC)}),
+        ("valid_until", {"valid_until": datetime(9999, 12, 31, tzinfo=UTC)}),
         ("why", {"why": "  "}),
         ("why", {"why": "x" * 501}),
     ):
