@@ -3,6 +3,7 @@ an fp8 KV cache, another flavor."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from deployments.engine.defaults import defaults_of
 from deployments.engine.facts import ModelFacts
 from deployments.engine.options import Choice, options, splits
 from deployments.engine.sizing import FitState, UnknownShapeError, fit
-from deployments.spec import DeploymentSpec
+from deployments.spec import DeploymentSpec, Strategy
 
 ARGS = "/spec/engine/args/"
 SPLIT = f"{ARGS}tensor-parallel-size"
@@ -94,6 +95,8 @@ def _cache(model: ModelFacts, spec: DeploymentSpec, choice: Choice, size: int) -
 def _on(room: Room, spec: DeploymentSpec, size: int, cache: str, *, less: bool = False) -> Iterator[Alternative]:
     """The spec on this flavor with this split: as many of its replicas as quota and nodes hold; `less`: not all."""
     gpus = size * spec.pipeline_parallel
+    if spec.strategy is Strategy.DISAGGREGATED and (less or not _takes_roles(room, spec, gpus)):
+        return
     most = min(room.quota // gpus, spec.replicas.max - less)
     least = min(spec.replicas.min, most)
     if most < 1 or not room.takes(least, gpus):
@@ -115,3 +118,13 @@ def _on(room: Room, spec: DeploymentSpec, size: int, cache: str, *, less: bool =
     if least < spec.replicas.min:
         sets.append((MIN, least))
     yield Alternative(", ".join(words), tuple(sets), most * gpus)
+
+
+def _takes_roles(room: Room, spec: DeploymentSpec, gpus: int) -> bool:
+    """True when all replicas of both roles fit, and the quarter on top that each takes while it rolls.
+
+    Fewer are not offered: roles have replicas of their own, and a role with a split of its own is not seen through.
+    """
+    roles = spec.by_role().values()
+    alike = all(role.gpus_per_replica == spec.gpus_per_replica for role in roles)
+    return alike and room.quota >= gpus * sum(role.replicas.max + math.ceil(role.replicas.max / 4) for role in roles)

@@ -59,6 +59,15 @@ def test_nothing_is_offered_that_would_not_start(rooms: list[Room], why: str) ->
     assert offered(rooms) == [], why
 
 
+@pytest.mark.parametrize(("quota", "flavors"), [(3, []), (4, ["l4"])], ids=["not all of it", "with its surge"])
+def test_roles_are_offered_another_flavor_whole_or_not_at_all(quota: int, flavors: list[str]) -> None:
+    role = {"replicas": {"min": 1, "max": 1}}
+    found = offered([room("h100", 2), room("l4", quota)], strategy="disaggregated", prefill=role, decode=role)
+
+    assert [dict(item.sets).get("/spec/flavor") for item in found] == flavors
+    assert all(not pointer.startswith("/spec/replicas") for item in found for pointer, _ in item.sets)
+
+
 def wait(team: Team, user: User, flavor: Flavor, gpus: int, name: str = "late") -> Deployment:
     """A deployment that is approved and waits."""
     row = make.make_deployment(team, user, name=name, flavor=flavor, gpus=gpus)
