@@ -79,6 +79,8 @@ SLIPWAY_INSTALL_ID = env("SLIPWAY_INSTALL_ID", "slipway")
 SLIPWAY_SANDBOX = env_bool("SLIPWAY_SANDBOX")
 # The cluster mounts images although it is too old to do so by default: Kubernetes 1.33 or 1.34 with the gate on.
 SLIPWAY_IMAGE_VOLUMES = env_bool("SLIPWAY_IMAGE_VOLUMES")
+# Nodes with GPUs are added when pods wait for them: a wish for more than there are may be sent.
+SLIPWAY_CLUSTER_GROWS = env_bool("SLIPWAY_CLUSTER_GROWS")
 # The OpenAPI document for whoever asks; else for those who sign in or send a token.
 SLIPWAY_PUBLIC_SCHEMA = env_bool("SLIPWAY_PUBLIC_SCHEMA")
 PROMETHEUS_SCRAPE_INTERVAL = int(env("PROMETHEUS_SCRAPE_INTERVAL", "15"))

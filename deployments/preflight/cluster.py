@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 
+from deployments.engine.sizing import FitState
 from deployments.findings import Finding, error, info, warning
-from deployments.preflight.facts import ClusterFacts
+from deployments.preflight.facts import ClusterFacts, FlavorFacts
+from deployments.preflight.memory import estimate_of
 from deployments.preflight.rules import Case, Rules, plural
 from deployments.sources import Scheme
 from deployments.spec import DeploymentSpec, Strategy
@@ -152,17 +155,56 @@ def room_now(case: Case) -> Iterator[Finding]:
 
 @rules.rule
 def more_than_there_is(case: Case) -> Iterator[Finding]:
-    """Quota may be larger than the cluster: then the last replicas never come."""
-    flavor, asked = case.flavor, case.spec.gpus
-    if flavor is None or flavor.total is None or not flavor.total or asked <= flavor.total:
+    """Quota may be larger than the cluster: then the last replicas never come, or not even the first."""
+    flavor = case.flavor
+    if flavor is None or not flavor.total or case.spec.gpus <= flavor.total:
+        return
+    if case.spec.gpus_at_first > flavor.total and not case.facts.cluster.grows:
+        yield _never_whole(case, flavor)
         return
     yield warning(
         "more_than_there_is",
         "/spec/replicas/max",
-        f"At most this takes {asked:,} {flavor.label}; the cluster has {flavor.total:,} of them altogether.",
+        f"At most this takes {case.spec.gpus:,} {flavor.label}; the cluster has {flavor.total:,} of them altogether.",
         "Replicas beyond that wait until the cluster grows.",
         None if case.spec.strategy is Strategy.DISAGGREGATED else max(1, flavor.total // case.spec.gpus_per_replica),
     )
+
+
+def _never_whole(case: Case, flavor: FlavorFacts) -> Finding:
+    """What would hold GPUs and wait for others that are not there: fewer replicas, else a flavor with more."""
+    spec, total = case.spec, flavor.total or 0
+    first = spec.gpus_at_first
+    others = {item.label: slug for slug, item in case.facts.flavors.items() if _holds(case, item)}
+    apart = spec.strategy is Strategy.DISAGGREGATED
+    replicas = 0 if apart else total // spec.gpus_per_replica
+    ways = [f"at most {plural(replicas, 'replica')} to begin with"] if replicas else []
+    if apart:
+        ways.append("fewer replicas of prefill or decode to begin with")
+    ways += [f"{label}, of which there are enough" for label in others]
+    fix: tuple[str, int | str | None] = ("/spec/flavor", next(iter(others.values()), None))
+    if replicas:
+        fix = ("/spec/replicas/min", replicas)
+    elif apart and not others:
+        ways.append(f"the strategy {Strategy.STANDARD.value}")
+        fix = ("/spec/strategy", Strategy.STANDARD.value)
+    return error(
+        "never_whole",
+        fix[0],
+        f"With its fewest replicas this takes {first:,} {flavor.label}; the cluster has {total:,} altogether.",
+        f"Use {', or '.join(ways)}." if ways else "Use fewer GPUs, or ask an admin for more nodes.",
+        fix[1],
+    )
+
+
+def _holds(case: Case, flavor: FlavorFacts) -> bool:
+    """True where a flavor is offered, has GPUs enough to begin with, and as far as is known holds what they run."""
+    spec = case.spec
+    if not flavor.enabled or (flavor.total or 0) < spec.gpus_at_first or spec.gpus_per_pod > flavor.gpus_per_node:
+        return False
+    moved = (own.model_copy(update={"flavor": flavor.slug}) for own in spec.by_role().values())
+    estimates = (estimate_of(dataclasses.replace(case, spec=own)) for own in moved)
+    return all(estimate is None or estimate.state is not FitState.NO for estimate in estimates)
 
 
 @rules.rule

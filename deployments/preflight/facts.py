@@ -78,7 +78,7 @@ class ClusterFacts:
 
     `groups` are the API groups it serves with their versions, empty while they are not known; `version` is that of
     Kubernetes; `claims` names the volume claims of the team's namespace, None while nobody looked. `image_volumes`: its
-    operator has switched them on where they are off by default.
+    operator has switched them on where they are off by default. `grows`: nodes are added when pods wait for them.
     """
 
     seen: bool = True
@@ -88,6 +88,7 @@ class ClusterFacts:
     version: str = ""
     claims: frozenset[str] | None = None
     image_volumes: bool = False
+    grows: bool = False
 
     @property
     def mounts_images(self) -> bool:

@@ -24,12 +24,12 @@ def image_volumes(case: Case) -> Iterator[Finding]:
         return
     wanted = ".".join(map(str, IMAGE_VOLUMES))
     said = f"Kubernetes mounts images as volumes from {wanted} on; this cluster has {cluster.version}."
-    if case.spec.strategy is Strategy.DISAGGREGATED:
+    if _is_llm(case):
         yield error(
             "image_volumes",
             "/spec/source/uri",
-            f"{said} Prefill and decode take weights from an image in no other way.",
-            f"Choose {Strategy.OCI_VOLUME.value}, or another source.",
+            f"{said} {_who(case)} take weights from an image in no other way.",
+            f"Choose {Strategy.OCI_VOLUME.value} on one node, or another source.",
         )
     elif case.spec.source.folder == "/":
         yield error(
@@ -56,12 +56,12 @@ def folder_of_images(case: Case) -> Iterator[Finding]:
         return
     if not _is_image(case):
         yield error("folder_of_no_image", POINTER, "Only sources of oci:// have a folder in an image.", "Leave it out.")
-    elif case.spec.strategy is Strategy.DISAGGREGATED and folder != FOLDER:
+    elif _is_llm(case) and folder != FOLDER:
         yield error(
             "folder_fixed",
             POINTER,
-            f"For prefill and decode KServe mounts the folder {FOLDER} of an image, and no other.",
-            f"Package the weights below {FOLDER}, or choose {Strategy.OCI_VOLUME.value}.",
+            f"{_who(case)} find the weights in the folder {FOLDER} of an image, and in no other.",
+            f"Package the weights below {FOLDER}, or choose {Strategy.OCI_VOLUME.value} on one node.",
             FOLDER,
         )
 
@@ -76,6 +76,15 @@ def version_in_the_reference(case: Case) -> Iterator[Finding]:
             "An image names its version itself, best by digest: oci://registry/repository@sha256:…",
             "Leave this out.",
         )
+
+
+def _is_llm(case: Case) -> bool:
+    """True where KServe's kind for language models runs it, which mounts images in its own way alone."""
+    return case.spec.strategy is Strategy.DISAGGREGATED or case.spec.nodes > 1
+
+
+def _who(case: Case) -> str:
+    return "Replicas that span nodes" if case.spec.nodes > 1 else "Prefill and decode"
 
 
 def _is_image(case: Case) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from deployments.engine.lora import lora_gib
-from deployments.engine.options import Choice, options, round_context
+from deployments.engine.options import Choice, options, places, round_context
 from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit, missing_numbers
 from deployments.findings import Finding, arg_pointer, error, info, warning
 from deployments.preflight.rules import Case, Rules, gib
@@ -71,18 +71,24 @@ def _does_not_fit(case: Case, estimate: Fit) -> Finding:
         defaults=case.defaults,
     )
     first = ways[0] if ways else None
-    remedy = "No flavor here is large enough."
+    pointer, value = (first.pointer, first.value) if first else ("/spec/flavor", None)
     if ways:
         remedy = f"It would fit with {', or with '.join(way.text for way in ways)}."
+    elif wider := places(case.model, case.spec.engine.args, others, case.defaults):
+        place, value = wider[0], wider[0].flavor
+        label = case.facts.flavors[value].label
+        remedy = f"It would fit on {label} with {place.tensor_parallel} GPUs (tensor-parallel-size)."
+    else:
+        remedy = "No flavor here is large enough: choose a smaller model, or a quantised variant of this one."
     return error(
         "memory",
-        first.pointer if first else "/spec/flavor",
+        pointer,
         f"Does not fit on {case.flavor.label}: of {gib(estimate.budget_gib)} per GPU, weights take "
         f"{gib(estimate.weights_gib)} and the engine {gib(estimate.activation_gib + estimate.overhead_gib)}; one "
         f"request of {estimate.max_model_len:,} tokens needs {gib(estimate.kv_needed_gib)} of KV cache, and "
         f"{gib(max(0.0, estimate.kv_gib))} are left.",
         remedy,
-        first.value if first else None,
+        value,
     )
 
 

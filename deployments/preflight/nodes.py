@@ -16,13 +16,16 @@ FLAG = "nnodes"
 
 @rules.rule
 def enough_nodes(case: Case) -> Iterator[Finding]:
-    """A replica waits for ever for nodes that are not there."""
-    flavor, nodes = case.flavor, case.spec.nodes
-    if nodes > 1 and flavor is not None and flavor.nodes is not None and flavor.nodes < nodes:
+    """A replica waits for ever for nodes that are not there; small parts of it may share one."""
+    flavor, nodes, part = case.flavor, case.spec.nodes, case.spec.gpus_per_pod
+    if nodes == 1 or flavor is None or flavor.nodes is None or part > flavor.gpus_per_node:
+        return
+    if flavor.nodes * (flavor.gpus_per_node // part) < nodes:
         yield warning(
             "nodes_missing",
             POINTER,
-            f"A replica spans {nodes} nodes; the cluster has {flavor.nodes} with {flavor.label}.",
+            f"A replica spans {nodes} nodes, with {plural(part, 'GPU')} on each; the cluster has {flavor.nodes} with "
+            f"{flavor.label}.",
             "It would wait until there are more. Use fewer, or another flavor.",
             flavor.nodes if flavor.nodes and case.spec.gpus_per_replica % flavor.nodes == 0 else None,
         )

@@ -118,6 +118,9 @@ def source_for_strategy(case: Case) -> Iterator[Finding]:
     if scheme in RESOLVED or scheme in loads:
         return
     takes = ", ".join(f"{item.value}://" for item in Scheme if item in loads)
+    if case.spec.nodes > 1:
+        yield _source_across_nodes(case, scheme, takes)
+        return
     other = next((item for item in NEAREST if scheme in LOADS[item]), None)
     yield error(
         "source_strategy",
@@ -125,6 +128,19 @@ def source_for_strategy(case: Case) -> Iterator[Finding]:
         f"The strategy “{strategy.value}” loads from {takes} only, not from {scheme.value}://.",
         f"Choose {other.value}, or another source." if other else "Choose another source.",
         other.value if other else None,
+    )
+
+
+def _source_across_nodes(case: Case, scheme: Scheme, takes: str) -> Finding:
+    """One node takes what several do not, where the GPUs of a replica stand in one."""
+    one = case.flavor is not None and case.spec.gpus_per_replica <= case.flavor.gpus_per_node
+    one = one and scheme in LOADS[Strategy.STANDARD]
+    return error(
+        "source_strategy",
+        "/spec/nodes",
+        f"Replicas that span nodes load from {takes} only, not from {scheme.value}://.",
+        "Use one node, or another source." if one else "Choose another source.",
+        1 if one else None,
     )
 
 

@@ -62,8 +62,11 @@ def place_may_change(case: Case) -> Iterator[Finding]:
 @rules.rule
 def single_file(case: Case) -> Iterator[Finding]:
     """KServe's presets for prefill and decode load a folder, never a file."""
-    model = case.model
-    if model is None or model.format != WeightFormat.GGUF or case.spec.strategy is not Strategy.DISAGGREGATED:
+    model, source = case.model, case.loads
+    # Of a claim, and of a bucket that nobody could look into, the name alone says so.
+    named = source is not None and source.path.endswith(".gguf")
+    gguf = named or (model is not None and model.format == WeightFormat.GGUF)
+    if not gguf or case.spec.strategy is not Strategy.DISAGGREGATED:
         return
     yield error(
         "file_and_strategy",

@@ -55,6 +55,7 @@ def gather(
             groups=_groups(cluster) if cluster and seen else {},
             version=cluster.version if cluster else "",
             image_volumes=settings.SLIPWAY_IMAGE_VOLUMES,
+            grows=settings.SLIPWAY_CLUSTER_GROWS,
         ),
     )
 

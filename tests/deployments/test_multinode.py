@@ -19,7 +19,7 @@ from deployments.kube.reasons import Code
 from deployments.labels import LABEL_DEPLOYMENT, LABEL_REVISION
 from deployments.manifests import Object, TeamWish, Wish, build, build_service_account, gpus_of, stopped
 from deployments.manifests.presets import build_presets
-from deployments.preflight import Facts, check
+from deployments.preflight import ClusterFacts, Facts, check
 from deployments.preflight.cluster import surge_of
 from deployments.preflight.objects import check_objects
 from deployments.spec import DeploymentSpec, Strategy
@@ -240,6 +240,24 @@ def test_the_nodes_of_a_replica_stay_as_they_are():
 def test_sources_are_those_of_llm_services():
     finding = the("source_strategy", found(wide(source={"uri": "gs://bucket/model"})))
     assert "s3://" in finding.message
+    # Eight GPUs stand in no node here; two do, and then one node takes what several do not.
+    assert (finding.field, finding.value, finding.remedy) == ("nodes", None, "Choose another source.")
+    pair = {"max-model-len": 8192, "pipeline-parallel-size": 2}
+    finding = the("source_strategy", found(wide(args=pair, source={"uri": "gs://bucket/model"})))
+    assert (finding.field, finding.value) == ("nodes", 1)
+
+
+def test_small_parts_of_a_replica_may_share_a_node():
+    flavor = dataclasses.replace(H100, total=4, free=4, largest_free_block=4, nodes=1)
+    pair = wide(args={"max-model-len": 8192, "pipeline-parallel-size": 2})
+    assert "nodes_missing" not in codes(found(pair, facts(flavors={**FLAVORS, "h100": flavor})))
+
+
+def test_images_are_mounted_across_nodes_in_one_way_alone():
+    image = {"uri": "oci://registry/m@sha256:" + "1" * 64}
+    assert the("folder_fixed", found(wide(source={**image, "folder": "/weights"}))).field == "source_folder"
+    old = facts(cluster=ClusterFacts(sandbox=True, version="v1.33.0", grows=True))
+    assert the("image_volumes", found(wide(source=image), old)).is_error
 
 
 # When it runs

@@ -422,7 +422,8 @@ def test_a_request_without_a_word_about_quota_never_exceeds_what_is_left(
 ):
     quota = QuotaFacts(limit, reserved)
     args = {"max-model-len": 8192, "tensor-parallel-size": size}
-    found = findings(facts=facts_of(quotas={"h100": quota}), args=args, replicas={"min": replicas, "max": replicas})
+    known = facts_of(quotas={"h100": quota}, cluster=ClusterFacts(sandbox=True, grows=True))
+    found = findings(facts=known, args=args, replicas={"min": replicas, "max": replicas})
     within = size * replicas <= max(0, limit - reserved) and limit > 0
     assert bool([item for item in found if item.code in {"quota_none", "quota_exceeded"}]) != within
     assert not [item for item in found if item.is_error]

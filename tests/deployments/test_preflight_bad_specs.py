@@ -154,7 +154,7 @@ def test_no_wish_that_passes_makes_one(apart: bool, prefill: Any, decode: Any, s
         wish = roles_json(args=args, prefill=prefill, decode=decode)
     else:
         wish = spec_json(args={**args, **decode["args"]}, replicas=decode["replicas"])
-    facts = facts_of(quotas={"h100": QuotaFacts(limit=1000)})
+    facts = facts_of(quotas={"h100": QuotaFacts(limit=1000)}, cluster=ClusterFacts(sandbox=True, grows=True))
     spec, found = check_raw({"team": "search", "name": "chat", "spec": wish}, facts)
     assert spec is not None
     assert not [finding for finding in found if finding.is_error]

@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from deployments.findings import Severity
+from deployments.findings import Finding, Severity
 from deployments.manifests import build, gpus_of
-from deployments.preflight import QuotaFacts, check
+from deployments.preflight import ClusterFacts, QuotaFacts, check
 from deployments.preflight.cluster import surge_of
 from deployments.preflight.objects import check_objects
 from deployments.spec import DeploymentSpec
@@ -89,6 +89,26 @@ def test_without_keda_replicas_follow_the_processors():
 def test_more_than_the_cluster_has_is_a_warning_with_what_it_has():
     finding = the("more_than_there_is", said(replicas={"min": 1, "max": 6}))
     assert (finding.field, finding.value, finding.severity) == ("replicas_max", 4, Severity.WARNING)
+
+
+def test_what_could_never_run_whole_is_refused_with_what_could():
+    finding = the("never_whole", said(replicas={"min": 5, "max": 6}))
+    assert (finding.field, finding.value, finding.is_error) == ("replicas_min", 4, True)
+    grows = facts_of(cluster=ClusterFacts(sandbox=True, grows=True))
+    assert the("more_than_there_is", said(grows, replicas={"min": 5, "max": 6})).severity is Severity.WARNING
+    assert "never_whole" not in codes(said(replicas={"min": 4, "max": 4}))
+
+
+def test_roles_that_could_never_run_whole_are_pointed_to_gpus_that_hold_them():
+    def of_roles(size: int, count: int, context: int = 8192) -> Finding:
+        role = {"replicas": {"min": count, "max": count}, "args": {"tensor-parallel-size": size}}
+        spec = DeploymentSpec.from_json(roles_json(args={"max-model-len": context}, prefill=role, decode=role))
+        return the("never_whole", check(spec, "chat", "search", facts_of()))
+
+    # Of T4s there are too few as well, and one L4 does not hold the longer context.
+    assert (of_roles(1, 4).field, of_roles(1, 4).value) == ("flavor", "l4")
+    assert (of_roles(1, 4, 65_536).field, of_roles(1, 4, 65_536).value) == ("flavor", "a100")
+    assert (of_roles(4, 4).field, of_roles(4, 4).value) == ("strategy", "standard")
 
 
 def test_a_rollout_that_needs_gpus_on_top_says_so():

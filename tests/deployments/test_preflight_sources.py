@@ -112,6 +112,8 @@ def test_each_format_says_what_it_means():
     gguf = dataclasses.replace(LLAMA, format="gguf", file="llama.gguf")
     assert "weights_gguf" in found(URIS["s3"], model=gguf)
     assert found(URIS["s3"], "disaggregated", model=gguf)["file_and_strategy"].value == "standard"
+    # Nobody could look into a claim: its file's name says what it is.
+    assert found("pvc://weights/llama.gguf", "disaggregated", model=None)["file_and_strategy"].field == "strategy"
     assert "weights_pytorch" in found(URIS["s3"], model=dataclasses.replace(LLAMA, format="pytorch"))
     assert "source_archive" in found(URIS["https"])
     quiet = {"weights_gguf", "weights_pytorch", "source_archive", "file_and_strategy"}
