@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# One image for web, live, worker, beat and watcher; what runs is the command (docker-compose.yml, k8s/portal).
+# One image for web, live, meter, worker, beat and watcher; what runs is the command (docker-compose.yml, k8s/portal).
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/slipway
@@ -14,6 +14,7 @@ COPY manage.py ./
 COPY portal portal
 COPY deployments deployments
 COPY monitoring monitoring
+COPY metering metering
 COPY templates templates
 COPY static static
 ENV PATH=/opt/slipway/bin:$PATH \
@@ -21,7 +22,7 @@ ENV PATH=/opt/slipway/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     DJANGO_SETTINGS_MODULE=portal.settings \
     SLIPWAY_STATIC_ROOT=/srv/static
-RUN python -m compileall -q portal deployments monitoring && python manage.py collectstatic --no-input
+RUN python -m compileall -q portal deployments monitoring metering && python manage.py collectstatic --no-input
 USER 10001:10001
 EXPOSE 8000
 CMD ["uvicorn", "portal.asgi:application", "--host=0.0.0.0", "--port=8000", "--timeout-graceful-shutdown=3", "--no-access-log"]

@@ -55,6 +55,8 @@ GATEWAY_URL = env("GATEWAY_URL", "http://127.0.0.1:8081")
 GATEWAY_PUBLIC_URL = env("GATEWAY_PUBLIC_URL", GATEWAY_URL)
 # What the gateway shows when it reports what keys used; without it nobody can.
 GATEWAY_TOKEN = env("SLIPWAY_GATEWAY_TOKEN")
+# The gateway sends answers by `manage.py meter`, which counts tokens without any report.
+METER = env_bool("SLIPWAY_METER")
 HUB_URL = env("HUB_URL", "https://huggingface.co")
 # S3 servers that an operator vouches for: their addresses may be private. Others must be public.
 OBJECT_STORES = env_list("OBJECT_STORES")

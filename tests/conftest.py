@@ -34,6 +34,7 @@ RUN_THINGS = (
     "demo/test_supervisor.py",
     "deployments/converging/*",
     "deployments/test_pure_imports.py",
+    "ops/test_envoy.py",
     "ops/test_kubernetes.py",
     "portal/test_settings.py",
     "differential/test_*.py",

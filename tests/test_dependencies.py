@@ -49,7 +49,11 @@ def test_the_image_installs_whatever_the_portal_imports() -> None:
 
 
 def _portal_sources() -> list[Path]:
-    found = [path for package in ("portal", "deployments", "monitoring") for path in (ROOT / package).rglob("*.py")]
+    found = [
+        path
+        for package in ("portal", "deployments", "monitoring", "metering")
+        for path in (ROOT / package).rglob("*.py")
+    ]
     return [path for path in found if ROOT / "portal" / "demo" not in path.parents]
 
 

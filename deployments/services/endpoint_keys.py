@@ -247,7 +247,7 @@ def _check_limits(limits: Limits) -> None:
             words = f"A whole number from 1 to {most:,}, or nothing."
             checks.of(partial(_check_number, value, 1, most, field=field, words=words), None)
     checks.done()
-    if limits.tokens_per_minute is not None and not settings.GATEWAY_TOKEN:
+    if limits.tokens_per_minute is not None and not (settings.GATEWAY_TOKEN or settings.METER):
         # A limit that nothing counts against would only look like one.
         words = "The gateway of this installation does not report tokens: limit requests instead."
         raise InvalidError(words, field="tokens_per_minute", pointer="/tokens_per_minute", code="not_counted")

@@ -19,6 +19,7 @@ from deployments.services import usage
 from deployments.services.invoke import Admission, Refusal, admit
 from portal.live.database import in_database
 from portal.live.http import Receive, Refused, Scope, Send, body_of, header_of, send_json
+from portal.live.metered import HEADER, told
 from portal.live.usage import Tally
 
 MOST_BODY = 8 * 1024
@@ -101,7 +102,10 @@ async def authorize_request(scope: Scope, receive: Receive, send: Send, tally: T
         verdict = await in_database(usage.ask, header_of(scope, b"authorization"), *endpoint)
     if isinstance(verdict, Admission):
         tally.admitted(verdict)
-        extra = [(b"x-slipway-subject", verdict.subject.encode("ascii", "replace"))]
+        extra = [
+            (b"x-slipway-subject", verdict.subject.encode("ascii", "replace")),
+            (HEADER.encode(), told(verdict).encode()),
+        ]
         await send_json(send, 200, {"subject": verdict.subject, "deployment": verdict.deployment_id}, extra)
         return
     tally.refused(verdict)

@@ -63,9 +63,10 @@ def uses_of(body: bytes) -> list[Use]:
 
 
 class Tally:
-    """Counts of this process on their way to the database: one statement every two seconds, however many there are."""
+    """Counts of this process on their way to the database: one statement in `every` seconds, however many there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, every: float = FLUSH_SECONDS) -> None:
+        self._every = every
         self._held: list[Use] = []
         self._flushing: asyncio.Task[None] | None = None
 
@@ -78,6 +79,10 @@ class Tally:
         """Count a request over a limit; others belong to no key."""
         if refusal.key_id:
             self._add(Use(refusal.key_id, refusal.deployment_id, refused=1))
+
+    def used(self, use: Use) -> None:
+        """Count what an answer took."""
+        self._add(use)
 
     async def flush(self) -> None:
         """Write what is held now; what the database does not take is held until the next time."""
@@ -104,7 +109,7 @@ class Tally:
 
     async def _flush_later(self) -> None:
         while self._held:
-            await asyncio.sleep(FLUSH_SECONDS)
+            await asyncio.sleep(self._every)
             await self.flush()
 
 

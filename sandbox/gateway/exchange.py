@@ -9,10 +9,9 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from metering.tokens import MOST_READ, Meter, asking_for_usage
 from sandbox.asgi import Answer, Receive, Scope, Send, json_answer, send_answer
-from sandbox.gateway.metering import Meter, asking_for_usage
 
-MOST_READ = 4 * 1024 * 1024  # bytes of a body that is read before it is passed on, to ask for usage
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _KINDS = {
     400: "invalid_request_error",

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 
 import httpx
 
+from metering.tokens import Meter
 from sandbox.asgi import Receive, Scope, Send, text_answer
 from sandbox.gateway.authorization import Authorizer, Decision
 from sandbox.gateway.cluster import Cluster
 from sandbox.gateway.endpoints import Balancer, Endpoint
 from sandbox.gateway.exchange import CallerGone, Exchange, RightLost, read_body, rest_of_body
-from sandbox.gateway.metering import Meter
 from sandbox.gateway.metrics import CONTENT_TYPE, Metrics
 from sandbox.gateway.reporting import Reporter
 from sandbox.gateway.routes import Rule, changed_headers, find, rewritten, safe_path
@@ -250,7 +250,11 @@ class Gateway:
                 await exchange.send({"type": "http.response.body", "body": chunk, "more_body": True})
             await exchange.send({"type": "http.response.body", "body": b""})
             return
-        exchange.meter = meter = Meter(content_type=answer.headers.get("content-type", ""), hide=exchange.hide_usage)
+        exchange.meter = meter = Meter(
+            content_type=answer.headers.get("content-type", ""),
+            encoding=answer.headers.get("content-encoding", ""),
+            hide=exchange.hide_usage,
+        )
         async for chunk in answer.aiter_raw():
             if passed := meter.feed(chunk):
                 await exchange.send({"type": "http.response.body", "body": passed, "more_body": True})

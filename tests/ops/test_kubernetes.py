@@ -17,10 +17,12 @@ from deployments.manifests import Resolution, TeamWish, Wish, build, build_servi
 from deployments.manifests.cluster import build_cluster_objects
 from deployments.manifests.team import LIVE_ROLE, WORKER_ROLE
 from deployments.spec import DeploymentSpec
+from portal.live.metered import HEADER
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "k8s" / "portal"
 SCHEMAS = ROOT / "tests" / "data" / "schemas"
+ENVOY_GATEWAY = ROOT / "tests" / "data" / "envoy-gateway-1.7.0"
 KUBECTL = ROOT / ".venv" / "bin" / "kubectl"
 PREFIX = "/live/authorize/"
 CORE = "v1", "apps/v1", "policy/v1"
@@ -58,7 +60,7 @@ def test_every_file_is_part_of_the_base() -> None:
     assert listed == {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
 
 
-@pytest.mark.parametrize("name", ["web", "live", "worker", "beat", "watcher"])
+@pytest.mark.parametrize("name", ["web", "live", "meter", "worker", "beat", "watcher"])
 def test_workloads_are_closed(name: str) -> None:
     pod = of_kind("Deployment")[name]["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -75,7 +77,8 @@ def test_workloads_are_closed(name: str) -> None:
 def test_only_parts_with_business_on_the_cluster_have_an_account() -> None:
     pods = {name: obj["spec"]["template"]["spec"] for name, obj in of_kind("Deployment").items()}
     assert {name for name, pod in pods.items() if "serviceAccountName" in pod} == {"live", "worker", "watcher"}
-    assert all(pod["automountServiceAccountToken"] is False for name, pod in pods.items() if name in ("web", "beat"))
+    without = [pods[name] for name in ("web", "beat", "meter")]
+    assert all(pod["automountServiceAccountToken"] is False for pod in without)
 
 
 def test_nothing_runs_twice_that_must_be_one() -> None:
@@ -169,39 +172,89 @@ def test_the_storage_container_is_the_one_that_builders_name() -> None:
     assert list(of_kind("ClusterStorageContainer").values()) == build_cluster_objects("slipway")
 
 
-@pytest.mark.parametrize("kind", ["SecurityPolicy", "ReferenceGrant"])
+def closed(schema: Any) -> Any:
+    """A schema of a kind of the cluster, as the API server takes it: an unknown field is refused."""
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    fields = {"additionalProperties": False} if "properties" in schema and "type" in schema else {}
+    return {key: closed(value) for key, value in schema.items()} | fields
+
+
+def schema_of(kind: str) -> Any:
+    if kind == "ReferenceGrant":
+        return json.loads((SCHEMAS / "referencegrant.json").read_text())
+    (found,) = (path for path in ENVOY_GATEWAY.glob("*.json") if path.stem.startswith(kind.lower().removesuffix("y")))
+    return closed(json.loads(found.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+
+
+@pytest.mark.parametrize("kind", ["SecurityPolicy", "EnvoyExtensionPolicy", "ReferenceGrant"])
 def test_what_closes_endpoints_keeps_to_the_gateways_schema(kind: str) -> None:
-    schema = json.loads((SCHEMAS / f"{kind.lower()}.json").read_text())
+    schema = schema_of(kind)
     for obj in of_kind(kind).values():
         jsonschema.validate(obj, schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**obj, "spec": {**obj["spec"], "failOpen": True}}, schema)
 
 
-def test_the_gateway_asks_live_before_each_call_and_is_let_in() -> None:
-    policy = of_kind("SecurityPolicy")["slipway-endpoints"]
-    question = policy["spec"]["extAuth"]
+def _policy(kind: str) -> Obj:
+    """The policy of the endpoints' Gateway; several of one name are of several kinds and namespaces."""
     (parent,) = of_kind("HTTPRoute")["slipway"]["spec"]["parentRefs"]
+    policy = of_kind(kind)["slipway-endpoints"]
     assert [(ref["name"], policy["metadata"]["namespace"]) for ref in policy["spec"]["targetRefs"]] == [
         (parent["name"], parent["namespace"])
     ]
+    return policy
+
+
+def _reaches(policy: Obj, backends: list[Obj], grant: str) -> Obj:
+    """The Service that a policy sends to, which it is granted to name."""
+    (backend,) = backends
+    service = of_kind("Service")[backend["name"]]
+    assert backend["namespace"] == service["metadata"]["namespace"]
+    assert backend["port"] == service["spec"]["ports"][0]["port"]
+    granted = of_kind("ReferenceGrant")[grant]
+    assert granted["metadata"]["namespace"] == backend["namespace"]
+    (source,) = granted["spec"]["from"]
+    assert (source["kind"], source["namespace"]) == (policy["kind"], policy["metadata"]["namespace"])
+    assert [item["name"] for item in granted["spec"]["to"]] == [backend["name"]]
+    return service
+
+
+def test_the_gateway_asks_live_before_each_call_and_is_let_in() -> None:
+    policy = _policy("SecurityPolicy")
+    question = policy["spec"]["extAuth"]
     assert question["failOpen"] is False
     assert question["http"]["path"] + "/" == PREFIX
-    (backend,) = question["http"]["backendRefs"]
-    service = of_kind("Service")[backend["name"]]
-    assert (backend["namespace"], backend["port"]) == (
-        service["metadata"]["namespace"],
-        service["spec"]["ports"][0]["port"],
-    )
-    (grant,) = of_kind("ReferenceGrant").values()
-    assert grant["metadata"]["namespace"] == backend["namespace"]
-    assert grant["spec"]["from"][0]["namespace"] == policy["metadata"]["namespace"]
-    assert grant["spec"]["to"][0]["name"] == backend["name"]
+    # Who is charged is never the caller's to say: the gateway writes it over what came.
+    assert HEADER in question["http"]["headersToBackend"]
+    _reaches(policy, question["http"]["backendRefs"], "gateway-asks-live")
     (way_in,) = of_kind("NetworkPolicy")["from-the-gateway"]["spec"]["ingress"]
     (source,) = way_in["from"]
-    proxies = {"gateway.envoyproxy.io/owning-gateway-name": parent["name"]}
+    proxies = {"gateway.envoyproxy.io/owning-gateway-name": policy["spec"]["targetRefs"][0]["name"]}
     (pods,) = [f"{name}={value}" for name, value in source["podSelector"]["matchLabels"].items()]
     namespace = source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
     assert source["podSelector"]["matchLabels"] == proxies
     assert f"{namespace}/{pods}" == of_kind("ConfigMap")["slipway"]["data"]["GATEWAY_PODS"]
+
+
+def test_the_gateway_alone_sends_by_the_meter() -> None:
+    policy = _policy("EnvoyExtensionPolicy")
+    (wish,) = policy["spec"]["extProc"]
+    service = _reaches(policy, wish["backendRefs"], "gateway-sends-to-meter")
+    container = of_kind("Deployment")["meter"]["spec"]["template"]["spec"]["containers"][0]
+    port = service["spec"]["ports"][0]["port"]
+    assert f"--port={port}" in container["args"]
+    assert (
+        [item["containerPort"] for item in container["ports"]]
+        == [container["readinessProbe"]["grpc"]["port"]]
+        == [port]
+    )
+    to_live, to_meter = (of_kind("NetworkPolicy")[f"{name}from-the-gateway"]["spec"] for name in ("", "meter-"))
+    assert to_meter["ingress"] == [{**to_live["ingress"][0], "ports": [{"protocol": "TCP", "port": port}]}]
+    assert to_meter["podSelector"]["matchLabels"] == service["spec"]["selector"]
+    assert of_kind("ConfigMap")["slipway"]["data"]["SLIPWAY_METER"] == "1"
 
 
 def test_the_migration_alone_has_the_address_of_the_databases_owner() -> None:
@@ -215,10 +268,11 @@ def test_the_migration_alone_has_the_address_of_the_databases_owner() -> None:
     assert holders == [("beat", "migrate")]
 
 
-def test_pages_are_not_behind_the_question() -> None:
-    policy = of_kind("SecurityPolicy")["slipway"]
+@pytest.mark.parametrize(("kind", "part"), [("SecurityPolicy", "extAuth"), ("EnvoyExtensionPolicy", "extProc")])
+def test_pages_are_neither_behind_the_question_nor_metered(kind: str, part: str) -> None:
+    policy = of_kind(kind)["slipway"]
     assert [ref["name"] for ref in policy["spec"]["targetRefs"]] == list(of_kind("HTTPRoute"))
-    assert "extAuth" not in policy["spec"]
+    assert part not in policy["spec"]
 
 
 def test_services_and_policies_select_pods_that_exist() -> None:

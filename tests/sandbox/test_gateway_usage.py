@@ -11,8 +11,8 @@ import httpx
 import orjson
 import pytest
 
+from metering.tokens import Meter, asking_for_usage
 from sandbox.gateway.authorization import Authorizer, Decision
-from sandbox.gateway.metering import Meter, asking_for_usage
 from sandbox.gateway.reporting import Reporter
 
 CHAT = "/team/chat/v1/chat/completions"

@@ -3,32 +3,40 @@
 Engines say so at the end: in the answer itself, or in the last event of a stream that asked for it. A stream that did
 not ask is made to (`asking_for_usage`), and the event that the caller never asked for is kept back. Where nothing is
 said, because the caller left or the body cannot be read, the tokens are estimated: one for each piece of a stream, one
-for each four bytes of a prompt.
+for each four bytes of a prompt or of an answer that is packed.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
 BYTES_PER_TOKEN = 4
+MOST_READ = 4 * 1024 * 1024  # bytes of a request that are read before it is passed on, to ask for usage
 MOST_HELD = 4 * 1024 * 1024  # bytes of an answer, or of one event, that are looked at
 STREAMING = ("/chat/completions", "/completions")
+YES = {"true", "1", "1.0", "t", "y", "yes", "on"}
 EVENT_STREAM = "text/event-stream"
 _END = re.compile(rb"(\r?\n\r?\n)")
 
 
+def may_stream(path: str) -> bool:
+    """True where a request can ask for a stream, and the stream for usage; `path` is without its query."""
+    return unquote(path).endswith(STREAMING)
+
+
 def asking_for_usage(path: str, body: bytes) -> bytes | None:
     """The body of a request that streams, asking for usage at the end; None where it already does or cannot."""
-    if not path.endswith(STREAMING):
+    if not may_stream(path):
         return None
     try:
         wish: Any = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(wish, dict) or wish.get("stream") is not True:
+    if not isinstance(wish, dict) or not _means_yes(wish.get("stream")):
         return None
     options = wish.get("stream_options")
     if options is None:
@@ -39,10 +47,14 @@ def asking_for_usage(path: str, body: bytes) -> bytes | None:
 
 
 class Meter:
-    """Reads one answer: give it each piece, and pass on what it gives back."""
+    """Reads one answer: give it each piece, and pass on what it gives back.
 
-    def __init__(self, *, content_type: str = "", hide: bool = False) -> None:
-        self._stream = content_type.startswith(EVENT_STREAM)
+    One that came packed (`encoding`, as the header says) passes as it is.
+    """
+
+    def __init__(self, *, content_type: str = "", encoding: str = "", hide: bool = False) -> None:
+        packed = encoding.strip().lower() not in ("", "identity")
+        self._stream = content_type.strip().lower().startswith(EVENT_STREAM) and not packed
         self._hide = hide and self._stream
         self._held = b""
         self._lost = False  # too large to be looked at
@@ -119,6 +131,11 @@ class Meter:
             _number(usage, "completion_tokens", "output_tokens"),
         )
         return True
+
+
+def _means_yes(value: Any) -> bool:
+    """True where engines read it as true: they take more than JSON's own word, and a stream unseen is half counted."""
+    return str(value).lower() in YES
 
 
 def _parsed(data: bytes) -> dict[str, Any] | None:
