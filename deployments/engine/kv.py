@@ -45,8 +45,8 @@ def kv_bytes(model: ModelFacts, args: Mapping[str, ArgValue], length: int, batch
     """KV cache bytes of one request of `length` tokens on one GPU, in whole blocks; `batch` tokens are one step."""
     layers = _layers_on_rank(model, args)
     sliding = 0
-    if model.sliding_window and model.sliding_layers and model.layers:
-        sliding = math.floor(layers * model.sliding_layers / attending(model))
+    if model.sliding_window and model.sliding_layers and attending(model):
+        sliding = min(layers, math.floor(layers * model.sliding_layers / attending(model)))
     block = block_of(args)
     full = math.ceil(length / block) * block
     kept = min(length, (model.sliding_window or length) - 1 + batch)

@@ -37,6 +37,8 @@ CAPABILITIES = {
     "long-context": "Long context",
     "embedding": "Embeddings",
 }
+# What the columns hold; beyond it a hub tells nonsense.
+MOST_BILLION, MOST_TOKENS = Decimal("99999.99"), 10**9
 LONGEST = {"uri": 300, "revision": 128, "name": 80, "summary": 300}
 
 
@@ -197,8 +199,8 @@ def _store(principal: Principal, text: Mapping[str, str], can: list[str], model:
         summary=text["summary"],
         licence=model.license[:60],
         gated=model.gated,
-        parameters_billion=round(Decimal(params or 0) / 10**9, 2),
-        context=model.max_position,
+        parameters_billion=min(round(Decimal(params or 0) / 10**9, 2), MOST_BILLION),
+        context=model.max_position if (model.max_position or 0) <= MOST_TOKENS else None,
         capabilities=can,
         flavor=presets[0].flavor if presets else "",
         presets=[preset.as_json() for preset in presets],

@@ -6,6 +6,7 @@ configured may have private addresses, all others must be public.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -163,7 +164,12 @@ def door(operator_origins: Iterable[str] = (), redirect_hosts: Iterable[str] = (
 
 
 def _json(body: bytes) -> object:
+    """Decoded JSON, also with NaN and Infinity, which Python writes into configurations of models; None for none."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
         return None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from deployments.sources.checks import Reply, SourceCode
+from deployments.sources.checks import Reply, SourceCode, plain
 from deployments.sources.huggingface import SHA, metadata_path
 
 CONFIG = "adapter_config.json"
@@ -59,13 +59,13 @@ def check_adapter(adapter_id: str, revision: str | None, get: Get) -> AdapterFac
     config = get(f"/{adapter_id}/resolve/{sha}/{CONFIG}")
     if config.status != 200 or not isinstance(config.json, Mapping):
         return _refused(adapter_id, revision, config, sha)
-    kind = str(config.json.get("peft_type") or "LORA").upper()
+    kind = plain(config.json.get("peft_type")).upper() or "LORA"
     if kind != "LORA":
         text = f"{adapter_id} is an adapter of the kind {kind[:20]}; vLLM takes LoRA."
         return AdapterFacts(adapter_id, SourceCode.UNUSABLE.value, text, sha)
     rank, base = config.json.get("r"), config.json.get("base_model_name_or_path")
     known = isinstance(rank, int) and not isinstance(rank, bool) and 0 < rank < MOST_RANK
-    made_for = base[:200] if isinstance(base, str) else ""
+    made_for = plain(base, 200)
     return AdapterFacts(adapter_id, SourceCode.FOUND.value, "", sha, rank if known else None, made_for)
 
 

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from deployments.engine.facts import ModelFacts
 
+LONGEST_SAID = 2000
+
 
 class SourceCode(StrEnum):
     """How looking a source up ended."""
@@ -21,12 +23,17 @@ class SourceCode(StrEnum):
     UNUSABLE = "unusable"
 
 
+def plain(value: object, longest: int = 100) -> str:
+    """Text of somebody else's server as far as people can read it; what is no text says nothing."""
+    return "".join(char for char in value[:longest] if char.isprintable()) if isinstance(value, str) else ""
+
+
 @dataclass(frozen=True)
 class SourceCheck:
     """The result of looking a source up; `model` is there when something was learnt about it.
 
     `loads` is the address that the cluster loads, where it is another than the one asked for: a registry's entry
-    resolved, a folder told from a file.
+    resolved, a folder told from a file. Names of files stand in what is said, so it is made readable here.
     """
 
     code: SourceCode
@@ -34,6 +41,10 @@ class SourceCheck:
     remedy: str = ""
     model: ModelFacts | None = None
     loads: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("message", "remedy"):
+            object.__setattr__(self, name, plain(getattr(self, name), LONGEST_SAID))
 
     @property
     def found(self) -> bool:

@@ -10,13 +10,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from deployments.engine.facts import ModelFacts
-from deployments.sources.checks import Reply, SourceCheck, SourceCode
+from deployments.sources.checks import Reply, SourceCheck, SourceCode, plain
 from deployments.sources.formats import WeightFormat, format_of, weights_bytes
 
 Get = Callable[[str], Reply]
 SHA = re.compile(r"[0-9a-f]{40}")
 MAX_FILES = 20_000
 MAX_LAYERS = 10_000
+# Numbers of a configuration beyond these are nonsense, and so are names of files.
+MOST, MOST_TOKENS = 10**15, 10**9
+LONGEST_NAME = 1000
+DTYPE = "bfloat16"
 STATE_LAYERS = frozenset({"linear_attention", "mamba", "mamba2", "conv", "recurrent"})
 # Which models have one full layer in so many, where the configuration leaves it out.
 _FULL_EVERY = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
@@ -55,7 +59,14 @@ def check(model_id: str, revision: str | None, get: Get, *, with_token: bool = F
             "Choose a repository with weights in the transformers layout.",
             known,
         )
-    if config.status != 200 or not isinstance(config.json, Mapping):
+    if config.status == 200 and not isinstance(config.json, Mapping):
+        return SourceCheck(
+            SourceCode.UNUSABLE,
+            f"The config.json of {model_id} is no JSON object that can be read: vLLM could not load it either.",
+            "Choose another revision or repository, or have its owner put it right.",
+            known,
+        )
+    if config.status != 200:
         return _refused(model_id, revision, config, with_token)
     if not known.weights_bytes:
         return SourceCheck(
@@ -91,8 +102,8 @@ def model_facts(model_id: str, metadata: Mapping[str, Any], config: Any = None) 
     return ModelFacts(
         id=model_id,
         sha=str(metadata.get("sha") or ""),
-        architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else "",
-        dtype=str(text.get("torch_dtype") or text.get("dtype") or shape.get("torch_dtype") or "bfloat16"),
+        architecture=plain(architectures[0]) if isinstance(architectures, list) and architectures else "",
+        dtype=plain(text.get("torch_dtype")) or plain(text.get("dtype")) or plain(shape.get("torch_dtype")) or DTYPE,
         quantization=_quantization(shape),
         weights_bytes=_weights(metadata),
         format=format_of(_sizes(metadata)) or "",
@@ -169,8 +180,8 @@ def _sizes(metadata: Mapping[str, Any]) -> dict[str, int]:
     found: dict[str, int] = {}
     for item in siblings[:MAX_FILES] if isinstance(siblings, list) else ():
         size = item.get("size") or 0 if isinstance(item, Mapping) else None
-        if isinstance(size, int) and not isinstance(size, bool):
-            found[str(item.get("rfilename", ""))] = size
+        if isinstance(size, int) and not isinstance(size, bool) and 0 <= size < MOST:
+            found[plain(item.get("rfilename"), LONGEST_NAME)] = size
     return found
 
 
@@ -183,7 +194,7 @@ def _quantization(config: Mapping[str, Any]) -> str | None:
     section = config.get("quantization_config") or config.get("compression_config")
     if not isinstance(section, Mapping):
         return None
-    return str(section.get("quant_method") or section.get("quantization") or "") or None
+    return plain(section.get("quant_method")) or plain(section.get("quantization")) or None
 
 
 def _context(text: Mapping[str, Any]) -> int | None:
@@ -191,15 +202,17 @@ def _context(text: Mapping[str, Any]) -> int | None:
     base = _number(text, "max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
     scaling = text.get("rope_scaling") or text.get("rope_parameters")
     # Gemma 3 gives the context after scaling already.
-    if base is None or not isinstance(scaling, Mapping) or str(text.get("model_type", "")).startswith("gemma3"):
+    if base is None or not isinstance(scaling, Mapping) or plain(text.get("model_type")).startswith("gemma3"):
         return base
-    kind = str(scaling.get("rope_type") or scaling.get("type") or "")
+    kind = plain(scaling.get("rope_type")) or plain(scaling.get("type"))
     factor = scaling.get("factor")
-    if kind == "yarn" and isinstance(factor, int | float) and factor > 1:
-        return int((_number(scaling, "original_max_position_embeddings") or base) * factor)
-    if kind in {"linear", "dynamic"} and isinstance(factor, int | float) and factor > 1:
-        return int(base * factor)
-    return base
+    if not isinstance(factor, int | float) or not 1 < factor < MOST:
+        return base
+    if kind == "yarn":
+        base = _number(scaling, "original_max_position_embeddings") or base
+    elif kind not in {"linear", "dynamic"}:
+        return base
+    return min(int(base * factor), MOST_TOKENS)
 
 
 def _sliding(text: Mapping[str, Any], layers: int | None) -> tuple[int | None, int]:
@@ -209,9 +222,9 @@ def _sliding(text: Mapping[str, Any], layers: int | None) -> tuple[int | None, i
         return None, 0
     kinds = text.get("layer_types")
     if isinstance(kinds, list):
-        count = sum(1 for kind in kinds if kind == "sliding_attention")
+        count = min(layers, sum(1 for kind in kinds if kind == "sliding_attention"))
         return (window, count) if count else (None, 0)
-    every = _number(text, "sliding_window_pattern") or _FULL_EVERY.get(str(text.get("model_type", "")))
+    every = _number(text, "sliding_window_pattern") or _FULL_EVERY.get(plain(text.get("model_type")))
     return window, layers - layers // every if every else layers
 
 
@@ -219,7 +232,8 @@ def _linear(text: Mapping[str, Any], layers: int | None) -> int:
     """How many layers keep a constant state in place of a cache: linear attention, Mamba and the like."""
     kinds = text.get("layer_types") or text.get("layers_block_type")
     if isinstance(kinds, list):
-        return sum(1 for kind in kinds[:MAX_LAYERS] if str(kind) in STATE_LAYERS)
+        count = sum(1 for kind in kinds[:MAX_LAYERS] if plain(kind) in STATE_LAYERS)
+        return min(count, layers) if layers else count
     every = _number(text, "full_attention_interval")
     return layers - layers // every if layers and every else 0
 
@@ -234,12 +248,12 @@ def _block(config: Mapping[str, Any]) -> int | None:
 
 def _license(metadata: Mapping[str, Any]) -> str:
     card = metadata.get("cardData")
-    return str(card.get("license") or "")[:100] if isinstance(card, Mapping) else ""
+    return plain(card.get("license")) if isinstance(card, Mapping) else ""
 
 
 def _number(section: Mapping[str, Any], *names: str) -> int | None:
     for name in names:
         value = section.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**15:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < MOST:
             return value
     return None
