@@ -22,8 +22,8 @@ from portal.lib.hints import RECONCILE_TEAM, hint
 
 MOST_GPUS = 10_000
 # Nobody means a later date, and years near 9999 cannot be counted with; for good is said by no end at all.
-LONGEST = timedelta(days=3653)
-TOO_FAR = "Must lie within ten years."
+LONGEST = timedelta(days=36_525)
+TOO_FAR = "Must lie within a hundred years."
 
 
 class Kept(Enum):
