@@ -72,6 +72,21 @@ def test_a_card_says_why_somebody_is_asked(asked: Revision, team: Team, carol: U
     assert 'data-ask="lead_policy"' in text
 
 
+def test_teams_that_call_themselves_alike_are_told_apart(
+    asked: Revision, quota: QuotaRequest, team: Team, carol: User
+) -> None:
+    """Leads choose what their team is called; who decides reads which team it is."""
+    other = make.make_team("labs")
+    make.make_grant(other, quota.flavor, 1)
+    Team.objects.filter(pk=other.pk).update(name=team.name)
+
+    text = page(carol)
+
+    assert f"quota for {team.name} ({team.slug})" in text
+    assert f"{team.name} ({team.slug})" in text.replace(f"quota for {team.name} ({team.slug})", "")
+    assert f"{team.name} (labs)" in text
+
+
 def test_a_lead_sees_that_quota_waits_for_an_admin(quota: QuotaRequest, alice: User) -> None:
     text = page(alice)
 
