@@ -75,7 +75,7 @@ def approve(number: int, world: World, connections: int, isolation: IsolationLev
     counts: Counter[str] = Counter()
     principal = Principal(user=User.objects.get(pk=world.admin))
     for pk in world.pending[number::connections]:
-        revision = Revision.objects.select_related("deployment__team", "flavor").get(pk=pk)
+        revision = Revision.objects.only("deployment", "digest").get(pk=pk)
         try:
             approvals.decide(principal=principal, revision=revision, digest=revision.digest, approve=True)
         except DatabaseError as error:

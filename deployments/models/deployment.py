@@ -28,6 +28,8 @@ class DeploymentQuerySet(HeldRows["Deployment"]):
 
     def visible_to(self, principal: Principal) -> DeploymentQuerySet:
         """Deployments of the teams that the principal may see. What is not in here answers 404."""
+        if principal.sees_all:
+            return self.all()
         return self.filter(team__in=Team.objects.visible_to(principal))
 
     def writable_by(self, principal: Principal) -> DeploymentQuerySet:

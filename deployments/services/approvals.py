@@ -8,11 +8,17 @@ from dataclasses import dataclass, replace
 from django.db.models.functions import Now
 
 from deployments.models import Approval, Deployment, Principal, Revision, Team, User, Wanted
-from deployments.services import events, holds, impartial, states, waiting
+from deployments.services import events, holds, impartial, states, telling, waiting
 from deployments.services.asks import ADMIN, Ask, needs_admin, reasons
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError, StaleError
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
+
+# Whether they rule, and what people call them.
+_OF_DECIDERS = (
+    *("is_active", "is_platform_admin", "admin_by_group", "single_sign_on_at"),
+    *("username", "first_name", "last_name"),
+)
 
 
 @dataclass(frozen=True)
@@ -112,16 +118,19 @@ def asks_of(revision: Revision) -> tuple[Ask, ...]:
 
 def decided_anew(principal: Principal) -> Principal:
     """The principal as the database knows the user now: an open page of a demoted admin decides nothing."""
-    user = User.objects.filter(pk=principal.user.pk).first()
-    return replace(principal, user=user) if user is not None else principal
+    found = User.objects.filter(pk=principal.user.pk).only(*_OF_DECIDERS)
+    return next((replace(principal, user=user) for user in found), principal)
 
 
 def authors_of(revision: Revision) -> set[int]:
     """Users who wrote any part of what this revision would change: none of them may approve it."""
-    revisions = Revision.objects.filter(deployment_id=revision.deployment_id, number__lte=revision.number)
     approved = revision.deployment.approved
-    if approved is not None and approved.number < revision.number:
-        revisions = revisions.filter(number__gt=approved.number)
+    since = approved.number if approved is not None and approved.number < revision.number else 0
+    if revision.number == since + 1:
+        return {revision.author_id}  # The most usual case: nothing of anybody else is in it.
+    revisions = Revision.objects.filter(
+        deployment_id=revision.deployment_id, number__gt=since, number__lte=revision.number
+    )
     return set(revisions.values_list("author_id", flat=True))
 
 
@@ -143,9 +152,8 @@ def undecided(principal: Principal, revision: Revision, digest: str) -> tuple[De
     Raises MissingError where there is nothing to see, StaleError for another digest, ConflictError once it is decided.
     """
     deployment = _locked(principal, revision)
-    now = Revision.objects.select_related("flavor").defer(*states.HEAVY).get(pk=revision.pk)
-    now.deployment = deployment  # read under the lock
-    if digest != now.digest or deployment.latest_id != now.pk:
+    now = deployment.latest
+    if now is None or now.pk != revision.pk or digest != now.digest:
         raise StaleError("This request was changed since the page was loaded. Look at the newest revision.")
     if now.verdict != Revision.Verdict.PENDING:
         raise ConflictError(f"This revision is decided already: {now.get_verdict_display().lower()}.")
@@ -164,7 +172,28 @@ def record(
     comment: str,
     second: User | None = None,
 ) -> Approval:
-    """Write a verdict down, and let what was approved run or wait in line. The caller has checked who may."""
+    """Write a verdict down, and let what was approved run or wait in line.
+
+    The caller has checked who may, holds the deployment's lock and has read it since.
+    """
+    with telling.together():
+        approval = _verdict(deployment, revision, kind, approve, actor, comment, second)
+        if approve:
+            waiting.accept(deployment=deployment, revision=revision, actor=actor)
+        else:
+            states.move(deployment, updated_at=Now())
+    return approval
+
+
+def _verdict(
+    deployment: Deployment,
+    revision: Revision,
+    kind: str,
+    approve: bool,
+    actor: User | None,
+    comment: str,
+    second: User | None,
+) -> Approval:
     approval = Approval.objects.create(
         revision=revision,
         digest=revision.digest,
@@ -194,16 +223,14 @@ def record(
             **events.changed({"verdict": Revision.Verdict.PENDING}, {"verdict": verdict}),
         },
     )
-    if approve:
-        waiting.accept(deployment=deployment, revision=revision, actor=actor)
-    else:
-        Deployment.objects.filter(pk=deployment.pk).update(updated_at=Now())
-        states.refresh(deployment.pk)
     return approval
 
 
 def _locked(principal: Principal, revision: Revision) -> Deployment:
-    row = Deployment.objects.alive().visible_to(principal).hold(revision.deployment_id, "team", "applied")
+    rows = states.computable(Deployment.objects.alive().visible_to(principal), "applied")
+    row = rows.hold(revision.deployment_id)
     if row is None:
         raise MissingError("There is no such deployment.")
+    if row.latest is not None:
+        row.latest.deployment = row  # what is asked of the revision is answered by what was read under the lock
     return row

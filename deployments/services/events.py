@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from deployments.models import Deployment, Event, Team, User
-from deployments.services import states, telling
+from deployments.services import telling
 
 MESSAGE_LENGTH = 500
 
@@ -31,13 +31,12 @@ def record(
 
     Where a token speaks for the actor, `data` names it as `by_token`. Pages that show the deployment are told: what
     happened to it is on them, also where its state stays the same. So are the people whom it concerns (`notices`).
+    Inside `telling.together` all of that is done at its end, and the line has no key before.
     """
     clean = message.replace("\x00", "")
     if len(clean) > MESSAGE_LENGTH:
         clean = clean[: MESSAGE_LENGTH - 1] + "…"
-    if deployment is not None:
-        states.notify([f"deployment:{deployment.pk}"])
-    event = Event.objects.create(
+    event = Event(
         kind=kind,
         level=level,
         message=clean,

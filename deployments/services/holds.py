@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db import DatabaseError, transaction
+from django.db import connection
 from django.db.models import F, Sum
 
 from deployments.models import (
@@ -21,9 +21,23 @@ from deployments.models import (
     User,
 )
 from deployments.services.errors import QuotaExceededError
-from deployments.services.transactions import in_transaction, sqlstate
+from deployments.services.transactions import in_transaction
 
-OVER_LIMIT = "SQ001"
+# By hand, for it is read with each approval and Django would take longer to write it than PostgreSQL to answer. `live`
+# grants and deployments `awaiting_quota` are what the models' methods of these names say; a test compares them.
+_ROOM = """
+SELECT a.reserved,
+       (SELECT coalesce(sum(g.gpus), 0) FROM deployments_quotagrant g
+         WHERE g.team_id = a.team_id AND g.flavor_id = a.flavor_id AND g.valid_from <= statement_timestamp()
+           AND (g.valid_until IS NULL OR g.valid_until > statement_timestamp())),
+       (SELECT coalesce(sum(h.gpus), 0) FROM deployments_quotahold h
+         WHERE h.account_id = a.id AND h.deployment_id = %(deployment)s),
+       EXISTS (SELECT 1 FROM deployments_deployment d JOIN deployments_revision r ON r.id = d.latest_id
+                WHERE d.team_id = a.team_id AND d.id <> %(deployment)s AND d.deleted_at IS NULL
+                  AND d.wanted = 'running' AND d.approved_id IS DISTINCT FROM d.latest_id
+                  AND r.flavor_id = a.flavor_id AND r.verdict = 'approved')
+  FROM deployments_quotaaccount a WHERE a.id = %(account)s
+"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,22 @@ class Usage:
         return max(0, self.reserved - self.limit)
 
 
+@dataclass(frozen=True)
+class Room:
+    """What an account has for a deployment, in GPUs, while the account is locked. `awaited`: others wait for it too."""
+
+    account: QuotaAccount
+    reserved: int
+    limit: int
+    held: int
+    awaited: bool
+
+    @property
+    def free(self) -> int:
+        """GPUs that may still be taken."""
+        return max(0, self.limit - self.reserved)
+
+
 @in_transaction
 def reserve(*, deployment: Deployment, revision: Revision, gpus: int, actor: User | None = None) -> Reservation | None:
     """Raise what the deployment holds of the revision's flavor to `gpus`; None when it holds that much.
@@ -55,35 +85,52 @@ def reserve(*, deployment: Deployment, revision: Revision, gpus: int, actor: Use
     """
     # The order is deployment, then account, as in every service: no deadlocks, and nobody else moves this hold.
     Deployment.objects.hold(deployment.pk)
-    account = account_of(team_id=deployment.team_id, flavor_id=revision.flavor_id)
-    return take(account, deployment=deployment, revision=revision, gpus=gpus, actor=actor)
+    room = room_for(deployment, revision)
+    return take(room, deployment=deployment, revision=revision, gpus=gpus, actor=actor)
+
+
+def room_for(deployment: Deployment, revision: Revision) -> Room:
+    """Lock the account that a revision is paid from, until the transaction ends, and look what it has.
+
+    The caller holds the deployment's lock. Who takes what it finds needs no savepoint to fall back to: nobody else
+    takes from the account or cuts its grants meanwhile.
+    """
+    team, flavor = deployment.team_id, revision.flavor_id
+    account = _locked(team, flavor)
+    if account is None:
+        account_of(team_id=team, flavor_id=flavor)
+        account = _locked(team, flavor)
+        assert account is not None
+    # A statement of its own, after the lock: it sees every grant committed until now.
+    with connection.cursor() as cursor:
+        cursor.execute(_ROOM, {"deployment": deployment.pk, "account": account.pk})
+        reserved, limit, held, awaited = cursor.fetchone()
+    return Room(account, reserved, limit, held, awaited)
 
 
 def take(
-    account: QuotaAccount, *, deployment: Deployment, revision: Revision, gpus: int, actor: User | None
+    room: Room, *, deployment: Deployment, revision: Revision, gpus: int, actor: User | None
 ) -> Reservation | None:
-    """`reserve` in an open transaction of a caller that holds the deployment's lock and has its account."""
-    held = _held(account, deployment)
-    if gpus <= held:
+    """`reserve` in an open transaction of a caller that holds the deployment's lock and has looked for room."""
+    more = gpus - room.held
+    if more <= 0:
         return None
-    row = Reservation(
-        account=account,
+    if more > room.free:
+        raise QuotaExceededError(
+            f"{more} more GPUs of {revision.flavor.name} are needed; "
+            f"{deployment.team.name} has {room.free} of {room.limit} free.",
+            pointer="/spec/flavor",
+        )
+    return Reservation.objects.create(
+        account=room.account,
         deployment=deployment,
         revision=revision,
-        delta=gpus - held,
-        balance_before=held,
+        delta=more,
+        balance_before=room.held,
         kind=Reservation.Kind.TAKE,
         reason=f"revision {revision.number}",
         actor=actor,
     )
-    try:
-        with transaction.atomic():
-            row.save(force_insert=True)
-    except DatabaseError as error:
-        if sqlstate(error) == OVER_LIMIT:
-            raise _exceeded(deployment.team, revision.flavor, gpus - held) from None
-        raise
-    return row
 
 
 def usage(team: Team) -> list[Usage]:
@@ -153,14 +200,6 @@ def account_of(*, team_id: int, flavor_id: int) -> QuotaAccount:
     return found
 
 
-def _held(account: QuotaAccount, deployment: Deployment) -> int:
-    hold = QuotaHold.objects.filter(account=account, deployment=deployment).values_list("gpus", flat=True).first()
-    return hold or 0
-
-
-def _exceeded(team: Team, flavor: Flavor, more: int) -> QuotaExceededError:
-    now = usage_in(team=team, flavor=flavor)
-    return QuotaExceededError(
-        f"{more} more GPUs of {flavor.name} are needed; {team.name} has {now.free} of {now.limit} free.",
-        pointer="/spec/flavor",
-    )
+def _locked(team_id: int, flavor_id: int) -> QuotaAccount | None:
+    lock = "SELECT * FROM deployments_quotaaccount WHERE team_id = %s AND flavor_id = %s FOR NO KEY UPDATE"
+    return next(iter(QuotaAccount.objects.raw(lock, [team_id, flavor_id])), None)

@@ -43,7 +43,7 @@ def stop(*, principal: Principal, deployment: Deployment, reason: str = "") -> D
 @in_transaction
 def stop_by_itself(*, deployment: Deployment, reason: str) -> bool:
     """Stop what nobody asked to stop, for a reason that the timeline tells; False when it does not run any more."""
-    row = Deployment.objects.alive().hold(deployment.pk, "team", "latest")
+    row = states.computable(Deployment.objects.alive()).hold(deployment.pk)
     if row is None or row.wanted != Wanted.RUNNING:
         return False
     _want(row, Wanted.STOPPED)
@@ -117,30 +117,27 @@ def may_operate(principal: Principal, deployment: Deployment) -> bool:
 
 
 def _reserve_again(principal: Principal, row: Deployment, revision: Revision) -> None:
-    account = holds.account_of(team_id=row.team_id, flavor_id=revision.flavor_id)
-    if waiting.someone_before(row, account):
+    room = holds.room_for(row, revision)
+    if waiting.someone_before(row, room):
         raise QuotaExceededError("Other deployments of the team wait for these GPUs. Free some, or ask for quota.")
     old = row.applied if holds.held_by(row) else None
-    taken = holds.reserve(
-        deployment=row, revision=revision, gpus=holds.charge(old=old, new=revision), actor=principal.user
-    )
+    gpus = holds.charge(old=old, new=revision)
+    taken = holds.take(room, deployment=row, revision=revision, gpus=gpus, actor=principal.user)
     if taken is not None:
         events.record(
             kind="gpus_reserved",
             message=f"{gpus_in_words(taken.delta)} reserved for revision {revision.number}",
             deployment=row,
             actor=principal.user,
-            data={"gpus": taken.delta, "account": account.pk, "revision": revision.number},
+            data={"gpus": taken.delta, "account": taken.account_id, "revision": revision.number},
         )
 
 
 def _want(row: Deployment, wanted: Wanted) -> None:
     values: dict[str, Any] = {"wanted": wanted, "wanted_at": Now(), "next_reconcile_at": Now(), "failures": 0}
     values["updated_at"] = Now()
-    Deployment.objects.filter(pk=row.pk).update(**values)
-    row.wanted = wanted
+    states.move(row, **values)
     hint(RECONCILE, row.pk)
-    states.refresh(row.pk)
 
 
 def _waits_for_quota(row: Deployment) -> bool:
@@ -155,7 +152,7 @@ def operable_by(principal: Principal) -> DeploymentQuerySet:
 
 
 def _locked(principal: Principal, deployment: Deployment, *, also_deleted: bool = False) -> Deployment:
-    row = operable_by(principal).hold(deployment.pk, "team", "latest", "approved", "applied")
+    row = states.computable(operable_by(principal), "applied").hold(deployment.pk, "team")
     if row is None:
         if Deployment.objects.alive().visible_to(principal).filter(pk=deployment.pk).exists():
             raise NotAllowedError("Only members of the team may do this, and tokens with the scope “write”.")

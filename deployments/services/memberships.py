@@ -6,7 +6,7 @@ from django.utils import timezone
 
 from deployments.models import ApiToken, Deployment, EndpointKey, Invitation, Membership, Principal, Team, User
 from deployments.models.accounts import TeamQuerySet
-from deployments.services import authority, events, left_keys, states
+from deployments.services import authority, events, left_keys, telling
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
 from deployments.services.principals import anew
 from deployments.services.transactions import in_transaction
@@ -128,7 +128,7 @@ def end_words_of(user: User, team: Team) -> None:
 
 def tell_streams() -> None:
     """Open streams are looked at again at once: whoever left hears nothing more."""
-    states.notify([states.PEOPLE])
+    telling.notify([telling.PEOPLE])
 
 
 def ruled(principal: Principal, team: Team) -> Team:

@@ -51,8 +51,8 @@ def notify(happened: Sequence[Event]) -> None:
             _add_place(event)
         rule = RULES.get(event.kind)
         if rule is not None and (whom := rule.whom(event)) is not None:
-            people = _seeing(event.team_id).filter(whom).exclude(pk=event.actor_id or 0)
-            _write([(person, event, rule.link(event)) for person in people.distinct()])
+            people = _seeing(event.team_id).filter(whom).exclude(pk=event.actor_id or 0).only("email", "mail_notices")
+            _write([(person, event, rule.link(event)) for person in people])
 
 
 @in_transaction
@@ -112,7 +112,7 @@ def _seeing(team_id: int | None) -> QuerySet[User]:
     people = User.objects.filter(is_active=True)
     if team_id is None:
         return people
-    return people.filter(Q(is_platform_admin=True) | Q(memberships__team=team_id))
+    return people.filter(Q(is_platform_admin=True) | Q(pk__in=Membership.objects.filter(team=team_id).values("user")))
 
 
 def _write(found: Iterable[tuple[User, Event, str]]) -> None:
@@ -203,7 +203,13 @@ def _deciders(event: Event) -> Q | None:
 
 
 def _asker(event: Event) -> Q | None:
-    asked = Revision.objects.filter(deployment=event.deployment_id, number=event.data.get("revision"))
+    number = event.data.get("revision")
+    # What was decided just now is in hand mostly: then nobody is asked.
+    if event.deployment is not None and Deployment.latest.is_cached(event.deployment):
+        latest = event.deployment.latest
+        if latest is not None and latest.number == number:
+            return Q(pk=latest.author_id)
+    asked = Revision.objects.filter(deployment=event.deployment_id, number=number)
     author = asked.values_list("author_id", flat=True).first()
     return Q(pk=author) if author else None
 

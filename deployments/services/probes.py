@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from deployments.models import Deployment, Wanted
-from deployments.services import invoke, states
+from deployments.services import invoke, states, telling
 from portal.lib import outbound
 from portal.lib.outbound import OutboundError
 
@@ -75,7 +75,7 @@ def probe(pk: int) -> None:
     # The state often stays as it is, but the deployment's page says what came of the question. A further answer like
     # the one before is no news: at thousands of deployments lists would be fetched without end.
     if any(result[key] != before.get(key) for key in ("ok", "detail")):
-        states.notify([f"deployment:{pk}"])
+        telling.notify([f"deployment:{pk}"])
 
 
 def _answered(row: Deployment, result: dict[str, Any], before: dict[str, Any]) -> dict[str, Any] | None:

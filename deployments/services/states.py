@@ -8,25 +8,31 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from django.db import connection, transaction
+from django.db import transaction
+from django.db.models import Expression
 from django.utils import timezone
 
 from deployments import state as rules
 from deployments.kube.observe import Observed
-from deployments.models import Deployment, Event, Revision, Status, Wanted
+from deployments.models import Deployment, DeploymentQuerySet, Event, Revision, Status, Wanted
 from deployments.services import telling
 from portal.lib.hints import PROBE, hint
 
 logger = logging.getLogger(__name__)
 
-CHANNEL = "slipway"
-# The name under which changes of who may see what are told.
-PEOPLE = "people"
 PROBE_AGAIN = timedelta(seconds=5)
 # What this module stores of a deployment, and nobody else does.
 COMPUTED = "state", "state_since", "reason", "detail"
 # What pages never need when a state is computed, and what weighs most in a row.
 HEAVY = ("objects_json", "findings", "resolution")
+# What is left out of `computable` rows: each column costs Django time, however little it weighs.
+_UNUSED = {
+    "": ("cluster", "created_by", "created_at", "updated_at", "lease_token", "lease_until", "failures"),
+    "latest__": (*HEAVY, "note", "created_at"),
+    "approved__": (*HEAVY, "note", "created_at", "author", "digest", "guarded", "verdict"),
+    "applied__": (*HEAVY, "note", "created_at", "author", "digest", "guarded", "verdict", "spec"),
+    "status__": ("observed_at", "listed_at", "live_pods"),
+}
 
 _LEVELS = {
     Deployment.State.RUNNING: Event.Level.GOOD,
@@ -57,17 +63,45 @@ def refresh_many(pks: Iterable[int]) -> int:
     with transaction.atomic(savepoint=False):
         list(Deployment.objects.select_for_update(no_key=True).filter(pk__in=wanted).order_by("pk").values_list("pk"))
         now = timezone.now()
-        rows = list(_rows().filter(pk__in=wanted))
+        rows = list(computable(Deployment.objects.filter(pk__in=wanted)))
         news = {row.pk: lines for row in rows if (lines := _recompute(row, now)) is not None}
         changed = [row for row in rows if row.pk in news]
         if changed:
             _store(changed)
-            telling.tell(Event.objects.bulk_create([line for lines in news.values() for line in lines]))
-            notify(f"deployment:{row.pk}" for row in changed)
+            lines = [line for each in news.values() for line in each]
+            telling.tell(lines, [f"deployment:{row.pk}" for row in changed])
         for row in rows:
             if _wants_probe(row, now):
                 hint(PROBE, row.pk)
     return len(changed)
+
+
+def move(row: Deployment, **values: Any) -> None:
+    """Write columns of a deployment and the state that follows from them, in one statement.
+
+    For who holds the row's lock and has read it since, best by `computable`: what is on it is taken for what is stored.
+    """
+    for name, value in values.items():
+        if not isinstance(value, Expression):
+            setattr(row, name, value)
+    now = timezone.now()
+    news = _recompute(row, now)
+    if news is not None:
+        values |= {name: getattr(row, name) for name in COMPUTED}
+    if values:
+        # Not save(): the reconciler writes other columns of this row meanwhile.
+        Deployment.objects.filter(pk=row.pk).update(**values)
+    if news is not None:
+        telling.tell(news, [f"deployment:{row.pk}"])
+    if _wants_probe(row, now):
+        hint(PROBE, row.pk)
+
+
+def computable(rows: DeploymentQuerySet, *more: str) -> DeploymentQuerySet:
+    """These rows with all that their state follows from, and `more` of what they refer to; the rest is left out."""
+    joined = ("latest", "approved", "status", *more)
+    unused = [path + name for path, names in _UNUSED.items() if path[:-2] in ("", *joined) for name in names]
+    return rows.select_related(*joined).defer(*unused)
 
 
 def _store(changed: Sequence[Deployment]) -> None:
@@ -77,14 +111,6 @@ def _store(changed: Sequence[Deployment]) -> None:
         return
     [row] = changed
     Deployment.objects.filter(pk=row.pk).update(**{name: getattr(row, name) for name in COMPUTED})
-
-
-def notify(payloads: Iterable[str]) -> None:
-    """Tell open pages, when the transaction commits, what to fetch again: one statement for the whole batch."""
-    unique = sorted(set(payloads))
-    if unique:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload", [CHANNEL, unique])
 
 
 def observed_of(row: Deployment) -> Observed | None:
@@ -169,11 +195,6 @@ def _without_nul(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nul(item) for item in value]
     return value
-
-
-def _rows() -> Any:
-    deferred = [f"{revision}__{column}" for revision in ("latest", "approved", "applied") for column in HEAVY]
-    return Deployment.objects.select_related("team", "latest", "approved", "applied", "status").defer(*deferred)
 
 
 def _recompute(row: Deployment, now: datetime) -> list[Event] | None:

@@ -15,6 +15,9 @@ T = TypeVar("T")
 
 SERIALIZATION_FAILURE = "40001"
 DEADLOCK_DETECTED = "40P01"
+# The ledger's trigger refused what a look under the account's lock had allowed: a grant ended between the two.
+OVER_LIMIT = "SQ001"
+AGAIN = frozenset({SERIALIZATION_FAILURE, DEADLOCK_DETECTED, OVER_LIMIT})
 TRIES = 8
 
 
@@ -24,7 +27,7 @@ def sqlstate(error: DatabaseError) -> str:
 
 
 def in_transaction(function: Callable[P, T]) -> Callable[P, T]:
-    """Run a service in a transaction; serialization failures and deadlocks are retried from the start.
+    """Run a service in a transaction; what fails because of others at work is tried again from the start.
 
     Inside an open transaction it is only a savepoint: there the outermost service retries.
     """
@@ -39,7 +42,7 @@ def in_transaction(function: Callable[P, T]) -> Callable[P, T]:
                 with transaction.atomic():
                     return function(*args, **kwargs)
             except DatabaseError as error:
-                if attempt == TRIES or sqlstate(error) not in {SERIALIZATION_FAILURE, DEADLOCK_DETECTED}:
+                if attempt == TRIES or sqlstate(error) not in AGAIN:
                     raise
             # The other transaction is still at work: both retrying at once would only collide again.
             time.sleep(random.uniform(0.001, 0.01) * 2**attempt)  # noqa: S311 - jitter, no secret

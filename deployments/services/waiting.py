@@ -49,29 +49,26 @@ def accept(*, deployment: Deployment, revision: Revision, actor: User | None) ->
     if deployment.wanted != Wanted.RUNNING:
         _make_current(deployment, revision)  # Nothing runs, so nothing is reserved before it is started.
         return True
-    account = holds.account_of(team_id=deployment.team_id, flavor_id=revision.flavor_id)
-    if someone_before(deployment, account):
-        wake_later(account.pk)
+    room = holds.room_for(deployment, revision)
+    if someone_before(deployment, room):
+        wake_later(room.account.pk)
         _tell_waiting(deployment, "Others of the team wait before it.", actor)
         return False
     try:
-        _take(account, deployment, revision, actor)
+        _take(room, deployment, revision, actor)
     except QuotaExceededError as error:
         # GPUs given back between the attempt and the commit woke nobody: look once more afterwards.
-        wake_later(account.pk)
+        wake_later(room.account.pk)
         _tell_waiting(deployment, error.message, actor)
         return False
     return True
 
 
-def someone_before(deployment: Deployment, account: QuotaAccount) -> bool:
+def someone_before(deployment: Deployment, room: holds.Room) -> bool:
     """True when somebody whom the limit allows waits for GPUs of this account longer than the deployment."""
-    # Most lines hold nobody but the deployment itself: then one narrow query tells.
-    if not _in_line(account).exclude(pk=deployment.pk).exists():
+    if not room.awaited:
         return False
-    others = line(account)
-    limit = holds.limit_of(account)
-    first = next((waiting.pk for waiting in others if _needs(waiting) <= limit), deployment.pk)
+    first = next((waiting.pk for waiting in line(room.account) if _needs(waiting) <= room.limit), deployment.pk)
     return first != deployment.pk
 
 
@@ -138,14 +135,14 @@ def wake_all() -> int:
 @in_transaction
 def _admit(account: QuotaAccount, pk: int) -> bool | None:
     """Admit one deployment: False when the GPUs do not suffice, None when it stopped waiting in this line meanwhile."""
-    deployment = Deployment.objects.hold(pk, "team", "latest", "applied")
+    deployment = states.computable(Deployment.objects.all(), "applied").hold(pk, "team")
     if deployment is None or not Deployment.objects.awaiting_quota().filter(pk=pk).exists():
         return None
     assert deployment.latest is not None
     if deployment.latest.flavor_id != account.flavor_id or authority.void_if_fallen(deployment):
         return None
     try:
-        _take(account, deployment, deployment.latest, None, waited=True)
+        _take(holds.room_for(deployment, deployment.latest), deployment, deployment.latest, None, waited=True)
     except QuotaExceededError:
         return False
     return True
@@ -157,10 +154,10 @@ def _needs(deployment: Deployment) -> int:
 
 
 def _take(
-    account: QuotaAccount, deployment: Deployment, revision: Revision, actor: User | None, *, waited: bool = False
+    room: holds.Room, deployment: Deployment, revision: Revision, actor: User | None, *, waited: bool = False
 ) -> None:
     gpus = holds.charge(old=deployment.applied, new=revision)
-    taken = holds.take(account, deployment=deployment, revision=revision, gpus=gpus, actor=actor)
+    taken = holds.take(room, deployment=deployment, revision=revision, gpus=gpus, actor=actor)
     _make_current(deployment, revision)
     if taken is not None:
         events.record(
@@ -179,11 +176,8 @@ def _take(
 
 
 def _make_current(deployment: Deployment, revision: Revision) -> None:
-    # Not save(): the reconciler writes other columns of this row meanwhile.
-    Deployment.objects.filter(pk=deployment.pk).update(approved=revision, next_reconcile_at=Now(), failures=0)
-    deployment.approved = revision
+    states.move(deployment, approved=revision, next_reconcile_at=Now(), failures=0)
     hint(RECONCILE, deployment.pk)
-    states.refresh(deployment.pk)
 
 
 def _tell_waiting(deployment: Deployment, why: str, actor: User | None) -> None:
@@ -194,4 +188,4 @@ def _tell_waiting(deployment: Deployment, why: str, actor: User | None) -> None:
         actor=actor,
         level="warning",
     )
-    states.refresh(deployment.pk)
+    states.move(deployment)

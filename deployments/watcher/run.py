@@ -18,7 +18,7 @@ from deployments.kube.cluster import Cluster as Door
 from deployments.kube.reflector import RELIST_SECONDS, Broken, Changed, Listed, Reflector
 from deployments.models import Cluster
 from deployments.reconciler.endings import UNREACHABLE
-from deployments.services import states
+from deployments.services import telling
 from deployments.watcher import heart, nodes, statuses
 from deployments.watcher.drift import Drift
 from deployments.watcher.election import DeposedError, Office, elected
@@ -194,7 +194,7 @@ class Watcher:
                     thread.hurry()
         trouble = heart.record(self._row, beat, blind=self.blind)
         if trouble != before:
-            states.notify(["cluster"])
+            telling.notify(["cluster"])
         # The worker needs not wait until everything is seen again.
         if returned or (before and not trouble):
             woken = statuses.wake_unreachable(UNREACHABLE)

@@ -15,7 +15,7 @@ from django.utils import timezone
 from deployments.kube.moments import remembered
 from deployments.kube.observe import Observed
 from deployments.models import Deployment, Status, Wanted
-from deployments.services import states
+from deployments.services import states, telling
 from deployments.watcher.world import Place, World, slimmed
 from portal.lib.hints import RECONCILE, hint
 
@@ -124,7 +124,7 @@ class Statuses:
                 update_fields=["observed", "observed_at", "live_pods", "listed_at"],
             )
             states.refresh_many(seen)
-            states.notify(f"deployment:{pk}" for pk in seen)
+            telling.notify(f"deployment:{pk}" for pk in seen)
             _wake_waiting(seen)
         self._written.update(seen)
         return list(seen)

@@ -17,7 +17,7 @@ import psycopg
 from django.db import connections
 
 from deployments.models import Cluster
-from deployments.services.states import CHANNEL, PEOPLE
+from deployments.services.telling import CHANNEL, PEOPLE
 from portal.live.callers import Caller
 from portal.live.database import in_database
 from portal.live.http import event

@@ -58,10 +58,10 @@ def test_an_admin_approves_and_the_gpus_are_reserved(ann, carol, team, h100):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_approval_takes_31_statements(ann, carol, team, django_assert_max_num_queries):
+def test_an_approval_takes_15_statements(ann, carol, team, django_assert_max_num_queries):
     """So many approvals a second depend on it: begin, the rows, audit, notices, ledger, state, commit."""
     revision = ask(ann, team).latest
-    with django_assert_max_num_queries(28):
+    with django_assert_max_num_queries(15):
         approvals.decide(principal=make.principal(carol), revision=revision, digest=revision.digest, approve=True)
 
 

@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from deployments.models import Deployment, Status, Wanted
-from deployments.services import invoke, probes, states
+from deployments.services import invoke, probes, states, telling
 from portal.lib.outbound import Answer, OutboundError
 from tests.deployments import factories as make
 
@@ -111,7 +111,7 @@ def test_failures_are_counted_until_an_answer(row, gateway):
 def test_open_pages_hear_of_an_answer_though_the_state_stays(row, gateway, monkeypatch):
     states.refresh(row.pk)
     heard: list[str] = []
-    monkeypatch.setattr(states, "notify", heard.extend)
+    monkeypatch.setattr(telling, "notify", heard.extend)
 
     def told(error: OutboundError | None) -> list[str]:
         gateway.error = error

@@ -11,7 +11,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from deployments.models import Deployment, Team, User
-from deployments.services import states
+from deployments.services import telling
 from portal.live import app as live_app
 from portal.live.app import LiveApp
 from portal.live.callers import Caller
@@ -268,7 +268,7 @@ async def _whole(app: LiveApp, path: str, **options: Any) -> Any:
 
 def _notify(pk: int) -> None:
     try:
-        states.notify([f"deployment:{pk}", "deployment:x", "nonsense"])
+        telling.notify([f"deployment:{pk}", "deployment:x", "nonsense"])
     finally:
         connection.close()
 
