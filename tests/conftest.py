@@ -36,6 +36,7 @@ RUN_THINGS = (
     "deployments/test_pure_imports.py",
     "ops/test_envoy.py",
     "ops/test_kubernetes.py",
+    "portal/test_meter.py",
     "portal/test_settings.py",
     "differential/test_*.py",
     "scenarios/*.py",
