@@ -5,6 +5,7 @@ from __future__ import annotations
 from allauth.socialaccount.models import SocialAccount
 from django.conf import settings
 from django.contrib import messages
+from django.db.models import Exists, OuterRef
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods
@@ -49,7 +50,8 @@ def account(request: PortalRequest) -> HttpResponse:
                 return redirect("account")
             context |= {"made": made, "chosen": {"read"}, "values": {"days": "90"}}
             status = 201
-    context["tokens"] = ApiToken.objects.filter(user=principal.user).order_by("-pk")[:100]
+    alive = Exists(ApiToken.objects.live().filter(pk=OuterRef("pk")))
+    context["tokens"] = ApiToken.objects.filter(user=principal.user).annotate(alive=alive).order_by("-pk")[:100]
     context["memberships"] = (
         Membership.objects.filter(user=principal.user).select_related("team").order_by("team__slug")
     )

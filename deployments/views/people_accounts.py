@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import messages
+from django.db.models import Q
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
@@ -12,8 +13,8 @@ from deployments.services import accounts
 from deployments.services.errors import DomainError
 from deployments.services.principals import principal_of
 from deployments.views.people import typed
-from portal.lib.htmx import PortalRequest, signed_in
-from portal.lib.pages import keyset_page
+from portal.lib.htmx import PortalRequest, page_or_partial, signed_in
+from portal.lib.pages import keyset_page, query_with
 
 
 @require_safe
@@ -21,10 +22,16 @@ from portal.lib.pages import keyset_page
 def listed(request: PortalRequest) -> HttpResponse:
     """All accounts by name; to others than admins this address does not exist."""
     rows = accounts.listed(_admin(request))
+    words = " ".join(request.GET.get("q", "").split())[:80]
+    for word in words.split():
+        named = Q(username__icontains=word) | Q(first_name__icontains=word) | Q(last_name__icontains=word)
+        rows = rows.filter(named | Q(email__icontains=word))
     page = keyset_page(
         rows, order=("username",), after=request.GET.get("after", ""), before=request.GET.get("before", "")
     )
-    return render(request, "pages/people_accounts.html", {"page": page})
+    keep = query_with({"q": words}).removeprefix("?") + "&" if words else ""
+    context = {"page": page, "words": words, "keep": keep}
+    return render(request, page_or_partial(request, "pages/people_accounts.html#rows"), context)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -33,16 +40,16 @@ def account(request: PortalRequest, pk: int) -> HttpResponse:
     """One account and what can be done to it; a POST says what in `do`."""
     principal = _admin(request)
     row = get_object_or_404(accounts.listed(principal), pk=pk)
-    error, values = "", typed(request, "do", "reason")
+    errors, values = {}, typed(request, "do", "reason")
     if request.method == "POST":
         try:
             messages.success(request, _done(principal, row, **values))
         except DomainError as refused:
-            error = refused.message
+            errors = refused.by_field(values)
         else:
             return redirect("people-account", pk)
-    context = {"row": row, "own": row.pk == principal.user.pk, "error": error, "values": values}
-    return render(request, "pages/people_account.html", context, status=422 if error else 200)
+    context = {"row": row, "own": row.pk == principal.user.pk, "errors": errors, "values": values}
+    return render(request, "pages/people_account.html", context, status=422 if errors else 200)
 
 
 def _done(principal: Principal, row: User, *, do: str, reason: str) -> str:

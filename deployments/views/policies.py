@@ -16,6 +16,16 @@ from deployments.services.principals import principal_of
 from portal.lib.htmx import PortalRequest, signed_in
 
 FIELDS = ("policy", "ask_above", "at_expiry")
+# Short enough to be told apart in a list on a phone; what they mean in full stands on the page of each team.
+POLICIES = {
+    Team.Policy.ASK: "An admin, always",
+    Team.Policy.LEAD: "A lead, within quota",
+    Team.Policy.AUTO: "Nobody, within quota",
+}
+AT_EXPIRY = {
+    Team.AtExpiry.KEEP: "Goes on, cannot grow",
+    Team.AtExpiry.STOP: "Is stopped, newest first",
+}
 
 
 @require_safe
@@ -73,8 +83,8 @@ def _page(
     return {
         "view": "policies",
         "entries": entries,
-        "policies": Team.Policy.choices,
-        "at_expiry": Team.AtExpiry.choices,
+        "policies": list(POLICIES.items()),
+        "at_expiry": list(AT_EXPIRY.items()),
     }
 
 

@@ -14,7 +14,7 @@ from deployments.models import ApiToken, Event, Membership, Principal, Team, Use
 from deployments.services import accounts, endpoint_keys, invitations, tokens
 from deployments.services.errors import ConflictError, InvalidError, NotAllowedError
 from tests.deployments import factories as make
-from tests.deployments.viewing import signed_in
+from tests.deployments.viewing import flat, signed_in
 
 pytestmark = pytest.mark.django_db
 Do = Callable[..., User]
@@ -136,6 +136,9 @@ def test_the_page_does_it_and_says_what_is_wrong(alice: User, carol: User) -> No
 
     refused = client.post(url, {"do": "switch-off", "reason": ""})
     assert refused.status_code == 422
+    text = flat(refused.content.decode())
+    assert 'name="reason" maxlength="300" required value="" aria-invalid="true"' in text
+    assert text.count("note t-red") == 1
     assert client.post(url, {"do": "switch-off", "reason": "They left."})["Location"] == url
     alice.refresh_from_db()
     assert not alice.is_active
@@ -145,6 +148,26 @@ def test_the_page_does_it_and_says_what_is_wrong(alice: User, carol: User) -> No
     assert alice.is_active
     assert client.post(url, {"do": "delete"}).status_code == 404
     assert "your own account" in client.get(reverse("people-account", args=[carol.pk])).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("ALI", ["alice"]),
+        ("ahrens", ["alice"]),
+        ("alice ahrens", ["alice"]),
+        ("example.org", ["alice"]),
+        ("alice berg", []),
+        (" ", ["alice", "carol"]),
+    ],
+)
+def test_an_account_is_found_by_its_names(alice: User, carol: User, words: str, found: list[str]) -> None:
+    User.objects.filter(pk=alice.pk).update(first_name="Alice", last_name="Ahrens", email="a@example.org")
+
+    answer = signed_in(carol).get(reverse("people-accounts"), {"q": words})
+
+    assert [row.username for row in answer.context["page"].rows] == found
+    assert ("Nobody is called that" in answer.content.decode()) is (not found)
 
 
 def test_the_api_does_it(alice: User, carol: User, erin: User) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -404,3 +405,16 @@ def test_nobody_revokes_tokens_of_others(alice: User, bob: User) -> None:
     signed_in(bob).post(reverse("account-revoke", args=[ApiToken.objects.get().pk]))
 
     assert ApiToken.objects.get().revoked_at is None
+
+
+def test_a_token_whose_time_is_over_says_so_and_is_not_offered_to_be_revoked(alice: User) -> None:
+    client = signed_in(alice)
+    client.post(reverse("account"), {"name": "mine", "days": "30", "scopes": ["read"]})
+    address = reverse("account-revoke", args=[ApiToken.objects.get().pk])
+    assert address in client.get(reverse("account")).content.decode()
+
+    ApiToken.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+
+    page = flat(client.get(reverse("account")).content.decode())
+    assert '<span class="chip">ended</span>' in page
+    assert address not in page
