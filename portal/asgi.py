@@ -12,6 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
 pages = get_asgi_application()
 
+from portal import long_forms  # noqa: E402
 from portal.live.app import LiveApp  # noqa: E402 - its modules read settings that the line above has loaded
 from portal.live.http import Message, Receive, Scope, Send  # noqa: E402
 
@@ -29,15 +30,22 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     elif scope["type"] == "http" and live.serves(scope["path"]):
         await live(scope, receive, send)
     else:
-        await pages(dict(scope), bounded(receive), cast(Any, send))
+        await pages(dict(scope), bounded(receive, most_of(scope)), cast(Any, send))
 
 
-def bounded(receive: Receive) -> Receive:
+def most_of(scope: Scope) -> int:
+    """Bytes of a body that are read at all."""
+    kind = next((value for name, value in scope["headers"] if name.lower() == b"content-type"), b"")
+    cuts = long_forms.takes(scope["path"], kind.decode("latin-1"))
+    return long_forms.MOST if cuts else int(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+
+
+def bounded(receive: Receive, most: int) -> Receive:
     """A request whose body ends just above what is read: Django writes all of it to disk before it looks at its size.
 
     One byte more than is allowed passes, so that what was cut is refused (portal.middleware.BodyMiddleware).
     """
-    left = settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1
+    left = most + 1
 
     async def upto() -> Message:
         nonlocal left

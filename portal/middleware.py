@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import sync_and_async_middleware
 
 from deployments.services import events
-from portal import health
+from portal import health, long_forms
 
 HEADER = "X-Request-Id"
 
@@ -48,19 +48,27 @@ class PlainAddressMiddleware(Middleware):
 class BodyMiddleware(Middleware):
     """Read bodies that come in chunks, and refuse what is larger than DATA_UPLOAD_MAX_MEMORY_SIZE before anybody reads.
 
-    Without Content-Length the frameworks take a body for empty, and a wish for one without fields.
+    Without Content-Length the frameworks take a body for empty, and a wish for one without fields. Of the request form
+    more is read, and cut where it is long (portal.long_forms).
     """
 
     def __call__(self, request: HttpRequest) -> HttpResponse | Awaitable[HttpResponse]:
-        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0
+        limit, kind = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0, request.META.get("CONTENT_TYPE", "")
+        cuts = long_forms.takes(request.path, kind)
         if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower():
-            body = self._chunked(request, limit + 1)
-            request.META["CONTENT_LENGTH"] = str(len(body))
-            request._stream = BytesIO(body)
+            self._given(request, self._chunked(request, (long_forms.MOST if cuts else limit) + 1))
+        if cuts and limit < _length(request) <= long_forms.MOST:
+            self._given(request, long_forms.cut(request._stream.read(), kind))
         if _length(request) > limit:
             raise RequestDataTooBig(f"The body is larger than {limit} bytes.")
         answer: HttpResponse | Awaitable[HttpResponse] = self.get_response(request)
         return answer
+
+    @staticmethod
+    def _given(request: HttpRequest, body: bytes) -> None:
+        """Let the request begin with a body that was read already."""
+        request.META["CONTENT_LENGTH"] = str(len(body))
+        request._stream = BytesIO(body)
 
     @staticmethod
     def _chunked(request: HttpRequest, most: int) -> bytes:

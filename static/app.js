@@ -100,7 +100,7 @@
     markTheme();
   });
   on("htmx:oobAfterSwap", (event) => times(event.detail.target));
-  on("htmx:responseError", (event) => toast(event.detail.xhr.status === 404 ? "This is not here any more." : "That did not work. The page may be out of date: reload it.", "red"));
+  on("htmx:responseError", (event) => toast(event.detail.xhr.status === 404 ? "This is not here any more." : event.detail.xhr.status === 413 ? "That is more than one request may hold. Nothing was changed." : "That did not work. The page may be out of date: reload it.", "red"));
   on("htmx:sendError", () => toast("Slipway cannot be reached just now. Nothing was lost; try again in a moment.", "red"));
   // A person reads forms again with their mistakes marked: swap those answers too.
   on("htmx:beforeSwap", (event) => { if (event.detail.xhr.status === 422) { event.detail.shouldSwap = true; event.detail.isError = false; } });

@@ -94,6 +94,9 @@ class DeploymentForm(RoleFields):
         )
         self._choices("team").queryset = teams.order_by("slug")
         self._choices("flavor").queryset = Flavor.objects.filter(active=True)
+        for field in self.fields.values():
+            # How long it is nobody knows of what was cut (portal.long_forms).
+            field.error_messages["max_length"] = "At most %(limit_value)d characters."
         self._choices("profile").queryset = EngineProfile.objects.filter(active=True).order_by("-version", "slug")
         if deployment:
             self.fields["name"].disabled = True

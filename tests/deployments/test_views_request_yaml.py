@@ -136,13 +136,6 @@ def test_a_wrong_file_is_answered_at_its_field(hub: list[str], alice: User, cont
     assert not Deployment.objects.exists()
 
 
-def test_five_megabytes_are_refused_before_anybody_reads_them(hub: list[str], alice: User) -> None:
-    answer = take(alice, "", wish_file=SimpleUploadedFile("wish.yaml", b"a: b\n" * 1_000_000))
-
-    assert answer.status_code == 413
-    assert not Deployment.objects.exists()
-
-
 def test_the_form_is_shown_as_yaml_with_what_would_be_applied(hub: list[str], alice: User, team: Team) -> None:
     answer = signed_in(alice).post(reverse("deployment-preview"), typed(), headers={"HX-Request": "true"})
 

@@ -97,7 +97,7 @@ def test_an_upload_is_not_written_to_disk_beyond_the_limit() -> None:
             sent += MIB
             return {"type": "http.request", "body": b"x" * MIB, "more_body": True}
 
-        upto, read = asgi.bounded(receive), 0
+        upto, read = asgi.bounded(receive, settings.DATA_UPLOAD_MAX_MEMORY_SIZE), 0
         while (message := await upto()).get("more_body"):
             read += len(message["body"])
         return read + len(message["body"]), (await upto())["type"]
@@ -116,7 +116,8 @@ def served(request: pytest.FixtureRequest, transactional_db: None, servers: dict
         port = free.getsockname()[1]
     given = settings.DATABASES["default"]
     base = servers["DATABASE_URL"].rsplit("/", 1)[0]
-    environment = {**os.environ, **servers, "DATABASE_URL": f"{base}/{given['NAME']}", "SLIPWAY_SECRET_KEY": "x"}
+    own = {"DATABASE_URL": f"{base}/{given['NAME']}", "SLIPWAY_SECRET_KEY": settings.SECRET_KEY}
+    environment = {**os.environ, **servers, **own}
     how = {
         "uvicorn": ["portal.asgi:application", "--port", str(port), "--log-level=warning"],
         "gunicorn": ["portal.wsgi:application", "--bind", f"127.0.0.1:{port}", "--log-level=warning"],
@@ -160,3 +161,24 @@ def test_a_real_server_reads_chunks_and_stops_at_the_limit(served: int) -> None:
     status, problem = post("/api/v1/deployments/", [b"x" * 256 * 1024] * 12)
     assert (status, problem["code"]) == (413, "too_large")
     assert problem["request_id"]
+    status, page = post_form(served, alice, {"team": "search", "name": "chat", "note": "x" * 5 * MIB})
+    assert status == 422
+    assert "At most 500 characters." in page
+
+
+def post_form(port: int, person: User, fields: dict[str, str]) -> tuple[int, str]:
+    """The request form, as a browser without scripts sends it."""
+    browser = Client()
+    browser.force_login(person)
+    token = "c" * 32
+    cookies = f"sessionid={browser.cookies['sessionid'].value}; csrftoken={token}"
+    parts = [f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}' for name, text in fields.items()]
+    parts.append(f'--b\r\nContent-Disposition: form-data; name="csrfmiddlewaretoken"\r\n\r\n{token}\r\n--b--\r\n')
+    headers = {"Cookie": cookies, "Content-Type": "multipart/form-data; boundary=b"}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("POST", "/deployments/new/", "\r\n".join(parts).encode(), headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()

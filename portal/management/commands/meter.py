@@ -19,9 +19,7 @@ class Command(BaseCommand):
         """Where it listens, and how long it takes to stop."""
         parser.add_argument("--host", default="127.0.0.1")
         parser.add_argument("--port", type=int, default=9002)
-        parser.add_argument(
-            "--grace", type=float, default=100.0, help="seconds for what is under way when it stops"
-        )
+        parser.add_argument("--grace", type=float, default=100.0, help="seconds for what is under way when it stops")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Serve gRPC in clear text; only the gateway may reach it."""
