@@ -22,6 +22,7 @@ from deployments.manifests.images import ImageMode, mode_of
 from deployments.manifests.scaling import available
 from deployments.models import Cluster, Deployment, Principal, Revision, Team, Wanted
 from deployments.preflight import Facts
+from deployments.preflight.cluster import surge_of
 from deployments.services import (
     adapter_checks,
     approvals,
@@ -110,8 +111,8 @@ def preflight(
     if own is None:
         found = [item for item in found if not item.code.startswith(("quota_", "credential_"))]
     usage = next((row for row in usages if row.flavor.slug == parsed.flavor), None)
-    more = parsed.gpus - (holds.held_by(deployment, usage.flavor) if deployment and usage else 0)
-    why = _asks(own, parsed, known, within=usage is not None and more <= usage.free) if own else ()
+    within = usage is not None and _more(parsed, usage, deployment) <= usage.free
+    why = _asks(own, parsed, known, within=within) if own else ()
     if own and not why:
         rule = impartial.own_rule({principal.user.pk}, own, usage.flavor if usage else None)
         why = (rule,) if rule else ()
@@ -385,6 +386,14 @@ def _options(spec: DeploymentSpec, known: Facts) -> list[Option]:
         return options(known.model, flavor.gpu, spec.engine.args, gpus_per_node=node, others=others, defaults=defaults)
     except UnknownShapeError:
         return []
+
+
+def _more(spec: DeploymentSpec, usage: Usage, deployment: Deployment | None) -> int:
+    """GPUs that this wish would take beyond what the deployment holds: `approvals.cost_of`, before it is rendered."""
+    old = deployment.applied if deployment else None
+    same = old if old is not None and old.flavor_id == usage.flavor.pk else None
+    gpus, surge = max(spec.gpus, same.gpus if same else 0), max(surge_of(spec), same.surge if same else 0)
+    return max(0, gpus + surge - (holds.held_by(deployment, usage.flavor) if deployment else 0))
 
 
 def _asks(team: Team, spec: DeploymentSpec, known: Facts, *, within: bool) -> tuple[Ask, ...]:

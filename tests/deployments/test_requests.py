@@ -6,7 +6,7 @@ import pytest
 
 from deployments.manifests.count import gpus_of
 from deployments.models import Deployment, Event, ModelCheck, QuotaGrant, Reservation, Revision, Team
-from deployments.services import approvals, grants, model_checks, requests, waiting
+from deployments.services import approvals, grants, ledger, model_checks, requests, waiting
 from deployments.services.errors import ConflictError, MissingError, NotAllowedError, RefusedError, StaleError
 from deployments.sources import Reply
 from deployments.spec import DeploymentSpec, digest
@@ -236,6 +236,24 @@ def test_only_members_edit(ann, bob, carol, team):
         revise(bob, deployment, 1, replicas=TWO)
     with pytest.raises(NotAllowedError):
         revise(carol, deployment, 1, replicas=TWO)
+
+
+def test_preflight_names_who_approves_with_the_gpus_of_a_rollout_counted(ann, team, h100):
+    Team.objects.filter(pk=team.pk).update(policy=Team.Policy.AUTO)
+    team.refresh_from_db()
+    role = {"replicas": {"min": 1, "max": 1}}
+    wish = make.a_spec(strategy="disaggregated", prefill=role, decode=role)
+    del wish["replicas"]
+    # Of the team's four GPUs three are free: enough for both roles, and not for a quarter more of each.
+    other = make.make_deployment(team, ann, name="other", approved=True)
+    ledger.reserve(deployment=other, revision=other.latest, gpus=1)
+
+    told = requests.preflight(principal=make.principal(ann), team=team, name="pd", spec=wish)
+    asked = requests.submit(
+        principal=make.principal(ann), team=team, name="pd", spec=DeploymentSpec.from_json(wish)
+    ).latest
+
+    assert [ask.code for ask in told.asks] == [ask.code for ask in approvals.asks_of(asked)] == ["over_quota"]
 
 
 def test_preflight_shows_fit_quota_and_who_approves_and_stores_nothing(ann, team):
