@@ -282,12 +282,12 @@ class PreflightViewSet(ApiViewSet):
     @extend_schema(
         operation_id="preflight",
         parameters=[OpenApiParameter("deployment", int, description="The deployment that it would change")],
-        request=schemas.RequestBody,
+        request=schemas.PreflightBody,
         responses={200: schemas.PreflightAnswer, **PROBLEMS},
     )
     def create(self, request: Request) -> Response:
         """What `POST /deployments/` would say, without storing anything."""
-        body = _known(body_of(request), "team", "name", "spec", "note")
+        body = _known(body_of(request), "team", "name", "spec", "note", "model")
         try:
             team = requests.team_called(self.principal, body.get("team"))
         except RefusedError:
@@ -302,6 +302,7 @@ class PreflightViewSet(ApiViewSet):
             spec=spec,
             note=body.get("note", ""),
             deployment=deployment,
+            numbers=_numbers(body.get("model")),
         )
         return Response(_preflight(result))
 
@@ -330,6 +331,7 @@ def _preflight(result: requests.PreflightResult) -> dict[str, Any]:
             for item in result.options
         ],
         "model": result.model_facts.as_json() if result.model_facts else None,
+        "missing": list(result.missing),
         "quota": {
             "flavor": quota.flavor.slug,
             "limit": quota.limit,
@@ -340,6 +342,24 @@ def _preflight(result: requests.PreflightResult) -> dict[str, Any]:
         if quota
         else None,
     }
+
+
+def _numbers(sent: object) -> dict[str, int]:
+    """What somebody says of a model; InvalidError names the number that is none."""
+    if sent is None:
+        return {}
+    if not isinstance(sent, dict):
+        raise InvalidError("Must be an object of numbers.", pointer="/model", field="model")
+    serializer = schemas.ModelNumbers(data=sent)
+    for name in sent:
+        if name not in serializer.fields:
+            shown = name[:60].replace("~", "~0").replace("/", "~1")
+            words = f"Known here: {', '.join(serializer.fields)}."
+            raise InvalidError(words, pointer=f"/model/{shown}", field="model", code="unknown_field")
+    if not serializer.is_valid():
+        name, said = next(iter(serializer.errors.items()))
+        raise InvalidError(str(said[0]), pointer=f"/model/{name}", field="model")
+    return dict(serializer.validated_data)
 
 
 def _decided(made: Approval, pk: int) -> Response:

@@ -11,6 +11,8 @@ from deployments.api.openapi import inlined
 from deployments.models import Deployment, Event, QuotaGrant, Reservation, Revision
 from deployments.services.grants import MOST_GPUS
 from deployments.services.tokens import DEFAULT_DAYS, MOST_DAYS
+from deployments.services.unknown_models import MOST as MOST_OF_MODEL
+from deployments.services.unknown_models import NUMBERS
 from deployments.spec import DeploymentSpec
 
 SCOPES = ("read", "write", "approve", "invoke")
@@ -184,6 +186,22 @@ class AskAnswer(serializers.Serializer[Any]):
     who = serializers.ChoiceField(choices=["lead", "admin"])
 
 
+class ModelNumbers(serializers.Serializer[Any]):
+    """Numbers of a model that nobody could look up; they serve the estimate, and are stored nowhere."""
+
+    weights_bytes = WholeNumber(min_value=1, max_value=MOST_OF_MODEL, required=False, help_text="All files together")
+    layers = WholeNumber(min_value=1, max_value=MOST_OF_MODEL, required=False)
+    heads = WholeNumber(min_value=1, max_value=MOST_OF_MODEL, required=False, help_text="Attention heads")
+    kv_heads = WholeNumber(min_value=1, max_value=MOST_OF_MODEL, required=False)
+    head_dim = WholeNumber(min_value=1, max_value=MOST_OF_MODEL, required=False, help_text="The width of a head")
+
+
+class PreflightBody(RequestBody):
+    """A wish to look at, and with it what is known of a model that cannot be read."""
+
+    model = ModelNumbers(required=False)
+
+
 class PreflightAnswer(serializers.Serializer[Any]):
     """What the request form shows: findings, memory fit in GiB per GPU, other ways, quota and who would approve."""
 
@@ -195,6 +213,10 @@ class PreflightAnswer(serializers.Serializer[Any]):
     fit = serializers.JSONField(allow_null=True)
     options = serializers.ListField(child=serializers.JSONField())
     model = serializers.JSONField(allow_null=True)
+    missing = serializers.ListField(
+        child=serializers.ChoiceField(choices=NUMBERS),
+        help_text="Numbers of the model that nobody knows: without them there is no `fit`. Send them as `model`",
+    )
     quota = serializers.JSONField(allow_null=True)
 
 

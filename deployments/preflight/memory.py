@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from deployments.engine.facts import ModelFacts
 from deployments.engine.lora import lora_gib
 from deployments.engine.options import Choice, options, places, round_context
 from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit, missing_numbers
@@ -128,14 +129,7 @@ def model_unknown(case: Case) -> Iterator[Finding]:
     """Say so when memory and context could not be checked, and which numbers would tell."""
     if case.flavor is None or estimate_of(case) is not None:
         return
-    missing = missing_numbers(case.model) if case.model else ()
-    if not missing:
-        yield info(
-            "not_checked",
-            "/spec/source/uri",
-            "Memory and context were not checked: the model's shape is not known.",
-        )
-        return
+    missing = missing_numbers(case.model or ModelFacts(id=case.spec.source.uri))
     yield info(
         "not_checked",
         "/spec/source/uri",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
@@ -34,6 +34,7 @@ from deployments.services import (
     model_checks,
     rendering,
     states,
+    unknown_models,
 )
 from deployments.services.asks import Ask
 from deployments.services.errors import (
@@ -72,6 +73,8 @@ class PreflightResult:
     gpus: int = 0
     asks: tuple[Ask, ...] = ()
     approval: str = ""
+    # Numbers without which nobody can say whether the model fits, by name.
+    missing: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -87,10 +90,12 @@ def preflight(
     spec: object,
     note: object = "",
     deployment: Deployment | None = None,
+    numbers: Mapping[str, int] | None = None,
 ) -> PreflightResult:
     """Check a wish without storing it; `deployment` when it would be an edit of that. May ask the hub once.
 
-    `spec` is a DeploymentSpec, or decoded JSON that may be anything.
+    `spec` is a DeploymentSpec, or decoded JSON that may be anything. `numbers` are those of a model that nobody could
+    look up: the estimate and the ways to make it fit are made with them.
     """
     parsed, problems = (spec, []) if isinstance(spec, DeploymentSpec) else parse_spec(spec)
     findings = [problem.as_finding() for problem in problems]
@@ -116,11 +121,14 @@ def preflight(
     if own and not why:
         rule = impartial.own_rule({principal.user.pk}, own, usage.flavor if usage else None)
         why = (rule,) if rule else ()
+    model = unknown_models.as_known(parsed, known.model, check)
+    guess = replace(known, model=unknown_models.completed(model, numbers)) if numbers else known
     return PreflightResult(
         findings=(*findings, *found),
         spec=parsed,
-        fit=rules.estimate(parsed, known),
-        options=tuple(_options(parsed, known)),
+        fit=rules.estimate(parsed, guess),
+        options=tuple(_options(parsed, guess)),
+        missing=unknown_models.missing_of(model),
         model_facts=known.model,
         check=check,
         quota=usage,

@@ -17,11 +17,11 @@ from deployments.models import Flavor
 from deployments.preflight import Facts
 from deployments.preflight.facts import FlavorFacts
 from deployments.services import facts as fact_rows
+from deployments.services import unknown_models
 from deployments.services.asks import OVER_QUOTA, Ask
 from deployments.services.holds import Usage
 from deployments.services.requests import PreflightResult
 from deployments.services.text import gpus_in_words
-from deployments.sources import SourceCode
 from deployments.spec import DeploymentSpec
 from deployments.views.numbers import Asked, asked_for
 
@@ -176,16 +176,10 @@ def _completed(
 ) -> tuple[tuple[Asked, ...], ModelFacts | None]:
     """The numbers to ask for, and the model with those that somebody typed; None where there is none to ask about."""
     model = result.model_facts
-    if model is None and spec is not None and _may_exist(result):
-        model = ModelFacts(id=spec.source.uri)
+    wrong = any(finding.is_error and finding.field == "source_uri" for finding in result.findings)
+    if model is None and spec is not None and not wrong:
+        model = unknown_models.as_known(spec, None, result.check)
     return asked_for(model, typed) if model is not None else ((), None)
-
-
-def _may_exist(result: PreflightResult) -> bool:
-    """True where the source could not be read though a model may be there."""
-    if any(finding.is_error and finding.field == "source_uri" for finding in result.findings):
-        return False
-    return result.check is None or result.check.code in {SourceCode.GATED, SourceCode.UNREACHABLE}
 
 
 def bar_parts(estimate: Fit) -> list[dict[str, Any]]:
