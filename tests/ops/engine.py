@@ -59,7 +59,10 @@ class Engine:
             body, more = body + message.get("body", b""), message.get("more_body", False)
         asked = Asked(scope["path"], headers, body)
         self.asked.append(asked)
-        wish = asked.wish if scope["method"] == "POST" else {}
+        try:
+            wish = asked.wish if scope["method"] == "POST" else {}
+        except orjson.JSONDecodeError:
+            wish = {"model": "refuses"}
         model = wish.get("model", "")
         if model == "refuses":
             await _answer(send, 400, b'{"error": {"message": "no"}}')

@@ -5,11 +5,13 @@ Envoy is configured as Envoy Gateway does from the policies in k8s/portal; the m
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from deployments.manifests import Resolution, Wish
@@ -20,6 +22,7 @@ from deployments.services import tokens, usage
 from deployments.services.endpoint_keys import Limits
 from deployments.services.rates import OwnCounters
 from deployments.spec import DeploymentSpec
+from portal.meter.exchange import Exchange
 from tests.deployments import factories as make
 from tests.ops import envoy
 from tests.ops.engine import DONE, LAST, PIECES, WHOLE
@@ -225,6 +228,47 @@ def test_while_no_meter_answers_calls_pass_uncounted(world: World, chat: Deploym
     while world.counted()[0][2] == 0:
         assert time.monotonic() < deadline
         world.ask(text)
+
+
+def test_a_stream_goes_on_without_its_meter_charged_with_what_had_come(
+    world: World, chat: Deployment, alice: User
+) -> None:
+    key, text = key_of(chat, alice)
+
+    with world.streamed(text, model="waits") as parts:
+        came = next(parts)
+        world.meter_stops()
+        world.release()
+        came += b"".join(parts)
+    world.meter_starts()
+
+    assert came == b"".join([*PIECES, LAST, DONE])  # nobody is left who would keep the event back
+    world.counts((key.pk, 1, PROMPT, 1))
+
+
+def test_a_request_that_loses_its_meter_midway_is_refused_and_never_half_answered(
+    world: World, chat: Deployment, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, text = key_of(chat, alice)
+    held, hold = threading.Event(), Exchange._request_body
+
+    def noted(exchange: Exchange, piece: Any) -> Any:
+        held.set()
+        return hold(exchange, piece)
+
+    monkeypatch.setattr(Exchange, "_request_body", noted)
+    sent = orjson.dumps({"model": "chat", "stream": True, "prompt": "x" * 1000})
+
+    def halves() -> Iterator[bytes]:
+        yield sent[:500]
+        assert held.wait(10)
+        world.meter_stops()
+        yield sent[500:]
+
+    answer = world.client.post(world.url + CHAT, content=halves(), headers={"authorization": f"Bearer {text}"})
+    world.meter_starts()
+
+    assert answer.status_code == 400
 
 
 def _route_of(name: str) -> Any:
