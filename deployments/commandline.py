@@ -17,11 +17,13 @@ from deployments.kube.log_causes import from_log
 from deployments.kube.log_patterns import last_error
 from deployments.kube.observe import Observed, event_view, pod_view, service_view
 from deployments.manifests import Resolution, Wish, build, build_service_account, gpus_of
+from deployments.manifests.cache import gib_for
 from deployments.manifests.images import mode_of
 from deployments.manifests.scaling import KEDA, available
 from deployments.preflight import Facts, check_raw, estimate, has_errors
 from deployments.preflight.memory import NUMBERS
 from deployments.preflight.objects import check_objects
+from deployments.preflight.storage import StorageFacts, chosen
 from deployments.sources import RESOLVED, Scheme, SourceError, parse
 from deployments.sources.oci import digest_of
 from deployments.sources.pinned import as_loaded, file_of, pinned
@@ -72,6 +74,7 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
         autoscaler=available(known.cluster.groups or {KEDA}),
         image_mode=mode,
         file=file_of(storage) if storage else "",
+        **_claim(spec, known),
     )
     wish = Wish(
         install_id=given["install_id"],
@@ -91,6 +94,15 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
         "gpus": gpus_of(objects),
         "digest": digest(spec, resolution.as_json(), objects),
     }
+
+
+def _claim(spec: DeploymentSpec, known: Facts) -> dict[str, Any]:
+    """The claim that weights are fetched into ahead; as large as the weights where nothing else is known."""
+    size = (known.model.download_bytes or known.model.weights_bytes) if known.model else None
+    if spec.source.cache is None:
+        return {}
+    storage = chosen(known.cluster.storage or ()) or StorageFacts("")
+    return {"claim_gib": gib_for(size or 0), "claim_class": storage.name, "claim_mode": storage.mode}
 
 
 def fit_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from deployments.engine.gpus import catalog, gpu_facts
 from deployments.engine.measured import Measured
 from deployments.engine.profiles import DATA, EngineProfile, seeded_profiles
 from deployments.preflight import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts
+from deployments.preflight.storage import SANDBOX_STORAGE, storage_of
 from deployments.sources.huggingface import model_facts
 
 T = TypeVar("T")
@@ -160,7 +161,8 @@ def _number(section: Mapping[str, Any], name: str) -> float:
 def _cluster(given: Mapping[str, Any]) -> ClusterFacts:
     """What the cluster can do: “cluster” with `groups` (a list of versions each), `version`, `claims`, `missing`.
 
-    `image_volumes`: true where an older version mounts images all the same.
+    `image_volumes`: true where an older version mounts images all the same. `storage`: a list of storage classes, each
+    with `name`, `provisioner` and `default`; without it that of the sandbox.
     """
     section = mapping(given, "cluster")
     groups = mapping(section, "groups")
@@ -174,6 +176,7 @@ def _cluster(given: Mapping[str, Any]) -> ClusterFacts:
         version=str(section.get("version") or ""),
         claims=frozenset(map(str, claims)) if isinstance(claims, list) else None,
         image_volumes=section.get("image_volumes") is True,
+        storage=storage_of(section.get("storage", SANDBOX_STORAGE)),
     )
 
 

@@ -23,6 +23,7 @@ SPEC_FIELDS: dict[str, str] = {
     "/spec/adapters": "adapters",
     "/spec/engine/profile": "profile",
     "/spec/engine/args": "args",
+    "/spec/source/cache": "source_cache",
     "/spec/source": "source_uri",
     "/spec/engine": "profile",
     "/spec/scaling/concurrency": "scaling_concurrency",

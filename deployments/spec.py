@@ -12,9 +12,18 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 ArgValue: TypeAlias = int | float | bool | str
 
@@ -98,6 +107,8 @@ Revision = Annotated[
     str, Field(min_length=1, max_length=128), _closed_text(REVISION, "letters, digits, “.”, “_”, “/” and “-”")
 ]
 
+Cache = Annotated[Literal["claim"], WithJsonSchema({"type": "string", "enum": ["claim"]})]
+
 
 class Source(_Closed):
     """Where the weights come from."""
@@ -114,6 +125,8 @@ class Source(_Closed):
         ]
         | None
     ) = None
+    # “claim”: fetched once into a volume claim, before replicas start, and mounted by all of them.
+    cache: Cache | None = None
 
 
 class Adapter(_Closed):
@@ -370,8 +383,9 @@ class DeploymentSpec(_Closed):
         if not self.adapters:
             left_out.add("adapters")
         data = self.model_dump(mode="json", exclude=left_out)
-        if self.source.folder is None:
-            del data["source"]["folder"]
+        for name in ("folder", "cache"):
+            if data["source"][name] is None:
+                del data["source"][name]
         return data
 
     @classmethod

@@ -133,6 +133,7 @@ def _escape(part: str) -> str:
 _WORDS: dict[str, str] = {
     "missing": "This field is required.",
     "string_type": "Must be text.",
+    "literal_error": "Choose one of: {expected}.",
     "string_too_short": "Must not be empty.",
     "string_too_long": "At most {max_length} characters.",
     "int_type": "Must be a whole number.",

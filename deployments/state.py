@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from deployments.kube.diagnose import diagnose
-from deployments.kube.observe import PREFILL, Observed, PodView
+from deployments.kube.observe import FETCH, PREFILL, Observed, PodView
 from deployments.kube.reasons import Code, Reason, Weight
 
 # One lost probe is no outage, and an old one says nothing about now.
@@ -157,7 +157,12 @@ def _running(wanted: Wanted, outcome: Outcome, seen: Observed, probe: Probe | No
     serving = _oldest_serving(ready)
     reasons = diagnose(seen, wanted.revision)
     blocked = _blocked(outcome)
-    trouble = blocked or next((reason for reason in reasons if reason.weight is not Weight.PROGRESS), None)
+    trouble = next((reason for reason in reasons if reason.weight is not Weight.PROGRESS), None)
+    if blocked is not None and blocked.code is Code.DOWNLOAD_FAILED:
+        # No pod of the service is made before its weights are there; why they are not, those say that tried.
+        trouble, blocked = trouble or replace(blocked, weight=Weight.FAILED), None
+    trouble = blocked or trouble
+    fetching = any(pod.role == FETCH and pod.phase != "Succeeded" for pod in seen.pods)
     if _enough(mine, wanted) and blocked is None:
         if probe is not None and _counts(probe, now):
             return State(StateName.DEGRADED, _unanswered(probe), "", serving, None, len(mine))
@@ -179,8 +184,19 @@ def _running(wanted: Wanted, outcome: Outcome, seen: Observed, probe: Probe | No
         return State(StateName.BLOCKED, blocked)
     if outcome.kind is OutcomeKind.RETRYING:
         return State(StateName.APPLYING, _retrying(outcome), outcome.title)
+    if outcome.code == Code.DOWNLOAD_FAILED and trouble is not None:
+        return State(_BY_WEIGHT[trouble.weight], trouble)
+    if fetching and outcome.revision != wanted.revision:
+        return _fetching(trouble, reasons, seen)
     if outcome.kind is not OutcomeKind.APPLIED or outcome.revision != wanted.revision:
         return State(StateName.APPLYING)
+    if trouble is not None:
+        return State(_BY_WEIGHT[trouble.weight], trouble)
+    return _on_its_way(reasons, seen)
+
+
+def _fetching(trouble: Reason | None, reasons: list[Reason], seen: Observed) -> State:
+    """The state while weights are fetched ahead of the pods that serve."""
     if trouble is not None:
         return State(_BY_WEIGHT[trouble.weight], trouble)
     return _on_its_way(reasons, seen)

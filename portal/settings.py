@@ -83,6 +83,8 @@ SLIPWAY_SANDBOX = env_bool("SLIPWAY_SANDBOX")
 SLIPWAY_IMAGE_VOLUMES = env_bool("SLIPWAY_IMAGE_VOLUMES")
 # Nodes with GPUs are added when pods wait for them: a wish for more than there are may be sent.
 SLIPWAY_CLUSTER_GROWS = env_bool("SLIPWAY_CLUSTER_GROWS")
+# NAME or NAME:MODE of the storage class for weights that are fetched ahead; else the one that several nodes can mount.
+SLIPWAY_CACHE_CLASS = env("SLIPWAY_CACHE_CLASS")
 # The OpenAPI document for whoever asks; else for those who sign in or send a token.
 SLIPWAY_PUBLIC_SCHEMA = env_bool("SLIPWAY_PUBLIC_SCHEMA")
 PROMETHEUS_SCRAPE_INTERVAL = int(env("PROMETHEUS_SCRAPE_INTERVAL", "15"))

@@ -24,6 +24,8 @@ class ModelFacts:
     dtype: str = "bfloat16"
     quantization: str | None = None
     weights_bytes: int | None = None
+    # Of everything that lies there: what a download takes.
+    download_bytes: int | None = None
     params: int | None = None
     layers: int | None = None
     heads: int | None = None

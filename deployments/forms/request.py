@@ -36,6 +36,7 @@ KV_CACHE_TYPES = [
     ("fp8_e5m2", "fp8 e5m2"),
 ]
 PREFIX_CACHING = [("", "vLLM's default (on)"), ("true", "On"), ("false", "Off")]
+CACHES = [("", "By each replica, as it starts"), ("claim", "Ahead, into a volume claim that all replicas mount")]
 STRATEGIES = [
     ("standard", "Standard", "One pool of replicas that all serve alike."),
     ("disaggregated", "Disaggregated", "Prompts and answers are computed by pods of their own."),
@@ -62,6 +63,7 @@ class DeploymentForm(RoleFields):
     )
     source_revision = forms.CharField(max_length=200, label="Version of the model", required=False, strip=True)
     source_folder = forms.CharField(max_length=TEXT_LIMIT, label="Folder in the image", required=False, strip=True)
+    source_cache = forms.ChoiceField(choices=CACHES, label="Weights are fetched", required=False)
     credential = forms.CharField(max_length=63, label="Credential", required=False, strip=True)
     strategy = forms.CharField(max_length=40, initial="standard")
     flavor = forms.ModelChoiceField(Flavor.objects.none(), to_field_name="slug", empty_label=None, label="GPU")
@@ -171,6 +173,9 @@ class DeploymentForm(RoleFields):
         # The usual folder is nobody's wish, and the field is shown for images alone.
         if self.text("strategy") == Strategy.OCI_VOLUME and self.text("source_folder") not in ("", FOLDER):
             spec["source"]["folder"] = self.text("source_folder")
+        # Weights in an image are kept by the nodes, and the field is not shown for them.
+        if self.text("source_cache") and self.text("strategy") != Strategy.OCI_VOLUME:
+            spec["source"]["cache"] = self.text("source_cache")
         if self.has_roles:
             spec |= {role: role_data(role, self.text, self.add_error) for role in ROLES}
         else:
@@ -296,6 +301,7 @@ def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
         "source_uri": spec.get("source", {}).get("uri", ""),
         "source_revision": spec.get("source", {}).get("revision") or "",
         "source_folder": spec.get("source", {}).get("folder") or FOLDER,
+        "source_cache": spec.get("source", {}).get("cache") or "",
         "credential": spec.get("source", {}).get("credential") or "",
         "strategy": spec.get("strategy", "standard"),
         "flavor": spec.get("flavor", ""),

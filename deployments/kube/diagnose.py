@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deployments.kube.cluster_causes import failed_load, from_group, from_service, from_workload, rollout_slow
-from deployments.kube.observe import Observed, PodView
+from deployments.kube.observe import FETCH, Observed, PodView
 from deployments.kube.pod_causes import from_pod
 from deployments.kube.reasons import Code, Reason, Weight
 
@@ -14,6 +14,7 @@ def diagnose(observed: Observed, revision: int | None = None) -> list[Reason]:
     """Every cause there is, the weightiest first; with `revision`, only what that revision's pods say."""
     here = [pod for pod in observed.pods if not pod.terminating]
     pods = [pod for pod in here if revision is None or pod.revision in {revision, None}]
+    pods = _without_tries(pods)
     found = [from_pod(pod, observed.events, observed.log_tails.get(pod.name, "")) for pod in pods]
     found += [from_workload(item) for item in observed.workloads if item.kind == "Deployment"]
     found.append(from_group(observed.events, pods))
@@ -27,6 +28,13 @@ def diagnose(observed: Observed, revision: int | None = None) -> list[Reason]:
         if not pods or not all(pod.ready for pod in pods):
             reasons += [reason for reason in slow if reason is not None]
     return sorted(_once(reasons), key=lambda reason: ORDER.index(reason.weight))
+
+
+def _without_tries(pods: list[PodView]) -> list[PodView]:
+    """The pods without those that tried to fetch weights ahead before the newest of them did."""
+    tries = [pod for pod in pods if pod.role == FETCH]
+    newest = max(tries, key=lambda pod: (pod.created is not None and pod.created.timestamp(), pod.name), default=None)
+    return [pod for pod in pods if pod.role != FETCH or pod is newest]
 
 
 def _only_kserve_speaks(observed: Observed, pods: list[PodView]) -> bool:

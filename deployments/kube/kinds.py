@@ -61,6 +61,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("v1", "ResourceQuota", "resourcequotas"),
     Kind("v1", "LimitRange", "limitranges"),
     Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims"),
+    Kind("batch/v1", "Job", "jobs"),
+    Kind("storage.k8s.io/v1", "StorageClass", "storageclasses", namespaced=False),
     Kind("apps/v1", "Deployment", "deployments"),
     Kind("apps/v1", "ReplicaSet", "replicasets"),
     Kind("apps/v1", "StatefulSet", "statefulsets"),

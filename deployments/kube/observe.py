@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,8 +13,10 @@ from deployments.labels import (
     ANNOTATION_HASH,
     ANNOTATION_STOP,
     ENGINE_CONTAINER,
+    FETCH_COMPONENT,
     GPU_PREFIX,
     INITIALIZER,
+    LABEL_COMPONENT,
     LABEL_DEPLOYMENT,
     LABEL_ISVC,
     LABEL_LLM_COMPONENT,
@@ -28,8 +31,13 @@ from deployments.labels import (
 
 MAX_MESSAGE = 4096
 PREFILL, SCHEDULER, WORKER = "prefill", "scheduler", "worker"
+# Of pods that fetch weights ahead of those that serve.
+FETCH = FETCH_COMPONENT
 # By the component that KServe writes: pods that only help those that take requests.
 HELPERS = {SCHEDULER_COMPONENT: SCHEDULER, WORKER_COMPONENT: WORKER}
+NO_ENGINES = frozenset({*HELPERS.values(), FETCH})
+# What is named after a claim for weights, or made for one: deployments.manifests.cache names them.
+OF_WEIGHTS = re.compile(r"(?P<service>.+)-weights-[0-9a-f]{10}(-[a-z0-9]{5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +69,8 @@ class ContainerView:
 class PodView:
     """One pod: where it is, which revision it runs, and how its containers do.
 
-    `role` is prefill, decode or both for the engines of an LLMInferenceService, scheduler for its endpoint picker, and
-    worker for the pods on further nodes of a replica that spans several.
+    `role` is prefill, decode or both for the engines of an LLMInferenceService, scheduler for its endpoint picker,
+    worker for the pods on further nodes of a replica that spans several, and fetch for those that fetch weights ahead.
     """
 
     name: str
@@ -95,7 +103,7 @@ class PodView:
     @property
     def is_engine(self) -> bool:
         """False for a pod that only helps engines, as the endpoint picker, or a further node's part of one."""
-        return self.role not in HELPERS.values()
+        return self.role not in NO_ENGINES
 
     @property
     def engine(self) -> ContainerView | None:
@@ -236,7 +244,7 @@ def pod_view(raw: Mapping[str, Any]) -> PodView:
         deployment=str(labels.get(LABEL_DEPLOYMENT, "")),
         revision=_revision_of(meta),
         service=service_of(labels),
-        role=HELPERS.get(str(labels.get(LABEL_LLM_COMPONENT)), str(labels.get(LABEL_ROLE, ""))),
+        role=_role(labels),
         template_hash=str(labels.get("pod-template-hash", "")),
         terminating=bool(meta.get("deletionTimestamp")),
         ready=ready is not None and ready.status == "True",
@@ -250,6 +258,12 @@ def pod_view(raw: Mapping[str, Any]) -> PodView:
             *(_container(item, init=False) for item in _list(status, "containerStatuses")),
         ),
     )
+
+
+def _role(labels: Mapping[str, Any]) -> str:
+    if labels.get(LABEL_COMPONENT) == FETCH_COMPONENT:
+        return FETCH
+    return HELPERS.get(str(labels.get(LABEL_LLM_COMPONENT)), str(labels.get(LABEL_ROLE, "")))
 
 
 def workload_view(raw: Mapping[str, Any]) -> WorkloadView:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from deployments.kube.image_causes import from_weights_image
 from deployments.kube.log_causes import from_log
 from deployments.kube.log_patterns import MAX_EVIDENCE, last_error
-from deployments.kube.observe import ContainerView, EventView, PodView
+from deployments.kube.observe import FETCH, ContainerView, EventView, PodView
 from deployments.kube.reasons import Code, Reason, Weight
 from deployments.labels import ADAPTER_INITIALIZER
 
@@ -19,6 +19,9 @@ IMAGE_REASONS = frozenset(
 CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 MOUNT_REASONS = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
 KILLED = 137
+# “Fetching 12 files:  42%|…” of huggingface_hub, with the bytes after it where the loader says them.
+PROGRESS = re.compile(r"Fetching \d+ files:\s+(?P<percent>\d{1,3})%(?:[^\r\n]*\((?P<done>\d+)/(?P<total>\d+) bytes\))?")
+UNBOUND = "unbound immediate PersistentVolumeClaims"
 NODES = re.compile(r"0/(?P<all>\d+) nodes are available")
 CLAIM = re.compile(r'persistentvolumeclaim "(?P<claim>[a-z0-9][a-z0-9.-]{0,252})" not found')
 PART = re.compile(r"(?P<count>\d+) (?:node\(s\) )?(?P<why>.+)")
@@ -77,6 +80,15 @@ def unschedulable(message: str, gpus: int = 0) -> Reason:
             f"There is no volume claim called “{found['claim']}” in the team’s namespace.",
             "Check the name of the volume claim, or have an admin create it.",
             field="source_uri",
+            numbers=numbers,
+            evidence=message,
+        )
+    if UNBOUND in message:
+        return _make(
+            Code.VOLUME,
+            Weight.STALLED,
+            "The volume claim has no volume yet.",
+            "The cluster makes one. If it stays so, an admin has to look at the storage class.",
             numbers=numbers,
             evidence=message,
         )
@@ -141,7 +153,11 @@ def _initializing(pod: PodView, events: list[EventView], log: str) -> Reason | N
     of_adapters = container.name == ADAPTER_INITIALIZER
     if failing or (container.died and container.state != "running"):
         reason = download_failed(container, "" if _engine_died(pod) else log)
+        if pod.role == FETCH and reason.code is Code.DOWNLOAD_DISK:
+            return _claim_full(reason)
         return dataclasses.replace(reason, field="adapters") if of_adapters else reason
+    if container.state == "running" and pod.role == FETCH:
+        return _fetching(log)
     if container.state == "running":
         retries = f" (attempt {container.restarts + 1})" if container.restarts else ""
         return _make(
@@ -152,6 +168,36 @@ def _initializing(pod: PodView, events: list[EventView], log: str) -> Reason | N
             evidence=container.last_message,
         )
     return _mount(events)
+
+
+def _claim_full(reason: Reason) -> Reason:
+    return dataclasses.replace(
+        reason,
+        title="The volume claim is full: what lies at the address is larger than what was looked up.",
+        remedy="Save the deployment again, which looks the address up anew, or let each replica download by itself.",
+        field="source_cache",
+    )
+
+
+def _fetching(log: str) -> Reason:
+    """How far weights have come that are fetched ahead, by the loader's own last line about it."""
+    percent = percent_in(log)
+    if percent is None:
+        return _make(Code.DOWNLOADING, Weight.PROGRESS, "The weights are being fetched ahead.")
+    title = f"The weights are being fetched ahead: {percent} %."
+    return _make(Code.DOWNLOADING, Weight.PROGRESS, title, numbers={"percent": percent})
+
+
+def percent_in(log: str) -> int | None:
+    """The last progress that a storage initializer wrote, in percent: by bytes where it says them, else by files."""
+    last = None
+    for match in PROGRESS.finditer(log):
+        last = match
+    if last is None:
+        return None
+    if last["total"] and int(last["total"]):
+        return min(100, int(last["done"]) * 100 // int(last["total"]))
+    return min(100, int(last["percent"]))
 
 
 def download_failed(container: ContainerView, log: str = "") -> Reason:

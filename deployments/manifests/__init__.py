@@ -12,7 +12,7 @@ from deployments.manifests.common import (
     route_prefix,
 )
 from deployments.manifests.count import gpus_of
-from deployments.manifests.deployment import SERVICES, build, marked, stopped
+from deployments.manifests.deployment import SERVICES, build, marked, stopped, with_keys
 from deployments.manifests.guards import build_service_account
 from deployments.manifests.team import build_team
 
@@ -33,4 +33,5 @@ __all__ = [
     "object_hash",
     "route_prefix",
     "stopped",
+    "with_keys",
 ]

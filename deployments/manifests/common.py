@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from deployments.labels import (
     ANNOTATION_HASH,
+    LABEL_COMPONENT,
     LABEL_DEPLOYMENT,
     LABEL_INSTALL,
     LABEL_REVISION,
@@ -44,6 +45,10 @@ class Resolution:
     tokenizer: str = ""
     # A server of an operator that the pods fetch the weights from.
     endpoint: str = ""
+    # The claim that weights are fetched into ahead: its size, and of the cluster's storage class and access mode.
+    claim_gib: int = 0
+    claim_class: str = ""
+    claim_mode: str = ""
     # LoRA adapters, each {"name", "uri"} with its commit, and the rank that the engine makes room for.
     adapters: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
     lora_rank: int = 0
@@ -55,6 +60,7 @@ class Resolution:
         """This resolution as plain JSON values; what came later only where it says something."""
         lists = {name: list(getattr(self, name)) for name in _LISTS}
         later = {"autoscaler", "image_mode", "file", "tokenizer", "endpoint", "adapters", "lora_rank"}
+        later |= {"claim_gib", "claim_class", "claim_mode"}
         return {name: value for name, value in {**asdict(self), **lists}.items() if name not in later or value}
 
     @classmethod
@@ -141,6 +147,13 @@ def metadata_of(wish: Wish, name: str) -> dict[str, Any]:
 def selector_of(wish: Wish) -> dict[str, dict[str, str]]:
     """Selects every pod of a deployment."""
     return {"matchLabels": {LABEL_DEPLOYMENT: wish.deployment_id}}
+
+
+def engines_of(wish: Wish) -> dict[str, Any]:
+    """Selects the pods that serve, where a deployment has others for a while."""
+    if not wish.resolution.claim_gib:
+        return dict(selector_of(wish))
+    return {**selector_of(wish), "matchExpressions": [{"key": LABEL_COMPONENT, "operator": "DoesNotExist"}]}
 
 
 def storage_uri(wish: Wish) -> str:

@@ -12,7 +12,7 @@ Body = Mapping[str, Any]
 # What Kubernetes takes where a Deployment says nothing.
 USUAL_SURGE = "25%"
 # Kinds that run pods and that nothing here builds.
-UNCOUNTED = frozenset({"StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob", "Pod"})
+UNCOUNTED = frozenset({"StatefulSet", "DaemonSet", "ReplicaSet", "CronJob", "Pod"})
 
 
 def gpus_of(objects: Iterable[Body]) -> int:
@@ -93,11 +93,16 @@ def _leader_worker_set(obj: Body, most: Mapping[str, int]) -> int:
     return (leader + worker * (size - 1)) * (replicas + _surge(rolling.get("maxSurge", 0), replicas))
 
 
+def _job(obj: Body, most: Mapping[str, int]) -> int:
+    return _of_pod(obj["spec"]["template"]["spec"]) * int(obj["spec"].get("parallelism", 1))
+
+
 _COUNTS: Mapping[str, Callable[[Body, Mapping[str, int]], int]] = {
     "InferenceService": _inference_service,
     "LLMInferenceService": _llm_inference_service,
     "Deployment": _deployment,
     "LeaderWorkerSet": _leader_worker_set,
+    "Job": _job,
 }
 
 

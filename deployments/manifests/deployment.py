@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 
 from deployments.labels import ANNOTATION_SECRETS, ANNOTATION_STOP
-from deployments.manifests import disaggregated, multinode, standard
+from deployments.manifests import cache, disaggregated, multinode, standard
 from deployments.manifests.common import Object, Wish, short_hash
 from deployments.spec import Strategy
 
@@ -36,6 +36,14 @@ def stopped(objects: Iterable[Object]) -> list[Object]:
 def marked(objects: Iterable[Object], secret_names: Sequence[str]) -> list[Object]:
     """The same objects with the mark of these Secrets on the pods: of other Secrets, pods are made anew."""
     return [_with_mark(obj, short_hash(*secret_names)) if obj["kind"] in SERVICES else obj for obj in objects]
+
+
+def with_keys(objects: Iterable[Object], kind: str, secret: str, settings: Mapping[str, str]) -> list[Object]:
+    """The same objects with the Secret of a credential where weights are fetched ahead.
+
+    KServe gives it to the pods of engines by their account, and to nobody else.
+    """
+    return [cache.with_keys(obj, kind, secret, settings) if obj["kind"] == "Job" else obj for obj in objects]
 
 
 def _with_mark(obj: Object, mark: str) -> Object:

@@ -17,7 +17,7 @@ from deployments.labels import (
     LABEL_ROLE,
     PREFILL_COMPONENT,
 )
-from deployments.manifests import llm
+from deployments.manifests import cache, llm
 from deployments.manifests.common import (
     Object,
     Wish,
@@ -25,7 +25,7 @@ from deployments.manifests.common import (
     metadata_of,
     sealed,
 )
-from deployments.manifests.downloads import variables_of, way_to_store
+from deployments.manifests.downloads import variables_of, way_of_engines
 from deployments.manifests.guards import (
     disruption_budget,
     gateway_peer,
@@ -72,7 +72,10 @@ def build(wish: Wish) -> list[Object]:
     }
     return sealed(
         [
-            network_policy(wish, PORT, ingress=_ingress(wish), egress=[{"to": [llm.peers(wish)]}, *way_to_store(wish)]),
+            *cache.build(wish),
+            network_policy(
+                wish, PORT, ingress=_ingress(wish), egress=[{"to": [llm.peers(wish)]}, *way_of_engines(wish)]
+            ),
             _api_policy(wish),
             preset,
             disruption_budget(wish),

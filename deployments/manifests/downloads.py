@@ -65,6 +65,11 @@ def google_account_of(wish: Wish) -> str:
     return wish.platform.google_account.replace("{team}", wish.team)
 
 
+def way_of_engines(wish: Wish) -> list[dict[str, Any]]:
+    """The rule that lets engines' pods reach it, which fetch nothing where the weights were fetched ahead."""
+    return [] if wish.resolution.claim_gib else way_to_store(wish)
+
+
 def way_to_store(wish: Wish) -> list[dict[str, Any]]:
     """The rule of a NetworkPolicy that lets the initializer reach a server of the operator's own."""
     if google_account_of(wish):

@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from deployments.labels import LABEL_DEPLOYMENT, LABEL_REVISION, MANAGED_BY
-from deployments.manifests.common import Object, Platform, Wish, metadata_of, route_prefix, sealed, selector_of
+from deployments.manifests.common import (
+    Object,
+    Platform,
+    Wish,
+    engines_of,
+    metadata_of,
+    route_prefix,
+    sealed,
+    selector_of,
+)
 from deployments.manifests.downloads import google_account_of
 
 Rules: TypeAlias = Sequence[Mapping[str, Any]]
@@ -26,7 +35,7 @@ def disruption_budget(wish: Wish) -> Object:
         "spec": {
             "maxUnavailable": 1,
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": selector_of(wish),
+            "selector": engines_of(wish),
         },
     }
 
@@ -39,7 +48,7 @@ def pod_monitor(wish: Wish, *more_labels: str) -> Object:
         "kind": "PodMonitor",
         "metadata": metadata_of(wish, wish.name),
         "spec": {
-            "selector": selector_of(wish),
+            "selector": engines_of(wish),
             "podTargetLabels": [LABEL_DEPLOYMENT, LABEL_REVISION, *more_labels],
             "podMetricsEndpoints": [
                 {
@@ -92,11 +101,6 @@ def http_route(wish: Wish, backend: Mapping[str, Any]) -> Object:
 
 def network_policy(wish: Wish, port: int, *, ingress: Rules = (), egress: Rules = ()) -> Object:
     """Who may reach the pods at the engine's port, and what they may reach; `ingress` and `egress` are added to it."""
-    # The initializer fetches what users name: outside by HTTPS only, nothing inside the cluster. Nodes fetch images.
-    outside = {
-        "to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": _closed_ranges(wish)}}],
-        "ports": [{"protocol": "TCP", "port": 443}],
-    }
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -112,14 +116,38 @@ def network_policy(wish: Wish, port: int, *, ingress: Rules = (), egress: Rules 
                 },
                 *ingress,
             ],
-            "egress": [*([] if _fetches_nothing(wish) else [outside]), *egress],
+            "egress": [*([] if _fetches_nothing(wish) else [_outside(wish)]), *egress],
         },
     }
 
 
+def fetch_policy(wish: Wish, selector: Mapping[str, Any], *, egress: Rules = ()) -> Object:
+    """What pods that fetch weights ahead may reach: what an initializer may, and nobody reaches them."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata_of(wish, f"{wish.name}-{MANAGED_BY}-fetch"),
+        "spec": {
+            "podSelector": dict(selector),
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [],
+            "egress": [_outside(wish), *egress],
+        },
+    }
+
+
+def _outside(wish: Wish) -> dict[str, Any]:
+    """The initializer fetches what users name: outside by HTTPS only, nothing inside the cluster."""
+    return {
+        "to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": _closed_ranges(wish)}}],
+        "ports": [{"protocol": "TCP", "port": 443}],
+    }
+
+
 def _fetches_nothing(wish: Wish) -> bool:
-    """True where no pod downloads anything: weights come as an image, and nothing beside them."""
-    return bool(wish.resolution.image_mode) and not wish.resolution.adapters
+    """True where no pod of the engine downloads anything: weights are mounted, and there is nothing beside them."""
+    mounted = bool(wish.resolution.image_mode) or wish.resolution.claim_gib > 0
+    return mounted and not wish.resolution.adapters
 
 
 def gateway_peer(platform: Platform) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from deployments.manifests import downloads
+from deployments.manifests import cache, downloads
 from deployments.manifests.common import Wish, storage_uri
 from deployments.manifests.pods import container_security
 from deployments.sources.oci import FOLDER, SCHEME
@@ -57,6 +57,8 @@ def native_uri(wish: Wish) -> str:
 
 def weights_of(wish: Wish) -> Weights:
     """How the weights of a wish get into its pods; for everything but images KServe fetches or mounts them."""
+    if cache.is_kept(wish):
+        return Weights(model={"storageUri": cache.uri_of(wish)})
     if not wish.resolution.image_mode:
         return Weights(downloads.predictor_of(wish), {"storageUri": downloads.address_of(wish)})
     if wish.resolution.image_mode == ImageMode.MODELCAR:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deployments.labels import INITIALIZER, LABEL_REVISION
+from deployments.manifests import cache
 from deployments.manifests.cluster import default_initializer_image
 from deployments.manifests.common import Wish, labels_of, selector_of, storage_uri
 from deployments.manifests.downloads import predictor_of, variables_of
@@ -26,12 +27,15 @@ def marks(wish: Wish) -> dict[str, dict[str, str]]:
 
 def address(wish: Wish) -> str:
     """Where KServe has the weights from; images it mounts, as its modelcar would need a namespace of a lower level."""
+    if cache.is_kept(wish):
+        return cache.uri_of(wish)
     return native_uri(wish) if wish.resolution.image_mode else storage_uri(wish)
 
 
 def initializers(wish: Wish, container: dict[str, Any]) -> dict[str, Any]:
     """What KServe's storage initializer is to look like, where it has something to fetch."""
-    return {} if wish.resolution.image_mode or not predictor_of(wish) else {"initContainers": [container]}
+    fetches = predictor_of(wish) and not (wish.resolution.image_mode or cache.is_kept(wish))
+    return {"initContainers": [container]} if fetches else {}
 
 
 def initializer(wish: Wish) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from deployments.engine.render import render_args
-from deployments.manifests import llm
+from deployments.manifests import cache, llm
 from deployments.manifests.common import Object, Wish, engine_version, metadata_of, sealed
-from deployments.manifests.downloads import model_arguments, way_to_store
+from deployments.manifests.downloads import model_arguments, way_of_engines
 from deployments.manifests.guards import PORT_NAME, disruption_budget, http_route, network_policy, pod_monitor
 from deployments.manifests.llm import PORT
 from deployments.manifests.pods import (
@@ -39,8 +39,9 @@ def build(wish: Wish) -> list[Object]:
     among = [llm.peers(wish)]
     return sealed(
         [
+            *cache.build(wish),
             # Among one another on any port: NCCL picks its own.
-            network_policy(wish, PORT, ingress=[{"from": among}], egress=[{"to": among}, *way_to_store(wish)]),
+            network_policy(wish, PORT, ingress=[{"from": among}], egress=[{"to": among}, *way_of_engines(wish)]),
             disruption_budget(wish),
             pod_monitor(wish),
             http_route(wish, backend),

@@ -63,3 +63,16 @@ def _annotations(kind: str, settings: Mapping[str, str]) -> dict[str, str]:
     if settings.get("region"):
         found[f"{_S3}region"] = settings["region"]
     return found
+
+
+def s3_variables(settings: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The same as variables of an initializer that KServe does not write itself."""
+    found = []
+    if settings.get("endpoint"):
+        parts = urlsplit(settings["endpoint"])
+        secure = parts.scheme == "https"
+        found = [("S3_USE_HTTPS", "1" if secure else "0"), ("S3_ENDPOINT", parts.netloc)]
+        found.append(("AWS_ENDPOINT_URL", f"{'https' if secure else 'http'}://{parts.netloc}"))
+    if settings.get("region"):
+        found.append(("AWS_DEFAULT_REGION", settings["region"]))
+    return found

@@ -9,9 +9,9 @@ from typing import Any
 
 from deployments.engine.render import render_args
 from deployments.labels import ENGINE_CONTAINER
-from deployments.manifests import adapters
+from deployments.manifests import adapters, cache
 from deployments.manifests.common import Object, Wish, engine_version, metadata_of, sealed, short_hash
-from deployments.manifests.downloads import model_arguments, way_to_store
+from deployments.manifests.downloads import model_arguments, way_of_engines
 from deployments.manifests.guards import PORT_NAME, disruption_budget, http_route, network_policy, pod_monitor
 from deployments.manifests.images import Weights, weights_of
 from deployments.manifests.pods import (
@@ -39,7 +39,8 @@ def build(wish: Wish) -> list[Object]:
     backend = {"group": "", "kind": "Service", "name": f"{wish.name}-predictor", "port": 80}
     return sealed(
         [
-            network_policy(wish, PORT, egress=way_to_store(wish)),
+            *cache.build(wish),
+            network_policy(wish, PORT, egress=way_of_engines(wish)),
             runtime,
             disruption_budget(wish),
             pod_monitor(wish),

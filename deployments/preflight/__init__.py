@@ -9,6 +9,7 @@ from deployments.engine.sizing import Fit
 from deployments.findings import Finding, Severity, has_errors
 from deployments.preflight import (
     adapters,
+    cache,
     cluster,
     credential,
     engine,
@@ -50,6 +51,7 @@ OF_WISH: tuple[Rule, ...] = (
     *nodes.rules,
     *adapters.rules,
     *sources.rules,
+    *cache.rules,
     *roles.rules,
 )
 OF_ENGINE: tuple[Rule, ...] = (*engine.rules, *parallel.rules, *model.rules, *formats.rules, *memory.rules)

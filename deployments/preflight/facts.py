@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from deployments.engine.facts import GpuFacts, ModelFacts
 from deployments.engine.gpus import gpu_facts
 from deployments.engine.profiles import EngineProfile, seeded_profiles
+from deployments.preflight.storage import StorageFacts
 from deployments.sources.adapters import AdapterFacts
 from deployments.sources.checks import SourceCheck
 
@@ -89,6 +90,8 @@ class ClusterFacts:
     claims: frozenset[str] | None = None
     image_volumes: bool = False
     grows: bool = False
+    # None while nobody has listed them.
+    storage: tuple[StorageFacts, ...] | None = None
 
     @property
     def mounts_images(self) -> bool:

@@ -14,6 +14,8 @@ from deployments.kube.ownership import managed_hash
 from deployments.models import Intent, Revision
 from deployments.reconciler.desired import Marks
 from deployments.reconciler.plan import (
+    FETCHED,
+    JOB,
     WORKLOADS,
     Action,
     Apply,
@@ -21,6 +23,8 @@ from deployments.reconciler.plan import (
     Create,
     Delete,
     Forget,
+    Keep,
+    Later,
     Wait,
     Wish,
 )
@@ -46,10 +50,12 @@ class Actor:
     healed: list[tuple[Ref, str]] = field(default_factory=list)
     restored: list[Ref] = field(default_factory=list)
     deleted: list[Ref] = field(default_factory=list)
+    fetched: list[Ref] = field(default_factory=list)
+    later: Later | None = None
 
     def carry_out(self, actions: Sequence[Action]) -> tuple[Wait | Block | None, bool]:
         """Do the steps in order. Returns what stopped them, and whether the cluster must be read again now."""
-        again = False
+        again, self.later = False, None
         for action in actions:
             match action:
                 case Create():
@@ -63,6 +69,12 @@ class Actor:
                     again = True
                 case Forget():
                     convergence.gone(self.held, action.ref)
+                case Keep():
+                    convergence.ended(self.held, action.ref, FETCHED)
+                    self.fetched.append(action.ref)
+                    again = True
+                case Later():
+                    self.later = action
                 case Wait() | Block():
                     return action, again
         return None, again
@@ -135,7 +147,7 @@ class Actor:
     def _delete(self, ref: Ref, uid: str) -> None:
         intent = convergence.open_intent(self.held, verb="delete", ref=ref)
         # In the foreground what makes pods goes last, so that its absence says that its children are gone.
-        propagation = "Foreground" if ref.kind in WORKLOADS else "Background"
+        propagation = "Foreground" if ref.kind in WORKLOADS or ref.kind == JOB else "Background"
         try:
             self.cluster.delete(ref, uid, propagation=propagation)
         except ClusterError as error:

@@ -20,6 +20,7 @@ from deployments.manifests import (
     build_team,
     marked,
     stopped,
+    with_keys,
 )
 from deployments.manifests import Wish as Rendered
 from deployments.models import Approval, Credential, Deployment, QuotaHold, Revision, Team, Wanted
@@ -104,7 +105,8 @@ def signed_objects(row: Deployment, revision: Revision, *, opened: bool = True) 
         return [build_service_account(rendered), *revision.objects_json]
     names = (used.current.name,)
     account = build_service_account(rendered, names, pulls=used.kind == Credential.Kind.REGISTRY)
-    return [account, *marked(revision.objects_json, names)]
+    objects = with_keys(revision.objects_json, used.kind, used.current.name, used.current.settings)
+    return [account, *marked(objects, names)]
 
 
 def _credential_of(row: Deployment, revision: Revision) -> Credential | None:

@@ -15,7 +15,7 @@ from deployments.kube.ownership import is_split, last_editor, managed_hash
 from deployments.labels import LABEL_DEPLOYMENT
 from deployments.models import AppliedObject, Deployment
 from deployments.reconciler.desired import Marks
-from deployments.reconciler.plan import WORKLOADS, Desired, Held, Live, Observed
+from deployments.reconciler.plan import JOB, WORKLOADS, Desired, Held, Live, Observed
 from deployments.services.convergence import Lease, database_now
 
 POD = kind_of("v1", "Pod")
@@ -43,9 +43,11 @@ class Pods:
         others = sum(pod.gpus for pod in self.pods if pod.revision != revision)
         return others or int(any(maker != revision for maker in self.makers))
 
-    def beside(self, seen: Observed) -> Observed:
-        """The objects, with what these pods add."""
-        return replace(seen, pods=len(self.pods), makers=len(self.makers))
+    def beside(self, seen: Observed, revision: int | None) -> Observed:
+        """The objects, with what these pods add; `revision` is the wanted one."""
+        known = {*(pod.revision for pod in self.pods), *self.makers}
+        older = any(number not in (None, revision) for number in known)
+        return replace(seen, pods=len(self.pods), makers=len(self.makers), older=older)
 
 
 def observe(cluster: Cluster, held: Lease, rows: Iterable[AppliedObject], marks: Marks) -> Observed:
@@ -85,7 +87,18 @@ def view(live: Mapping[str, Any], marks: Marks) -> Live:
         split=is_split(live),
         editor=last_editor(live),
         stopped=_is_stopped(live),
+        **_end_of(live),
     )
+
+
+def _end_of(live: Mapping[str, Any]) -> dict[str, str]:
+    """How a Job ended, and why if it failed."""
+    if live.get("kind") != JOB:
+        return {}
+    for item in (live.get("status") or {}).get("conditions") or []:
+        if item.get("type") in {"Complete", "Failed"} and item.get("status") == "True":
+            return {"ended": str(item["type"]), "why": str(item.get("message") or "")}
+    return {}
 
 
 def list_pods(cluster: Cluster, held: Lease, row: Deployment) -> Pods:
@@ -108,7 +121,7 @@ def ref_of(row: AppliedObject) -> Ref:
 
 def needs_pods(desired: Desired, rows: Collection[AppliedObject]) -> bool:
     """True when pods may be there that decide about the next step."""
-    return any(row.kind in WORKLOADS for row in rows) or bool(desired.pods_gone and rows)
+    return any(row.kind in WORKLOADS or row.kind == JOB for row in rows) or bool(desired.pods_gone and rows)
 
 
 def _list(cluster: Cluster, held: Lease, row: Deployment, kind: Kind) -> list[Mapping[str, Any]]:

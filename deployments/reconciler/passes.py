@@ -94,7 +94,7 @@ def _pass(held: Lease, cluster: Cluster, row: Deployment) -> Ending:
         return endings.blocked(stopped_by, revision=number)
     if isinstance(stopped_by, Wait):
         return endings.waiting(stopped_by, revision=number, before=row.outcome, now=timezone.now())
-    return _settle(held, cluster, row, pods)
+    return _settle(actor, row, pods)
 
 
 def _work(actor: Actor, row: Deployment) -> tuple[Wait | Block | None, Pods | None]:
@@ -108,7 +108,7 @@ def _work(actor: Actor, row: Deployment) -> tuple[Wait | Block | None, Pods | No
         seen = observe(actor.cluster, actor.held, rows, actor.marks)
         pods = list_pods(actor.cluster, actor.held, row) if needs_pods(desired, rows) else None
         if pods is not None:
-            seen = pods.beside(seen)
+            seen = pods.beside(seen, row.approved.number if row.approved else None)
         try:
             stopped_by, again = actor.carry_out(plan(desired, seen))
         except ClusterError as error:
@@ -120,10 +120,14 @@ def _work(actor: Actor, row: Deployment) -> tuple[Wait | Block | None, Pods | No
     raise ClusterError(ErrorClass.RETRY, "conflict", "The objects keep changing while they are written.")
 
 
-def _settle(held: Lease, cluster: Cluster, row: Deployment, pods: Pods | None) -> Ending:
+def _settle(actor: Actor, row: Deployment, pods: Pods | None) -> Ending:
     """Everything is as wanted: record it, and give back what is proven to be free."""
+    held, cluster = actor.held, actor.cluster
     if row.wanted == Wanted.RUNNING and not row.deleted_at:
-        return _running(held, cluster, row, pods)
+        ending = _running(held, cluster, row, pods)
+        if actor.later is None or ending.outcome.code:
+            return ending
+        return _once_more(ending, Wait(actor.later.why), row)
     if _holds(row):
         pods = list_pods(cluster, held, row)
         if pods.pods or pods.makers:
@@ -165,6 +169,12 @@ def _running(held: Lease, cluster: Cluster, row: Deployment, pods: Pods | None) 
     return Ending(ending.outcome, ending.again, 0, columns)
 
 
+def _once_more(ending: Ending, wait: Wait, row: Deployment) -> Ending:
+    """The same end, with another look soon."""
+    soon = endings.waiting(wait, revision=ending.outcome.revision, before=row.outcome, now=timezone.now())
+    return Ending(soon.outcome, soon.again, 0, ending.columns)
+
+
 def _team_first(row: Deployment) -> Ending:
     if row.team.blocked_message:
         remedy = "An admin must put this right; Slipway then goes on by itself."
@@ -194,6 +204,8 @@ def _tell(actor: Actor, row: Deployment) -> None:
         events.record(
             kind="restored", message=f"{ref} was deleted by hand and made again", deployment=row, level="warning"
         )
+    for ref in actor.fetched:
+        events.record(kind="fetched", message=f"Weights fetched ahead into the volume claim {ref.name}", deployment=row)
 
 
 def _tombstone_event(row: Deployment) -> None:

@@ -12,6 +12,10 @@ from deployments.kube.kinds import Ref
 WORKLOADS = frozenset({"InferenceService", "LLMInferenceService", "Deployment"})
 # The worker may create these and never update them.
 CREATE_ONLY = frozenset({"Namespace"})
+# What fetches weights ahead, and where they are kept.
+JOB, CLAIM = "Job", "PersistentVolumeClaim"
+# Of a Job's row, in place of the hash of its fields: it has done its work, and is not made again.
+FETCHED = "fetched"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Live:
     split: bool = False  # an Update entry of ours is left: fields dropped later would stay
     editor: str = ""  # who wrote last beside us
     stopped: bool = False  # KServe says that it took the service down
+    ended: str = ""  # of a Job: Complete or Failed, once it is
+    why: str = ""  # of a Job that failed: what the cluster says
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,15 @@ class Held:
 
 @dataclass(frozen=True)
 class Observed:
-    """What is there. `pods` counts pods not yet gone in a complete live list, `makers` what would make more."""
+    """What is there. `pods` counts pods not yet gone in a complete live list, `makers` what would make more.
+
+    `older`: pods, or what makes them, of a revision before the wanted one are among these.
+    """
 
     held: tuple[Held, ...] = ()
     pods: int = 0
     makers: int = 0
+    older: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,20 @@ class Forget:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """Record that a Job has done its work."""
+
+    ref: Ref
+
+
+@dataclass(frozen=True)
+class Later:
+    """Something is left to remove once pods have ended; nothing else waits for it."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Wait:
     """Nothing can be done before something on the cluster has ended; look again soon."""
 
@@ -115,7 +139,7 @@ class Block:
     remedy: str
 
 
-Action = Create | Apply | Delete | Forget | Wait | Block
+Action = Create | Apply | Delete | Forget | Keep | Later | Wait | Block
 
 
 def plan(desired: Desired, observed: Observed) -> list[Action]:
@@ -132,10 +156,16 @@ def _steps(desired: Desired, observed: Observed) -> Iterator[Action]:
     leaving = [row for row in observed.held if row.ref not in wanted]
     yield from _remove_workloads(leaving)
     for wish in desired.objects:
-        yield from _ensure(wish, held.get(wish.ref), observed)
+        row = held.get(wish.ref)
+        if wish.ref.kind == JOB:
+            yield from _ensure_job(wish, row, pods_gone=desired.pods_gone)
+        elif wish.ref.kind == CLAIM:
+            yield from _ensure_claim(wish, row, _beside(wish.ref, observed), observed)
+        else:
+            yield from _ensure(wish, row, observed)
     if desired.pods_gone:
         yield from _await_pods(desired, observed)
-    yield from _remove_rest(leaving)
+    yield from _remove_rest(leaving, observed)
 
 
 def _ensure(wish: Wish, row: Held | None, observed: Observed) -> Iterator[Action]:
@@ -157,6 +187,61 @@ def _ensure(wish: Wish, row: Held | None, observed: Observed) -> Iterator[Action
         yield Apply(wish, row.uid, row.live.version, rewrite=row.live.split, edited_by=row.live.editor or "somebody")
 
 
+def _ensure_claim(wish: Wish, row: Held | None, job: Held | None, observed: Observed) -> Iterator[Action]:
+    """A claim that somebody deleted comes back empty: what was fetched into it is fetched again."""
+    if row is not None and row.live is None and job is not None:
+        yield from _remove(job)
+        if job.live is not None and _same(job):
+            yield Wait(f"{wish.ref} was deleted; it is filled anew when the Job before is gone.")
+    yield from _ensure(wish, row, observed)
+
+
+def _beside(claim: Ref, observed: Observed) -> Held | None:
+    """The Job that fills a claim: it is called the same."""
+    of_claim = (row for row in observed.held if row.ref.kind == JOB)
+    return next((row for row in of_claim if (row.ref.namespace, row.ref.name) == (claim.namespace, claim.name)), None)
+
+
+def _ensure_job(wish: Wish, row: Held | None, *, pods_gone: bool) -> Iterator[Action]:
+    """A Job runs to its end once, and everything after it waits; a changed one is made anew, as no Job can change."""
+    ref = wish.ref
+    if row is not None and row.managed == FETCHED:
+        yield from _clear(row)
+    elif pods_gone:
+        yield from () if row is None else _remove(row)
+    elif row is None:
+        yield Create(wish)
+        yield Wait("The weights are fetched ahead.")
+    elif row.live is None:
+        yield Create(wish, again=True)
+        yield Wait("The weights are fetched ahead.")
+    elif row.live.uid != row.uid:
+        yield _stranger(ref)
+    elif row.live.deleting:
+        yield Wait(f"{ref} is being deleted; it comes back when it is gone.")
+    elif not row.live.ours:
+        yield _disowned(ref)
+    elif row.digest != wish.digest and row.live.ended != "Complete":
+        yield Delete(ref, row.uid)
+        yield Wait(f"{ref} changed, and is made anew.")
+    elif row.live.ended == "Complete":
+        yield Keep(ref)
+    elif row.live.ended:
+        yield Block(
+            "download_failed",
+            f"The weights could not be fetched ahead. {row.live.why}".strip(),
+            "Read the log of the pods that tried. Stop the deployment and start it again to have it tried anew.",
+        )
+    else:
+        yield Wait("The weights are fetched ahead.")
+
+
+def _clear(row: Held) -> Iterator[Action]:
+    """Take away a Job that is done; its row stays, and says that the weights are there."""
+    if _same(row) and row.live is not None and row.live.ours and not row.live.deleting:
+        yield Delete(row.ref, row.uid)
+
+
 def _again(wish: Wish, observed: Observed) -> Iterator[Action]:
     """A deleted object comes back, but never beside the pods of the one before: they still hold their GPUs."""
     if wish.ref.kind in WORKLOADS and (observed.pods or observed.makers):
@@ -166,10 +251,10 @@ def _again(wish: Wish, observed: Observed) -> Iterator[Action]:
 
 
 def _remove_workloads(leaving: list[Held]) -> Iterator[Action]:
-    for row in leaving:
-        if row.ref.kind in WORKLOADS:
-            yield from _remove(row)
-    if any(row.ref.kind in WORKLOADS and row.live is not None and _same(row) for row in leaving):
+    making = [row for row in leaving if row.ref.kind in WORKLOADS or row.ref.kind == JOB]
+    for row in making:
+        yield from _remove(row)
+    if any(row.live is not None and _same(row) for row in making):
         yield Wait("The service is being deleted.")
 
 
@@ -182,10 +267,12 @@ def _await_pods(desired: Desired, observed: Observed) -> Iterator[Action]:
         yield Wait("The service is being taken down.")
 
 
-def _remove_rest(leaving: list[Held]) -> Iterator[Action]:
+def _remove_rest(leaving: list[Held], observed: Observed) -> Iterator[Action]:
     # The other way round than they came: what guards goes last.
     for row in reversed(leaving):
-        if row.ref.kind not in WORKLOADS:
+        if row.ref.kind == CLAIM and observed.older and _same(row):
+            yield Later(f"Pods of the revision before still use {row.ref}.")
+        elif row.ref.kind not in WORKLOADS and row.ref.kind != JOB:
             yield from _remove(row)
 
 

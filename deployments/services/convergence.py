@@ -185,6 +185,12 @@ def gone(held: Lease, ref: Ref, *, intent: Intent | None = None, result: str = "
         _at(ref).filter(**held.owner()).delete()
 
 
+def ended(held: Lease, ref: Ref, mark: str) -> None:
+    """Record that an object has done its work: `mark` in place of the hash of its fields, which nobody asks for now."""
+    with _fence(held):
+        _at(ref).filter(**held.owner()).update(managed=mark, applied_at=Now())
+
+
 def unrecorded(held: Lease, intent: Intent) -> None:
     """Leave a trace of a write that was made after the lease was lost, and have it looked into at once.
 

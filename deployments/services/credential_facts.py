@@ -45,7 +45,8 @@ def _with_token(row: Credential, check: SourceCheck | None) -> SourceCheck:
     anonymous = check.model if check is not None else None
     if model is not None and anonymous is not None and anonymous.sha:
         # Everybody may see which commit is the newest; the token was needed for what is in it.
-        model = replace(model, sha=anonymous.sha, weights_bytes=anonymous.weights_bytes or model.weights_bytes)
+        sizes = {name: getattr(anonymous, name) or getattr(model, name) for name in ("weights_bytes", "download_bytes")}
+        model = replace(model, sha=anonymous.sha, **sizes)
     loads = str(row.test_facts.get("loads", "")) or (check.loads if check is not None else "")
     return SourceCheck(SourceCode(row.test_code), row.test_message, row.test_remedy, model or anonymous, loads)
 

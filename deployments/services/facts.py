@@ -12,6 +12,7 @@ from deployments.engine.profiles import EngineProfile as Profile
 from deployments.engine.profiles import seeded_profiles
 from deployments.models import Cluster, Deployment, EngineProfile, Flavor, Node, Team
 from deployments.preflight import ClusterFacts, Facts, FlavorFacts, QuotaFacts
+from deployments.preflight.storage import StorageFacts, storage_of
 from deployments.services import adapter_checks, credential_facts, holds
 from deployments.services.holds import Usage
 from deployments.sources import SourceCheck
@@ -56,6 +57,7 @@ def gather(
             version=cluster.version if cluster else "",
             image_volumes=settings.SLIPWAY_IMAGE_VOLUMES,
             grows=settings.SLIPWAY_CLUSTER_GROWS,
+            storage=_storage(cluster) if cluster else None,
         ),
     )
 
@@ -129,6 +131,11 @@ def _profile(row: EngineProfile) -> Profile:
 def _quota(row: Usage, deployment: Deployment | None) -> QuotaFacts:
     held = holds.held_by(deployment, row.flavor) if deployment else 0
     return QuotaFacts(limit=row.limit, reserved=row.reserved, held=held)
+
+
+def _storage(cluster: Cluster) -> tuple[StorageFacts, ...] | None:
+    known = cluster.capabilities if isinstance(cluster.capabilities, dict) else {}
+    return storage_of(known.get("storage"), settings.SLIPWAY_CACHE_CLASS)
 
 
 def _groups(cluster: Cluster) -> dict[str, tuple[str, ...]]:

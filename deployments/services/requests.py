@@ -17,12 +17,14 @@ from deployments.engine.lora import lora_rank
 from deployments.engine.options import Choice, Option, options
 from deployments.engine.sizing import Fit, UnknownShapeError
 from deployments.findings import Finding, Severity, error
+from deployments.manifests.cache import gib_for
 from deployments.manifests.common import Resolution
 from deployments.manifests.images import ImageMode, mode_of
 from deployments.manifests.scaling import available
 from deployments.models import Cluster, Deployment, Principal, Revision, Team, Wanted
 from deployments.preflight import Facts
 from deployments.preflight.cluster import surge_of
+from deployments.preflight.storage import chosen
 from deployments.services import (
     adapter_checks,
     approvals,
@@ -306,7 +308,17 @@ def resolve(spec: DeploymentSpec, known: Facts) -> Resolution:
         file=(known.model.file if known.model else "") or (file_of(address) if address else ""),
         tokenizer=known.model.tokenizer if known.model else "",
         endpoint=_endpoint(spec, known),
+        **_claim(spec, known),
     )
+
+
+def _claim(spec: DeploymentSpec, known: Facts) -> dict[str, Any]:
+    """The claim that weights are fetched into ahead: its size, class and access mode; empty where there is none."""
+    size = known.model.download_bytes if known.model else None
+    storage = chosen(known.cluster.storage or ())
+    if spec.source.cache is None or not size or storage is None:
+        return {}
+    return {"claim_gib": gib_for(size), "claim_class": storage.name, "claim_mode": storage.mode}
 
 
 def _endpoint(spec: DeploymentSpec, known: Facts) -> str:

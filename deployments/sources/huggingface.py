@@ -106,6 +106,7 @@ def model_facts(model_id: str, metadata: Mapping[str, Any], config: Any = None) 
         dtype=plain(text.get("torch_dtype")) or plain(text.get("dtype")) or plain(shape.get("torch_dtype")) or DTYPE,
         quantization=_quantization(shape),
         weights_bytes=_weights(metadata),
+        download_bytes=sum(_sizes(metadata).values()) or None,
         format=format_of(_sizes(metadata)) or "",
         params=_parameters(metadata),
         layers=layers,

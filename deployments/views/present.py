@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.utils.dateparse import parse_datetime
 
-from deployments.kube.observe import ConditionView, Observed, PodView
+from deployments.kube.observe import FETCH, ConditionView, Observed, PodView
 from deployments.models import Deployment, Status
 
 BAD_WHEN_TRUE = frozenset({"Stopped", "ReplicaFailure"})
@@ -85,6 +85,8 @@ def _pod_word(pod: PodView) -> tuple[str, str, str]:
     engine, weights = pod.engine, pod.initializer
     if pod.terminating:
         return "Ending", "grey", "square"
+    if pod.role == FETCH and pod.phase == "Succeeded":
+        return "Fetched", "green", "dot"
     if pod.phase == "Failed":
         return pod.reason or "Failed", "red", "cross"
     if pod.ready:

@@ -11,6 +11,7 @@ from deployments.kube.moments import Moments, moments_of
 from deployments.kube.observe import Observed, PodView
 from deployments.manifests import SERVICES
 from deployments.models import AppliedObject, Approval, Deployment, Revision, Wanted
+from deployments.reconciler.plan import FETCHED, JOB
 
 State = Deployment.State
 
@@ -51,12 +52,18 @@ class Step:
 
 
 def steps(row: Deployment, observed: Observed | None, approval: Approval | None) -> list[Step]:
-    """Requested → Approved → Applied → Scheduled → Image → Weights → Engine → Ready → Answering. One query."""
+    """Requested → Approved → Applied → Scheduled → Image → Weights → Engine → Ready → Answering. One query.
+
+    Weights that are fetched ahead are a step of their own before Applied.
+    """
     revision = row.latest
     if revision is None:
         return []
     found = [Step("Requested", "done", at=revision.created_at), _approved(row, revision, approval)]
-    found.append(_applied(row, revision))
+    ours = _inventory(row) if revision.verdict == Revision.Verdict.APPROVED else []
+    if revision.spec.get("source", {}).get("cache"):
+        found.append(_fetched(row, ours))
+    found.append(_applied(row, revision, ours))
     pod = _newest_pod(observed, revision.number) if found[-1].mark == "done" else None
     known = observed.moments.get(str(revision.number), {}) if observed else {}
     found += _pod_steps(pod, known)
@@ -77,13 +84,27 @@ def _approved(row: Deployment, revision: Revision, approval: Approval | None) ->
     return Step("Approved", "bad", note=revision.get_verdict_display().lower())
 
 
-def _applied(row: Deployment, revision: Revision) -> Step:
+def _inventory(row: Deployment) -> list[AppliedObject]:
+    """The service of a deployment, and the Jobs that fetched its weights."""
+    return list(AppliedObject.objects.filter(deployment=row, kind__in=(*SERVICES, JOB)))
+
+
+def _fetched(row: Deployment, ours: list[AppliedObject]) -> Step:
+    """Whether the weights are in their claim. A Job of other weights is removed first of all."""
+    jobs = [each for each in ours if each.kind == JOB]
+    if jobs and all(each.managed == FETCHED for each in jobs):
+        return Step("Fetched", "done", at=max(each.applied_at for each in jobs))
+    percent = (row.reason.get("numbers") or {}).get("percent")
+    return Step("Fetched", "later", note=f"{percent} %" if isinstance(percent, int) else "")
+
+
+def _applied(row: Deployment, revision: Revision, ours: list[AppliedObject]) -> Step:
     if revision.verdict == Revision.Verdict.APPROVED and row.approved_id != revision.pk:
         return Step("Applied", "wait", note="waits for quota")
     if row.applied_id != revision.pk or row.wanted != Wanted.RUNNING:
         return Step("Applied", "later")
-    service = AppliedObject.objects.filter(deployment=row, revision=revision, kind__in=SERVICES)
-    return Step("Applied", "done", at=service.values_list("applied_at", flat=True).first())
+    made = (each.applied_at for each in ours if each.kind in SERVICES and each.revision_id == revision.pk)
+    return Step("Applied", "done", at=next(made, None))
 
 
 def answered_at(row: Deployment, number: int) -> datetime | None:

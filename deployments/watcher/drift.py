@@ -12,6 +12,7 @@ from django.db.models.functions import Now
 
 from deployments.kube.kinds import Ref
 from deployments.models import AppliedObject, Deployment, Intent, Team
+from deployments.reconciler.plan import FETCHED
 from deployments.watcher.seen import SERVICE_KINDS, OwnedSeen, ServiceSeen
 from deployments.watcher.world import World
 from portal.lib.hints import RECONCILE, RECONCILE_TEAM, hint
@@ -76,6 +77,8 @@ class Drift:
 
 
 def _differs(row: AppliedObject, seen: OwnedSeen | None) -> bool:
+    if row.managed == FETCHED:
+        return False  # a Job that has done its work, and may be gone
     if seen is None or seen.uid != row.uid:
         return True
     return bool(row.managed and seen.managed and row.managed != seen.managed)

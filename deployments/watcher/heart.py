@@ -13,10 +13,13 @@ from django.db.models.functions import Now
 from deployments.kube.cluster import KUBE_SYSTEM
 from deployments.kube.cluster import Cluster as Door
 from deployments.kube.errors import ClusterError
+from deployments.kube.kinds import kind_of
 from deployments.models import Cluster
+from deployments.preflight.storage import classes_in
 
 logger = logging.getLogger(__name__)
 
+STORAGE_CLASS = kind_of("storage.k8s.io/v1", "StorageClass")
 BEAT_SECONDS = 5.0
 TROUBLE_SECONDS = 1.0
 LOOK_EVERY = 12  # beats between looks at identity and API groups
@@ -31,6 +34,8 @@ class Beat:
     version: str = ""
     uid: str = ""
     groups: dict[str, list[str]] = field(default_factory=dict)
+    # The storage classes as they are kept; None where this account may not list them.
+    storage: list[dict[str, Any]] | None = None
 
 
 class Heart:
@@ -72,9 +77,20 @@ def look(door: Door, *, closely: bool) -> Beat:
             return Beat(version=version)
         system = door.read(KUBE_SYSTEM, timeout=ANSWER_SECONDS)
         uid = system["metadata"]["uid"] if system else ""
-        return Beat(version=version, uid=uid, groups=door.groups(timeout=ANSWER_SECONDS))
+        groups = door.groups(timeout=ANSWER_SECONDS)
+        return Beat(version=version, uid=uid, groups=groups, storage=_storage(door))
     except ClusterError as error:
         return Beat(trouble=error.message)
+
+
+def _storage(door: Door) -> list[dict[str, Any]] | None:
+    """What claims can be made of. An account from before there was a use for it may not ask, and nothing is wrong."""
+    try:
+        return classes_in(door.list_all(STORAGE_CLASS, timeout=ANSWER_SECONDS))
+    except ClusterError as error:
+        if error.code in {"permission", "kind_missing"}:
+            return None
+        raise
 
 
 def main_cluster() -> Cluster:
@@ -108,5 +124,5 @@ def _identity(row: Cluster, beat: Beat) -> dict[str, Any]:
         row.uid = beat.uid
     stranger = {"stranger": beat.uid} if beat.uid != row.uid else {}
     kept = {name: value for name, value in row.capabilities.items() if name != "stranger"}
-    row.capabilities = {**kept, "groups": beat.groups, **stranger}
+    row.capabilities = {**kept, "groups": beat.groups, "storage": beat.storage, **stranger}
     return {"uid": row.uid, "capabilities": row.capabilities}

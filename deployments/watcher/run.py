@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 0.1
 TICK_SECONDS = 1.0
 MOVING_SECONDS = 10.0
+# How often is read how far downloads have come.
+PROGRESS_SECONDS = 5.0
 OFFICE_SECONDS = 5.0
 AFTER_DATABASE_SECONDS = 1.0
 GRACE_SECONDS = 1.0
@@ -84,7 +86,7 @@ class Watcher:
         self._words = LastWords(self.door, self._signals.put)
         self._kinds = followed()
         self._essential = {item.kind.kind for item in self._kinds if item.essential}
-        self._due = dict.fromkeys(("flush", "tick", "moving", "office", "all"), 0.0)
+        self._due = dict.fromkeys(("flush", "tick", "moving", "progress", "office", "all"), 0.0)
         self._threads: list[Reflector[object, object] | Heart] = [
             Heart(self.door, self._signals.put),
             *self._reflectors(),
@@ -124,6 +126,9 @@ class Watcher:
             and self._turn("flush", FLUSH_SECONDS)
         ):
             self._flush()
+        if self.listed_at is not None and self._turn("progress", PROGRESS_SECONDS):
+            for container in self.world.fetching():
+                self._words.ask(container)
         if self._turn("office", OFFICE_SECONDS):
             self.office.check()
         if self.listed_at is not None and self._turn("moving", MOVING_SECONDS):

@@ -9,6 +9,7 @@ from typing import Any
 from deployments.kube import slim
 from deployments.kube.kinds import Kind, kind_of
 from deployments.kube.observe import (
+    OF_WEIGHTS,
     EventView,
     PodView,
     ServiceView,
@@ -24,6 +25,7 @@ from deployments.labels import GPU_PREFIX, LABEL_DEPLOYMENT, LABEL_INSTALL
 PREDICTOR = "-predictor"
 LLM_CHILD = "-kserve"  # chat-kserve, chat-kserve-prefill, chat-kserve-router-scheduler
 SERVICE_KINDS = ("InferenceService", "LLMInferenceService")
+OF_FETCHING = ("Pod", "Job", "PersistentVolumeClaim")
 PRODUCT = "nvidia.com/gpu.product"
 MEMORY = "nvidia.com/gpu.memory"
 
@@ -79,6 +81,8 @@ def followed() -> list[Followed]:
         kind_of("v1", "ServiceAccount"),
         kind_of("v1", "ResourceQuota"),
         kind_of("v1", "LimitRange"),
+        kind_of("v1", "PersistentVolumeClaim"),
+        kind_of("batch/v1", "Job"),
         kind_of("networking.k8s.io/v1", "NetworkPolicy"),
         kind_of("rbac.authorization.k8s.io/v1", "RoleBinding"),
         kind_of("policy/v1", "PodDisruptionBudget"),
@@ -164,6 +168,8 @@ def service_name_of(kind: str, name: str) -> str:
     """The service that an object of KServe's making belongs to, by its name."""
     if kind in SERVICE_KINDS:
         return name
+    if kind in OF_FETCHING and (match := OF_WEIGHTS.fullmatch(name)):
+        return match["service"]
     return next((name.rsplit(mark, 1)[0] for mark in (PREDICTOR, LLM_CHILD) if mark in name), "")
 
 

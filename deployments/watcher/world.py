@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from deployments.kube.kinds import Ref
-from deployments.kube.observe import EventView, Observed, PodView, WorkloadView
+from deployments.kube.observe import FETCH, EventView, Observed, PodView, WorkloadView
 from deployments.kube.reflector import Changed, Key, Listed
 from deployments.watcher.seen import NodeSeen, OwnedSeen, ServiceSeen, followed, service_name_of
 
@@ -18,13 +18,14 @@ Place = tuple[str, str]  # namespace and name of a service, and so of a deployme
 MOST_EVENTS = 30
 EVENTS_LIVE = timedelta(hours=1)
 LONGEST_TAIL = 24 * 1024
+PROGRESS_TAIL = 1024
 
 _API = {item.kind.kind: item.kind.api_version for item in followed()}
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """A container that died, whose last words are wanted."""
+    """A container that died, whose last words are wanted; or, `running`, one that says how far it has come."""
 
     namespace: str
     pod: str
@@ -32,6 +33,7 @@ class Crash:
     container: str
     restarts: int
     previous: bool
+    running: bool = False
 
 
 @dataclass
@@ -108,12 +110,22 @@ class World:
                     found.append(crash)
         return found
 
+    def fetching(self) -> list[Crash]:
+        """Containers that fetch weights ahead, which say in their logs how far they have come."""
+        return [
+            Crash(pod.namespace, pod.name, pod.uid, container.name, container.restarts, previous=False, running=True)
+            for pod in self.pods.values()
+            if pod.role == FETCH
+            for container in pod.containers
+            if container.state == "running"
+        ]
+
     def hear(self, crash: Crash, text: str) -> None:
         """Keep the last words of a container, while its pod is there."""
         key = (crash.namespace, crash.pod)
         pod = self.pods.get(key)
         if pod is not None and pod.uid == crash.uid:
-            self.tails[key] = (crash, text[-LONGEST_TAIL:])
+            self.tails[key] = (crash, text[-(PROGRESS_TAIL if crash.running else LONGEST_TAIL) :])
             self.dirty.add(_place_of_pod(pod))
 
     def gpu_pods(self) -> list[PodView]:

@@ -18,6 +18,7 @@ from sandbox.node.events import EventRecorder, now_text
 from sandbox.node.hub import HubClient
 from sandbox.node.machine import Addresses, GpuSet, Node, Pace
 from sandbox.node.pod import PodWorker
+from sandbox.node.provisioner import Provisioner
 from sandbox.node.stores import GOOGLE
 from sandbox.nodes import NodeShape, allocatable, capacity, node_object
 
@@ -66,6 +67,7 @@ class Agent:
             google=google_url,
             claims=Claims(claims),
         )
+        self.provisioner = Provisioner(client, self.node.claims)
         self.workers: dict[str, PodWorker] = {}
         self.kubelet_port = 10250
         self._since: dict[str, str] = {}
@@ -84,6 +86,7 @@ class Agent:
                 group.create_task(self._keep_lease())
                 group.create_task(self._keep_status())
                 group.create_task(reflector.run())
+                group.create_task(self.provisioner.run())
         finally:
             await asyncio.gather(*(worker.kill() for worker in self.workers.values()), return_exceptions=True)
             await self.node.http.aclose()

@@ -38,6 +38,12 @@ class Claims:
             found = content[folder]
         return None if found is None else ModelFiles(found["config"], found["files"])
 
+    def remove(self, namespace: str, claim: str) -> None:
+        """Forget the content of a claim that is gone."""
+        self._own.pop((namespace, claim), None)
+        if self._folder is not None:
+            self._file(self._folder, namespace, claim).unlink(missing_ok=True)
+
     def _content(self, namespace: str, claim: str) -> dict[str, Any]:
         if self._folder is None:
             return self._own.get((namespace, claim), {})

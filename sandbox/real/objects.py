@@ -58,14 +58,14 @@ def definitions(ports: Mapping[str, int], authority: bytes) -> list[Obj]:
 
 
 def foundation() -> list[Obj]:
-    """What the controllers need before they start: accounts, roles, services, configuration, and a gateway."""
+    """What the controllers need before they start: accounts, roles, services, configuration, storage, and a gateway."""
     found = [item for item in _brought() if item["kind"] not in (*LEFT_OUT, *SERVED)]
     for item in found:
         if item["kind"] == "ClusterRole" and item["metadata"]["name"] == "manager-role":  # LeaderWorkerSet's
             item["metadata"]["name"] = "lws-manager-role"
     found += _lws_account()
     first = json.loads((LITE / "data" / "first.json").read_text())
-    return found + [item for item in first if item["kind"] in ("GatewayClass", "Gateway")]
+    return found + [item for item in first if item["kind"] in ("StorageClass", "GatewayClass", "Gateway")]
 
 
 def accounts(names: Iterable[str]) -> list[Obj]:

@@ -21,6 +21,7 @@ from deployments.manifests import (
     build_service_account,
     build_team,
     stopped,
+    with_keys,
 )
 from deployments.manifests.deployment import marked
 from deployments.manifests.sharing import build_sharing
@@ -106,6 +107,15 @@ WISHES: dict[str, Wish] = {
     "bucket-of-anybody": wish(
         spec_of(source={"uri": "s3://models/chat"}), commit="", storage_uri="s3://models/chat/", endpoint=STORE
     ),
+    "fetched-ahead": wish(
+        spec_of(
+            source={"uri": "hf://meta-llama/Llama-3.1-8B-Instruct", "credential": "hf", "cache": "claim"},
+            replicas={"min": 1, "max": 2},
+        ),
+        claim_gib=20,
+        claim_class="files",
+        claim_mode="ReadWriteMany",
+    ),
     "claim": wish(spec_of(source={"uri": "pvc://weights/chat"}), commit="", storage_uri="pvc://weights/chat"),
     "one-file": wish(
         spec_of(source={"uri": "https://example.com/chat.Q4_K_M.gguf"}),
@@ -120,6 +130,14 @@ WISHES: dict[str, Wish] = {
     ),
     "across-nodes": wish(spec_of(nodes=2, args={"tensor-parallel-size": 4, "pipeline-parallel-size": 2})),
     "disaggregated": wish(DeploymentSpec.from_json(roles_json())),
+    "disaggregated-fetched-ahead": wish(
+        DeploymentSpec.from_json(
+            roles_json(source={"uri": "hf://meta-llama/Llama-3.1-8B-Instruct", "cache": "claim"}),
+        ),
+        claim_gib=20,
+        claim_class="files",
+        claim_mode="ReadWriteMany",
+    ),
     "disaggregated-preset": wish(
         DeploymentSpec.from_json(
             roles_json(
@@ -134,7 +152,8 @@ WISHES: dict[str, Wish] = {
 def of_deployment(name: str, wish: Wish) -> list[Object]:
     """What a worker applies of a wish: the account, and the signed objects with the mark of their Secret."""
     if wish.spec.source.credential is not None:
-        return [build_service_account(wish, SECRETS), *marked(build(wish), SECRETS)]
+        objects = with_keys(build(wish), "hf", SECRETS[0], {})
+        return [build_service_account(wish, SECRETS), *marked(objects, SECRETS)]
     return [build_service_account(wish), *build(wish)]
 
 

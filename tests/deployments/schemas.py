@@ -11,6 +11,7 @@ import kubernetes_validate
 
 from sandbox import definitions
 from sandbox.lite import rules
+from sandbox.lite.defaults import fill_builtin
 from sandbox.lite.resources import Resource, builtin_resources, crd_resources
 from sandbox.lite.schema import Schema
 from sandbox.lite.schema_validator import validator
@@ -73,6 +74,8 @@ def _of_core(resource: Resource, obj: Object) -> list[str]:
         return [f"{'.'.join(map(str, error.path))}: {error.message}"]
     # What its schema cannot say: names, labels, selectors, amounts.
     made = copy.deepcopy(obj)
+    if resource.storage_key == "batch/jobs":  # of which the pod's own rules are asked, defaults included
+        fill_builtin(resource, made, None)
     return [
         f"{cause.field}: {cause.message}"
         for cause in (*validate(resource, made, None), *content(resource, made, None, ""))

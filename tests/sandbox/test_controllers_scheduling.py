@@ -118,6 +118,15 @@ def test_the_recorded_sentence_of_a_missing_claim() -> None:
     assert place(wanted, nodes, {"model-store"}).node is not None
 
 
+def test_a_claim_without_a_volume_keeps_its_pod_waiting() -> None:
+    wanted = pod(1, volumes=[{"name": "m", "persistentVolumeClaim": {"claimName": "model-store"}}])
+    nodes = rooms([node(f"n{i}", 8) for i in range(6)], [])
+
+    said = place(wanted, nodes, {"model-store"}, {"model-store"})
+
+    assert said.message == "0/6 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found"
+
+
 def test_taints_need_tolerations() -> None:
     nodes = [node("a", 8, taints=[GPU_TAINT])]
 

@@ -277,7 +277,7 @@ class Stage:
     def newest_serves(self, row: Deployment, number: int) -> bool:
         """True when the portal says that this revision runs, and no pod of another is left on the cluster."""
         row = self.fresh(row)
-        pods = [pod["metadata"] for pod in self.pods()]
+        pods = [pod["metadata"] for pod in self.pods() if "slipway.dev/component" not in pod["metadata"]["labels"]]
         mine = {
             {**meta.get("annotations", {}), **meta["labels"]}["slipway.dev/revision"]
             for meta in pods

@@ -17,6 +17,8 @@ Where a rule lives (pure modules decide, the loops beside them act):
 | what nobody owns any more | `garbage` | `garbage` |
 | birth and death of namespaces | | `namespaces` |
 | when a claim may go | | `claims` |
+| claims and volumes that belong together | `volumes` (functions) | `volumes` |
+| Job → Pod | `job` (functions) | `job` |
 | PodDisruptionBudget status | `disruption` (functions) | `disruption` |
 | InferenceService: webhooks | `kserve_admission` | the API server, through ADMISSION |
 | InferenceService: runtime and pod spec | `kserve_runtimes` | `kserve` |
@@ -47,6 +49,7 @@ from sandbox.lite.controllers.disruption import DisruptionController
 from sandbox.lite.controllers.garbage import GarbageCollector
 from sandbox.lite.controllers.hpa import HorizontalPodAutoscalerController
 from sandbox.lite.controllers.hpa_metrics import Metrics
+from sandbox.lite.controllers.job import JobController
 from sandbox.lite.controllers.keda import ScaledObjectController
 from sandbox.lite.controllers.kserve import InferenceServiceController, pod_hook
 from sandbox.lite.controllers.llm import LLMInferenceServiceController
@@ -60,6 +63,7 @@ from sandbox.lite.controllers.scaling import REAL_TIME, Scaling
 from sandbox.lite.controllers.scaling_prometheus import Prometheus
 from sandbox.lite.controllers.scheduler import Scheduler
 from sandbox.lite.controllers.statefulset import StatefulSetController
+from sandbox.lite.controllers.volumes import VolumeBinder
 
 Admission = tuple[Callable[[Obj], Obj], Callable[[Obj, Obj | None], list[str]]]
 
@@ -75,12 +79,14 @@ async def start(client: Client, *, authority: str = "", scaling: Scaling = REAL_
     DeploymentController(manager)
     ReplicaSetController(manager, [pod_hook(manager)])
     StatefulSetController(manager, [pod_hook(manager), complete_pod])
+    JobController(manager)
     Scheduler(manager)
     NodeController(manager)
     GarbageCollector(manager)
     NamespaceController(manager, authority)
     DisruptionController(manager)
     ClaimProtection(manager)
+    VolumeBinder(manager)
     InferenceServiceController(manager)
     LLMInferenceServiceController(manager)
     LeaderWorkerSetController(manager)

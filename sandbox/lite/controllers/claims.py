@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sandbox.client import ApiError, Obj
-from sandbox.lite.controllers.meta import Key, deleting, key_of, pod_finished
+from sandbox.lite.controllers.meta import Key, claims_of, deleting, key_of, pod_finished
 from sandbox.lite.controllers.resources import PERSISTENT_VOLUME_CLAIMS, PODS
 from sandbox.lite.controllers.runtime import Manager
 from sandbox.lite.defaults import CLAIM_FINALIZER
@@ -43,7 +43,6 @@ class ClaimProtection:
         return None
 
 
-def claims_of(pod: Obj) -> list[str]:
-    """Return the names of the claims a pod mounts."""
-    volumes = pod["spec"].get("volumes") or []
-    return [item["persistentVolumeClaim"]["claimName"] for item in volumes if item.get("persistentVolumeClaim")]
+def is_bound(claim: Obj) -> bool:
+    """Tell whether a claim has its volume."""
+    return bool(claim.get("status", {}).get("phase") == "Bound")

@@ -37,6 +37,12 @@ def deleting(obj: Obj) -> bool:
     return bool(obj["metadata"].get("deletionTimestamp"))
 
 
+def claims_of(pod: Obj) -> list[str]:
+    """Return the names of the claims a pod mounts."""
+    volumes = pod["spec"].get("volumes") or []
+    return [item["persistentVolumeClaim"]["claimName"] for item in volumes if item.get("persistentVolumeClaim")]
+
+
 # Time -------------------------------------------------------------------------------------------------------
 
 

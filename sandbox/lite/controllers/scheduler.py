@@ -12,6 +12,7 @@ import logging
 import httpx
 
 from sandbox.client import ApiError, Obj
+from sandbox.lite.controllers.claims import is_bound
 from sandbox.lite.controllers.meta import (
     condition,
     deleting,
@@ -79,7 +80,8 @@ class Scheduler:
         for pod in waiting:
             namespace = pod["metadata"]["namespace"]
             claims = {name for where, name in self._claims.store if where == namespace}
-            verdict = place(pod, space, claims)
+            unbound = {name for name in claims if not is_bound(self._claims.store[namespace, name])}
+            verdict = place(pod, space, claims, unbound)
             try:
                 if verdict.node is None:
                     await self._refuse(pod, verdict.message)

@@ -8,11 +8,12 @@ nodes; a pod without goes to nodes without GPUs first, then to the emptiest.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sandbox.client import Obj
 from sandbox.lite.controllers.meta import (
+    claims_of,
     expression_matches,
     labels_of,
     pod_finished,
@@ -23,6 +24,7 @@ from sandbox.lite.controllers.meta import (
 UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
 WANTS_NO = "node(s) didn't match Pod's node affinity/selector"
 MANY = "Too many pods"
+UNBOUND = "pod has unbound immediate PersistentVolumeClaims"
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,14 @@ def rooms(nodes: Iterable[Obj], pods: Iterable[Obj]) -> list[Room]:
     return [found[name] for name in sorted(found)]
 
 
-def place(pod: Obj, nodes: list[Room], claims: set[str]) -> Verdict:
-    """Choose a node for `pod`; `claims` are the names of the volume claims in its namespace."""
+def place(pod: Obj, nodes: list[Room], claims: set[str], unbound: Collection[str] = ()) -> Verdict:
+    """Choose a node for `pod`; `claims` are the names of the volume claims in its namespace, some perhaps `unbound`."""
     missing = _missing_claim(pod, claims)
     if missing is not None:
         text = f'persistentvolumeclaim "{missing}" not found. not found'
         return Verdict(None, f"0/{len(nodes)} nodes are available: {text}")
+    if any(claim in unbound for claim in claims_of(pod)):
+        return Verdict(None, f"0/{len(nodes)} nodes are available: {UNBOUND}. not found")
     wanted = pod_resources(pod)
     objections = {room.node["metadata"]["name"]: objection(pod, wanted, room) for room in nodes}
     fitting = [room for room in nodes if objections[room.node["metadata"]["name"]] is None]
@@ -147,11 +151,7 @@ def _term_matches(term: Obj, node: Obj, labels: dict[str, str]) -> bool:
 
 
 def _missing_claim(pod: Obj, claims: set[str]) -> str | None:
-    for volume in pod["spec"].get("volumes") or []:
-        claim = volume.get("persistentVolumeClaim")
-        if claim and claim["claimName"] not in claims:
-            return str(claim["claimName"])
-    return None
+    return next((name for name in claims_of(pod) if name not in claims), None)
 
 
 def _waste(wanted: Mapping[str, float], room: Room) -> tuple[float, float, str]:
