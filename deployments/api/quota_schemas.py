@@ -140,12 +140,17 @@ class AlternativeAnswer(serializers.Serializer[Any]):
 
 
 class QueueAnswer(serializers.Serializer[Any]):
-    """The place in the team's line for a flavor, in GPUs: it needs `needs`, `more` than it holds."""
+    """The place in the team's line for a flavor, in GPUs: it needs `needs`, `more` than it holds.
+
+    With `fits_apart` it starts at once where the old revision is stopped first, as it then needs `apart`.
+    """
 
     flavor = serializers.SlugField()
     place = serializers.IntegerField()
     of = serializers.IntegerField()
     needs = serializers.IntegerField()
+    apart = serializers.IntegerField()
+    fits_apart = serializers.BooleanField()
     more = serializers.IntegerField()
     free = serializers.IntegerField()
     limit = serializers.IntegerField()

@@ -16,6 +16,8 @@ def waiting(found: Waiting | None) -> dict[str, Any] | None:
         "place": found.place,
         "of": found.of,
         "needs": found.needs,
+        "apart": found.apart,
+        "fits_apart": found.fits_apart,
         "more": found.more,
         "free": found.free,
         "limit": found.limit,

@@ -59,12 +59,12 @@ def stop_by_itself(*, deployment: Deployment, reason: str) -> bool:
 
 @in_transaction
 def start(*, principal: Principal, deployment: Deployment) -> Deployment:
-    """Run the approved revision again; raises QuotaExceededError when its GPUs are not free."""
+    """Run what was approved last; while that waits for quota, what ran before. QuotaExceededError when neither can."""
     row = _locked(principal, deployment)
     if row.wanted == Wanted.RUNNING:
         return row
-    waits = row.approved is None
-    if waits and not _waits_for_quota(row):
+    waits = _waits_for_quota(row) and row.approved_id != row.latest_id
+    if row.approved is None and not waits:
         raise ConflictError("No revision of it is approved.")
     _want(row, Wanted.RUNNING)
     events.record(
@@ -74,12 +74,11 @@ def start(*, principal: Principal, deployment: Deployment) -> Deployment:
         actor=principal.user,
         data=events.changed({"wanted": Wanted.STOPPED}, {"wanted": Wanted.RUNNING}),
     )
-    if row.approved is None:
-        assert row.latest is not None
-        # Whoever said yes may have lost that right while it was stopped: then it waits for a decision again.
-        if not authority.void_if_fallen(row):
-            waiting.accept(deployment=row, revision=row.latest, actor=principal.user)
-    else:
+    if waits and row.latest is not None and not authority.void_if_fallen(row):
+        # Whoever said yes could have lost that right while it was stopped: then it waits for a decision again.
+        if waiting.accept(deployment=row, revision=row.latest, actor=principal.user):
+            return row
+    if row.approved is not None:
         _reserve_again(principal, row, row.approved)
     return row
 

@@ -156,7 +156,8 @@ def _needs(deployment: Deployment) -> int:
 def _take(
     room: holds.Room, deployment: Deployment, revision: Revision, actor: User | None, *, waited: bool = False
 ) -> None:
-    gpus = holds.charge(old=deployment.applied, new=revision)
+    # What runs nowhere any more is not replaced: then the new revision is all that there will be.
+    gpus = holds.charge(old=deployment.applied if room.held else None, new=revision)
     taken = holds.take(room, deployment=deployment, revision=revision, gpus=gpus, actor=actor)
     _make_current(deployment, revision)
     if taken is not None:

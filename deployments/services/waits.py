@@ -50,13 +50,15 @@ class Freeing:
 class Waiting:
     """A deployment in its account's line. GPUs: `needs` in all, `more` than it holds; the team has `free` of `limit`.
 
-    `beyond` are GPUs by which the need exceeds the whole limit: then only more quota helps, and others pass.
+    `apart` are the GPUs of the new revision alone, where `needs` holds the old one beside it. `beyond` are GPUs by which
+    the need exceeds the whole limit: then only more quota helps, and others pass.
     """
 
     flavor: Flavor
     place: int
     of: int
     needs: int
+    apart: int
     more: int
     free: int
     limit: int
@@ -67,6 +69,12 @@ class Waiting:
     def beyond(self) -> int:
         """GPUs missing in the quota itself."""
         return max(0, self.needs - self.limit)
+
+    @property
+    def fits_apart(self) -> bool:
+        """True when it would start at once if the old revision were stopped first, and nobody else waits."""
+        holds_now = self.needs - self.more
+        return self.of == 1 and 0 < self.apart <= min(self.limit, self.free + holds_now) and holds_now > 0 < self.more
 
     @property
     def ask_for(self) -> int:
@@ -90,6 +98,7 @@ def waiting_of(deployment: Deployment) -> Waiting | None:
         place=line.index(row.pk) + 1 if row.pk in line else len(line) + 1,
         of=max(len(line), 1),
         needs=needs,
+        apart=holds.charge(old=None, new=latest),
         more=max(0, needs - holds.held_by(row, flavor)),
         free=usage.free,
         limit=usage.limit,

@@ -15,7 +15,7 @@ from django.views.decorators.vary import vary_on_headers
 from deployments.kube.observe import HELPERS
 from deployments.labels import ENGINE_CONTAINERS
 from deployments.manifests.text import as_yaml
-from deployments.models import Approval, Deployment, Event, Principal, QuotaHold, Wanted
+from deployments.models import Approval, Deployment, Event, Principal, QuotaHold, Revision, Wanted
 from deployments.services import files, lifecycle, states, waits
 from deployments.services.principals import principal_of
 from deployments.views import keys, present
@@ -59,6 +59,13 @@ def header(principal: Principal, row: Deployment, tab: str) -> dict[str, Any]:
     }
 
 
+def _may_wait(row: Deployment) -> bool:
+    """True where the newest revision may wait for quota, also while the one before it runs on."""
+    newest = row.latest
+    approved = newest is not None and newest.verdict == Revision.Verdict.APPROVED
+    return approved and row.approved_id != row.latest_id and row.wanted == Wanted.RUNNING
+
+
 @require_safe
 @signed_in
 @vary_on_headers("HX-Request")
@@ -72,7 +79,7 @@ def detail(request: PortalRequest, pk: int) -> HttpResponse:
     holds = QuotaHold.objects.filter(deployment=row, gpus__gt=0).select_related("account__flavor")
     lines = told(Event.objects.filter(deployment=row).select_related("actor")[:READ])
     quota = list(holds.annotate(team_reserved=Sum("account__reserved")))
-    waiting = waits.waiting_of(row) if row.state == Deployment.State.AWAITING_QUOTA else None
+    waiting = waits.waiting_of(row) if _may_wait(row) else None
     context |= {
         "steps": way,
         "heading": heading(row),

@@ -12,7 +12,7 @@ from deployments.engine.alternatives import Alternative, Room, alternatives
 from deployments.engine.options import Choice
 from deployments.engine.profiles import seeded_profiles
 from deployments.models import Deployment, EngineProfile, Flavor, Team, User
-from deployments.services import ledger, quota_requests, waiting
+from deployments.services import ledger, lifecycle, quota_requests, waiting
 from deployments.services.waits import Freeing, waiting_of
 from tests.deployments import factories as make
 from tests.deployments.viewing import add_node
@@ -150,6 +150,85 @@ def test_an_edit_of_equal_size_starts_at_a_full_quota(team: Team, h100: Flavor, 
     assert waiting.accept(deployment=row, revision=revision, actor=None)
     assert ledger.held_by(row) == 4
     assert waiting_of(row) is None
+
+
+def running(team: Team, user: User, flavor: Flavor, *, gpus: int, surge: int) -> Deployment:
+    """One that runs and holds its GPUs and its surge, which is the team's whole quota."""
+    row = make.make_deployment(team, user, name="roles", flavor=flavor)
+    revision = make.add_revision(row, user, flavor=flavor, gpus=gpus, surge=surge)
+    make.approve(revision)
+    make.make_grant(team, flavor, gpus + surge - 4)  # beside the four that the team has
+    ledger.reserve(deployment=row, revision=revision, gpus=gpus + surge)
+    Deployment.objects.filter(pk=row.pk).update(applied=revision)
+    row.refresh_from_db()
+    assert row.latest is not None
+    return row
+
+
+@pytest.mark.django_db
+def test_an_edit_of_equal_size_with_its_surge_starts_at_a_full_quota(team: Team, h100: Flavor, ann: User) -> None:
+    """Roles roll with a surge that nothing changes: it was reserved at the first start."""
+    row = running(team, ann, h100, gpus=12, surge=3)
+    revision = make.add_revision(row, ann, flavor=h100, gpus=12, surge=3)
+    make.approve(revision, current=False)
+
+    assert waiting.accept(deployment=row, revision=revision, actor=None)
+    assert ledger.held_by(row) == 15
+
+
+@pytest.mark.django_db
+def test_an_edit_whose_surge_does_not_fit_is_offered_to_stop_first(team: Team, h100: Flavor, ann: User) -> None:
+    row = running(team, ann, h100, gpus=12, surge=3)
+    revision = make.add_revision(row, ann, flavor=h100, gpus=10, surge=4)
+    make.approve(revision, current=False)
+
+    assert not waiting.accept(deployment=row, revision=revision, actor=None)
+    found = waiting_of(row)
+
+    assert found is not None
+    assert (found.needs, found.apart, found.more, found.limit) == (16, 14, 1, 15)
+    assert found.fits_apart
+
+    lifecycle.stop(principal=make.principal(ann), deployment=row)
+    make.release(row)
+    row = lifecycle.start(principal=make.principal(ann), deployment=row)
+
+    row.refresh_from_db()
+    assert row.approved == revision, "the newest that was approved runs"
+    assert ledger.held_by(row) == 14
+    assert waiting_of(row) is None
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("why", ["too large", "others wait"])
+def test_stopping_first_is_offered_only_where_it_helps(team: Team, h100: Flavor, ann: User, why: str) -> None:
+    row = running(team, ann, h100, gpus=12, surge=3)
+    size = (13, 4) if why == "too large" else (10, 4)
+    revision = make.add_revision(row, ann, flavor=h100, gpus=size[0], surge=size[1])
+    if why == "others wait":
+        wait(team, ann, h100, 1, "before")
+    make.approve(revision, current=False)
+    found = waiting_of(row)
+
+    assert found is not None
+    assert not found.fits_apart
+
+
+@pytest.mark.django_db
+def test_what_ran_before_starts_again_while_a_larger_one_waits(team: Team, h100: Flavor, ann: User) -> None:
+    row = running(team, ann, h100, gpus=12, surge=3)
+    before = row.approved
+    larger = make.add_revision(row, ann, flavor=h100, gpus=20, surge=4)
+    make.approve(larger, current=False)
+
+    lifecycle.stop(principal=make.principal(ann), deployment=row)
+    make.release(row)
+    row = lifecycle.start(principal=make.principal(ann), deployment=row)
+
+    row.refresh_from_db()
+    assert row.approved == before
+    assert ledger.held_by(row) == 15
+    assert waiting_of(row) is not None, "the larger one waits on"
 
 
 @pytest.mark.django_db

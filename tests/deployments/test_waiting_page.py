@@ -96,3 +96,24 @@ def test_another_way_opens_the_form_with_its_values(hub: list[str], team: Team, 
 
     assert (form.text("replicas_max"), form.text("kv_cache_dtype")) == ("1", "fp8")
     assert Revision.objects.filter(deployment=row).count() == 1, "nothing is sent by a link"
+
+
+def test_an_edit_that_fits_only_once_the_old_one_is_gone_is_offered_to_stop_first(
+    team: Team, h100: Flavor, ann: User
+) -> None:
+    row = make.make_deployment(team, ann, name="roles", flavor=h100)
+    old = make.add_revision(row, ann, flavor=h100, gpus=3, surge=1)
+    make.approve(old)
+    ledger.reserve(deployment=row, revision=old, gpus=4)
+    Deployment.objects.filter(pk=row.pk).update(applied=old)
+    make.approve(make.add_revision(row, ann, flavor=h100, gpus=2, surge=2), current=False)
+    states.refresh(row.pk)
+    row.refresh_from_db()
+
+    text = page(ann, row)
+
+    assert "both revisions while one replaces the other" in text
+    assert "Stopped first it fits: the new revision alone takes 4 GPUs" in text
+    assert "Stop it first" in text
+    answer = signed_in(ann).get(f"/api/v1/deployments/{row.pk}/").json()["waiting"]
+    assert (answer["needs"], answer["apart"], answer["fits_apart"]) == (5, 4, True)
