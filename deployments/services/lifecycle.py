@@ -74,10 +74,8 @@ def start(*, principal: Principal, deployment: Deployment) -> Deployment:
         actor=principal.user,
         data=events.changed({"wanted": Wanted.STOPPED}, {"wanted": Wanted.RUNNING}),
     )
-    if waits and row.latest is not None and not authority.void_if_fallen(row):
-        # Whoever said yes could have lost that right while it was stopped: then it waits for a decision again.
-        if waiting.accept(deployment=row, revision=row.latest, actor=principal.user):
-            return row
+    if waits and _start_newest(principal, row):
+        return row
     if row.approved is not None:
         _reserve_again(principal, row, row.approved)
     return row
@@ -113,6 +111,14 @@ def delete(*, principal: Principal, deployment: Deployment, confirm: str | None 
 def may_operate(principal: Principal, deployment: Deployment) -> bool:
     """True when the principal may stop, start and delete it: its team's members, and admins."""
     return operable_by(principal).filter(pk=deployment.pk).exists()
+
+
+def _start_newest(principal: Principal, row: Deployment) -> bool:
+    """Take GPUs for what was approved and waited; False when it waits on: for them, or for a decision again."""
+    assert row.latest is not None
+    if authority.void_if_fallen(row):  # whoever said yes may have lost that right while it was stopped
+        return False
+    return waiting.accept(deployment=row, revision=row.latest, actor=principal.user)
 
 
 def _reserve_again(principal: Principal, row: Deployment, revision: Revision) -> None:

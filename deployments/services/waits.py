@@ -50,8 +50,8 @@ class Freeing:
 class Waiting:
     """A deployment in its account's line. GPUs: `needs` in all, `more` than it holds; the team has `free` of `limit`.
 
-    `apart` are the GPUs of the new revision alone, where `needs` holds the old one beside it. `beyond` are GPUs by which
-    the need exceeds the whole limit: then only more quota helps, and others pass.
+    `apart` are the GPUs of the new revision alone, where `needs` holds the old one beside it. `beyond` are GPUs by
+    which the need exceeds the whole limit: then only more quota helps, and others pass.
     """
 
     flavor: Flavor
