@@ -84,6 +84,13 @@ def test_a_volume_of_one_node_keeps_replicas_together(spec: dict[str, Any], node
     assert "ReadWriteOnce" in finding.message
 
 
+def test_what_is_fetched_once_does_not_change_under_later_replicas():
+    for cache, told in ((None, True), ("claim", False)):
+        wish = DeploymentSpec.from_json(spec_json(source={"uri": "s3://bucket/llama", "cache": cache}))
+        codes = {finding.code for finding in check(wish, "chat", "search", facts(FILES))}
+        assert ("source_may_change" in codes) == told
+
+
 def test_nothing_is_said_where_nobody_asks_for_it():
     wish = DeploymentSpec.from_json(spec_json())
     assert not [finding for finding in check(wish, "chat", "search", facts()) if finding.code.startswith("cache_")]

@@ -59,6 +59,7 @@ def test_the_cluster_introduces_itself(driven: Driven, stage: Stage):
     assert row.trouble == ""
     assert row.uid
     assert "serving.kserve.io" in row.capabilities["groups"]
+    assert [item["name"] for item in row.capabilities["storage"]] == ["sandbox-files"]
 
 
 def test_what_is_seen_of_a_deployment_becomes_its_status(driven: Driven, stage: Stage):
