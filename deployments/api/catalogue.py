@@ -13,7 +13,7 @@ from deployments.api.base import YES_OR_NO, ApiViewSet, choices_of, word_of
 from deployments.api.bodies import validated
 from deployments.api.deployments import PROBLEMS, WRITES
 from deployments.models import CatalogEntry, Membership, Principal, Team
-from deployments.services import catalogue
+from deployments.services import catalogue, catalogue_edits
 from deployments.services.errors import MissingError
 
 
@@ -21,7 +21,7 @@ class CatalogViewSet(ApiViewSet):
     """Models that the platform recommends."""
 
     lookup_value_regex = "[a-z0-9][a-z0-9._-]{0,59}"
-    scopes: ClassVar[dict[str, str]] = {"create": "approve", "partial_update": "approve"}
+    scopes: ClassVar[dict[str, str]] = {"create": "approve", "partial_update": "approve", "destroy": "approve"}
     parameters: ClassVar[dict[str, tuple[str, ...]]] = {"list": ("capability", "fits_quota", "team")}
 
     @extend_schema(
@@ -64,9 +64,21 @@ class CatalogViewSet(ApiViewSet):
 
     @extend_schema(request=shapes.CatalogChange, responses={200: shapes.CatalogAnswer, **WRITES})
     def partial_update(self, request: Request, pk: str) -> Response:
-        """Hide a model or show it again, pin it to the top or let it go (admins)."""
-        row = catalogue.change(principal=self.principal, slug=pk, **validated(shapes.CatalogChange, request))
+        """Hide a model or show it again, pin it to the top or let it go (admins); `409` for other fields of what
+        comes with Slipway. With `revision` it is looked up and given settings again."""
+        body = validated(shapes.CatalogChange, request)
+        told = {name: body.pop(name) for name in shapes.EDITS if name in body}
+        if told:
+            row = catalogue_edits.edit(principal=self.principal, slug=pk, **told)
+        if body or not told:
+            row = catalogue.change(principal=self.principal, slug=pk, **body)
         return Response(self._one(row))
+
+    @extend_schema(responses={204: None, **WRITES})
+    def destroy(self, request: Request, pk: str) -> Response:
+        """Take a model that an admin added out of the catalogue (admins); `409` for what comes with Slipway."""
+        catalogue_edits.delete(principal=self.principal, slug=pk)
+        return Response(status=204)
 
     def _one(self, row: CatalogEntry) -> dict[str, Any]:
         return _shown(catalogue.offers([row], _teams(self.principal, None))[0])
@@ -97,6 +109,7 @@ def _shown(offer: catalogue.Offer) -> dict[str, Any]:
         "fits_quota": offer.covered,
         "pinned": entry.pinned,
         "active": entry.active,
+        "own": catalogue_edits.is_own(entry),
     }
 
 

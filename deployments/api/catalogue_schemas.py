@@ -40,6 +40,7 @@ class CatalogAnswer(serializers.Serializer[Any]):
     fits_quota = serializers.BooleanField()
     pinned = serializers.BooleanField()
     active = serializers.BooleanField()
+    own = serializers.BooleanField(help_text="An admin added it here: it can be changed and taken out")
 
 
 class CatalogBody(serializers.Serializer[Any]):
@@ -54,8 +55,19 @@ class CatalogBody(serializers.Serializer[Any]):
     )
 
 
+EDITS = ("name", "summary", "capabilities", "revision")
+
+
 class CatalogChange(serializers.Serializer[Any]):
-    """Whether it is shown, and whether it stands at the top."""
+    """Whether it is shown, and whether it stands at the top; of a model that an admin added also what is said of it."""
 
     active = serializers.BooleanField(required=False)
     pinned = serializers.BooleanField(required=False)
+    name = serializers.CharField(max_length=LONGEST["name"], required=False, allow_blank=True)
+    summary = serializers.CharField(max_length=LONGEST["summary"], required=False, allow_blank=True)
+    capabilities = serializers.ListField(
+        child=serializers.ChoiceField(choices=list(CAPABILITIES)), required=False, max_length=len(CAPABILITIES)
+    )
+    revision = serializers.CharField(
+        max_length=LONGEST["revision"], required=False, allow_blank=True, help_text="Empty: the newest, pinned"
+    )

@@ -107,17 +107,17 @@ def add(
     InvalidError names the field: an address that is none, a model that is not there or that nobody can serve. Gated
     models may be added: their shape is often not known, and then whoever asks chooses the settings.
     """
-    _needs_admin(principal)
+    needs_admin(principal)
     checks = Checks()
     texts = {"uri": uri, "revision": revision, "name": name, "summary": summary}
-    clean = {field: checks.of(partial(_line, field, value), "") for field, value in texts.items()}
+    clean = {field: checks.of(partial(line_for, field, value), "") for field, value in texts.items()}
     nothing: list[str] = []
-    can = checks.of(partial(_capabilities, capabilities), nothing)
+    can = checks.of(partial(capabilities_of, capabilities), nothing)
     if clean["uri"]:
         checks.of(partial(_on_hub, clean["uri"]), None)
     checks.done()
     found = model_checks.look_up(clean["uri"], clean["revision"] or None)
-    model = _usable(found)
+    model = usable(found)
     pin = model_checks.commit_of(clean["uri"], clean["revision"] or None, found) or clean["revision"]
     return _store(principal, {**clean, "revision": pin}, can, model)
 
@@ -125,7 +125,7 @@ def add(
 @in_transaction
 def change(*, principal: Principal, slug: str, active: bool | None = None, pinned: bool | None = None) -> CatalogEntry:
     """Hide a model or show it again, pin it to the top or let it go; None leaves as it is."""
-    _needs_admin(principal)
+    needs_admin(principal)
     rows = CatalogEntry.objects.editable_by(principal).select_for_update(no_key=True)
     row = rows.filter(slug=slug).first() if "\0" not in slug else None
     if row is None:
@@ -147,16 +147,19 @@ def change(*, principal: Principal, slug: str, active: bool | None = None, pinne
     return row
 
 
-def _needs_admin(principal: Principal) -> None:
+def needs_admin(principal: Principal) -> None:
+    """Raise NotAllowedError for everybody else."""
     if not may_edit(principal):
         raise NotAllowedError("Only an admin changes the catalogue.")
 
 
-def _line(field: str, value: object) -> str:
+def line_for(field: str, value: object) -> str:
+    """A field's text; InvalidError names the field."""
     return line_of(value, field=field, longest=LONGEST[field], required=field == "uri")
 
 
-def _capabilities(value: object) -> list[str]:
+def capabilities_of(value: object) -> list[str]:
+    """What a model is good at, in our order; InvalidError for what is no such list."""
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
         raise InvalidError("Must be a list of names.", field="capabilities", pointer="/capabilities")
     for item in value:
@@ -176,35 +179,41 @@ def _on_hub(uri: str) -> None:
         raise InvalidError(words, field="uri", pointer="/uri")
 
 
-def _usable(found: SourceCheck | None) -> ModelFacts:
-    """What was found, where it can be served by somebody who may load it; InvalidError otherwise."""
+def usable(found: SourceCheck | None, *, field: str = "uri") -> ModelFacts:
+    """What was found, where it can be served by somebody who may load it; InvalidError at `field` otherwise."""
     if found is not None and found.model is not None and found.code in {SourceCode.FOUND, SourceCode.GATED}:
         return found.model
     words = f"{found.message} {found.remedy}".strip() if found else "Nobody can say what is there."
-    raise InvalidError(words, field="uri", pointer="/uri", code=found.code.value if found else "")
+    raise InvalidError(words, field=field, pointer=f"/{field}", code=found.code.value if found else "")
+
+
+def looked_up(model: ModelFacts) -> dict[str, Any]:
+    """What the row of a model has from its source: its facts, and settings for the kinds of GPU offered."""
+    presets = propose(model, [_choice(row) for row in Flavor.objects.filter(active=True)])
+    params = model.params if not model.quantization else parameter_count(model) or model.params
+    return {
+        "licence": model.license[:60],
+        "gated": model.gated,
+        "parameters_billion": min(round(Decimal(params or 0) / 10**9, 2), MOST_BILLION),
+        "context": model.max_position if (model.max_position or 0) <= MOST_TOKENS else None,
+        "flavor": presets[0].flavor if presets else "",
+        "presets": [preset.as_json() for preset in presets],
+        "facts": {name: v for name, v in model.as_json().items() if v and name not in {"id", "sha", "gated"}},
+    }
 
 
 @in_transaction
 def _store(principal: Principal, text: Mapping[str, str], can: list[str], model: ModelFacts) -> CatalogEntry:
     if CatalogEntry.objects.filter(uri=text["uri"]).exists():
         raise ConflictError("The catalogue has this model already.", field="uri", pointer="/uri", code="exists")
-    facts = {name: value for name, value in model.as_json().items() if value and name not in {"id", "sha", "gated"}}
-    presets = propose(model, [_choice(row) for row in Flavor.objects.filter(active=True)])
-    params = model.params if not model.quantization else parameter_count(model) or model.params
     row = CatalogEntry(
         slug=_free_slug(model.id),
         name=text["name"] or model.id.rpartition("/")[2][:80],
         uri=text["uri"],
         revision=text["revision"],
         summary=text["summary"],
-        licence=model.license[:60],
-        gated=model.gated,
-        parameters_billion=min(round(Decimal(params or 0) / 10**9, 2), MOST_BILLION),
-        context=model.max_position if (model.max_position or 0) <= MOST_TOKENS else None,
         capabilities=can,
-        flavor=presets[0].flavor if presets else "",
-        presets=[preset.as_json() for preset in presets],
-        facts=facts,
+        **looked_up(model),
         position=(CatalogEntry.objects.aggregate(last=Max("position"))["last"] or 0) + 1,
     )
     try:

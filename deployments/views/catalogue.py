@@ -11,6 +11,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from deployments.models import CatalogEntry, Principal, Team
 from deployments.services import catalogue as entries
+from deployments.services import catalogue_edits
 from deployments.services.errors import DomainError
 from deployments.services.principals import principal_of
 from deployments.views.once import once
@@ -45,6 +46,7 @@ def catalogue(request: PortalRequest) -> HttpResponse:
         "any": bool(found),
         "may_ask": bool(teams),
         "may_edit": entries.may_edit(principal),
+        "seeded": catalogue_edits.seeded(),
         "teams": teams,
         "wish": {"team": chosen.slug if chosen else "", "can": can, "fits": fits},
         "capabilities": [(name, words) for name, words in entries.CAPABILITIES.items() if name in known],
@@ -93,10 +95,57 @@ def change(request: PortalRequest, pk: int) -> HttpResponse:
     return redirect("catalogue")
 
 
+@require_http_methods(["GET", "HEAD", "POST"])
+@signed_in
+@once
+def edit(request: PortalRequest, pk: int) -> HttpResponse:
+    """Say something else of a model that an admin added; another version is looked up."""
+    principal = _admin(request)
+    row = _own(principal, pk)
+    if request.method != "POST":
+        text = {name: getattr(row, name) for name in ("revision", "name", "summary")}
+        return _form(request, text, row.capabilities, entry=row)
+    text = {name: str(request.POST.get(name, "")).strip()[:LONGEST] for name in ("revision", "name", "summary")}
+    can = request.POST.getlist("capabilities")[: len(entries.CAPABILITIES)]
+    told = {name: value for name, value in text.items() if name != "revision" or value != row.revision}
+    try:
+        row = catalogue_edits.edit(principal=principal, slug=row.slug, **told, capabilities=can)
+    except DomainError as error:
+        return _form(request, text, can, error.by_field((*FIELDS, "capabilities")), entry=row)
+    messages.success(request, f"{row.name} is changed.")
+    return redirect("catalogue")
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@signed_in
+def remove(request: PortalRequest, pk: int) -> HttpResponse:
+    """Ask, then take a model that an admin added out of the catalogue."""
+    principal = _admin(request)
+    row = _own(principal, pk)
+    if request.method != "POST":
+        return render(request, "pages/catalogue_remove.html", {"entry": row})
+    catalogue_edits.delete(principal=principal, slug=row.slug)
+    messages.success(request, f"{row.name} is no longer in the catalogue.")
+    return redirect("catalogue")
+
+
+def _own(principal: Principal, pk: int) -> CatalogEntry:
+    """A model that somebody added here; of those that come with Slipway there are no such pages."""
+    row = get_object_or_404(CatalogEntry.objects.editable_by(principal), pk=pk)
+    if not catalogue_edits.is_own(row):
+        raise Http404
+    return row
+
+
 def _form(
-    request: PortalRequest, text: dict[str, str], chosen: list[str], errors: dict[str, str] | None = None
+    request: PortalRequest,
+    text: dict[str, str],
+    chosen: list[str],
+    errors: dict[str, str] | None = None,
+    entry: CatalogEntry | None = None,
 ) -> HttpResponse:
     context: dict[str, Any] = {
+        "entry": entry,
         "text": text,
         "errors": errors or {},
         "capabilities": [(name, words, name in chosen) for name, words in entries.CAPABILITIES.items()],

@@ -37,6 +37,7 @@ from deployments.services import (
     accounts,
     approvals,
     catalogue,
+    catalogue_edits,
     credentials,
     deciding,
     emergencies,
@@ -422,6 +423,21 @@ def _model_pinned(w: World) -> User:
     return w.carol
 
 
+def _own_model(w: World) -> str:
+    make.make_check("hf://org/own")
+    return catalogue.add(principal=w.of(w.carol), uri="hf://org/own").slug
+
+
+def _model_edited(w: World) -> User:
+    catalogue_edits.edit(principal=w.of(w.carol), slug=_own_model(w), summary="Good.")
+    return w.carol
+
+
+def _model_removed(w: World) -> User:
+    catalogue_edits.delete(principal=w.of(w.carol), slug=_own_model(w))
+    return w.carol
+
+
 def _mail_switched(w: World) -> User:
     notices.set_mail(principal=w.of(w.ann), wanted=False)
     return w.ann
@@ -486,6 +502,8 @@ AUDITED: dict[str, tuple[Act, str]] = {
     "approvals.decide": (_decide, "approved"),
     "catalogue.add": (_model_added, "catalogue_added"),
     "catalogue.change": (_model_pinned, "catalogue_changed"),
+    "catalogue_edits.delete": (_model_removed, "catalogue_removed"),
+    "catalogue_edits.edit": (_model_edited, "catalogue_edited"),
     "credentials.create": (_credential_added, "credential_added"),
     "credentials.delete": (_credential_deleted, "credential_deleted"),
     "credentials.expire": (_credential_expired, "credential_expired"),

@@ -328,7 +328,7 @@ def test_the_api_reads_for_all_and_writes_for_admins(alice: User, carol: User) -
     assert admin("patch", "catalog/qwen3-8b/", {"active": False, "pinned": True}).json()["active"] is False
     assert api("get", "catalog/qwen3-8b/").status_code == 404
     assert admin("get", "catalog/qwen3-8b/").json()["pinned"] is True
-    assert admin("patch", "catalog/qwen3-8b/", {"name": "Mine"}).status_code == 422
+    assert admin("patch", "catalog/qwen3-8b/", {"uri": "hf://org/mine"}).status_code == 422
     taken = admin("post", "catalog/", {"uri": make.QWEN})
     assert (taken.status_code, taken.json()["code"]) == (409, "exists")
     CatalogEntry.objects.filter(uri=make.QWEN).delete()

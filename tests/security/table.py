@@ -39,6 +39,8 @@ PAGES: dict[str, Row] = {
     "/catalogue/": page(GET=EVERYBODY),
     "/catalogue/new/": page(GET="admin", POST=may("admin", body=lambda world: {"uri": world.uri})),
     "/catalogue/{pk}/": page("entry", POST=may("admin", body=lambda world: {"do": "pin"})),
+    "/catalogue/{pk}/edit/": page("entry", GET="admin", POST=may("admin", body=lambda world: {"name": "Smoll"})),
+    "/catalogue/{pk}/remove/": page("entry", GET="admin", POST=may("admin", body=lambda world: {})),
     "/approvals/": page(GET=EVERYBODY),
     "/approvals/waiting/": page(GET=EVERYBODY),
     "/approvals/{pk}/": page(
@@ -290,6 +292,7 @@ API: dict[str, Row] = {
         "named_entry",
         GET=EVERYBODY,
         PATCH=may("admin", told="stranger member lead", scope="approve", body=lambda world: {"pinned": True}),
+        DELETE=may("admin", told="stranger member lead", scope="approve", body=lambda world: {}),
     ),
     "/api/v1/events/": api(GET=EVERYBODY),
     "/api/v1/profiles/": api(GET=EVERYBODY),
