@@ -26,6 +26,10 @@ LOGIN = "login"
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth carries no types
     """Local accounts are made by an admin, and where settings say so by people who hold an open invitation."""
 
+    error_messages = DefaultAccountAdapter.error_messages | {
+        "username_password_mismatch": "No account has this user name and this password."
+    }
+
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         digest = request.session.get(invitations.INVITED_WITH, "")
         if not settings.SIGNUP_BY_INVITATION or not isinstance(digest, str):

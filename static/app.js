@@ -113,11 +113,15 @@
     else field.removeAttribute("aria-invalid");
   });
   on("htmx:afterSettle", markInvalid);
-  const showFirstMistake = () => {
-    const field = $("form[data-refused] [aria-invalid='true']");
+  const show = (field) => {
     field?.closest("details")?.setAttribute("open", "");
     field?.focus();
   };
+  const showFirstMistake = () => show($("form[data-refused] [aria-invalid='true']"));
+  // The button that was pressed is gone with its form: who pressed it goes on at what is wrong.
+  on("htmx:afterSettle", ({ detail: { elt } }) => {
+    if (document.activeElement === document.body) show($("[aria-invalid='true']", elt));
+  });
 
   // ---- one-click fixes: put a value into its field, or into the expert flags
   const setField = (form, name, value) => {

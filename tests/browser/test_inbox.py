@@ -97,6 +97,11 @@ def test_requests_are_decided_by_keyboard_alone(people: People, waiting: tuple[s
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")  # Nothing is announced any more: Enter decides nothing.
     expect(page.locator(f"#{quota} [data-approve]")).to_be_visible()
+    page.locator(f"#{quota} summary", has_text="In part").click()
+    page.fill(f"#g{quota}", "0")
+    page.locator(f"#{quota} [data-approve]").click()
+    expect(page.locator(f"#g{quota}")).to_be_focused()  # What is wrong, since the button is another one now.
+    expect(page.locator(f"#c{quota}")).to_have_value("For a month")
     page.locator(f"#{quota} [data-reject]").click()
     expect(page.locator(f"#{quota}")).to_contain_text("denied")
 
