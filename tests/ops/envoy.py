@@ -1,6 +1,7 @@
 """A real Envoy between the servers of a test, as Envoy Gateway itself configures it from k8s/portal.
 
-Its translation is recorded (tests/data/envoy-gateway-1.7.0); changed here are only addresses.
+Its translation is recorded (tests/data/envoy-gateway-1.7.0); changed here are only addresses, and how patient Envoy is with
+servers that share a loaded machine with others.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SERVERS = {
 }
 ANY_PORT = {"socketAddress": {"address": "127.0.0.1", "portValue": 0}}
 START_SECONDS = 30
+PATIENCE = "30s"
 
 
 def bootstrap(ports: Mapping[str, int]) -> Obj:
@@ -49,6 +51,8 @@ def bootstrap(ports: Mapping[str, int]) -> Obj:
     manager = listener["defaultFilterChain"]["filters"][0]["typedConfig"]
     del manager["rds"]
     manager["routeConfig"] = recorded["routes"]
+    authz, processor = (item["typedConfig"] for item in manager["httpFilters"][:2])
+    authz["httpService"]["serverUri"]["timeout"] = processor["messageTimeout"] = PATIENCE
     clusters = [_static(cluster, ports[SERVERS[cluster["name"]]]) for cluster in recorded["clusters"]]
     return {"admin": {"address": ANY_PORT}, "staticResources": {"listeners": [listener], "clusters": clusters}}
 
