@@ -32,7 +32,7 @@ def from_pod(pod: PodView, events: Iterable[EventView] = (), log: str = "") -> R
 
     `log` is the end of its failing container's log, where somebody read it; else the pod's own last words count.
     """
-    if pod.ready:
+    if pod.ready and pod.role != FETCH:  # whose pods count as ready while they fetch
         return None
     mine = [event for event in events if event.kind == "Pod" and event.name == pod.name]
     reason = (

@@ -85,8 +85,8 @@ def _pod_word(pod: PodView) -> tuple[str, str, str]:
     engine, weights = pod.engine, pod.initializer
     if pod.terminating:
         return "Ending", "grey", "square"
-    if pod.role == FETCH and pod.phase == "Succeeded":
-        return "Fetched", "green", "dot"
+    if pod.role == FETCH and pod.phase in {"Running", "Succeeded"}:
+        return ("Downloading", "azure", "turning") if pod.phase == "Running" else ("Fetched", "green", "dot")
     if pod.phase == "Failed":
         return pod.reason or "Failed", "red", "cross"
     if pod.ready:

@@ -13,6 +13,7 @@ from deployments.kube.reasons import Code
 from deployments.manifests.cache import with_keys
 from deployments.manifests.deployment import build
 from deployments.state import Outcome, OutcomeKind, StateName, Want, Wanted, state_of
+from deployments.views import present
 from deployments.watcher.seen import service_name_of
 from deployments.watcher.world import World
 from tests.deployments.manifest_cases import WISHES
@@ -36,7 +37,11 @@ def raw(suffix: str, phase: str = "Running", *, second: int = 0, **state: Any) -
         "spec": {"nodeName": "gpu-1", "containers": [{"name": "storage-initializer"}]},
         "status": {
             "phase": phase,
-            "conditions": [{"type": "PodScheduled", "status": "True"}],
+            "conditions": [
+                {"type": "PodScheduled", "status": "True"},
+                # Without a probe a container is ready as long as it runs.
+                {"type": "Ready", "status": "True" if "running" in state else "False"},
+            ],
             "containerStatuses": [{"name": "storage-initializer", "state": state}],
         },
     }
@@ -153,3 +158,11 @@ def test_the_job_gets_the_keys_that_kserve_would_give_an_initializer(
     if kind == "s3":
         assert named["AWS_ENDPOINT_URL"]["value"] == "http://minio.storage:9000"
     assert all(item["name"] in {"HOME", "HF_HOME"} for item in job["spec"]["template"]["spec"]["containers"][0]["env"])
+
+
+def test_the_page_names_what_a_pod_that_fetches_does():
+    words = [
+        present.replicas(Observed(pods=(pod_view(pod),)))[0].word
+        for pod in (raw("a", **RUNNING), raw("b", "Succeeded", **ended(0)), raw("c", "Failed", **ended(1)))
+    ]
+    assert words == ["Downloading", "Fetched", "Failed"]
