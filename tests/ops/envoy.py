@@ -1,7 +1,7 @@
 """A real Envoy between the servers of a test, as Envoy Gateway itself configures it from k8s/portal.
 
-Its translation is recorded (tests/data/envoy-gateway-1.7.0); changed here are only addresses, and how patient Envoy is with
-servers that share a loaded machine with others.
+Its translation is recorded (tests/data/envoy-gateway-1.7.0); changed here are only addresses, and how patient Envoy is
+with servers that share a loaded machine with others.
 """
 
 from __future__ import annotations
