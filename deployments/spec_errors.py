@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -37,6 +38,8 @@ _LEVELS: dict[str, type[BaseModel]] = {
     "/spec/decode": RoleSpec,
     "/spec/decode/replicas": Replicas,
 }
+# So many errors are said of one spec: nobody reads more, and each that is a name costs a search for what was meant.
+MOST = 50
 _ADAPTER = re.compile(r"/spec/adapters/\d+")
 
 
@@ -62,11 +65,12 @@ def flat_errors(failure: ValidationError, *, prefix: str = "/spec") -> list[Fiel
     """
     found: list[FieldError] = []
     # Inputs stay out: an error must never carry back what somebody typed into a wrong field.
-    for item in failure.errors(include_input=False, include_url=False):
+    for item in failure.errors(include_input=False, include_url=False)[:MOST]:
         location = prefix + "".join(f"/{_escape(str(part))}" for part in item["loc"])
         cause = (item.get("ctx") or {}).get("error")
         if isinstance(cause, ArgsError):
-            found += [_arg_error(location, name, message) for name, message in cause.problems.items()]
+            problems = islice(cause.problems.items(), MOST)
+            found += [_arg_error(location, name, message) for name, message in problems]
             continue
         if isinstance(cause, PlacesError):
             found += [_place_error(location + below, message) for below, message in cause.problems.items()]

@@ -22,6 +22,7 @@ from deployments.services import (
     mails,
     notices,
     probes,
+    seals,
     tries,
     waiting,
 )
@@ -102,6 +103,12 @@ def sweep_mail() -> int:
         except Exception:
             logger.exception("the sweep's %s failed", chore.__name__)
     return len(due)
+
+
+@shared_task(name="deployments.seal_audit")
+def seal_audit() -> int:
+    """Bind the events that no transaction can still add to, batch by batch. Returns how many."""
+    return seals.seal_all()
 
 
 def _due() -> list[tuple[str, int]]:

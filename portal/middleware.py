@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from io import BytesIO
 from typing import Any, cast
 
+from allauth.core.internal import httpkit
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
-from django.core.exceptions import BadRequest, RequestDataTooBig
+from django.core.exceptions import BadRequest, ImproperlyConfigured, RequestDataTooBig
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import sync_and_async_middleware
@@ -87,6 +88,14 @@ class BodyMiddleware(Middleware):
         return b"".join(parts)
 
 
+def _address(request: HttpRequest) -> str:
+    """Where a request came from; headers say so only where a proxy that overwrites them is set. Empty for nowhere."""
+    try:
+        return httpkit.get_client_ip(request) or ""
+    except ImproperlyConfigured:
+        return ""
+
+
 def _length(request: HttpRequest) -> int:
     text = str(request.META.get("CONTENT_LENGTH") or "0")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
@@ -101,18 +110,22 @@ class RequestIdMiddleware(Middleware):
         if self.is_async:
             return self.call_async(request)
         known = events.request_id.set(request.META["SLIPWAY_REQUEST_ID"])
+        place = events.address.set(_address(request))
         try:
             response: HttpResponse = self.get_response(request)
         finally:
+            events.address.reset(place)
             events.request_id.reset(known)
         response[HEADER] = request.META["SLIPWAY_REQUEST_ID"]
         return response
 
     async def call_async(self, request: HttpRequest) -> HttpResponse:
         known = events.request_id.set(request.META["SLIPWAY_REQUEST_ID"])
+        place = events.address.set(_address(request))
         try:
             response: HttpResponse = await self.get_response(request)
         finally:
+            events.address.reset(place)
             events.request_id.reset(known)
         response[HEADER] = request.META["SLIPWAY_REQUEST_ID"]
         return response

@@ -15,7 +15,7 @@ from django.db import connection
 from psycopg import sql
 
 # What the site only ever adds to.
-APPENDED = ("deployments_event", "deployments_reservation", "deployments_approval")
+APPENDED = ("deployments_event", "deployments_auditseal", "deployments_reservation", "deployments_approval")
 READ = ("django_migrations",)
 
 

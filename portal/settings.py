@@ -174,6 +174,9 @@ def database_from_url(url: str) -> dict[str, object]:
     parts = urlsplit(url)
     options: dict[str, object] = {"connect_timeout": 5}
     if env_bool("SLIPWAY_DB_POOL"):
+        # Somebody waits for what web and live ask; workers and migrations may take their time.
+        if seconds := float(env("SLIPWAY_DB_STATEMENT_SECONDS", "10")):
+            options["options"] = f"-c statement_timeout={seconds * 1000:.0f}"
         options["pool"] = {"min_size": 1, "max_size": int(env("SLIPWAY_DB_POOL_SIZE", "8")), "timeout": 5}
     return {
         "ENGINE": "django.db.backends.postgresql",
@@ -376,6 +379,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": timedelta(seconds=5),
         "options": {"expires": 5},
     },
+    "seal-audit": {"task": "deployments.seal_audit", "schedule": timedelta(minutes=1), "options": {"expires": 60}},
     "sweep-mail": {"task": "deployments.sweep_mail", "schedule": timedelta(seconds=20), "options": {"expires": 20}},
 }
 

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, time
 from typing import ClassVar
 
 from django.utils import timezone
-from django.utils.dateparse import parse_date, parse_datetime
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,6 +15,7 @@ from deployments.api.base import PAGING, ApiViewSet, choices_of, keyset, number_
 from deployments.api.deployments import PAGE, PROBLEMS
 from deployments.models import Event
 from deployments.services.errors import InvalidError
+from portal.lib import plain
 
 FILTERS = ("team", "actor", "kind", "level", "deployment", "since", "until", "q")
 LONGEST = 150
@@ -74,9 +74,8 @@ def moment_of(request: Request, name: str, *, end: bool = False) -> datetime | N
     if value is None:
         return None
     try:
-        # In ASCII: the parsers read the digits of any script.
-        day = parse_date(value) if value.isascii() else None
-        moment = parse_datetime(value) if day is None and value.isascii() else None
+        day = plain.day(value)
+        moment = plain.moment(value) if day is None else None
         if day is not None:
             moment = datetime.combine(day, time.max if end else time.min)
         if moment is not None and 1970 <= moment.year <= 9000:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from rest_framework import serializers
 
-from deployments.api.schemas import DATES_ALSO, DeploymentAnswer, Moment, WholeNumber
+from deployments.api.schemas import DATES_ALSO, DeploymentAnswer, Moment, Number, WholeNumber
 from deployments.models import QuotaRequest
 from deployments.services.grants import MOST_GPUS
 
@@ -22,9 +22,9 @@ class FlavorChange(serializers.Serializer[Any]):
     resource_name = serializers.CharField(
         max_length=80, required=False, help_text="nvidia.com/gpu, nvidia.com/gpu.shared or nvidia.com/mig-1g.10gb"
     )
-    compute_capability = serializers.FloatField(min_value=1, max_value=99.9, required=False)
+    compute_capability = Number(min_value=1, max_value=99.9, required=False)
     gpus_per_node = WholeNumber(min_value=1, max_value=1024, required=False)
-    price_per_hour = serializers.FloatField(min_value=0, max_value=99_999.99, required=False)
+    price_per_hour = Number(min_value=0, max_value=99_999.99, required=False)
     node_selector = serializers.DictField(child=serializers.CharField(allow_blank=True), required=False)
     tolerations = serializers.ListField(
         child=serializers.DictField(child=serializers.CharField(allow_blank=True)), required=False, max_length=10
@@ -39,7 +39,7 @@ class FlavorBody(FlavorChange):
     name = serializers.CharField(max_length=60)
     product = serializers.CharField(max_length=80, help_text="Value of the node label nvidia.com/gpu.product")
     memory_mib = WholeNumber(min_value=1, max_value=2_000_000)
-    compute_capability = serializers.FloatField(min_value=1, max_value=99.9)
+    compute_capability = Number(min_value=1, max_value=99.9)
 
 
 class FlavorAnswer(serializers.Serializer[Any]):

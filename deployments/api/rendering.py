@@ -7,12 +7,13 @@ from decimal import Decimal
 from typing import IO, Any
 
 import orjson
-from django.conf import settings
 from django.utils.functional import Promise
 from rest_framework import status
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
+
+from deployments.services.errors import InvalidError
 
 
 class OrjsonRenderer(BaseRenderer):
@@ -31,8 +32,14 @@ class OrjsonRenderer(BaseRenderer):
         return orjson.dumps(data, default=_plain, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
 
 
+# Bytes of a body, and names and values in it: several times what the largest wish has. What a small body costs to check
+# grows with what is in it, so both are bounded before anybody looks at what they mean.
+MOST_BYTES = 256 * 1024
+MOST_PARTS = 4000
+
+
 class TooLargeError(APIException):
-    """A body beyond DATA_UPLOAD_MAX_MEMORY_SIZE."""
+    """A body of more than MOST_BYTES."""
 
     status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
     default_code = "too_large"
@@ -48,16 +55,31 @@ class OrjsonParser(BaseParser):
     ) -> Any:
         """The decoded body; {} for an empty one."""
         # The framework reads the stream past Django's own limit.
-        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0
-        body = stream.read(limit + 1)
-        if len(body) > limit:
-            raise TooLargeError(f"At most {limit:,} bytes.")
+        body = stream.read(MOST_BYTES + 1)
+        if len(body) > MOST_BYTES:
+            raise TooLargeError(f"At most {MOST_BYTES:,} bytes.")
         if not body.strip():
             return {}
         try:
-            return orjson.loads(body)
+            found = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise ParseError(f"This is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
+        if not _is_bounded(found):
+            raise InvalidError(f"At most {MOST_PARTS:,} names and values in one body.", code="too_many")
+        return found
+
+
+def _is_bounded(found: Any) -> bool:
+    """True for a body of at most MOST_PARTS names and values; no deeper than the parser went."""
+    left, around = MOST_PARTS, [found]
+    while around:
+        inner = around.pop()
+        if isinstance(inner, dict | list):
+            left -= len(inner)
+            if left < 0:
+                return False
+            around += inner.values() if isinstance(inner, dict) else inner
+    return True
 
 
 def _plain(value: Any) -> Any:

@@ -14,18 +14,31 @@ from deployments.services.tokens import DEFAULT_DAYS, MOST_DAYS
 from deployments.services.unknown_models import MOST as MOST_OF_MODEL
 from deployments.services.unknown_models import NUMBERS
 from deployments.spec import DeploymentSpec
+from portal.lib import plain
 
 SCOPES = ("read", "write", "approve", "invoke")
 
 
 class WholeNumber(serializers.IntegerField):
-    """A whole number in the digits 0 to 9: Python would read those of any script."""
+    """A whole number of JSON, or a text of the digits 0 to 9 alone."""
 
     def to_internal_value(self, data: Any) -> int:
         """The number; an error that says what is wrong otherwise."""
-        if isinstance(data, str) and not data.isascii():
+        found = plain.whole(data) if isinstance(data, str) else data
+        if isinstance(found, bool) or not isinstance(found, int):
             self.fail("invalid")
-        return int(super().to_internal_value(data))
+        return int(found)
+
+
+class Number(serializers.FloatField):
+    """A finite number of JSON, or a text like `3.5`."""
+
+    def to_internal_value(self, data: Any) -> float:
+        """The number; an error that says what is wrong otherwise."""
+        found = plain.decimal(data)
+        if found is None:
+            self.fail("invalid")
+        return float(found)
 
 
 class Moment(serializers.DateTimeField):
@@ -33,7 +46,7 @@ class Moment(serializers.DateTimeField):
 
     def to_internal_value(self, value: Any) -> Any:
         """The moment; an error that says what is wrong otherwise."""
-        if isinstance(value, str) and not value.isascii():
+        if plain.moment(value) is None:
             self.fail("invalid", format="YYYY-MM-DDThh:mm[:ss][+HH:MM|-HH:MM|Z]")
         return super().to_internal_value(value)
 
@@ -51,7 +64,7 @@ class SpecBody(serializers.Serializer[Any]):
 
     spec = SpecField()
     note = serializers.CharField(max_length=500, required=False)
-    base_revision = serializers.IntegerField(required=False, help_text="Instead of If-Match: the revision changed")
+    base_revision = WholeNumber(min_value=1, required=False, help_text="Instead of If-Match: the revision changed")
 
 
 class RequestBody(serializers.Serializer[Any]):

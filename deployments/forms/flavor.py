@@ -9,6 +9,7 @@ from typing import Any
 from deployments.models import Flavor
 from deployments.services.errors import InvalidError
 from deployments.services.flavor_fields import checked, complete
+from portal.lib import plain
 
 FIELDS = ("name", "product", "resource_name", "memory_mib", "compute_capability", "gpus_per_node", "price_per_hour")
 LONGEST = 4000
@@ -65,10 +66,10 @@ def _tolerations(text: str) -> list[dict[str, str]]:
 
 
 def _whole(name: str, text: str) -> int:
-    plain = text.replace(",", "").replace(" ", "")
-    if not (plain.isascii() and plain.isdigit() and len(plain) < 10):
+    found = plain.whole(text.replace(",", "").replace(" ", ""), digits=9)
+    if found is None:
         raise InvalidError("Must be a whole number.", field=name, pointer=f"/{name}")
-    return int(plain)
+    return found
 
 
 def _labels(text: str) -> dict[str, str]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.utils import timezone
-from django.utils.dateparse import parse_date
 
 from deployments.models import Flavor, Team
 from deployments.services.errors import DomainError
+from portal.lib import plain
 
 LAST = time(23, 59, 59)
 LONGEST = 600
@@ -37,10 +37,11 @@ class QuotaForm:
     def gpus(self, *, least: int = 1) -> int | None:
         """How many GPUs."""
         text = self.text["gpus"]
-        if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) >= least):
+        found = plain.whole(text, digits=5)
+        if found is None or found < least:
             self.errors["gpus"] = f"How many GPUs? A whole number from {least}."
             return None
-        return int(text)
+        return found
 
     def day(self, name: str, at: time = LAST) -> datetime | None:
         """The moment `at` of the day in a field; None where it is empty, or where there is no such day."""
@@ -79,9 +80,5 @@ class QuotaForm:
 
 def day_or_none(text: str, at: time = LAST) -> datetime | None:
     """That moment of the day; None for no day or one that does not exist."""
-    try:
-        # In ASCII: it reads the digits of any script.
-        day = parse_date(text.strip()) if text.isascii() else None
-    except ValueError:
-        return None
+    day = plain.day(text.strip())
     return timezone.make_aware(datetime.combine(day, at)) if day else None

@@ -8,12 +8,12 @@ from datetime import datetime, time
 from typing import Any
 
 from django.utils import timezone
-from django.utils.dateparse import parse_date
 
 from deployments.models import Flavor, QuotaRequest
 from deployments.services.errors import InvalidError
 from deployments.services.grants import KEPT, Kept
 from deployments.services.quota_requests import beyond_of, not_meant
+from portal.lib import plain
 
 
 class DecisionError(InvalidError):
@@ -88,9 +88,10 @@ def _gpus(text: str) -> int | None:
     text = text.strip()
     if not text:
         return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 6):
+    found = plain.whole(text, digits=5)
+    if found is None:
         raise InvalidError("How many GPUs? A whole number from 1.", field="gpus", pointer="/gpus")
-    return int(text)
+    return found
 
 
 def _day(field: str, typed: str | None, asked: datetime | None, at: time) -> datetime | Kept | None:
@@ -100,10 +101,7 @@ def _day(field: str, typed: str | None, asked: datetime | None, at: time) -> dat
     text = typed.strip()
     if not text:
         return None
-    try:
-        day = parse_date(text) if text.isascii() else None
-    except ValueError:
-        day = None
+    day = plain.day(text)
     if day is None:
         raise InvalidError("There is no such day.", field=field, pointer=f"/{field}")
     if asked is not None and timezone.localtime(asked).date() == day:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+SPELLED = {
+    int: re.compile(r"[+-]?[0-9]+"),
+    float: re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,2})?", re.IGNORECASE),
+}
 THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}([, _][0-9]{3})+")
 
 
@@ -14,17 +18,14 @@ def as_value(kind: type, text: str) -> Any:
         return text
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower())
-    # Python reads the digits of any script; the engine gets those from 0 to 9.
-    if len(text) > 20 or not text.isascii():
+    if len(text) > 20:
         return None
     if THOUSANDS.fullmatch(text) and kind is int:
         text = re.sub("[, _]", "", text)
     elif kind is float:
         text = text.replace(",", ".")  # “0,9” is how half of the world writes it.
-    try:
-        return kind(text)
-    except ValueError:
-        return None
+    # Python reads the digits of any script, 1_0 and nan; the engine gets the digits from 0 to 9.
+    return kind(text) if SPELLED[kind].fullmatch(text) else None
 
 
 def not_a(kind: type) -> str:

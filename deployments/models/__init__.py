@@ -1,7 +1,7 @@
 """What is stored. One module per topic; filters live on the QuerySets, facts about one row on the models."""
 
 from .accounts import ApiToken, Membership, Principal, Team, User, admins_now, groups_since
-from .audit import Event
+from .audit import AuditSeal, Event
 from .catalog import CatalogEntry, EngineProfile, ModelCheck
 from .cluster import Cluster, Flavor, Node
 from .convergence import AppliedObject, Intent, Status
@@ -19,6 +19,7 @@ __all__ = [
     "ApiToken",
     "AppliedObject",
     "Approval",
+    "AuditSeal",
     "CatalogEntry",
     "Cluster",
     "Credential",

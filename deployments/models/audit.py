@@ -9,6 +9,7 @@ from django.contrib.postgres.indexes import BrinIndex, GinIndex
 from django.contrib.postgres.search import SearchQuery, SearchVector
 from django.db import connection, models
 from django.db.models import F, Func, Q, Value
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from .accounts import Principal, Team, User
@@ -116,6 +117,8 @@ class Event(models.Model):
     message = models.CharField(max_length=500)
     data = models.JSONField(default=dict)
     request_id = models.CharField(max_length=40, blank=True)
+    # Where the request came from; for admins alone. Empty for what no request did.
+    address = models.CharField(max_length=45, blank=True, default="", db_default="")
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = EventQuerySet.as_manager()
@@ -135,3 +138,20 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return self.message
+
+
+class AuditSeal(models.Model):
+    """A batch of events that is complete, bound to the batch before it (`services.seals`). Rows are never changed."""
+
+    first = models.BigIntegerField()
+    last = models.BigIntegerField(unique=True)
+    # Key and SHA-256 of each event, one after the other: 40 bytes each.
+    entries = models.BinaryField()
+    digest = models.CharField(max_length=64)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"events {self.first} to {self.last}"

@@ -13,6 +13,8 @@ MESSAGE_LENGTH = 500
 
 # Set by `RequestIdMiddleware` for the request in hand, so that every service call of it carries the id.
 request_id: ContextVar[str] = ContextVar("slipway_request_id", default="")
+# Likewise where the request came from.
+address: ContextVar[str] = ContextVar("slipway_address", default="")
 # Likewise the beginning of the API token that speaks for the actor; empty where they speak for themselves.
 acting_token: ContextVar[str] = ContextVar("slipway_acting_token", default="")
 
@@ -45,6 +47,7 @@ def record(
         actor=actor,
         data={**(data or {}), **_by_token(actor)},
         request_id=request_id.get(),
+        address=address.get(),
     )
     telling.tell([event])
     return event

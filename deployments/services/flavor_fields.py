@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
 from deployments.services.errors import Checks, InvalidError
 from deployments.services.text import line_of
+from portal.lib import plain
 
 SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 # Whole GPUs, time slices under a name of their own, and MIG slices (“+me” is spelled “.me” in a resource's name).
@@ -88,12 +89,8 @@ def _number(name: str, value: object) -> int:
 
 def _decimal(name: str, value: object) -> Decimal:
     least, most, places = DECIMALS[name]
-    try:
-        number = Decimal(str(value)) if isinstance(value, int | float | Decimal | str) else None
-    except InvalidOperation:
-        number = None
-    text = isinstance(value, bool) or (isinstance(value, str) and not value.isascii())
-    if text or number is None or not number.is_finite() or not least <= number <= most:
+    number = plain.decimal(value)
+    if number is None or not least <= number <= most:
         raise _wrong(name, f"Must be a number from {least} to {most:,}.")
     if number != round(number, places):
         raise _wrong(name, f"At most {places} digit{'s'[: places != 1]} after the point.")

@@ -12,12 +12,12 @@ from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
-from django.utils.dateparse import parse_date
 from django.views.decorators.http import require_safe
 
 from deployments.models import Event, Principal, Team
 from deployments.models.audit import EventQuerySet
 from deployments.services.principals import principal_of, still_in
+from portal.lib import plain
 from portal.lib.htmx import PortalRequest, page_or_partial, signed_in
 from portal.lib.pages import keyset_page, query_with
 from portal.lib.sheets import CUT_SHORT, csv_chunks, download, json_chunks
@@ -26,6 +26,7 @@ ROWS = 50
 CHUNK = 1000
 FIELDS = ("team", "actor", "kind", "level", "deployment", "since", "until", "q")
 HEADER = ("id", "time", "team", "deployment", "actor", "kind", "level", "message", "before", "after", "request_id")
+HEADER_OF_ADMINS = (*HEADER, "address")
 
 
 @dataclass(frozen=True)
@@ -174,10 +175,14 @@ def _rows(principal: Principal, wish: Filter) -> EventQuerySet:
 def _export(request: PortalRequest, principal: Principal, wish: Filter, kind: str) -> HttpResponseBase:
     chunks = _chunks(principal, wish)
     if kind == "csv":
-        lines = ([list(_line(event).values()) for event in chunk] if chunk else [[CUT_SHORT]] for chunk in chunks)
-        return download(request, csv_chunks(HEADER, lines), filename="audit.csv", kind="text/csv; charset=utf-8")
+        names = HEADER_OF_ADMINS if principal.is_admin else HEADER
+        lines = (
+            [[values[name] for name in names] for values in map(_line, chunk)] if chunk else [[CUT_SHORT]]
+            for chunk in chunks
+        )
+        return download(request, csv_chunks(names, lines), filename="audit.csv", kind="text/csv; charset=utf-8")
     documents = (
-        [_line(event) | {"data": event.data} for event in chunk] if chunk else [{"error": CUT_SHORT}]
+        [_document(event, with_address=principal.is_admin) for event in chunk] if chunk else [{"error": CUT_SHORT}]
         for chunk in chunks
     )
     return download(request, json_chunks(documents), filename="audit.jsonl", kind="application/jsonl")
@@ -216,7 +221,13 @@ def _line(event: Event) -> dict[str, Any]:
         "before": event.data.get("before"),
         "after": event.data.get("after"),
         "request_id": event.request_id,
+        "address": event.address,
     }
+
+
+def _document(event: Event, *, with_address: bool) -> dict[str, Any]:
+    line = _line(event)
+    return {name: line[name] for name in (HEADER_OF_ADMINS if with_address else HEADER)} | {"data": event.data}
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -231,8 +242,7 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 def _day(text: str) -> datetime | None:
     """The first moment of a day; None for no day or one that does not exist."""
     try:
-        # In ASCII: it reads the digits of any script.
-        day = parse_date(text) if text.isascii() else None
+        day = plain.day(text)
         return timezone.make_aware(datetime.combine(day, time())) if day and 1970 <= day.year <= 9000 else None
     except ValueError:
         return None

@@ -18,6 +18,7 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
+from deployments.api.rendering import MOST_BYTES
 from deployments.models import User
 from deployments.services import tokens
 from portal import asgi
@@ -70,7 +71,7 @@ def test_more_than_is_read_is_413_however_it_is_sent(browser: Client, path: str)
 
 
 def test_exactly_the_limit_is_read(browser: Client) -> None:
-    body = json.dumps(BODY).encode().ljust(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+    body = json.dumps(BODY).encode().ljust(MOST_BYTES)
 
     assert in_chunks(browser, "/api/v1/tokens/", body).status_code == 201
     assert in_chunks(browser, "/api/v1/tokens/", body + b" ").status_code == 413
