@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from deployments.kube.kinds import kind_of
-from deployments.manifests import Resolution, TeamWish, Wish, build, build_service_account, build_team
+from deployments.manifests import TeamWish, build, build_service_account, build_team
 from deployments.manifests.cluster import build_cluster_objects
 from deployments.manifests.team import LIVE_ROLE, WORKER_ROLE
-from deployments.spec import DeploymentSpec
 from portal.live.metered import HEADER
+from tests.deployments import manifest_cases as cases
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "k8s" / "portal"
@@ -113,19 +113,7 @@ def test_the_worker_cannot_change_a_namespace() -> None:
 
 
 def test_the_worker_may_touch_only_what_is_built_or_counted() -> None:
-    wishes = [
-        Wish(
-            install_id="slipway",
-            deployment_id="1",
-            name="chat",
-            namespace="search-x",
-            team="search",
-            revision=1,
-            spec=DeploymentSpec.from_json({"source": {"uri": "hf://a/b"}, "flavor": "h100-80gb", **strategy}),
-            resolution=Resolution(commit="0" * 40, image="vllm@sha256:0", product="NVIDIA-L4"),
-        )
-        for strategy in ({}, {"strategy": "disaggregated", "prefill": {}, "decode": {}})
-    ]
+    wishes = [cases.WISHES[name] for name in ("one-gpu", "disaggregated", "fetched-ahead")]
     team = TeamWish(install_id="slipway", team="search", namespace="search-x", presets=True)
     objects = [*(obj for wish in wishes for obj in [*build(wish), build_service_account(wish)]), *build_team(team)]
     built = {obj["kind"]: obj["apiVersion"] for obj in objects}
