@@ -1,4 +1,4 @@
-"""The inbox as a page: both kinds, several at once, emergencies, history, and who approves what."""
+"""The inbox as a page: both kinds, several at once, and history."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from django.utils import timezone
 from deployments.models import (
     Approval,
     Deployment,
-    Emergency,
     Flavor,
     Membership,
     QuotaGrant,
@@ -25,9 +24,8 @@ from deployments.models import (
 )
 from deployments.services import approvals, ledger
 from tests.deployments import factories as make
-from tests.deployments.viewing import add_node, flat, see_cluster, signed_in
-
-HTMX = {"HX-Request": "true"}
+from tests.deployments.viewing import HTMX, add_node, flat, see_cluster, signed_in
+from tests.deployments.viewing import inbox as page
 
 
 @pytest.fixture
@@ -41,10 +39,6 @@ def asked(team: Team, ann: User, h100: Flavor) -> Revision:
 def quota(team: Team, alice: User, h100: Flavor) -> QuotaRequest:
     make.make_flavor("l4-24gb")
     return QuotaRequest.objects.create(team=team, flavor=h100, gpus=4, why="The launch", author=alice)
-
-
-def page(person: User, **params: Any) -> str:
-    return flat(signed_in(person).get(reverse("approvals"), params).content.decode())
 
 
 def grant(person: User, quota: QuotaRequest, *, htmx: bool = True, **wish: Any) -> Any:
@@ -411,85 +405,6 @@ def test_enter_in_a_field_decides_nothing(asked: Revision, quota: QuotaRequest, 
         assert form[form.index("<button") :].startswith('<button type="submit" disabled hidden>')
 
 
-# Emergencies
-
-
-@pytest.fixture
-def own(team: Team, carol: User, h100: Flavor) -> Revision:
-    make.join(carol, team)
-    latest = make.make_deployment(team, carol, gpus=2).latest
-    assert latest is not None
-    return latest
-
-
-def call(person: User, revision: Revision, reason: str = "Search is down") -> Any:
-    wish = {"digest": revision.digest, "reason": reason}
-    return signed_in(person).post(reverse("approvals-emergency", args=[revision.pk]), wish, headers=HTMX)
-
-
-def test_an_author_calls_and_a_second_admin_signs(own: Revision, carol: User) -> None:
-    assert "call an emergency" in page(carol)
-    erin = make.make_user("erin", admin=True)
-    assert "call an emergency" not in page(carol), "erin may approve it plainly"
-    assert "call an emergency" not in page(erin)
-    assert 'value="approve"' in page(erin)
-
-    answer = call(carol, own)
-
-    assert "a second admin has an hour" in answer.content.decode()
-    text = page(erin)
-    assert "Search is down" in text
-    assert "Sign the emergency" in text
-    assert 'value="approve"' not in text, "one way to let it through, not two"
-    assert "Sign the emergency" not in page(carol)
-    assert "Withdraw the emergency" in answer.content.decode(), "the card stays, with a way back"
-    emergency = Emergency.objects.get()
-    url = reverse("approvals-sign", args=[emergency.pk])
-    assert signed_in(carol).post(url, {"digest": own.digest}, headers=HTMX).status_code == 422
-    signed_in(erin).post(url, {"digest": own.digest}, headers=HTMX)
-
-    approval = Approval.objects.get()
-    assert (approval.kind, approval.actor, approval.second) == ("emergency", carol, erin)
-    history = page(erin, show="history", verdict="emergency")
-    assert "approved in an emergency" in history
-    assert "carol and erin" in history
-
-
-def test_who_called_takes_it_back_and_nobody_signs_it_any_more(own: Revision, carol: User) -> None:
-    erin = make.make_user("erin", admin=True)
-    call(carol, own)
-    emergency = Emergency.objects.get()
-    url = reverse("approvals-emergency-withdraw", args=[emergency.pk])
-    assert signed_in(erin).post(url, headers=HTMX).status_code == 422
-
-    answer = signed_in(carol).post(url, headers=HTMX)
-
-    assert answer.status_code == 200
-    assert "Withdraw the emergency" not in answer.content.decode()
-    sign = reverse("approvals-sign", args=[emergency.pk])
-    assert signed_in(erin).post(sign, {"digest": own.digest}, headers=HTMX).status_code == 422
-    assert not Approval.objects.exists()
-
-
-def test_a_call_without_a_reason_is_answered_at_its_field(own: Revision, carol: User) -> None:
-    answer = call(carol, own, reason=" ")
-
-    text = flat(answer.content.decode())
-    assert answer.status_code == 422
-    assert "Say what the emergency is" in text
-    assert text.count('aria-invalid="true"') == 1
-    assert not Emergency.objects.exists()
-
-
-def test_emergencies_are_hidden_from_those_who_do_not_sign(own: Revision, carol: User, alice: User, bob: User) -> None:
-    call(carol, own)
-    url = reverse("approvals-sign", args=[Emergency.objects.get().pk])
-
-    for person in (alice, bob):
-        assert signed_in(person).post(url, {"digest": own.digest}).status_code == 404
-    assert not Approval.objects.exists()
-
-
 # History
 
 
@@ -572,47 +487,6 @@ def test_a_page_costs_the_same_queries_for_one_as_for_many(
     add(12)
 
     assert cost() == few
-
-
-# Who approves
-
-
-def test_an_admin_says_who_approves(team: Team, carol: User) -> None:
-    url = reverse("approvals-policy", args=[team.pk])
-
-    answer = signed_in(carol).post(url, {"policy": "lead", "ask_above": "8", "at_expiry": "stop"}, follow=True)
-
-    team.refresh_from_db()
-    assert (team.policy, team.ask_above, team.at_expiry) == ("lead", 8, "stop")
-    assert "Saved who approves for Search." in answer.content.decode()
-    signed_in(carol).post(url, {"policy": "lead", "ask_above": "", "at_expiry": "stop"})
-    team.refresh_from_db()
-    assert team.ask_above is None
-
-
-@pytest.mark.parametrize(
-    ("wish", "field"), [({"ask_above": "many"}, "ask_above"), ({"policy": "x"}, "policy"), ({"at_expiry": ""}, "x")]
-)
-def test_a_policy_that_cannot_be_meant_is_said_at_its_field(
-    team: Team, carol: User, wish: dict[str, str], field: str
-) -> None:
-    values = {"policy": "auto", "ask_above": "8", "at_expiry": "keep", **wish}
-
-    answer = signed_in(carol).post(reverse("approvals-policy", args=[team.pk]), values)
-
-    text = flat(answer.content.decode())
-    assert answer.status_code == 422
-    assert text.count('aria-invalid="true"') == 1
-    if field == "ask_above":
-        assert 'value="many"' in text
-    team.refresh_from_db()
-    assert team.policy == "ask"
-
-
-def test_leads_and_strangers_say_nothing_about_it(team: Team, alice: User, bob: User) -> None:
-    for person in (alice, bob):
-        assert signed_in(person).post(reverse("approvals-policy", args=[team.pk]), {}).status_code == 404
-        assert signed_in(person).get(reverse("approvals-policies")).status_code == 404
 
 
 def test_the_page_of_a_deployment_still_leads_to_its_card(asked: Revision, carol: User) -> None:

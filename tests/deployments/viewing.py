@@ -6,11 +6,15 @@ import re
 from typing import Any
 
 from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from deployments.kube.observe import ContainerView, EventView, Observed, PodView
 from deployments.models import Cluster, Deployment, Node, Status, User
 from deployments.services.states import write_observed
+
+# What htmx says of itself.
+HTMX = {"HX-Request": "true"}
 
 
 def signed_in(user: User, *, csrf: bool = False) -> Client:
@@ -23,6 +27,11 @@ def signed_in(user: User, *, csrf: bool = False) -> Client:
 def flat(html: str) -> str:
     """A page as browsers read it: each run of whitespace is one space, and none at the edges of an element."""
     return re.sub(r"(?<=>) | (?=</|>)", "", " ".join(html.split()))
+
+
+def inbox(person: User, **params: Any) -> str:
+    """The page of what waits for a decision, or with `show` another part of it."""
+    return flat(signed_in(person).get(reverse("approvals"), params).content.decode())
 
 
 def see_cluster(**changes: Any) -> Cluster:
