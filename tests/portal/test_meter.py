@@ -30,7 +30,6 @@ from portal.meter.wire import ProcessingRequest
 ROOT = Path(__file__).resolve().parents[2]
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 CHAT = "/team/chat/v1/chat/completions"
-KEYED = told(Admission("key:x", 7, key=KeyTerms(5)))
 WISH = {"model": "chat", "stream": True, "prompt": "x" * 100}
 STREAM = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
 LAST = b'data: {"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 7}}\n\n'
@@ -41,8 +40,13 @@ def headers(kind: str = "request_headers", *, end: bool = False, **values: str) 
     return ProcessingRequest(**{kind: {"headers": {"headers": named}, "end_of_stream": end}})
 
 
-def asked(path: str = CHAT, who: str = KEYED, method: str = "POST", **more: str) -> Any:
-    named = {":path": path, ":method": method, HEADER: who, **more}
+def keyed() -> str:
+    """A key as `live` names it now."""
+    return told(Admission("key:x", 7, key=KeyTerms(5)))
+
+
+def asked(path: str = CHAT, who: str | None = None, method: str = "POST", **more: str) -> Any:
+    named = {":path": path, ":method": method, HEADER: keyed() if who is None else who, **more}
     return headers(**named)
 
 
@@ -57,23 +61,24 @@ def told_instead(answer: Any, kind: str) -> bytes | None:
 
 
 def test_who_is_named_is_what_live_signed_just_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert metered.metered(KEYED) == Metered(5, 7)
+    signed = keyed()
+    assert metered.metered(signed) == Metered(5, 7)
     assert told(Admission("user:alice", 7)) == NO_KEY
 
     others = signing.TimestampSigner(salt="another").sign("5.7")
-    for value in (NO_KEY, "", "5.7", KEYED[:-1], KEYED.replace("5.7", "6.7"), others, KEYED + ", 6.7"):
+    for value in (NO_KEY, "", "5.7", signed[:-1], signed.replace("5.7", "6.7"), others, signed + ", 6.7"):
         assert metered.metered(value) is None
 
     later = time.time() + metered.SECONDS + 1
     monkeypatch.setattr(signing.time, "time", lambda: later)
-    assert metered.metered(KEYED) is None
+    assert metered.metered(signed) is None
 
 
-@pytest.mark.parametrize("asks", [asked(who=NO_KEY), asked(who="5.7"), asked(method="GET")])
-def test_of_others_nothing_more_is_sent_by(asks: Any) -> None:
+@pytest.mark.parametrize("asks", [{"who": NO_KEY}, {"who": "5.7"}, {"method": "GET"}])
+def test_of_others_nothing_more_is_sent_by(asks: dict[str, str]) -> None:
     exchange = Exchange()
 
-    answer = exchange.answer(asks)
+    answer = exchange.answer(asked(**asks))
 
     mode = answer.mode_override
     assert (mode.response_header_mode, mode.request_body_mode, mode.response_body_mode) == (2, 0, 0)
