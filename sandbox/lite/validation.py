@@ -76,9 +76,11 @@ def updated(resource: Resource, old: Obj, new: Obj, subresource: str) -> Iterato
         yield from _same(old, new, ("spec", "selector"), "field is immutable")
     elif key == "/persistentvolumeclaims" and not subresource:
         before, after = dict(old["spec"]), dict(new["spec"])
-        for name in ("volumeName", "storageClassName"):  # these are given once
-            if not before.get(name):
-                after.pop(name, None)
+        if not before.get("volumeName"):
+            before.pop("volumeName", None)
+            after.pop("volumeName", None)
+        if before.get("storageClassName") is None:  # no class at all (“”) is one too
+            after.pop("storageClassName", None)
         if before != after:
             yield Cause("spec", "FieldValueForbidden", _CLAIM_FIXED)
     elif key.startswith("rbac.") and key.endswith("bindings"):

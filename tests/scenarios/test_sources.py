@@ -16,14 +16,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from deployments.models import Principal
+from deployments.models import Credential, Flavor, Principal
 from deployments.services import credentials, source_checks
 from deployments.sources import SourceCheck, SourceCode
 from sandbox.hub import catalog
+from sandbox.node.images import model_image
 from tests import servers
 from tests.deployments import factories as make
 from tests.deployments.sealing_keys import use_keys
 from tests.deployments.test_source_formats import gguf
+from tests.scenarios.grounds import Object
 from tests.scenarios.stage import RESTRICTED, Says, Stage, engine
 from tests.scenarios.test_credentials import reads, stored
 
@@ -115,6 +117,10 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (registry / "model_version").write_text(json.dumps({"id": "8", "name": "v1"}))
     artifacts = {"items": [{"id": "3", "uri": f"s3://{BUCKET}/smol"}]}
     (registry / "model_versions/8/artifacts").write_text(json.dumps(artifacts))
+    tracked = folder / "api/2.0/mlflow/model-versions"
+    tracked.mkdir(parents=True)
+    (tracked / "get-download-uri").write_text(json.dumps({"artifact_uri": f"s3://{BUCKET}/smol"}))
+    (folder / "smol.gguf").write_bytes(GGUF)
     with serving(partial(Quiet, directory=str(folder))) as url:
         yield url
 
@@ -125,20 +131,8 @@ def lead(stage: Stage) -> Principal:
 
 
 def test_weights_from_everywhere(stage: Stage, lead: Principal, s3: servers.S3, web: str, settings: Any):
-    use_keys(settings)
-    settings.OBJECT_STORES, settings.DOWNLOAD_SERVERS, settings.MODEL_REGISTRY_URL = [s3.url], [web], web
-    stage.open_namespace()
-    keys = s3.user(f"reader-{stage.namespace}", {"Effect": "Allow", "Action": ["s3:*"], "Resource": "*"})
     uri = f"s3://{BUCKET}/smol"
-    made = credentials.create(
-        principal=lead,
-        team=stage.team,
-        name="store",
-        kind="s3",
-        fields={**keys, "endpoint": s3.url, "region": "us-east-1"},
-        test_uri=uri,
-    )
-    store = stored(stage, made)
+    store = opened(stage, lead, s3, web, settings)
     assert (store.test_code, store.test_facts["layers"]) == ("found", 30)
     fill(stage)
 
@@ -173,6 +167,63 @@ def test_weights_from_everywhere(stage: Stage, lead: Principal, s3: servers.S3, 
     assert model == "--model=/mnt/models/smol.gguf"
 
 
+def test_weights_for_roles_and_across_nodes(stage: Stage, lead: Principal, s3: servers.S3, web: str, settings: Any):
+    """What else brings weights to each kind of service, on each kind of GPU, all at once."""
+    opened(stage, lead, s3, web, settings)
+    settings.MLFLOW_URL = web
+    for flavor in Flavor.objects.all():
+        make.make_grant(stage.team, flavor, 8)
+    fill(stage, f"{web}/smol.gguf")
+    image = f"oci://{model_image(MODEL, '1.0').canonical}"
+    one = {"replicas": {"min": 1, "max": 1}, "args": {}}
+    apart = {"strategy": "disaggregated", "prefill": one, "decode": one, "engine": engine(max_model_len=2048)}
+    wide = {"nodes": 2, "engine": engine(max_model_len=2048, pipeline_parallel_size=2)}
+    alone = {"engine": engine(max_model_len=2048)}
+    wishes: dict[str, tuple[dict[str, str], str, dict[str, Any]]] = {
+        "claimed-file": ({"uri": f"pvc://{CLAIM}/smol.gguf"}, "l4-24gb", alone),
+        "fetched-file": ({"uri": f"{web}/smol.gguf"}, "l4-24gb", alone),
+        "roles-entry": ({"uri": "model-registry://smol/v1", "credential": "store"}, "l40s-48gb", apart),
+        "roles-claim": ({"uri": f"pvc://{CLAIM}/smol"}, "h100-80gb", apart),
+        "roles-image": ({"uri": image}, "l4-24gb", apart),
+        "wide-entry": ({"uri": "models:/smol/3", "credential": "store"}, "l4-24gb", wide),
+        "wide-file": ({"uri": f"s3://{BUCKET}/smol.gguf", "credential": "store"}, "l40s-48gb", wide),
+        "wide-claim": ({"uri": f"pvc://{CLAIM}/smol"}, "h100-80gb", wide),
+        "wide-image": ({"uri": image}, "l4-24gb", wide),
+    }
+
+    asked = [stage.ask(name, source=source, flavor=flavor, **more) for name, (source, flavor, more) in wishes.items()]
+    for row in asked:
+        stage.comes_to(row, Says("Running"), within=180, note=row.name)
+
+    fetched = {row.name: stage.fresh(row).applied.resolution["storage_uri"] for row in asked}
+    assert fetched["roles-entry"] == fetched["wide-entry"] == f"s3://{BUCKET}/smol/"
+    products = {pod["spec"]["nodeSelector"]["nvidia.com/gpu.product"] for pod in stage.pods() if gpus(pod)}
+    assert len(products) == 3
+
+
+def gpus(pod: Object) -> int:
+    """GPUs that a pod holds."""
+    limits = [container.get("resources", {}).get("limits", {}) for container in pod["spec"]["containers"]]
+    return sum(int(limit.get("nvidia.com/gpu", 0)) for limit in limits)
+
+
+def opened(stage: Stage, lead: Principal, s3: servers.S3, web: str, settings: Any) -> Credential:
+    """The servers vouched for, and keys of the team's to the bucket, tested and stored."""
+    use_keys(settings)
+    settings.OBJECT_STORES, settings.DOWNLOAD_SERVERS, settings.MODEL_REGISTRY_URL = [s3.url], [web], web
+    stage.open_namespace()
+    keys = s3.user(f"reader-{stage.namespace}", {"Effect": "Allow", "Action": ["s3:*"], "Resource": "*"})
+    made = credentials.create(
+        principal=lead,
+        team=stage.team,
+        name="store",
+        kind="s3",
+        fields={**keys, "endpoint": s3.url, "region": "us-east-1"},
+        test_uri=f"s3://{BUCKET}/smol",
+    )
+    return stored(stage, made)
+
+
 def test_a_public_bucket_is_asked_as_anybody(stage: Stage):
     """The bucket is one of Amazon's, where no test goes: what counts is how the cluster would ask for it."""
     there = SourceCheck(SourceCode.FOUND, "There.", loads="s3://open-weights/smol/")
@@ -187,8 +238,8 @@ def test_a_public_bucket_is_asked_as_anybody(stage: Stage):
     assert not reads(pod)
 
 
-def fill(stage: Stage) -> None:
-    """A volume claim, and a pod that brings a model into it, as whoever owns the volume would."""
+def fill(stage: Stage, file: str = "") -> None:
+    """A volume claim, and a pod that brings a model into it, and a file beside it, as its owner would."""
     size = {"storage": "10Gi"}
     volume = f"models-{stage.namespace}"
     stage.ground.create(
@@ -218,6 +269,7 @@ def fill(stage: Stage) -> None:
             },
         }
     )
+    wanted = [f"hf://{MODEL}", "/mnt/claim/smol", *([file, "/mnt/claim"] if file else [])]
     pod = stage.ground.create(
         {
             "apiVersion": "v1",
@@ -232,7 +284,7 @@ def fill(stage: Stage) -> None:
                     {
                         "name": "storage-initializer",
                         "image": "kserve/storage-initializer:v0.20.0",
-                        "args": [f"hf://{MODEL}", "/mnt/claim/smol"],
+                        "args": wanted,
                         "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
                         "securityContext": RESTRICTED,
                         "volumeMounts": [{"name": "models", "mountPath": "/mnt/claim"}],
