@@ -16,11 +16,11 @@ import argparse
 import os
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 from psycopg import IsolationLevel
 
+from bench.quota.clients import Outcome
 from bench.quota.referee import Verdict
 from portal.demo.running import running
 
@@ -65,12 +65,13 @@ def measure(url: str, wanted: argparse.Namespace) -> int:
     django.setup()
     from django.core.management import call_command
 
-    from bench.quota import shape, world
+    from bench.quota import clients, shape, world
 
     call_command("migrate", verbosity=0)
     world.install_log()
     print(
-        f"{wanted.connections} connections, {shape.TEAMS} teams, {shape.PLACES} deployments each, seed {wanted.seed}\n"
+        f"{wanted.connections} connections from {clients.PROCESSES} processes, {os.cpu_count()} processors, "
+        f"{shape.TEAMS} teams, {shape.PLACES} deployments each, seed {wanted.seed}\n"
     )
     print(ROW.format(*HEAD))
     failed = plain(url, wanted)
@@ -93,12 +94,12 @@ def plain(url: str, wanted: argparse.Namespace) -> bool:
                 cursor.execute(guard.sql())
             referee_starts()
             total = wanted.transactions if guard is guards.TRIGGER else wanted.transactions // 5
-            counts, took = clients.together(
+            outcome = clients.together(
                 clients.churn, wanted.connections, url, made, guard, level, total // wanted.connections, wanted.seed
             )
             verdict = referee.judge()
-            show(guard.name + ("" if guard.holds else " (control)"), level, counts, verdict, took)
-            failed |= guard.holds and not (verdict.clean and not counts["deadlocks left"])
+            show(guard.name + ("" if guard.holds else " (control)"), level, outcome, verdict)
+            failed |= guard.holds and not (verdict.clean and not outcome.counts["deadlocks left"])
     with connection.cursor() as cursor:
         cursor.execute(guards.TRIGGER.sql())
     return failed
@@ -106,7 +107,7 @@ def plain(url: str, wanted: argparse.Namespace) -> bool:
 
 def through_services(url: str, wanted: argparse.Namespace) -> bool:
     """Approvals, then takes, releases and cuts, by the services; and approvals in the least SQL."""
-    from bench.quota import clients, referee, service, world
+    from bench.quota import clients, referee, service, spent, world
 
     failed = False
     rates = {}
@@ -114,26 +115,34 @@ def through_services(url: str, wanted: argparse.Namespace) -> bool:
         made = world.make(waiting=0, seed=wanted.seed)
         referee_starts()
         share = wanted.transactions // 10 // wanted.connections
-        counts, took = clients.together(
+        outcome = clients.together(
             service.churn, wanted.connections, made, wanted.connections, level, share, wanted.seed
         )
         verdict = referee.judge()
-        show("through the services", level, counts, verdict, took)
-        failed |= not verdict.clean or bool(counts["deadlocks left"])
+        show("through the services", level, outcome, verdict)
+        failed |= not verdict.clean or bool(outcome.counts["deadlocks left"])
     ways: list[tuple[str, IsolationLevel | None]] = [("in SQL", None)]
     ways += [(f"by the service, {level.name}", level) for level in LEVELS]
     for name, way in ways:
         made = world.make(waiting=wanted.approvals, seed=wanted.seed)
         referee_starts()
+        before = spent.by_postgres(url)
         if way is None:
-            counts, took = clients.together(service.approve_in_sql, wanted.connections, url, made, wanted.connections)
+            outcome = clients.together(service.approve_in_sql, wanted.connections, url, made, wanted.connections)
         else:
-            counts, took = clients.together(service.approve, wanted.connections, made, wanted.connections, way)
+            outcome = clients.together(service.approve, wanted.connections, made, wanted.connections, way)
+        server = spent.by_postgres(url) - before
         verdict = referee.judge()
-        failed |= not verdict.clean or bool(counts["deadlocks left"])
-        rates[name] = sum(counts.values()) / took
-        outcome = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
-        print(f"\napprovals {name}: {rates[name]:.0f} a second ({outcome}; {verdict.takes} took GPUs)", end="")
+        failed |= not verdict.clean or bool(outcome.counts["deadlocks left"])
+        rates[name] = outcome.a_second
+        counted = ", ".join(f"{count} {what}" for what, count in sorted(outcome.counts.items()))
+        each = 1000 / wanted.approvals
+        print(
+            f"\napprovals {name}: {rates[name]:.0f} a second ({counted}; {verdict.takes} took GPUs); processor time of "
+            f"each: {outcome.spent * each:.1f} ms of the client, {server * each:.1f} ms of PostgreSQL",
+            end="",
+            flush=True,
+        )
     sql, *services = rates.values()
     print(f"\nthe service reaches {' and '.join(f'{rate / sql:.2f}' for rate in services)} of plain SQL")
     return failed
@@ -155,8 +164,9 @@ def referee_starts() -> None:
     connection.close()
 
 
-def show(name: str, level: IsolationLevel, counts: Counter[str], verdict: Verdict, took: float) -> None:
+def show(name: str, level: IsolationLevel, outcome: Outcome, verdict: Verdict) -> None:
     """One line of the table."""
+    counts = outcome.counts
     refused = sum(count for what, count in counts.items() if what.startswith("refused"))
     done = counts["committed"]
     deadlocks = f"{counts['deadlocks']}/{counts['deadlocks left']}"
@@ -165,7 +175,7 @@ def show(name: str, level: IsolationLevel, counts: Counter[str], verdict: Verdic
         ROW.format(
             name[:28], level.name.replace("_", " ").lower(), done, refused, verdict.takes, verdict.cuts, verdict.over,
             verdict.worst, len(verdict.accounts_over), verdict.doubled + verdict.books_wrong, deadlocks, conflicts,
-            f"{(done + refused) / took:.0f}",
+            f"{(done + refused) / outcome.took:.0f}",
         ),
         flush=True,
     )  # fmt: skip

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
@@ -14,6 +15,7 @@ from typing import Any
 
 import django
 import psycopg
+from django.urls import reverse
 from psycopg import IsolationLevel
 
 from bench.quota.guards import Guard
@@ -128,8 +130,22 @@ class Client:
         return int(row[0])
 
 
-def together(work: Callable[..., Counter[str]], connections: int, *values: Any) -> tuple[Counter[str], float]:
-    """Run `work(number, *values)` for each connection at once, in PROCESSES processes; the sum, and the seconds."""
+@dataclass(frozen=True)
+class Outcome:
+    """What clients did together, and in how many seconds: by the clock, and by the processor in all of them."""
+
+    counts: Counter[str]
+    took: float
+    spent: float
+
+    @property
+    def a_second(self) -> float:
+        """How many transactions, whatever became of them."""
+        return sum(self.counts.values()) / self.took
+
+
+def together(work: Callable[..., Counter[str]], connections: int, *values: Any) -> Outcome:
+    """Run `work(number, *values)` for each connection at once, in PROCESSES processes."""
     share = [range(connections)[start::PROCESSES] for start in range(PROCESSES)]
     context = get_context("spawn")
     # Starting Python is not what is measured: the clock runs once every process has imported what it will call.
@@ -141,7 +157,7 @@ def together(work: Callable[..., Counter[str]], connections: int, *values: Any) 
         begun = time.monotonic()
         found = list(pool.map(threads, [work] * PROCESSES, share, [values] * PROCESSES))
         took = time.monotonic() - begun
-    return sum(found, Counter()), took
+    return Outcome(sum((counts for counts, _ in found), Counter()), took, sum(spent for _, spent in found))
 
 
 def prepare(ready: Barrier) -> None:
@@ -149,13 +165,16 @@ def prepare(ready: Barrier) -> None:
     django.setup()
     for module in SERVICES:
         import_module(module)
+    reverse("approvals")  # reads every page's address, as the first request to a web process does
     ready.wait()
 
 
-def threads(work: Callable[..., Counter[str]], numbers: range, values: tuple[Any, ...]) -> Counter[str]:
-    """One thread for each number; an error of one is an error of the run."""
+def threads(work: Callable[..., Counter[str]], numbers: range, values: tuple[Any, ...]) -> tuple[Counter[str], float]:
+    """One thread for each number, and the processor seconds of all; an error of one is an error of the run."""
+    before = time.process_time()
     with ThreadPoolExecutor(len(numbers)) as pool:
-        return sum(pool.map(lambda number: work(number, *values), numbers), Counter())
+        counts = sum(pool.map(lambda number: work(number, *values), numbers), Counter[str]())
+    return counts, time.process_time() - before
 
 
 def churn(

@@ -93,6 +93,8 @@ def make(*, waiting: int, seed: int) -> World:
     running = _deployments(cluster, author, flavors[0], [team for team in teams for _ in range(PLACES)], "runs")
     pending = _deployments(cluster, author, flavors[0], [teams[n % TEAMS] for n in range(waiting)], "asks")
     _approve([row.latest for row in running if row.latest])
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")  # autovacuum has, by the time that somebody approves
     accounts = {
         team.pk: tuple(QuotaAccount.objects.filter(team=team).order_by("pk").values_list("pk", flat=True))
         for team in teams

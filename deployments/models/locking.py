@@ -19,11 +19,11 @@ class HeldRows(models.QuerySet[M]):
         from before the wait: a foreign key that another transaction has moved meanwhile would be read as none.
         """
         # Whether it belongs to this queryset is asked in both: nobody waits for, or holds up, a row that is not theirs.
-        if not list(self._locking().filter(pk=pk).values_list("pk")):
-            return None
-        rows = self.select_related(*relations) if relations else self
         # Not first(): what Django does to order one row takes it longer than the rest.
-        return next(iter(rows.filter(pk=pk)), None)
+        row = self.filter(pk=pk)
+        if not list(row._locking().values_list("pk")):
+            return None
+        return next(iter(row.select_related(*relations) if relations else row), None)
 
     def _locking(self) -> Self:
         return self.order_by().select_related(None).select_for_update(no_key=True, of=("self",))

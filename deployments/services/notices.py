@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.conf import settings
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 
@@ -51,8 +51,8 @@ def notify(happened: Sequence[Event]) -> None:
             _add_place(event)
         rule = RULES.get(event.kind)
         if rule is not None and (whom := rule.whom(event)) is not None:
-            people = _seeing(event.team_id).filter(whom).exclude(pk=event.actor_id or 0).only("email", "mail_notices")
-            _write([(person, event, rule.link(event)) for person in people])
+            people = User.objects.filter(_seeing(event.team_id) & whom & ~Q(pk=event.actor_id or 0))
+            _write([(person, event, rule.link(event)) for person in people.only("email", "mail_notices")])
 
 
 @in_transaction
@@ -107,12 +107,12 @@ def _may_write(principal: Principal) -> None:
         raise NotAllowedError("This token may not change anything.")
 
 
-def _seeing(team_id: int | None) -> QuerySet[User]:
+def _seeing(team_id: int | None) -> Q:
     """People who may see what belongs to a team."""
-    people = User.objects.filter(is_active=True)
     if team_id is None:
-        return people
-    return people.filter(Q(is_platform_admin=True) | Q(pk__in=Membership.objects.filter(team=team_id).values("user")))
+        return Q(is_active=True)
+    members = Membership.objects.filter(team=team_id).values("user")
+    return Q(is_active=True) & (Q(is_platform_admin=True) | Q(pk__in=members))
 
 
 def _write(found: Iterable[tuple[User, Event, str]]) -> None:

@@ -38,14 +38,17 @@ def in_transaction(function: Callable[P, T]) -> Callable[P, T]:
             with transaction.atomic():
                 return function(*args, **kwargs)
         for attempt in range(1, TRIES + 1):
+            begun = time.monotonic()
             try:
                 with transaction.atomic():
                     return function(*args, **kwargs)
             except DatabaseError as error:
                 if attempt == TRIES or sqlstate(error) not in AGAIN:
                     raise
-            # The other transaction is still at work: both retrying at once would only collide again.
-            time.sleep(random.uniform(0.001, 0.01) * 2**attempt)  # noqa: S311 - jitter, no secret
+            # The other transaction is still at work, on a busy machine about as long as this one was: both retrying at
+            # once would only collide again.
+            took = time.monotonic() - begun
+            time.sleep(random.uniform(0.001, 0.01) * 2**attempt + random.uniform(0, took))  # noqa: S311 - no secret
         raise AssertionError("unreachable")
 
     return wrapped
