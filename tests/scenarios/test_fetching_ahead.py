@@ -143,3 +143,21 @@ def test_a_fetch_that_fails_says_why(stage: Stage):
     assert row.reason["pod"].startswith("chat-weights-")
     assert stage.service(row) is None
     assert mounted(stage) == {}
+
+
+@pytest.mark.timeout(300)
+def test_prefill_and_decode_mount_what_was_fetched(stage: Stage):
+    knows_storage(stage)
+    one = {"replicas": {"min": 1, "max": 1}, "args": {}}
+    roles = {"strategy": "disaggregated", "prefill": one, "decode": one, "engine": engine(max_model_len=2048)}
+    stage.comes_to(stage.ask(source={"uri": SMALL, "cache": "claim"}, **roles), Says("Running"), within=120)
+
+    (claim,) = claims(stage)
+    pods = [pod["spec"] for pod in stage.pods() if "llm-d.ai/role" in pod["metadata"]["labels"]]
+    assert len(pods) == 2
+    for pod in pods:
+        assert "storage-initializer" not in {item["name"] for item in pod.get("initContainers") or ()}
+        named = [
+            item["persistentVolumeClaim"]["claimName"] for item in pod["volumes"] if "persistentVolumeClaim" in item
+        ]
+        assert named == [claim]
