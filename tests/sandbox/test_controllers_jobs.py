@@ -120,6 +120,30 @@ def test_a_claim_gets_the_default_class_and_the_volume_that_its_provisioner_make
     ground.play(scene)
 
 
+def test_a_volume_that_names_a_claim_is_bound_to_it_without_a_class(ground: Ground) -> None:
+    async def scene(client: Client) -> None:
+        await ensure_namespace(client, "team")
+        spec = {
+            "capacity": {"storage": "3Gi"},
+            "accessModes": ["ReadWriteMany"],
+            "storageClassName": "",
+            "hostPath": {"path": "/models"},
+            "claimRef": {"namespace": "team", "name": "models"},
+        }
+        await create(client, named("PersistentVolume", "by-hand", spec=spec))
+        claim = {**CLAIM, "storageClassName": "", "volumeName": "by-hand"}
+        await create(client, named("PersistentVolumeClaim", "models", spec=claim), namespace="team")
+
+        async def bound() -> bool:
+            return bool((await client.get(PLACE))["status"]["phase"] == "Bound")
+
+        await until(bound, "a bound claim")
+        await client.delete(PLACE)
+        await client.delete("/api/v1/persistentvolumes/by-hand")
+
+    ground.play(scene)
+
+
 def test_failures_are_counted_until_there_are_too_many() -> None:
     assert verdict_of(job(), [ended("Failed")] * 2) is None
     found = verdict_of(job(), [ended("Failed")] * 3)
