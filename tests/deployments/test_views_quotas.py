@@ -55,6 +55,14 @@ def test_a_grant_is_refused_at_its_field_and_keeps_the_rest(
     assert QuotaGrant.objects.count() == 1
 
 
+def test_the_form_begins_with_the_team_that_the_page_shows(team: Team, h100: Flavor, bob: User, carol: User) -> None:
+    for slug in ("search", "labs"):
+        text = flat(signed_in(carol).get(reverse("quotas"), {"team": slug}).content.decode())
+        form = text.partition('id="g-team"')[2].partition("</select>")[0]
+        assert f'<option value="{slug}" selected>' in form
+        assert form.count(" selected>") == 1
+
+
 def test_a_team_without_a_lead_reads_whom_to_ask(h100: Flavor, ann: User, carol: User) -> None:
     carol.first_name, carol.last_name = "Carol", "Berg"
     carol.save()
