@@ -17,6 +17,7 @@ from rest_framework.routers import SimpleRouter
 from deployments.api.accounts import AccountViewSet
 from deployments.api.approvals import ApprovalViewSet, EmergencyViewSet, PolicyViewSet
 from deployments.api.base import check_parameters, choices_of
+from deployments.api.capacity import CapacityViewSet
 from deployments.api.catalogue import CatalogViewSet
 from deployments.api.credentials import CredentialViewSet
 from deployments.api.deployments import DeploymentViewSet, PreflightViewSet
@@ -31,7 +32,9 @@ from deployments.api.others import (
     WhoViewSet,
 )
 from deployments.api.people import GroupRuleViewSet, InvitationViewSet, MemberViewSet, TeamViewSet
+from deployments.api.quota_use import QuotaViewSet
 from deployments.api.quotas import FlavorViewSet, QuotaRequestViewSet
+from deployments.api.renderings import RenderingViewSet
 from deployments.api.stopping import StoppingViewSet
 from monitoring.api import DeploymentMetrics
 
@@ -45,6 +48,9 @@ router.register("group-rules", GroupRuleViewSet, basename="api-group-rule")
 router.register("approvals", ApprovalViewSet, basename="api-approval")
 router.register("emergencies", EmergencyViewSet, basename="api-emergency")
 router.register("flavors", FlavorViewSet, basename="api-flavor")
+router.register("capacity", CapacityViewSet, basename="api-capacity")
+router.register("renderings", RenderingViewSet, basename="api-rendering")
+router.register("quotas", QuotaViewSet, basename="api-quota")
 router.register("quota-requests", QuotaRequestViewSet, basename="api-quota-request")
 router.register("quota-grants", GrantViewSet, basename="api-grant")
 router.register("reservations", ReservationViewSet, basename="api-reservation")

@@ -13,7 +13,6 @@ from django.conf import settings
 from django.core.exceptions import BadRequest, ImproperlyConfigured, RequestDataTooBig
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse
-from django.utils.decorators import sync_and_async_middleware
 
 from deployments.services import events
 from portal import health, long_forms
@@ -129,31 +128,6 @@ class RequestIdMiddleware(Middleware):
             events.request_id.reset(known)
         response[HEADER] = request.META["SLIPWAY_REQUEST_ID"]
         return response
-
-
-@sync_and_async_middleware
-def no_nul_middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Answer a page's address that carries a NUL with 400: PostgreSQL refuses to compare it with anything.
-
-    The API names the parameter itself.
-    """
-
-    def refuse(request: HttpRequest) -> None:
-        query = "" if request.path.startswith("/api/") else request.META.get("QUERY_STRING", "")
-        if "%00" in query or "\x00" in request.path:
-            raise BadRequest("The address carries a null character.")
-
-    async def answer_async(request: HttpRequest) -> HttpResponse:
-        refuse(request)
-        response: HttpResponse = await get_response(request)
-        return response
-
-    def answer(request: HttpRequest) -> HttpResponse:
-        refuse(request)
-        response: HttpResponse = get_response(request)
-        return response
-
-    return answer_async if iscoroutinefunction(get_response) else answer
 
 
 class HealthMiddleware:

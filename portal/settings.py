@@ -134,7 +134,6 @@ MIDDLEWARE = [
     # Before anything that looks at the host or the session: probes name neither.
     "portal.middleware.HealthMiddleware",
     "portal.middleware.PlainAddressMiddleware",
-    "portal.middleware.no_nul_middleware",
     "portal.middleware.BodyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -24,6 +24,7 @@ from deployments.api.base import (
 )
 from deployments.api.bodies import validated
 from deployments.api.deployments import IF_MATCH, PROBLEMS, WRITES
+from deployments.api.tags import digest_in
 from deployments.models import Deployment, Emergency, Principal, Team
 from deployments.services import deciding, emergencies, inbox, policies
 from deployments.services.errors import MissingError
@@ -266,7 +267,8 @@ def _team(principal: Principal, slug: str) -> Team:
 
 
 def _digest(request: Request, body: dict[str, Any]) -> str:
-    digest = if_match(request) or body.get("digest")
+    tag = if_match(request)
+    digest = body.get("digest") if tag is None else digest_in(tag)
     if digest is None:
         raise PreconditionRequiredError("Name the digest that you looked at, in If-Match or as “digest”.")
     return str(digest)

@@ -165,7 +165,7 @@ def if_match(request: Request) -> str | None:
         return None
     tag = str(header).strip().removeprefix("W/")
     if len(tag) < 2 or not (tag.startswith('"') and tag.endswith('"')) or "," in tag:
-        raise StaleError("If-Match must hold exactly one entity tag, as the answer to GET gave it.")
+        raise StaleError("If-Match must hold exactly one entity tag in quotes, as the answer to GET gave it (ETag).")
     return tag[1:-1]
 
 

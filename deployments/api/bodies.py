@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rest_framework import exceptions
+from rest_framework import exceptions, serializers
 from rest_framework.request import Request
 
 from deployments.api.base import body_of
@@ -25,15 +25,7 @@ def validated(kind: type[Any], request: Request) -> dict[str, Any]:
             words = f"This is “{name}” again: send that alone."
             raise InvalidError(words, pointer=f"/{other}", field=other, code="twice")
     serializer = kind(data={_documented(kind, name): value for name, value in body.items()})
-    for name in body:
-        if _documented(kind, name) not in serializer.fields:
-            shown = name[:60]
-            raise InvalidError(
-                f"Known here: {', '.join(serializer.fields)}.",
-                pointer=f"/{shown}",
-                field=shown,
-                code="unknown_field",
-            )
+    _check_names(serializer, serializer.initial_data, {_documented(kind, name): name for name in body})
     try:
         serializer.is_valid(raise_exception=True)
     except exceptions.ValidationError as error:
@@ -43,6 +35,20 @@ def validated(kind: type[Any], request: Request) -> dict[str, Any]:
             ) from None
         raise
     return dict(serializer.validated_data)
+
+
+def _check_names(serializer: Any, values: Mapping[str, Any], sent: Mapping[str, str], place: str = "") -> None:
+    """InvalidError for a name that a body does not know, in the objects of its lists too."""
+    for name, value in values.items():
+        field, shown = serializer.fields.get(name), str(sent.get(name, name))[:60]
+        if field is None:
+            words = f"Known here: {', '.join(serializer.fields)}."
+            raise InvalidError(words, pointer=f"{place}/{shown}", field=shown, code="unknown_field")
+        inner = getattr(field, "child", None)
+        if isinstance(inner, serializers.Serializer) and isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, Mapping):
+                    _check_names(inner, item, {}, f"{place}/{shown}/{index}")
 
 
 @contextmanager

@@ -24,10 +24,11 @@ from deployments.api.base import (
     number_of,
     word_of,
 )
+from deployments.api.tags import digest_in, number_in, tag_of
 from deployments.api.waiting import waiting
 from deployments.models import Approval, Deployment, Reservation, Revision, Team
 from deployments.services import approvals, files, ledger, lifecycle, requests, waits
-from deployments.services.errors import InvalidError, MissingError, RefusedError, StaleError
+from deployments.services.errors import InvalidError, MissingError, RefusedError
 from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
 
@@ -257,7 +258,8 @@ class DeploymentViewSet(ApiViewSet):
     def _decide(self, request: Request, pk: str, *, approve: bool) -> Response:
         body = _known(body_of(request), "digest", "comment")
         revision = self._get(pk).latest
-        digest = if_match(request) or body.get("digest")
+        tag = if_match(request)
+        digest = body.get("digest") if tag is None else digest_in(tag)
         if digest is None:
             raise PreconditionRequiredError("Name the digest that you looked at, in If-Match or as “digest”.")
         if revision is None:
@@ -374,7 +376,7 @@ def _shown(pk: int) -> dict[str, Any]:
 
 def _answer(pk: int, status: int = 200) -> Response:
     shown = _shown(pk)
-    return Response(shown, status=status, headers=etag(f"r{shown['revision']}"))
+    return Response(shown, status=status, headers=etag(tag_of(shown["revision"], shown["digest"])))
 
 
 def _known(body: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -403,10 +405,7 @@ def _spec(data: object) -> DeploymentSpec:
 def _base_revision(request: Request, body: dict[str, Any]) -> int:
     tag = if_match(request)
     if tag is not None:
-        number = tag.removeprefix("r")
-        if not (number.isascii() and number.isdecimal() and len(number) < 10):
-            raise StaleError("If-Match does not name a revision of this deployment.")
-        return int(number)
+        return number_in(tag)
     base = body.get("base_revision")
     if base is None:
         raise PreconditionRequiredError("Say which revision you change, in If-Match or as “base_revision”.")

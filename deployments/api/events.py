@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from django.http import HttpResponseBase
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -14,48 +16,81 @@ from deployments.api import schemas, shapes
 from deployments.api.base import PAGING, ApiViewSet, choices_of, keyset, number_of, word_of
 from deployments.api.deployments import PAGE, PROBLEMS
 from deployments.models import Event
-from deployments.services.errors import InvalidError
+from deployments.models.audit import EventQuerySet
+from deployments.services import audit_export
+from deployments.services.errors import InvalidError, NotAllowedError
 from portal.lib import plain
 
 FILTERS = ("team", "actor", "kind", "level", "deployment", "since", "until", "q")
 LONGEST = 150
+BY = [
+    OpenApiParameter("team", str, description="Slug of a team"),
+    OpenApiParameter("actor", str, description="User name of who did it"),
+    OpenApiParameter("kind", str),
+    OpenApiParameter("level", str, enum=Event.Level.values),
+    OpenApiParameter("deployment", int, description="Id of a deployment"),
+    OpenApiParameter("since", str, description="From this day or moment (ISO 8601, UTC unless it says more)"),
+    OpenApiParameter("until", str, description="Before this moment; of a day up to its end"),
+    OpenApiParameter("q", str, description="Beginnings of words of the message, or a request id"),
+]
 
 
 class EventViewSet(ApiViewSet):
     """The audit."""
 
-    parameters: ClassVar[dict[str, tuple[str, ...]]] = {"list": (*PAGING, *FILTERS)}
+    parameters: ClassVar[dict[str, tuple[str, ...]]] = {"list": (*PAGING, *FILTERS), "export": ("format", *FILTERS)}
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> tuple[Any, str]:
+        """The parameter alone says what an export is; whatever is accepted, problems are JSON."""
+        return super().perform_content_negotiation(request, force or self.action == "export")
 
     @extend_schema(
         operation_id="events_list",
-        parameters=[
-            *PAGE,
-            OpenApiParameter("team", str, description="Slug of a team"),
-            OpenApiParameter("actor", str, description="User name of who did it"),
-            OpenApiParameter("kind", str),
-            OpenApiParameter("level", str, enum=Event.Level.values),
-            OpenApiParameter("deployment", int, description="Id of a deployment"),
-            OpenApiParameter("since", str, description="From this day or moment (ISO 8601, UTC unless it says more)"),
-            OpenApiParameter("until", str, description="Before this moment; of a day up to its end"),
-            OpenApiParameter("q", str, description="Beginnings of words of the message, or a request id"),
-        ],
+        parameters=[*PAGE, *BY],
         responses={200: schemas.page_of(schemas.EventAnswer), **PROBLEMS},
     )
     def list(self, request: Request) -> Response:
         """What happened, newest first."""
-        levels = choices_of(request, "level", Event.Level.values)
-        rows = Event.objects.visible_to(self.principal).narrowed(
-            team=word_of(request, "team") or "",
-            actor=text_of(request, "actor"),
-            kind=word_of(request, "kind") or "",
-            level=levels[0] if levels else "",
-            deployment=number_of(request, "deployment") or "",
-            since=moment_of(request, "since"),
-            until=moment_of(request, "until", end=True),
-        )
-        if words := text_of(request, "q"):
-            rows = rows.search(words)
+        rows = _narrowing(request)(Event.objects.visible_to(self.principal))
         return keyset(request, shapes.events(rows), shapes.event)
+
+    @extend_schema(
+        operation_id="events_export",
+        parameters=[OpenApiParameter("format", str, enum=audit_export.KINDS, description="csv where absent"), *BY],
+        responses={(200, "text/csv"): str, (200, "application/jsonl"): str, **PROBLEMS},
+        filters=False,
+    )
+    @action(detail=False, methods=["get"])
+    def export(self, request: Request) -> HttpResponseBase:
+        """All of it as a file, newest first: for leads what belongs to their teams, for admins everything.
+
+        It ends, and its last line says so, when the right to it does.
+        """
+        if not audit_export.audits(self.principal):
+            raise NotAllowedError("The audit is exported by leads and admins.")
+        kind = next(iter(choices_of(request, "format", audit_export.KINDS)), "csv")
+        return audit_export.export(request._request, self.principal, _narrowing(request), kind)
+
+
+def _narrowing(request: Request) -> audit_export.Narrow:
+    """What the query parameters leave of events."""
+    levels = choices_of(request, "level", Event.Level.values)
+    asked: dict[str, Any] = {
+        "team": word_of(request, "team") or "",
+        "actor": text_of(request, "actor"),
+        "kind": word_of(request, "kind") or "",
+        "level": levels[0] if levels else "",
+        "deployment": number_of(request, "deployment") or "",
+        "since": moment_of(request, "since"),
+        "until": moment_of(request, "until", end=True),
+    }
+    words = text_of(request, "q")
+
+    def narrow(rows: EventQuerySet) -> EventQuerySet:
+        rows = rows.narrowed(**asked)
+        return rows.search(words) if words else rows
+
+    return narrow
 
 
 def text_of(request: Request, name: str) -> str:

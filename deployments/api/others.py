@@ -22,7 +22,7 @@ from deployments.models import (
     Reservation,
     Team,
 )
-from deployments.services import grants, tokens
+from deployments.services import flavors, grants, tokens
 from deployments.services.errors import InvalidError, MissingError
 
 BY_TEAM = OpenApiParameter("team", str, description="Slug of a team")
@@ -49,7 +49,7 @@ class GrantViewSet(ApiViewSet):
         rows = _filtered(request, rows, team="team__slug", flavor="flavor__slug")
         return keyset(request, shapes.grants(rows), shapes.grant)
 
-    @extend_schema(responses={200: schemas.GrantAnswer, **PROBLEMS})
+    @extend_schema(responses={200: schemas.GrantDetail, **PROBLEMS})
     def retrieve(self, request: Request, pk: str) -> Response:
         """One grant; its ETag says how it is now."""
         row = QuotaGrant.objects.visible_to(self.principal).filter(pk=int(pk)).first()
@@ -57,7 +57,7 @@ class GrantViewSet(ApiViewSet):
             raise MissingError("There is no such grant.")
         return _grant(row.pk)
 
-    @extend_schema(request=schemas.GrantBody, responses={201: schemas.GrantAnswer, **WRITES})
+    @extend_schema(request=schemas.GrantBody, responses={201: schemas.GrantDetail, **WRITES})
     def create(self, request: Request) -> Response:
         """Grant GPUs to a team (admins); whoever waits for them is served."""
         body = validated(schemas.GrantBody, request)
@@ -79,7 +79,7 @@ class GrantViewSet(ApiViewSet):
             )
         return _grant(made.pk, status=201)
 
-    @extend_schema(request=schemas.GrantChange, parameters=[IF_MATCH], responses={200: schemas.GrantAnswer, **WRITES})
+    @extend_schema(request=schemas.GrantChange, parameters=[IF_MATCH], responses={200: schemas.GrantDetail, **WRITES})
     def partial_update(self, request: Request, pk: str) -> Response:
         """Cut, raise or end a grant (admins). What is held stays held; growth alone is refused.
 
@@ -191,8 +191,9 @@ def _own_teams(view: ApiViewSet, slugs: list[str]) -> list[Team]:
 
 def _grant(pk: int, status: int = 200) -> Response:
     # Past the queryset of the caller: who wrote it may see what became of it, even with a token that only writes.
-    row = QuotaGrant.objects.get(pk=pk)
+    row = QuotaGrant.objects.select_related("flavor").get(pk=pk)
     shown = shapes.grant(shapes.grants(QuotaGrant.objects.filter(pk=pk)).get())
+    shown["beyond_cluster"] = flavors.capacity_of(row.flavor).beyond
     return Response(shown, status=status, headers=etag(grants.tag_of(row)))
 
 

@@ -123,6 +123,7 @@ class InvitationViewSet(ApiViewSet):
     parameters: ClassVar[dict[str, tuple[str, ...]]] = {"list": (*PAGING, "team")}
     scopes: ClassVar[dict[str, str]] = {"list": "write"}
     shown_once = frozenset({"create"})
+    not_twice = frozenset({"create"})
 
     @extend_schema(
         operation_id="invitations_list",

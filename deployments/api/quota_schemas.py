@@ -121,6 +121,94 @@ class QuotaRequestAnswer(serializers.Serializer[Any]):
     granted = serializers.IntegerField(allow_null=True)
 
 
+class ShareAnswer(serializers.Serializer[Any]):
+    """What one team may hold of a flavor, and holds; `valid_until` is when the first of its grants ends."""
+
+    team = serializers.SlugField()
+    granted = serializers.IntegerField()
+    reserved = serializers.IntegerField()
+    valid_until = serializers.DateTimeField(allow_null=True)
+
+
+class NextEndAnswer(serializers.Serializer[Any]):
+    """A grant that ends."""
+
+    grant = serializers.IntegerField()
+    team = serializers.SlugField()
+    gpus = serializers.IntegerField()
+    valid_until = serializers.DateTimeField()
+
+
+class ReleaseAnswer(serializers.Serializer[Any]):
+    """GPUs that come back once the pods of a deployment, stopped or deleted at `since`, are gone."""
+
+    deployment = serializers.IntegerField()
+    name = serializers.CharField()
+    team = serializers.SlugField()
+    gpus = serializers.IntegerField()
+    since = serializers.DateTimeField(allow_null=True)
+
+
+class ContextAnswer(serializers.Serializer[Any]):
+    """What an admin weighs about a request that waits.
+
+    `granted_after` is what all teams may hold together if it is granted whole, `beyond` how much of that nodes do not
+    have. `shares`, `ends` and `releases` are for admins; to others they are empty.
+    """
+
+    capacity = FlavorAnswer()
+    asked = serializers.IntegerField()
+    granted_after = serializers.IntegerField()
+    beyond = serializers.IntegerField()
+    shares = ShareAnswer(many=True)
+    ends = NextEndAnswer(many=True)
+    releases = ReleaseAnswer(many=True)
+
+
+class TeamQuotaAnswer(serializers.Serializer[Any]):
+    """A team's quota of one flavor, in GPUs. `valid_until` is when its first grant ends, `ending` what ends then."""
+
+    team = serializers.SlugField()
+    flavor = serializers.SlugField()
+    limit = serializers.IntegerField()
+    reserved = serializers.IntegerField()
+    in_use = serializers.IntegerField(help_text="Of those reserved, what pods hold")
+    free = serializers.IntegerField()
+    over = serializers.IntegerField(help_text="Reserved beyond the limit: nothing is stopped for it")
+    valid_until = serializers.DateTimeField(allow_null=True)
+    ending = serializers.IntegerField()
+
+
+class HoldAnswer(serializers.Serializer[Any]):
+    """What a deployment holds of its team's quota, since when. `coming_back`: it was stopped or deleted."""
+
+    id = serializers.IntegerField()
+    deployment = serializers.IntegerField()
+    name = serializers.CharField()
+    team = serializers.SlugField()
+    flavor = serializers.SlugField()
+    gpus = serializers.IntegerField()
+    since = serializers.DateTimeField(allow_null=True)
+    next_grant_ends = serializers.DateTimeField(allow_null=True)
+    coming_back = serializers.BooleanField()
+
+
+class EndAnswer(serializers.Serializer[Any]):
+    """A grant that ends within thirty days: what is `left` to the team then, and what it holds `over` that now.
+
+    What is over goes on and cannot grow; where `at_expiry` is stop, the newest deployments are stopped.
+    """
+
+    grant = serializers.IntegerField()
+    team = serializers.SlugField()
+    flavor = serializers.SlugField()
+    gpus = serializers.IntegerField()
+    valid_until = serializers.DateTimeField()
+    left = serializers.IntegerField()
+    over = serializers.IntegerField()
+    at_expiry = serializers.CharField()
+
+
 class FreeingAnswer(serializers.Serializer[Any]):
     """What gives the team GPUs: a deployment that stops or holds some, a grant that begins, a request that waits."""
 

@@ -17,7 +17,7 @@ from deployments.api.bodies import said_as_sent, validated
 from deployments.api.deployments import PAGE, PROBLEMS, WRITES
 from deployments.models import Flavor, QuotaRequest, Team
 from deployments.services import flavor_proposals, flavors, quota_requests
-from deployments.services.errors import InvalidError, MissingError, NotAllowedError
+from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
 from deployments.services.grants import KEPT
 
 
@@ -102,6 +102,20 @@ class QuotaRequestViewSet(ApiViewSet):
             raise MissingError("There is no such request.")
         return Response(_request(row))
 
+    @extend_schema(
+        operation_id="quota_requests_context", responses={200: shapes.ContextAnswer, **PROBLEMS, 409: schemas.Problem}
+    )
+    @action(detail=True, methods=["get"])
+    def context(self, request: Request, pk: str) -> Response:
+        """What an admin weighs: capacity, who has how much of it, what comes back next, what would be promised then."""
+        rows = QuotaRequest.objects.visible_to(self.principal).select_related("flavor", "team")
+        row = rows.filter(pk=int(pk)).first()
+        if row is None:
+            raise MissingError("There is no such request.")
+        if row.state != QuotaRequest.State.PENDING:
+            raise ConflictError("This request is decided already.")
+        return Response(_context(quota_requests.contexts_of([row], named=self.principal.sees_all)[row.pk]))
+
     @extend_schema(request=shapes.QuotaRequestBody, responses={201: shapes.QuotaRequestAnswer, **WRITES})
     def create(self, request: Request) -> Response:
         """Ask for quota (leads)."""
@@ -158,6 +172,33 @@ def _flavor(seen: flavors.Capacity) -> dict[str, Any]:
         "largest_free_block": seen.block,
         "granted": seen.granted,
         "reserved": seen.reserved,
+    }
+
+
+def _context(found: quota_requests.Context) -> dict[str, Any]:
+    return {
+        "capacity": _flavor(found.capacity),
+        "asked": found.asked,
+        "granted_after": found.granted_after,
+        "beyond": found.beyond,
+        "shares": [
+            {"team": one.team.slug, "granted": one.granted, "reserved": one.reserved, "valid_until": one.until}
+            for one in found.shares
+        ],
+        "ends": [
+            {"grant": row.pk, "team": row.team.slug, "gpus": row.gpus, "valid_until": row.valid_until}
+            for row in found.ends
+        ],
+        "releases": [
+            {
+                "deployment": hold.deployment_id,
+                "name": hold.deployment.name,
+                "team": hold.deployment.team.slug,
+                "gpus": hold.gpus,
+                "since": hold.deployment.wanted_at,
+            }
+            for hold in found.releases
+        ],
     }
 
 

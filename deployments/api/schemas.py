@@ -294,6 +294,18 @@ class GrantAnswer(serializers.ModelSerializer[QuotaGrant]):
         )
 
 
+class GrantDetail(GrantAnswer):
+    """A grant, and how much more of its flavor than the cluster has all grants together promise by now."""
+
+    beyond_cluster = serializers.IntegerField(
+        allow_null=True, help_text="GPUs granted to all teams beyond what nodes have; null while that is not known"
+    )
+
+    class Meta:
+        model = QuotaGrant
+        fields = (*GrantAnswer.Meta.fields, "beyond_cluster")
+
+
 class ReservationAnswer(serializers.ModelSerializer[Reservation]):
     """One line of the ledger: GPUs taken (positive) or given back (negative)."""
 

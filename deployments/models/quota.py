@@ -10,6 +10,7 @@ from django.utils import timezone
 from .accounts import Principal, Team, User
 from .cluster import Flavor
 from .deployment import Deployment, Revision
+from .moments import CountableDateTimeField
 
 
 class GrantQuerySet(models.QuerySet["QuotaGrant"]):
@@ -40,8 +41,8 @@ class QuotaGrant(models.Model):
     team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="grants")
     flavor = models.ForeignKey(Flavor, on_delete=models.PROTECT, related_name="grants")
     gpus = models.PositiveIntegerField()
-    valid_from = models.DateTimeField(default=timezone.now)
-    valid_until = models.DateTimeField(null=True, blank=True)
+    valid_from = CountableDateTimeField(default=timezone.now)
+    valid_until = CountableDateTimeField(null=True, blank=True)
     granted_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     comment = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(default=timezone.now)

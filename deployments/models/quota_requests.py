@@ -9,6 +9,7 @@ from django.utils import timezone
 from .accounts import Principal, Team, User
 from .cluster import Flavor
 from .locking import HeldRows
+from .moments import CountableDateTimeField
 from .quota import QuotaGrant
 
 
@@ -42,8 +43,8 @@ class QuotaRequest(models.Model):
     team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="quota_requests")
     flavor = models.ForeignKey(Flavor, on_delete=models.PROTECT, related_name="+")
     gpus = models.PositiveIntegerField()
-    valid_from = models.DateTimeField(null=True, blank=True, help_text="Empty: as soon as it is granted")
-    valid_until = models.DateTimeField(null=True, blank=True, help_text="Empty: without an end")
+    valid_from = CountableDateTimeField(null=True, blank=True, help_text="Empty: as soon as it is granted")
+    valid_until = CountableDateTimeField(null=True, blank=True, help_text="Empty: without an end")
     why = models.CharField(max_length=500)
     author = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)

@@ -209,6 +209,7 @@ def quota(case: Case) -> Iterator[Finding]:
     if asked <= allowance.available:
         return
     replicas = allowance.available // case.spec.gpus_per_replica
+    fitting = "1 replica fits" if replicas == 1 else f"{replicas:,} replicas fit"
     rolling = f", {surge:,} of them while a new revision rolls out" if surge else ""
     waits = WAITS_FOR_GRANT if asked > allowance.limit else WAITS_FOR_GPUS
     yield warning(
@@ -216,7 +217,7 @@ def quota(case: Case) -> Iterator[Finding]:
         "/spec/replicas/max",
         f"This needs {plural(asked, 'GPU')} of {label}{rolling}; the team has {allowance.available:,} left of "
         f"{allowance.limit:,}.",
-        f"At most {plural(replicas, 'replica')} fit. {waits}" if replicas and not surge else waits,
+        f"At most {fitting}. {waits}" if replicas and not surge else waits,
         (replicas or None) if not surge else None,
     )
 

@@ -87,11 +87,15 @@ def standing_of(principal: Principal, revision: Revision) -> Standing:
     leads = not principal.is_admin and Team.objects.led_by(principal).filter(pk=revision.deployment.team_id).exists()
     # Only a lead's word depends on them, and they take four queries.
     asks = asks_of(revision) if leads and not author else ()
-    return standing(principal, asks=asks, author=author, leads=leads)
+    guest = leads and not author and not impartial.hosts_of(principal.user).isdisjoint(authors_of(revision))
+    return standing(principal, asks=asks, author=author, leads=leads, guest=guest)
 
 
-def standing(principal: Principal, *, asks: Sequence[Ask], author: bool, leads: bool) -> Standing:
-    """`standing_of` from what is known: the reasons to ask, and what the principal is to revision and team."""
+def standing(principal: Principal, *, asks: Sequence[Ask], author: bool, leads: bool, guest: bool = False) -> Standing:
+    """`standing_of` from what is known: the reasons to ask, and what the principal is to revision and team.
+
+    `guest`: their account came of an invitation by somebody who asks (`impartial.hosts_of`).
+    """
     if not principal.may("approve"):
         return Standing(False, False, why="This token may not approve.")
     if author:
@@ -100,6 +104,9 @@ def standing(principal: Principal, *, asks: Sequence[Ask], author: bool, leads: 
         return Standing(True, True, Approval.Kind.ADMIN)
     if not leads:
         return Standing(False, False, why="Only a lead of the team or an admin decides.")
+    if guest:
+        words = "Who asks for this invited you to your account: another lead or an admin has to approve it."
+        return Standing(False, True, Approval.Kind.LEAD, words)
     if not needs_admin(asks):
         return Standing(True, True, Approval.Kind.LEAD)
     words = " ".join(ask.message for ask in asks if ask.who == ADMIN)

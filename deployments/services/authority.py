@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.utils import timezone
 
-from deployments.models import Approval, Deployment, Membership, Revision, Team, User
+from deployments.models import Approval, Deployment, Membership, Revision, Team, User, admins_now
 from deployments.services import events, states
 
 
@@ -14,9 +14,9 @@ def stands(approval: Approval, team_id: int) -> bool:
     if approval.kind == Approval.Kind.POLICY:
         return True
     if approval.kind == Approval.Kind.LEAD:
-        leads = Membership.objects.filter(team=team_id, role=Membership.Role.LEAD, user__is_active=True)
+        leads = Membership.objects.in_force().filter(team=team_id, role=Membership.Role.LEAD, user__is_active=True)
         return leads.filter(user__in=people).exists()
-    admins = User.objects.filter(pk__in=people, is_active=True, is_platform_admin=True)
+    admins = User.objects.filter(admins_now(), pk__in=people)
     return admins.count() == len(set(people))
 
 

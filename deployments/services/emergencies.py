@@ -10,7 +10,7 @@ from datetime import timedelta
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
-from deployments.models import Approval, Deployment, Emergency, Principal, Revision, Team, User
+from deployments.models import Approval, Deployment, Emergency, Principal, Revision, Team, User, admins_now
 from deployments.services import approvals, events
 from deployments.services.convergence import database_now
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError, StaleError
@@ -122,8 +122,7 @@ def live() -> QuerySet[Emergency]:
         expires_at__gt=Now(),
         revision__verdict=Revision.Verdict.PENDING,
         revision__deployment__latest=F("revision"),
-        called_by__is_active=True,
-        called_by__is_platform_admin=True,
+        called_by__in=User.objects.filter(admins_now()),
     )
 
 

@@ -72,7 +72,8 @@ def create(
     """Make a key and return it with its text, which is never shown again. `days` is its life, at most 365.
 
     It opens the deployments named, or with `every_deployment` all of the team's, those to come too. An API token makes
-    one with the scopes write and invoke, in one of its own teams, and the key ends with it. `text` is for an
+    one with the scopes write and invoke, in one of its own teams, and the key ends with it. Living keys of one owner,
+    the team or a person in it, have different names, but for successors that `rotate` makes. `text` is for an
     installation that derives it from its own secret key: as long and as random as ours.
     """
     _may_give_calls(principal)
@@ -95,10 +96,15 @@ def create(
     checks.done()
     if EndpointKey.objects.live().filter(team=team).count() >= PER_TEAM:
         raise InvalidError(f"At most {PER_TEAM} keys per team: revoke one first.", field="name", pointer="/name")
+    person = principal.user if personal else None
+    # Under the lock of their team: a button that was pressed twice makes one.
+    if EndpointKey.objects.live().filter(team=team, person=person, name=label).exists():
+        words = f"There is a living key “{label}” already: choose another name, rotate it, or revoke it first."
+        raise InvalidError(words, field="name", pointer="/name", code="name_taken")
     key, text = _new(
         text or PREFIX + secrets.token_urlsafe(32),
         team=team,
-        person=principal.user if personal else None,
+        person=person,
         every_deployment=every_deployment,
         name=label,
         requests_per_minute=limits.requests_per_minute,

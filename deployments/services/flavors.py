@@ -38,6 +38,21 @@ class Capacity:
     free: int | None = None
     block: int | None = None
 
+    @property
+    def beyond(self) -> int | None:
+        """GPUs granted beyond what nodes have: promises that cannot all be kept. None while that is not known."""
+        return None if self.total is None else max(0, self.granted - self.total)
+
+    @property
+    def beyond_words(self) -> str:
+        """What is to be said of that; empty for nothing."""
+        if not self.beyond:
+            return ""
+        return (
+            f"All teams together may now hold {self.granted} of {self.flavor.name}, {self.beyond} beyond the cluster: "
+            f"it has {self.total}."
+        )
+
 
 def capacity_of(flavor: Flavor) -> Capacity:
     """What there is of one flavor, and what was promised (four queries)."""
@@ -92,6 +107,7 @@ def create(*, principal: Principal, **values: object) -> Flavor:
     except IntegrityError:
         words = f"There is a flavor “{row.slug}” already."
         raise ConflictError(words, field="slug", pointer="/slug") from None
+    _keep_apart(row)
     events.record(
         kind="flavor_made",
         message=f"Flavor {row.name} is offered",
@@ -116,6 +132,8 @@ def change(*, principal: Principal, slug: str, **values: object) -> Flavor:
     before = as_json(row)
     for name, value in checked(values).items():
         setattr(row, name, value)
+    if row.active and {"name", "active"} & values.keys():
+        _keep_apart(row)
     after = as_json(row)
     changed = events.changed(before, after)
     if not changed["after"]:
@@ -136,6 +154,14 @@ def change(*, principal: Principal, slug: str, **values: object) -> Flavor:
         # The ResourceQuotas of the teams name it.
         Team.objects.filter(accounts__flavor=row).update(next_reconcile_at=Now())
     return row
+
+
+def _keep_apart(row: Flavor) -> None:
+    """ConflictError where another flavor on offer has this name: nobody could tell them apart where one is chosen."""
+    other = Flavor.objects.filter(active=True, name__iexact=row.name).exclude(pk=row.pk).first()
+    if other is not None:
+        words = f"The flavor “{other.slug}” has this name already: choose one that tells them apart."
+        raise ConflictError(words, field="name", pointer="/name", code="name_taken")
 
 
 def may_edit(principal: Principal) -> bool:

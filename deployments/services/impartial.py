@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from deployments.models import Event, Flavor, Membership, Principal, QuotaGrant, Team, User
+from allauth.socialaccount.models import SocialAccount
+from django.db.models import Exists, F, OuterRef, QuerySet
+
+from deployments.models import Event, Flavor, Invitation, Membership, Principal, QuotaGrant, Team, User, admins_now
 from deployments.services.asks import LEAD, Ask
 from deployments.services.errors import NotAllowedError
 
@@ -17,6 +20,7 @@ GRANTER_ASKS = Ask("author_rules", "Who asks for it has granted the quota: someb
 
 def own_rule(authors: Collection[int], team: Team, flavor: Flavor | None) -> Ask | None:
     """Why policy does not approve what these people ask for, though it would for others; None where it may."""
+    # Also one whose right has lapsed until they sign in again.
     if User.objects.filter(pk__in=authors, is_platform_admin=True).exists():
         return ADMIN_ASKS
     if not setters_of(team).isdisjoint(authors):
@@ -36,12 +40,35 @@ def setters_of(team: Team) -> set[int]:
     return found
 
 
+def hosts_of(user: User) -> set[int]:
+    """By whose invitations this account came about: who gave it, who gave theirs, and so on.
+
+    Empty for one that an operator made or single sign-on vouches for: those people are somebody. An account that a link
+    makes may be its giver's own second one. One query, and one more for each of them.
+    """
+    found: set[int] = set()
+    host = guests_hosts(user.pk).first()
+    while host is not None and host not in found:
+        found.add(host)
+        host = guests_hosts(host).first()
+    return found
+
+
+def guests_hosts(user_id: int) -> QuerySet[Invitation, int]:
+    """Who gave the invitation with which this account was made, if one did."""
+    vouched = SocialAccount.objects.filter(user=OuterRef("accepted_by"))
+    rows = Invitation.objects.filter(
+        ~Exists(vouched), accepted_by=user_id, accepted_by__date_joined__gte=F("created_at")
+    )
+    return rows.order_by("pk").values_list("invited_by_id", flat=True)
+
+
 def needs_stranger(principal: Principal, team: Team, what: str) -> None:
     """NotAllowedError for an admin who belongs to the team: `what`, as a verb, is another admin's there."""
     if not Membership.objects.filter(team=team, user=principal.user).exists():
         return
     words = f"You belong to {team.name}: another admin has to {what}."
-    if not User.objects.filter(is_platform_admin=True, is_active=True).exclude(pk=principal.user.pk).exists():
+    if not User.objects.filter(admins_now()).exclude(pk=principal.user.pk).exists():
         words += " There is no other admin: leave the team first, or have one made (manage.py make_admin)."
     raise NotAllowedError(words)
 

@@ -25,6 +25,7 @@ from deployments.models import (
     Revision,
     Team,
     User,
+    admins_now,
 )
 from deployments.services import approvals, emergencies, impartial
 from deployments.services.approvals import Cost, Standing
@@ -127,6 +128,7 @@ def known(principal: Principal, rows: QuerySet[Revision]) -> QuerySet[Revision]:
             case_limit=_limit("deployment__team"),
             case_reserved=_reserved("deployment__team"),
             case_own=Exists(_written_by(principal)),
+            case_guest=Exists(_written_by_hosts(principal)),
             case_led=Exists(led),
             case_others=Exists(_other_admins(principal)),
         )
@@ -144,8 +146,12 @@ def undecided(principal: Principal) -> QuerySet[Revision]:
     rows = pending_for(principal).exclude(Exists(_written_by(principal)))
     if principal.is_admin:
         return rows
+    # Without whom those hosts were invited by: a count takes no further queries.
+    hosts = impartial.guests_hosts(principal.user.pk)[:1]
+    invited = _parts(OuterRef("deployment"), OuterRef("number")).filter(author__in=hosts)
     return (
-        rows.exclude(deployment__team__policy=Team.Policy.ASK)
+        rows.exclude(Exists(invited))
+        .exclude(deployment__team__policy=Team.Policy.ASK)
         .exclude(deployment__team__ask_above__lt=F("gpus"))
         .filter(guarded=[])
         .alias(charge=_charge(), held=_held(), left=_left())
@@ -181,7 +187,7 @@ def _case(principal: Principal, row: Any, emergency: Emergency | None) -> Case:
     why = reasons(row.deployment.team, gpus=row.gpus, guarded=row.guarded, within=cost.within)
     if not why and row.author.is_platform_admin:
         why = (impartial.ADMIN_ASKS,)
-    standing = approvals.standing(principal, asks=why, author=row.case_own, leads=row.case_led)
+    standing = approvals.standing(principal, asks=why, author=row.case_own, leads=row.case_led, guest=row.case_guest)
     return Case(
         revision=row,
         cost=cost,
@@ -253,10 +259,16 @@ def _written_by(principal: Principal) -> QuerySet[Revision]:
     return _parts(OuterRef("deployment"), OuterRef("number")).filter(author=principal.user)
 
 
+def _written_by_hosts(principal: Principal) -> QuerySet[Revision]:
+    """Revisions of the outer change by somebody to whose invitation a lead owes the account (one query)."""
+    hosts = set() if principal.is_admin else impartial.hosts_of(principal.user)
+    return _parts(OuterRef("deployment"), OuterRef("number")).filter(author__in=hosts)
+
+
 def _other_admins(principal: Principal) -> QuerySet[User]:
     """Other admins who wrote no part of the outer revision, and so may approve it as it is."""
     wrote = _parts(OuterRef(OuterRef("deployment")), OuterRef(OuterRef("number"))).filter(author=OuterRef("pk"))
-    return User.objects.filter(~Exists(wrote), is_active=True, is_platform_admin=True).exclude(pk=principal.user.pk)
+    return User.objects.filter(~Exists(wrote), admins_now()).exclude(pk=principal.user.pk)
 
 
 def _parts(deployment: OuterRef, number: OuterRef) -> QuerySet[Revision]:

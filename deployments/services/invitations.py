@@ -56,8 +56,8 @@ def invite(
 ) -> tuple[Invitation, str]:
     """Make an invitation that lives `days` days, and return it with its word, which is never shown again.
 
-    Leads invite into their own team, admins into all. Whoever sends it by mail calls `mail` after the commit. `word` is
-    for a form that may be sent twice: as long and as random as ours.
+    Leads invite into their own team, admins into all; an address is invited once at a time. Whoever sends it by mail
+    calls `mail` after the commit. `word` is for a form that may be sent twice: as long and as random as ours.
     """
     row = memberships.ruled(principal, team)
     checks = Checks()
@@ -67,6 +67,16 @@ def invite(
     checks.done()
     if Invitation.objects.open().filter(team=row).count() >= MOST_OPEN:
         raise ConflictError(f"{MOST_OPEN} invitations of the team are open: revoke one first.", code="too_many")
+    # Under the team's lock: of many at once one is made, and mailed.
+    waits = Invitation.objects.open().filter(team=row, email__iexact=address).first() if address else None
+    if waits is not None:
+        raise ConflictError(
+            f"{address} is invited already, as {waits.get_role_display().lower()}, until "
+            f"{timezone.localtime(waits.expires_at):%-d %b %Y}. Revoke that invitation (number {waits.pk}) first.",
+            field="email",
+            pointer="/email",
+            code="invited_already",
+        )
     word = word or secrets.token_urlsafe(24)
     invitation = Invitation.objects.create(
         team=row,

@@ -15,7 +15,7 @@ from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 
-from deployments.models import Deployment, Event, Membership, Notification, Principal, Revision, Team, User
+from deployments.models import Deployment, Event, Membership, Notification, Principal, Revision, Team, User, admins_now
 from deployments.services import approvals, events, waiting
 from deployments.services.asks import needs_admin
 from deployments.services.errors import InvalidError, MissingError, NotAllowedError
@@ -111,8 +111,8 @@ def _seeing(team_id: int | None) -> Q:
     """People who may see what belongs to a team."""
     if team_id is None:
         return Q(is_active=True)
-    members = Membership.objects.filter(team=team_id).values("user")
-    return Q(is_active=True) & (Q(is_platform_admin=True) | Q(pk__in=members))
+    members = Membership.objects.in_force().filter(team=team_id)
+    return Q(is_active=True) & (admins_now() | Q(pk__in=members.values("user")))
 
 
 def _write(found: Iterable[tuple[User, Event, str]]) -> None:
@@ -154,8 +154,10 @@ def _tell_failures(failures: Sequence[Event]) -> None:
     rows = {row.pk: row for row in stored.only("name", "team", "created_by", "latest__author")}
     askers = {row.pk: {row.created_by_id, row.latest.author_id if row.latest else 0} for row in rows.values()}
     members: dict[int, dict[int, str]] = {}
-    for team, user, role in Membership.objects.filter(team__in={row.team_id for row in rows.values()}).values_list(
-        "team_id", "user_id", "role"
+    for team, user, role in (
+        Membership.objects.in_force()
+        .filter(team__in={row.team_id for row in rows.values()})
+        .values_list("team_id", "user_id", "role")
     ):
         members.setdefault(team, {})[user] = role
     people = {
@@ -179,7 +181,7 @@ def _tell_failures(failures: Sequence[Event]) -> None:
         event.deployment = row
         roles = members.get(row.team_id, {})
         whom = {pk for pk, role in roles.items() if role == Membership.Role.LEAD}
-        whom |= {pk for pk in askers[row.pk] if pk in roles or (pk in people and people[pk].is_platform_admin)}
+        whom |= {pk for pk in askers[row.pk] if pk in roles or (pk in people and people[pk].rules)}
         found += [
             (people[pk], event, _of_deployment(event))
             for pk in sorted(whom)
@@ -196,7 +198,7 @@ def _deciders(event: Event) -> Q | None:
     asks = approvals.asks_of(revision)
     if not asks and revision.deployment.team.policy == Team.Policy.AUTO:
         return None
-    whom = Q(is_platform_admin=True)
+    whom = admins_now()
     if not needs_admin(asks):
         whom |= _leads(event)
     return whom & ~Q(pk__in=approvals.authors_of(revision))
@@ -215,7 +217,7 @@ def _asker(event: Event) -> Q | None:
 
 
 def _admins(event: Event) -> Q:
-    return Q(is_platform_admin=True)
+    return admins_now()
 
 
 def _leads_and_admins(event: Event) -> Q:
@@ -232,12 +234,12 @@ def _joined(event: Event) -> Q | None:
     pk = event.data.get("user")
     if not isinstance(pk, int):
         return None
-    rules = User.objects.filter(pk=pk, is_platform_admin=True).exists()
+    rules = User.objects.filter(admins_now(), pk=pk).exists()
     return Q(pk=pk) | _admins(event) if rules else Q(pk=pk)
 
 
 def _leads(event: Event) -> Q:
-    leads = Membership.objects.filter(team=event.team_id, role=Membership.Role.LEAD)
+    leads = Membership.objects.in_force().filter(team=event.team_id, role=Membership.Role.LEAD)
     return Q(pk__in=leads.values("user"))
 
 

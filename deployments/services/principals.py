@@ -36,8 +36,10 @@ def anew(principal: Principal) -> Principal:
 
 
 def still_in(principal: Principal, since: datetime) -> Principal | None:
-    """The principal anew; None where the account is switched off, or an admin has ended its sessions after `since`."""
+    """The principal anew; None where the account is off, its token, or after `since` its sessions, ended."""
     now = anew(principal)
+    if now.token_id is not None:
+        return now if ApiToken.objects.live().filter(pk=now.token_id).exists() else None
     ended = now.user.sessions_after is not None and now.user.sessions_after > since
     return now if now.user.is_active and not ended else None
 

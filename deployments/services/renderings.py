@@ -21,6 +21,7 @@ NOTE = "Rendered anew by Slipway: the spec is the same"
 # Deployments looked at for one page: each is rendered once, which takes about a millisecond.
 SIZE = 100
 MOST_LINES = 60
+FIRST_WAVE, MOST_OF_A_WAVE = 5, 25
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,19 @@ def changes(principal: Principal, *, after: int = 0) -> Changes:
     return Changes(found, min(len(listed), SIZE), listed[SIZE - 1].pk if len(listed) > SIZE else 0)
 
 
+def check_may(principal: Principal) -> None:
+    """Raise NotAllowedError for whoever has nothing rendered anew."""
+    if not (principal.is_admin and principal.may("approve")):
+        raise NotAllowedError("Only an admin has deployments rendered anew.")
+
+
 @in_transaction
 def renew(*, principal: Principal, deployment_id: int, digest: str) -> Revision:
     """Ask for the approved revision rendered anew; `digest` is the one the page compared with.
 
     Raises StaleError when another one is approved by now, ConflictError when nothing would change or one waits.
     """
-    if not (principal.is_admin and principal.may("approve")):
-        raise NotAllowedError("Only an admin has deployments rendered anew.")
+    check_may(principal)
     row = _rows(principal).hold(deployment_id)
     if row is None or row.approved is None or row.latest is None:
         raise MissingError("There is no such deployment.")

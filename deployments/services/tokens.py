@@ -39,8 +39,8 @@ def create(
     """Make a token and return it with its text, which is never shown again. `days` is its life, at most 365.
 
     Scopes, teams and life are at most those of the principal: a token made by a token ends with it. Only an admin makes
-    tokens for another user. `text` is for an installation that derives it from its own secret key: as long and as
-    random as ours.
+    tokens for another user. Living tokens of one user have different names. `text` is for an installation that derives
+    it from its own secret key: as long and as random as ours.
     """
     owner = user or principal.user
     if owner.pk != principal.user.pk and not principal.is_admin:
@@ -55,6 +55,10 @@ def create(
     User.objects.select_for_update(no_key=True).get(pk=owner.pk)
     if ApiToken.objects.live().filter(user=owner).count() >= PER_USER:
         raise InvalidError(f"At most {PER_USER} tokens at a time: revoke one first.", field="name", pointer="/name")
+    # Under the lock of their owner: a button that was pressed twice makes one.
+    if ApiToken.objects.live().filter(user=owner, name=label).exists():
+        words = f"There is a living token “{label}” already: choose another name, or revoke that one first."
+        raise InvalidError(words, field="name", pointer="/name", code="name_taken")
     text = text or PREFIX + secrets.token_urlsafe(32)
     team_ids = sorted(team.pk for team in teams) if teams is not None else None
     if principal.team_ids is not None:

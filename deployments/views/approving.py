@@ -239,14 +239,13 @@ def _answered(
         if isinstance(error, InvalidError):
             page = inbox_page(principal, request.GET, said)
             return render(request, "pages/approvals.html", {"view": "waiting", **page}, status=422)
-        messages.error(request, f"{name}: {error.message}")
-    else:
-        if is_htmx(request) and stays:
-            return _card_again(request, principal, row, {}, status=200)
-        if is_htmx(request):
-            context = {"row": row, "key": key, "done": done, "name": name}
-            return _with_count(render(request, "parts/approval_done.html", context), principal)
-        messages.success(request, f"{name} is {done.words}.")
+        return _refused(request, principal, row, name, said[key], error.status)
+    if is_htmx(request) and stays:
+        return _card_again(request, principal, row, {}, status=200)
+    if is_htmx(request):
+        context = {"row": row, "key": key, "done": done, "name": name}
+        return _with_count(render(request, "parts/approval_done.html", context), principal)
+    messages.success(request, f"{name} is {done.words}.")
     if request.POST.get("next") == "deployment" and isinstance(row, Revision):
         return redirect("deployment-detail", pk=row.deployment_id)
     return redirect("approvals")
@@ -260,17 +259,49 @@ def _card_again(
     status: int = 422,
 ) -> HttpResponse:
     """The card with why it was refused; in its place a line, where it does not wait any more."""
+    card = _card_now(principal, row, said)
+    if card is None:
+        key = f"r{row.pk}" if isinstance(row, Revision) else f"q{row.pk}"
+        why = said[key].message if key in said else "This waits no more."
+        return render(request, "parts/approval_gone.html", {"key": key, "why": why}, status=422)
+    return render(request, "parts/approval_card.html", {"card": card}, status=status)
+
+
+def _refused(
+    request: PortalRequest,
+    principal: Principal,
+    row: Revision | QuotaRequest,
+    name: str,
+    refused: Refused,
+    status: int,
+) -> HttpResponse:
+    """A page of its own: why, what waits in its place now, and what was typed."""
+    newest = _newest_of(principal, row)
+    key = f"r{newest.pk}" if isinstance(newest, Revision) else f"q{newest.pk}"
+    card = _card_now(principal, newest, {key: refused})
+    context = {"view": "waiting", "name": name, "refused": refused, "card": card}
+    return render(request, "pages/approval_refused.html", context, status=status)
+
+
+def _newest_of(principal: Principal, row: Revision | QuotaRequest) -> Revision | QuotaRequest:
+    """The revision that waits in the place of this one; itself where none does."""
+    if not isinstance(row, Revision):
+        return row
+    rows = pending_for(principal).filter(deployment=row.deployment_id)
+    return rows.order_by("-number").first() or row
+
+
+def _card_now(principal: Principal, row: Revision | QuotaRequest, said: dict[str, Refused]) -> dict[str, Any] | None:
+    """The card of what waits; None where it waits no more for anybody whom this person could tell."""
     now: Any
     if isinstance(row, Revision):
         now = known(principal, pending_for(principal)).filter(pk=row.pk).first()
     else:
         now = quota_known(principal, row.pk)
     if now is None:
-        key = f"r{row.pk}" if isinstance(row, Revision) else f"q{row.pk}"
-        why = said[key].message if key in said else "This waits no more."
-        return render(request, "parts/approval_gone.html", {"key": key, "why": why}, status=422)
+        return None
     (card,) = cards_of(principal, list(cases_of(principal, [now])), said)
-    return render(request, "parts/approval_card.html", {"card": card}, status=status)
+    return card
 
 
 def _with_count(response: HttpResponse, principal: Principal) -> HttpResponse:

@@ -17,11 +17,11 @@ from deployments.forms.roles import PRESET
 from deployments.models import CatalogEntry, Deployment, Flavor, Principal, Team
 from deployments.preflight.request import proposed_name
 from deployments.services import requests
+from deployments.services.capacity_now import flavors_now
 from deployments.services.errors import DomainError, RefusedError, StaleError
 from deployments.services.principals import principal_of
 from deployments.sources.oci import FOLDER
 from deployments.views.advice import Advice, advice_of
-from deployments.views.capacity_now import flavors_now
 from deployments.views.once import once
 from deployments.views.wish_files import SHOW, TAKE, WishFiles, shown, taken
 from deployments.wish_text import MOST_CHARACTERS

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, time, timedelta
 from typing import Any, cast
 
-from django.http import Http404, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpResponse
 from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from deployments.models import Event, Principal, Team
+from deployments.models import Event
 from deployments.models.audit import EventQuerySet
-from deployments.services.principals import principal_of, still_in
+from deployments.services.audit_export import KINDS, audited, audits, export
+from deployments.services.principals import principal_of
 from portal.lib import plain
 from portal.lib.htmx import PortalRequest, page_or_partial, signed_in
 from portal.lib.pages import keyset_page, query_with
-from portal.lib.sheets import CUT_SHORT, csv_chunks, download, json_chunks
 
 ROWS = 50
-CHUNK = 1000
 FIELDS = ("team", "actor", "kind", "level", "deployment", "since", "until", "q")
-HEADER = ("id", "time", "team", "deployment", "actor", "kind", "level", "message", "before", "after", "request_id")
-HEADER_OF_ADMINS = (*HEADER, "address")
 
 
 @dataclass(frozen=True)
@@ -89,12 +86,13 @@ class Change:
 def audit(request: PortalRequest) -> HttpResponse:
     """The page, and with `format=csv` or `jsonl` all of it as a file. To people who lead no team it does not exist."""
     principal = principal_of(request)
-    if not _audits(principal):
+    if not audits(principal):
         raise Http404
     wish = Filter.from_query(request.GET)
-    if (kind := request.GET.get("format")) in {"csv", "jsonl"}:
-        return cast(HttpResponse, _export(request, principal, wish, kind))  # What is streamed has the same headers.
-    rows = _rows(principal, wish)
+    if (kind := request.GET.get("format", "")) in KINDS:
+        answer = export(request, principal, wish.applied_to, kind)
+        return cast(HttpResponse, answer)  # What is streamed has the same headers.
+    rows = wish.applied_to(audited(principal))
     page = keyset_page(
         rows, order=("-pk",), after=request.GET.get("after", ""), before=request.GET.get("before", ""), size=ROWS
     )
@@ -107,7 +105,7 @@ def audit(request: PortalRequest) -> HttpResponse:
         "levels": Event.Level.choices,
         "newer": query_with(asked, before=page.before),
         "older": query_with(asked, after=page.after),
-        "exports": {kind: query_with(asked, format=kind) for kind in ("csv", "jsonl")},
+        "exports": {kind: query_with(asked, format=kind) for kind in KINDS},
     }
     return _page(request, context)
 
@@ -161,73 +159,6 @@ PLACES = (
 
 def _page(request: PortalRequest, context: dict[str, Any]) -> HttpResponse:
     return render(request, page_or_partial(request, "pages/audit.html#rows"), context)
-
-
-def _audits(principal: Principal) -> bool:
-    """True for admins, and for who leads a team."""
-    return principal.is_admin or Team.objects.led_by(principal).exists()
-
-
-def _rows(principal: Principal, wish: Filter) -> EventQuerySet:
-    return wish.applied_to(Event.objects.auditable_by(principal).select_related("team", "deployment", "actor"))
-
-
-def _export(request: PortalRequest, principal: Principal, wish: Filter, kind: str) -> HttpResponseBase:
-    chunks = _chunks(principal, wish)
-    if kind == "csv":
-        names = HEADER_OF_ADMINS if principal.is_admin else HEADER
-        lines = (
-            [[values[name] for name in names] for values in map(_line, chunk)] if chunk else [[CUT_SHORT]]
-            for chunk in chunks
-        )
-        return download(request, csv_chunks(names, lines), filename="audit.csv", kind="text/csv; charset=utf-8")
-    documents = (
-        [_document(event, with_address=principal.is_admin) for event in chunk] if chunk else [{"error": CUT_SHORT}]
-        for chunk in chunks
-    )
-    return download(request, json_chunks(documents), filename="audit.jsonl", kind="application/jsonl")
-
-
-def _chunks(principal: Principal, wish: Filter) -> Iterator[list[Event]]:
-    """All rows, newest first, by keyset: before each query it is asked anew who this is and what they may see.
-
-    Nothing is held between two. An empty chunk says that the person may have no more.
-    """
-    began = timezone.now()
-    last: int | None = None
-    while True:
-        now = still_in(principal, began)
-        if now is None or not _audits(now):
-            yield []
-            return
-        ordered = _rows(now, wish).order_by("-pk")
-        chunk = list((ordered if last is None else ordered.filter(pk__lt=last))[:CHUNK])
-        if not chunk:
-            return
-        yield chunk
-        last = chunk[-1].pk
-
-
-def _line(event: Event) -> dict[str, Any]:
-    return {
-        "id": event.pk,
-        "time": event.created_at.isoformat(),
-        "team": event.team.slug if event.team else None,
-        "deployment": event.deployment.name if event.deployment else None,
-        "actor": event.actor.username if event.actor else None,
-        "kind": event.kind,
-        "level": event.level,
-        "message": event.message,
-        "before": event.data.get("before"),
-        "after": event.data.get("after"),
-        "request_id": event.request_id,
-        "address": event.address,
-    }
-
-
-def _document(event: Event, *, with_address: bool) -> dict[str, Any]:
-    line = _line(event)
-    return {name: line[name] for name in (HEADER_OF_ADMINS if with_address else HEADER)} | {"data": event.data}
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -11,9 +11,9 @@ from django.utils import timezone
 
 from deployments.models import Flavor, Principal, QuotaRequest, Revision
 from deployments.services import approvals, asks, facts, inbox, quota_requests, verdicts
+from deployments.services.capacity_now import flavors_now
 from deployments.services.inbox import Case, QuotaCase
 from deployments.views import present
-from deployments.views.capacity_now import flavors_now
 from portal.lib.pages import query_with
 
 SIZE = 30

@@ -7,8 +7,8 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
+from deployments.services.capacity_now import flavors_now, nodes_now
 from deployments.services.principals import principal_of
-from deployments.views.capacity_now import flavors_now, nodes_now
 from deployments.views.listing import Wish, listing
 from portal.lib.htmx import PortalRequest, page_or_partial, signed_in
 from portal.lib.pages import query_with

@@ -8,8 +8,8 @@ from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from deployments.models import Cluster, Deployment, Intent
+from deployments.services.capacity_now import flavors_now, nodes_now
 from deployments.services.principals import principal_of
-from deployments.views.capacity_now import flavors_now, nodes_now
 from deployments.views.parts import parts_of
 from portal.lib.htmx import PortalRequest, page_or_partial, signed_in
 

@@ -13,8 +13,8 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST
 
 from deployments.forms.quota import QuotaForm
-from deployments.models import Deployment, Principal, QuotaGrant, Team
-from deployments.services import grants, quota_requests
+from deployments.models import Deployment, Flavor, Principal, QuotaGrant, Team
+from deployments.services import flavors, grants, quota_requests
 from deployments.services.errors import DomainError, MissingError
 from deployments.services.grants import KEPT, Kept
 from deployments.services.principals import principal_of
@@ -99,6 +99,7 @@ def grant(request: PortalRequest) -> HttpResponse:
             form.add(error, CALLED)
         else:
             messages.success(request, f"{team.name} may hold {gpus_in_words(gpus)} of {flavor.name} more.")
+            _warn(request, flavor)
             return redirect("quotas")
     return _again(request, principal, "grants", grant=form.text, errors=form.errors)
 
@@ -108,7 +109,7 @@ def grant(request: PortalRequest) -> HttpResponse:
 def change(request: PortalRequest, pk: int) -> HttpResponse:
     """An admin cuts, raises, ends or prolongs a grant; to others this address does not exist."""
     principal = principal_of(request)
-    row = QuotaGrant.objects.writable_by(principal).select_related("team").filter(pk=pk).first()
+    row = QuotaGrant.objects.writable_by(principal).select_related("team", "flavor").filter(pk=pk).first()
     if row is None:
         raise Http404
     form = QuotaForm(request.POST, CHANGE_FIELDS)
@@ -136,9 +137,16 @@ def change(request: PortalRequest, pk: int) -> HttpResponse:
             form.add(error, CALLED)
         else:
             messages.success(request, f"The grant of {row.team.name} is changed. What runs goes on.")
+            _warn(request, row.flavor)
             ends = "show=ends&" if request.POST.get("show") == "ends" else ""
             return redirect(f"{reverse('quotas')}?{ends}team={row.team.slug}")
     return _again(request, principal, "grants", changing=pk, change=form.text, change_errors=form.errors)
+
+
+def _warn(request: PortalRequest, flavor: Flavor) -> None:
+    """Say where more is promised by now than there is: hardware may be on its way, so it is no reason to refuse."""
+    if words := flavors.capacity_of(flavor).beyond_words:
+        messages.warning(request, words)
 
 
 def _back(request: PortalRequest, principal: Principal, otherwise: str) -> HttpResponse:

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Case, OuterRef, Q, QuerySet, Subquery, When
+from django.db.models import Case, QuerySet, When
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from deployments.models import (
-    Deployment,
     Flavor,
     Membership,
-    Node,
     Principal,
-    QuotaGrant,
     QuotaHold,
     QuotaRequest,
-    Reservation,
     Team,
     User,
+    admins_now,
 )
 from deployments.services import holds
 from deployments.services.principals import principal_of
+from deployments.services.quota_outlook import SOON, ending, holds_since
+from deployments.services.quota_outlook import in_use as pods_use
 from deployments.views.granted import granted_words
-from deployments.views.quota_ends import SOON, ending, ends_of
+from deployments.views.quota_ends import ends_of
 from deployments.views.quota_grants import GRANTS, grants_of, holders_over
 from deployments.views.quota_history import export, page_of_ledger
 from portal.lib.htmx import PortalRequest, signed_in
@@ -54,7 +53,8 @@ def quotas(request: PortalRequest) -> HttpResponse:
     principal = principal_of(request)
     if request.GET.get("format") == "csv":
         return export(request, principal, request.GET.get("team", ""))
-    return render(request, "pages/quotas.html", page_of(request, principal))
+    page = page_of(request, principal)
+    return render(request, "pages/quotas.html", page, status=404 if page["unknown"] else 200)
 
 
 def page_of(request: PortalRequest, principal: Principal, show: str = "") -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _tabs(principal: Principal, show: str, team: str, shown: list[Team]) -> list
 
 
 def _rows(teams: list[Team], usages: dict[int, list[holds.Usage]]) -> list[dict[str, Any]]:
-    in_use = _in_use([team.pk for team in teams])
+    in_use = pods_use(team.pk for team in teams)
     rows: list[dict[str, Any]] = []
     for team in teams:
         for usage in usages[team.pk]:
@@ -170,22 +170,15 @@ def _requests(principal: Principal, team: Team | None) -> list[dict[str, Any]]:
 
 
 def _holders(team: Team) -> QuerySet[QuotaHold]:
-    """Who holds what of the team's quota, since when: when its balance last rose from nothing."""
-    begun = Reservation.objects.filter(
-        account=OuterRef("account"), deployment=OuterRef("deployment"), balance_before=0, delta__gt=0
-    ).order_by("-pk")
-    rows = QuotaHold.objects.filter(account__team=team, gpus__gt=0).select_related("account__flavor", "deployment")
-    ends = QuotaGrant.objects.live().filter(team=team, flavor=OuterRef("account__flavor")).order_by("valid_until")
-    return rows.annotate(
-        since=Subquery(begun.values("created_at")[:1]), ends=Subquery(ends.values("valid_until")[:1])
-    ).order_by("-gpus", "deployment__name")[:HOLDERS]
+    """Who holds most of the team's quota, since when."""
+    rows = holds_since([team]).select_related("account__flavor", "deployment")
+    return rows.order_by("-gpus", "deployment__name")[:HOLDERS]
 
 
 def leads_of(team: Team) -> str:
     """Who of a team may ask for quota, in words; empty for nobody."""
-    rows = User.objects.filter(memberships__team=team, memberships__role=Membership.Role.LEAD, is_active=True).order_by(
-        "first_name", "username"
-    )
+    leads = Membership.objects.in_force().filter(team=team, role=Membership.Role.LEAD)
+    rows = User.objects.filter(pk__in=leads.values("user"), is_active=True).order_by("first_name", "username")
     return one_of([person.get_full_name() or person.username for person in rows[:5]])
 
 
@@ -196,20 +189,8 @@ def one_of(names: list[str]) -> str:
 
 def _admins() -> list[str]:
     """Whom to ask for more: the platform's admins, the first few by name."""
-    rows = User.objects.filter(is_platform_admin=True, is_active=True).order_by("first_name", "username")
+    rows = User.objects.filter(admins_now()).order_by("first_name", "username")
     return [person.get_full_name() or person.username for person in rows[:5]]
-
-
-def _in_use(teams: list[int]) -> dict[tuple[int, str], int]:
-    """GPUs that pods of each team hold, by product."""
-    owners = dict(Deployment.objects.filter(Q(team__in=teams)).values_list("pk", "team_id"))
-    used: dict[tuple[int, str], int] = {}
-    for product, holders in Node.objects.values_list("product", "holders"):
-        for holder in holders:
-            team = owners.get(holder.get("deployment") or 0)
-            if team is not None:
-                used[(team, product)] = used.get((team, product), 0) + int(holder.get("gpus", 0))
-    return used
 
 
 def _parts(usage: holds.Usage, used: int) -> list[dict[str, Any]]:

@@ -10,11 +10,10 @@ from django.views.decorators.http import require_http_methods
 
 from deployments.models import Deployment
 from deployments.services.principals import principal_of
-from deployments.services.renderings import changes, wave
+from deployments.services.renderings import FIRST_WAVE, MOST_OF_A_WAVE, changes, wave
 from portal.lib.htmx import PortalRequest, signed_in
 
-WAVES = (1, 5, 10, 25)
-FIRST_WAVE = 5
+WAVES = (1, FIRST_WAVE, 10, MOST_OF_A_WAVE)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -31,7 +31,7 @@ from portal.live.http import (
 from portal.live.hub import PREFIX as DEPLOYMENT
 from portal.live.hub import Hub
 from portal.live.logs import LogReader
-from portal.live.permission import hearers
+from portal.live.permission import NOTHING, hearers, reaches
 from portal.live.places import Places
 from portal.live.usage import DATABASE_AWAY, Tally, usage_report
 from portal.live.usage import PATH as USAGE
@@ -139,7 +139,8 @@ class LiveApp:
         caller = await in_database(caller_of, scope)
         made = query_of(scope, "made").get("made", "")
         with self.pages.one(caller.user_id):
-            stream, missed = self.hub.open(caller, made_at=_seconds(made))
+            reach = (await in_database(reaches, {caller.user_id})).get(caller.user_id, NOTHING)
+            stream, missed = self.hub.open(caller, made_at=_seconds(made), reach=reach)
             try:
                 if missed:
                     heard = await in_database(hearers, missed, {caller.user_id})

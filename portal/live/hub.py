@@ -21,7 +21,7 @@ from deployments.services.telling import CHANNEL, PEOPLE
 from portal.live.callers import Caller
 from portal.live.database import in_database
 from portal.live.http import event
-from portal.live.permission import ended, hearers, lost
+from portal.live.permission import NOTHING, Reach, ended, hearers, lost, reaches
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +39,10 @@ PREFIX = "deployment:"
 class Stream:
     """One open page. What is waiting for it is a set, so a slow page costs no more than a quick one."""
 
-    def __init__(self, caller: Caller, *, lost: bool = False) -> None:
+    def __init__(self, caller: Caller, *, lost: bool = False, reach: Reach = NOTHING) -> None:
         self.caller = caller
+        # What its person might see when it was last looked at.
+        self.reach = reach
         self._lost = lost
         self._changed: set[str] = set()
         self._cluster: dict[str, Any] | None = None
@@ -112,8 +114,8 @@ class Hub:
         self._tasks: list[asyncio.Task[None]] = []
         self.listening = asyncio.Event()
 
-    def open(self, caller: Caller, *, made_at: float = 0.0) -> tuple[Stream, set[int]]:
-        """Add a stream of a page that was made at `made_at` (seconds since 1970).
+    def open(self, caller: Caller, *, made_at: float = 0.0, reach: Reach = NOTHING) -> tuple[Stream, set[int]]:
+        """Add a stream of a page that was made at `made_at` (seconds since 1970) for somebody with this reach.
 
         Returns it with the deployments that may have changed since, not yet filtered by permission.
         """
@@ -121,7 +123,7 @@ class Hub:
         since = made_at - MARGIN_SECONDS
         forgotten = len(self._recent) == RECENT and self._recent[0][0] > since
         lost = self._listening_since is None or self._listening_since > since or forgotten
-        stream = Stream(caller, lost=lost)
+        stream = Stream(caller, lost=lost, reach=reach)
         self.streams.add(stream)
         return stream, set() if lost else {pk for at, pk in self._recent if at >= since}
 
@@ -207,18 +209,26 @@ class Hub:
             await self.recheck()
 
     async def recheck(self) -> None:
-        """End the streams of sessions that are over, and those about what their caller may not see any more."""
+        """End the streams of sessions that are over, and those about what their caller may not see any more.
+
+        A page of somebody who may see more or less than before fetches all of its parts again.
+        """
         callers = {stream.caller for stream in self.streams} | {watch.caller for watch in self.watches}
         if not callers:
             return
         try:
-            gone, barred = await in_database(_over, callers, {(each.caller, each.deployment) for each in self.watches})
+            claims = {(each.caller, each.deployment) for each in self.watches}
+            gone, barred, reach = await in_database(_standing, callers, claims)
         except Exception as error:  # noqa: BLE001 - asked again in seconds; deliveries check for themselves
             logger.warning("sessions of open pages not checked: %s", error)
             return
         for stream in self.streams:
+            now = reach.get(stream.caller.user_id, NOTHING)
             if stream.caller in gone:
                 stream.end()
+            elif stream.caller in callers and stream.reach != now:
+                stream.reach = now
+                stream.hello()
         for watch in self.watches:
             if watch.caller in gone or (watch.caller, watch.deployment) in barred:
                 watch.over.set()
@@ -241,8 +251,10 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _over(callers: set[Caller], claims: set[tuple[Caller, int]]) -> tuple[set[Caller], set[tuple[Caller, int]]]:
-    return ended(callers), lost(claims)
+def _standing(
+    callers: set[Caller], claims: set[tuple[Caller, int]]
+) -> tuple[set[Caller], set[tuple[Caller, int]], dict[int, Reach]]:
+    return ended(callers), lost(claims), reaches(caller.user_id for caller in callers)
 
 
 def _freshness() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from django.contrib.sessions.models import Session
 from django.db.models import Case, When
@@ -14,31 +15,52 @@ from portal import sessions as age
 from portal.live.callers import Caller
 
 
+@dataclass(frozen=True)
+class Reach:
+    """The teams whose deployments somebody may see: `every` for an admin."""
+
+    every: bool = False
+    teams: frozenset[int] = frozenset()
+
+    def covers(self, team_id: int) -> bool:
+        """True for a team that is in it."""
+        return self.every or team_id in self.teams
+
+
+NOTHING = Reach()
+
+
+def reaches(user_ids: Iterable[int]) -> dict[int, Reach]:
+    """What each of these users may see now, as `visible_to` says; users who may see nothing are left out. One query."""
+    rows = (
+        User.objects.filter(pk__in=set(user_ids), is_active=True)
+        .annotate(rules_now=Case(When(admins_now(), then=True), default=False))
+        .values_list("pk", "rules_now", "single_sign_on_at", "memberships__team_id", "memberships__by_group")
+    )
+    since = groups_since()
+    rules: set[int] = set()
+    belongs: dict[int, set[int]] = defaultdict(set)
+    for user_id, is_admin, signed_on, team_id, by_group in rows:
+        if is_admin:
+            rules.add(user_id)
+        if team_id is not None and (not by_group or (signed_on is not None and signed_on > since)):
+            belongs[user_id].add(team_id)
+    return {pk: Reach(pk in rules, frozenset(belongs.get(pk, ()))) for pk in rules | belongs.keys()}
+
+
 def hearers(deployment_ids: Iterable[int], user_ids: Iterable[int]) -> dict[int, set[int]]:
     """For each user, which of these deployments they may see: what `visible_to` says, for many at once.
 
     Two queries, whatever the number of users and deployments.
     """
     ids, people = set(deployment_ids), set(user_ids)
-    heard: dict[int, set[int]] = defaultdict(set)
     if not ids or not people:
-        return heard
+        return {}
     teams = dict(Deployment.objects.filter(pk__in=ids).values_list("pk", "team_id"))
-    rows = (
-        User.objects.filter(pk__in=people, is_active=True)
-        .annotate(rules_now=Case(When(admins_now(), then=True), default=False))
-        .values_list("pk", "rules_now", "single_sign_on_at", "memberships__team_id", "memberships__by_group")
-    )
-    since = groups_since()
-    belongs: dict[int, set[int]] = defaultdict(set)
-    for user_id, is_admin, signed_on, team_id, by_group in rows:
-        if is_admin:
-            heard[user_id] = set(teams)
-        if not by_group or (signed_on is not None and signed_on > since):
-            belongs[user_id].add(team_id)
-    for user_id, own in belongs.items():
-        heard[user_id] |= {pk for pk, team_id in teams.items() if team_id in own}
-    return heard
+    return {
+        user_id: {pk for pk, team_id in teams.items() if reach.covers(team_id)}
+        for user_id, reach in reaches(people).items()
+    }
 
 
 def ended(callers: Iterable[Caller]) -> set[Caller]:

@@ -215,7 +215,10 @@ class Demo:
             if digest in live:
                 return text
             if digest not in known:
-                tokens.create(principal=Principal(user=user), name="Demo", scopes=scopes, days=DAYS, text=text)
+                # One of the same name may live on whose text came of another secret key.
+                taken = ApiToken.objects.live().filter(user=user, name="Demo").exists()
+                name = f"Demo {len(known) + 1}" if taken else "Demo"
+                tokens.create(principal=Principal(user=user), name=name, scopes=scopes, days=DAYS, text=text)
                 return text
         raise AssertionError("unreachable: one more text than tokens was tried")
 
@@ -228,8 +231,10 @@ class Demo:
             rows = EndpointKey.objects.filter(digest=tokens.digest_of(text))
             if not rows.exists():
                 author = self._principal(row["author"])
+                taken = EndpointKey.objects.live().filter(team=team, name=row["name"]).count()
+                name = f"{row['name']} {taken + 1}" if taken else row["name"]
                 endpoint_keys.create(
-                    principal=author, team=team, name=row["name"], every_deployment=True, days=DAYS, text=text
+                    principal=author, team=team, name=name, every_deployment=True, days=DAYS, text=text
                 )
                 self.made.append(f"key {team.slug}/{row['name']}")
             if rows.live().exists():

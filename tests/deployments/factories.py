@@ -35,6 +35,11 @@ COMMIT = "a09a35458c702b33eeacc393d103063234e8bc28"
 DIGEST = "sha256:" + "5" * 64
 
 
+def a_name() -> str:
+    """A name that nothing else has: living tokens and keys of one owner have different ones."""
+    return f"name {next(_numbers)}"
+
+
 def make_user(username: str = "", *, admin: bool = False, team: Team | None = None, lead: bool = False) -> User:
     user = User(username=username or f"user{next(_numbers)}", is_platform_admin=admin)
     user.set_unusable_password()

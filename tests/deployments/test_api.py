@@ -41,7 +41,9 @@ class Api:
 
     def __init__(self, user, *scopes: str) -> None:
         who = make.principal(user)
-        _, text = tokens.create(principal=who, name="ci", scopes=scopes or ("read", "write", "approve", "invoke"))
+        _, text = tokens.create(
+            principal=who, name=make.a_name(), scopes=scopes or ("read", "write", "approve", "invoke")
+        )
         self.client = Client(headers={"authorization": f"Bearer {text}"})
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
@@ -94,7 +96,7 @@ def test_the_whole_life_of_a_wish(ann_api, carol_api, team):
     assert Reservation.objects.get().delta == 1
 
     now = ann_api("get", path)
-    assert now["etag"] == '"r1"'
+    assert now["etag"] == f'"r1.{revision.json()["digest"]}"'
     change = {"spec": {"replicas": {"max": 2}, "engine": {"args": {"max-model-len": None}}}}
     changed = ann_api("patch", path, change, **{"if-match": now["etag"]})
     assert (changed.status_code, changed.json()["revision"]) == (200, 2)
@@ -474,6 +476,43 @@ def test_whoami_says_who_and_where(ann_api):
     shown = ann_api("get", "whoami/").json()
     assert (shown["username"], shown["admin"]) == ("ann", False)
     assert shown["teams"] == [{"slug": "search", "name": "Search", "role": "member"}]
+
+
+@pytest.mark.parametrize("word", ["approve", "reject"])
+def test_a_decision_takes_the_tag_that_get_answers_with(ann_api, carol_api, made, word):
+    path = f"deployments/{made['id']}/"
+    tag = carol_api("get", path)["etag"]
+    assert tag == f'"r1.{made["digest"]}"'
+
+    old = problem(carol_api("post", f"{path}{word}/", {"comment": "x"}, **{"if-match": '"r1"'}), 412)
+    assert (old["code"], "a decision signs one" in old["detail"], "ETag" in old["detail"]) == ("stale", True, True)
+    problem(carol_api("post", f"{path}{word}/", {"comment": "x"}, **{"if-match": f'"r1.{"0" * 64}"'}), 412)
+    done = carol_api("post", f"{path}{word}/", {"comment": "x"}, **{"if-match": tag})
+
+    assert (done.status_code, done.json()["digest"]) == (200, made["digest"])
+
+
+def test_a_tag_is_stale_for_decisions_once_somebody_edits(ann_api, carol_api, made):
+    path = f"deployments/{made['id']}/"
+    tag = carol_api("get", path)["etag"]
+    # The short form of before is read too.
+    edited = ann_api("patch", path, {"spec": {"replicas": {"max": 2}}}, **{"if-match": '"r1"'})
+    assert (edited.status_code, edited["etag"]) == (200, f'"r2.{edited.json()["digest"]}"')
+
+    late = problem(carol_api("post", f"{path}approve/", {}, **{"if-match": tag}), 412)
+    again = problem(ann_api("patch", path, {"spec": {"replicas": {"max": 3}}}, **{"if-match": tag}), 412)
+
+    assert "changed since" in late["detail"]
+    assert again["code"] == "stale"
+    bare = problem(ann_api("patch", path, {"spec": {}}, **{"if-match": f'"{edited.json()["digest"]}"'}), 412)
+    assert "base_revision" in bare["detail"]
+    assert carol_api("post", f"{path}approve/", {}, **{"if-match": edited["etag"]}).status_code == 200
+
+
+@pytest.fixture
+def made(ann_api, team):
+    """A deployment that waits for approval."""
+    return ann_api("post", "deployments/", {"team": "search", "name": "chat", "spec": make.a_spec()}).json()
 
 
 def test_the_schema_is_for_those_who_may_ask(client, ann_api, settings):

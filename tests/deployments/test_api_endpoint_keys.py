@@ -77,7 +77,7 @@ def test_members_make_their_own_and_strangers_see_nothing(chat, ann, alice, bob)
 
 def test_a_token_needs_write_and_invoke_and_its_own_teams(client, chat, alice):
     def by(*scopes: str, teams=None) -> Any:
-        _, text = api_tokens.create(principal=make.principal(alice), name="t", scopes=scopes, teams=teams)
+        _, text = api_tokens.create(principal=make.principal(alice), name=make.a_name(), scopes=scopes, teams=teams)
         headers = {"Authorization": f"Bearer {text}"}
         return client.post("/api/v1/endpoint-keys/", body(), content_type="application/json", headers=headers)
 

@@ -30,8 +30,8 @@ def chat(team, ann):
 
 
 def new(user, team, **fields):
-    wish = {"every_deployment": not fields.get("deployments"), **fields}
-    return keys.create(principal=make.principal(user), team=team, name="ci", **wish)
+    wish = {"name": make.a_name(), "every_deployment": not fields.get("deployments"), **fields}
+    return keys.create(principal=make.principal(user), team=team, **wish)
 
 
 def ask(text, deployment, *, name=None) -> Admission | Refusal:
@@ -134,7 +134,7 @@ def test_a_token_makes_keys_only_within_its_own_reach(chat, alice, team):
         principal = make.Principal(
             user=alice, scopes=frozenset(scopes), team_ids=teams and frozenset(teams), expires_at=expires_at
         )
-        return keys.create(principal=principal, team=team, name="ci", every_deployment=True)[0]
+        return keys.create(principal=principal, team=team, name=make.a_name(), every_deployment=True)[0]
 
     for scopes in (("read",), ("read", "write"), ("read", "invoke")):
         with pytest.raises(NotAllowedError):

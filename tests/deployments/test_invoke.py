@@ -83,7 +83,7 @@ def test_the_probe_is_admitted_while_the_deployment_lives(chat):
 
 def test_programs_call_with_a_token_of_the_scope_invoke(chat, ann, bob):
     _, caller = tokens.create(principal=make.principal(ann), name="app", scopes=["invoke"])
-    _, reader = tokens.create(principal=make.principal(ann), name="app", scopes=["read", "write"])
+    _, reader = tokens.create(principal=make.principal(ann), name="reader", scopes=["read", "write"])
     _, strange = tokens.create(principal=make.principal(bob), name="app", scopes=["invoke"])
     assert status(ask(caller, chat)) == 200
     assert (status(ask(reader, chat)), ask(reader, chat).code) == (403, "scope")

@@ -20,7 +20,7 @@ Call = Callable[..., Any]
 def api(user: User, *scopes: str, teams: list[Team] | None = None) -> Call:
     """A program with a token of this person."""
     wanted = scopes or ("read", "write", "approve", "invoke")
-    _, text = tokens.create(principal=make.principal(user), name="ci", scopes=wanted, teams=teams)
+    _, text = tokens.create(principal=make.principal(user), name=make.a_name(), scopes=wanted, teams=teams)
     client = Client(headers={"authorization": f"Bearer {text}"})
 
     def call(method: str, path: str, body: Any = None) -> Any:

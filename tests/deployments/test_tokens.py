@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 
 def new(user, *scopes, **fields) -> tuple[ApiToken, str]:
-    return tokens.create(principal=make.principal(user), name="ci", scopes=scopes or ("read",), **fields)
+    return tokens.create(principal=make.principal(user), scopes=scopes or ("read",), **{"name": make.a_name()} | fields)
 
 
 def test_a_token_opens_the_door_and_its_text_is_not_stored(ann):

@@ -32,7 +32,7 @@ def chat(team, ann):
 
 def new(alice, team, **limits):
     return keys.create(
-        principal=make.principal(alice), team=team, name="ci", every_deployment=True, limits=Limits(**limits)
+        principal=make.principal(alice), team=team, name=make.a_name(), every_deployment=True, limits=Limits(**limits)
     )
 
 

@@ -12,7 +12,7 @@ from deployments.models import Approval, Deployment, Flavor, Revision, Team, Use
 from deployments.services import approvals
 from deployments.services.inbox import pending_for, undecided
 from tests.deployments import factories as make
-from tests.deployments.viewing import see_cluster, signed_in
+from tests.deployments.viewing import flat, see_cluster, signed_in
 
 HTMX = {"HX-Request": "true"}
 
@@ -93,6 +93,29 @@ def test_a_stale_card_says_so_and_keeps_the_comment(asked: Revision, carol: User
     text = answer.content.decode()
     assert "was changed since the page was loaded" in text
     assert 'value="half a"' in text
+
+
+@pytest.mark.parametrize("stale", ["digest", "edited", "decided"])
+def test_a_stale_card_of_a_plain_form_keeps_the_comment(asked: Revision, ann: User, carol: User, stale: str) -> None:
+    body = {"digest": asked.digest, "verdict": "reject", "comment": 'half a "day"', "next": "deployment"}
+    if stale == "digest":
+        body["digest"] = "0" * 64
+    elif stale == "edited":
+        make.add_revision(asked.deployment, ann)
+    else:
+        make.approve(asked)
+
+    answer = signed_in(carol).post(reverse("approvals-decide", args=[asked.pk]), body)
+
+    text = flat(answer.content.decode())
+    assert answer.status_code == (409 if stale == "decided" else 412)
+    assert ("decided already" if stale == "decided" else "was changed since the page was loaded") in text
+    assert "half a &quot;day&quot;" in text
+    newest = Deployment.objects.get().latest
+    assert newest is not None
+    # What waits now stands below, to be signed as it is.
+    assert (f'name="digest" value="{newest.digest}"' in text) == (stale != "decided")
+    assert not Approval.objects.filter(actor=carol).exists()
 
 
 def test_a_card_that_waits_no_more_says_so(asked: Revision, carol: User) -> None:

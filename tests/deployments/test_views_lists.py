@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from deployments.models import Deployment, Flavor, Revision, Team, User
 from deployments.services import ledger
-from deployments.views.capacity_now import flavors_now
+from deployments.services.capacity_now import flavors_now
 from tests.demo.visitor import text_of
 from tests.deployments import factories as make
 from tests.deployments.viewing import add_node, flat, see_cluster, signed_in

@@ -360,7 +360,7 @@ def test_who_holds_more_than_the_quota_is_named_with_a_link(
 def test_a_team_that_is_not_there_or_not_to_be_seen_is_said(team: Team, h100: Flavor, alice: User, bob: User) -> None:
     for name in ("labs", "nosuch"):
         answer = signed_in(alice).get(reverse("quotas"), {"team": name})
-        assert (answer.context["rows"], answer.context["grants"]) == ([], [])
+        assert (answer.status_code, answer.context["rows"], answer.context["grants"]) == (404, [], [])
         assert "There is no such team" in answer.content.decode()
     assert "There is no such team" not in signed_in(alice).get(reverse("quotas"), {"team": "search"}).content.decode()
 

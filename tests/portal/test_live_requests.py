@@ -252,7 +252,7 @@ def test_the_gateway_hears_who_may_call(chat: Deployment, people: dict[str, User
 
 
 def test_the_gateway_hears_who_may_not(chat: Deployment, people: dict[str, User]) -> None:
-    _, text = tokens.create(principal=make.principal(people["bob"]), name="t", scopes=["invoke"])
+    _, text = tokens.create(principal=make.principal(people["bob"]), name=make.a_name(), scopes=["invoke"])
 
     stranger = asked(f"Bearer {text}", namespace="search-x7k2p", name="chat")
     nobody = asked("", namespace="search-x7k2p", name="chat")
@@ -309,7 +309,7 @@ def test_envoy_asks_with_the_callers_own_path(chat: Deployment, people: dict[str
 
 
 def test_envoy_hands_the_caller_an_error_as_openai_writes_it(chat: Deployment, people: dict[str, User]) -> None:
-    _, text = tokens.create(principal=make.principal(people["bob"]), name="t", scopes=["invoke"])
+    _, text = tokens.create(principal=make.principal(people["bob"]), name=make.a_name(), scopes=["invoke"])
     path = "/live/authorize/search-x7k2p/chat/v1/chat/completions"
 
     nobody = answered(path, method="POST")
@@ -496,8 +496,8 @@ def test_a_stream_ends_with_the_right_to_it(
 
 
 def test_programs_read_logs_with_a_token_below_api_alone(chat: Deployment, people: dict[str, User]) -> None:
-    _, text = tokens.create(principal=make.principal(people["alice"]), name="t", scopes=["read"])
-    _, foreign = tokens.create(principal=make.principal(people["bob"]), name="t", scopes=["read"])
+    _, text = tokens.create(principal=make.principal(people["alice"]), name=make.a_name(), scopes=["read"])
+    _, foreign = tokens.create(principal=make.principal(people["bob"]), name=make.a_name(), scopes=["read"])
     app, url = reading(Written()), f"/api/v1/deployments/{chat.pk}/logs/"
 
     answer = answered(url, headers={"authorization": f"Bearer {text}"}, app=app)
@@ -542,7 +542,7 @@ def problem_of(answer: Answer, status: int, code: str) -> dict[str, Any]:
 def test_what_is_wrong_with_logs_below_api_is_a_problem(
     chat: Deployment, people: dict[str, User], who: str, query: str, status: int, code: str
 ) -> None:
-    _, text = tokens.create(principal=make.principal(people[who]), name="t", scopes=["read"])
+    _, text = tokens.create(principal=make.principal(people[who]), name=make.a_name(), scopes=["read"])
     source = Written()
     url = f"/api/v1/deployments/{chat.pk}/logs/{query}"
 
@@ -555,7 +555,7 @@ def test_what_is_wrong_with_logs_below_api_is_a_problem(
 
 
 def test_a_log_that_cannot_be_had_below_api_is_a_problem(chat: Deployment, people: dict[str, User]) -> None:
-    _, text = tokens.create(principal=make.principal(people["alice"]), name="t", scopes=["read"])
+    _, text = tokens.create(principal=make.principal(people["alice"]), name=make.a_name(), scopes=["read"])
     headers, url = {"authorization": f"Bearer {text}"}, f"/api/v1/deployments/{chat.pk}/logs/"
     down = Written(error=ClusterError(ErrorClass.RETRY, "x", "secret inner words", status=0))
     broken, busy = reading(Written()), reading(Written())
@@ -596,7 +596,7 @@ def test_an_address_in_other_digits_leads_nowhere(chat: Deployment) -> None:
 
 
 def test_a_token_without_the_scope_reads_nothing(chat: Deployment, people: dict[str, User]) -> None:
-    _, text = tokens.create(principal=make.principal(people["alice"]), name="t", scopes=["invoke"])
+    _, text = tokens.create(principal=make.principal(people["alice"]), name=make.a_name(), scopes=["invoke"])
 
     url = f"/api/v1/deployments/{chat.pk}/logs/"
     assert answered(url, headers={"authorization": f"Bearer {text}"}, app=reading(Written())).status == 404

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from deployments.models import Deployment, Team, User
-from deployments.services import telling
+from deployments.models import Deployment, Membership, Team, User
+from deployments.services import memberships, telling
 from portal.live import app as live_app
 from portal.live.app import LiveApp
 from portal.live.callers import Caller
@@ -176,6 +177,48 @@ def test_the_stream_ends_with_the_session(app: LiveApp, people: dict[str, User],
     client.force_login(alice)
     headers = cookies_of(client)
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("how", ["leaves", "is taken out by a service", "lapsed admin"])
+def test_a_page_fetches_all_again_once_its_person_may_see_less_and_hears_no_more(
+    app: LiveApp, chat: Deployment, people: dict[str, User], how: str
+) -> None:
+    who = people["carol" if how == "lapsed admin" else "alice"]
+
+    def change() -> None:
+        try:
+            if how == "leaves":
+                Membership.objects.filter(user=who).delete()
+            elif how == "lapsed admin":
+                User.objects.filter(pk=who.pk).update(admin_by_group=True, single_sign_on_at=None)
+            else:
+                memberships.remove(principal=make.principal(people["carol"]), team=chat.team, user=who)
+        finally:
+            connection.close()
+
+    async def run() -> float:
+        stream = call(app, "/live/status/", headers=headers)
+        await stream.start()
+        await stream.until("hello")
+        await asyncio.wait_for(app.hub.listening.wait(), 5)
+        # The listener says hello too, once it listens: that is over when what comes after it has come.
+        next(iter(app.hub.streams)).offer(["mark"])
+        await stream.until("changed")
+        await app.hub.recheck()
+        began = time.monotonic()
+        await asyncio.to_thread(change)
+        hello = await stream.until("hello", within=6)
+        took = time.monotonic() - began
+        assert hello["lost"] is True
+        await asyncio.to_thread(_notify, chat.pk)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(stream.until("changed"), 0.5)
+        await stream.hang_up()
+        await app.hub.stop()
+        return took
+
+    headers = headers_of(who)
+    assert asyncio.run(run()) < 5
 
 
 def test_all_sessions_are_checked_with_as_many_queries_as_one(people: dict[str, User]) -> None:

@@ -64,7 +64,7 @@ def key_of(chat: Deployment, alice: User, **limits: int) -> tuple[EndpointKey, s
     return keys.create(
         principal=make.principal(alice),
         team=chat.team,
-        name="ci",
+        name=make.a_name(),
         every_deployment=True,
         limits=Limits(**limits),
     )

@@ -231,7 +231,7 @@ API: dict[str, Row] = {
             LEADS,
             told="member",
             unknown="stranger",
-            body=lambda world: {"team": "search", "name": "k", "every_deployment": True},
+            body=lambda world: {"team": "search", "name": "another", "every_deployment": True},
             token_write=403,
         ),
     ),
@@ -283,6 +283,13 @@ API: dict[str, Row] = {
             token_admin_elsewhere=404,
         ),
     ),
+    "/api/v1/quota-requests/{pk}/context/": api("quota_request", GET=TEAM),
+    "/api/v1/quotas/": api(GET=EVERYBODY),
+    "/api/v1/quotas/holders/": api(GET=EVERYBODY),
+    "/api/v1/quotas/ends/": api(GET=EVERYBODY),
+    "/api/v1/capacity/": api(GET=EVERYBODY),
+    "/api/v1/renderings/": api(GET=may("admin", told="stranger member lead", scope="approve")),
+    "/api/v1/renderings/wave/": api(POST=may("admin", told="stranger member lead", scope="approve")),
     "/api/v1/reservations/": api(GET=EVERYBODY),
     "/api/v1/catalog/": api(
         GET=EVERYBODY,
@@ -295,6 +302,7 @@ API: dict[str, Row] = {
         DELETE=may("admin", told="stranger member lead", scope="approve", body=lambda world: {}),
     ),
     "/api/v1/events/": api(GET=EVERYBODY),
+    "/api/v1/events/export/": api(GET=may("stranger lead admin", told="member", token_elsewhere=200)),
     "/api/v1/profiles/": api(GET=EVERYBODY),
     "/api/v1/tokens/": api(
         GET=EVERYBODY, POST=may(EVERYBODY, body=lambda world: {"name": "t", "scopes": ["read"], "days": 9})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -11,11 +12,14 @@ from typing import Any
 import pytest
 from django.db import connections
 from django.test import Client
+from django.utils import timezone
 
 from deployments.models import (
+    ApiToken,
     Approval,
     Deployment,
     EndpointKey,
+    Invitation,
     QuotaGrant,
     QuotaRequest,
     Reservation,
@@ -61,8 +65,9 @@ def admin(team: Team) -> User:
     return make.make_user("admin", admin=True)
 
 
-def bearer(user: User) -> dict[str, str]:
-    _, text = tokens.create(principal=make.principal(user), name="t", scopes=["read", "write", "approve"])
+def bearer(user: User, *scopes: str) -> dict[str, str]:
+    wanted = scopes or ("read", "write", "approve")
+    _, text = tokens.create(principal=make.principal(user), name=make.a_name(), scopes=wanted)
     return {"Authorization": f"Bearer {text}"}
 
 
@@ -90,6 +95,23 @@ def posted(path: str, body: dict[str, Any], headers: dict[str, str]) -> list[Ans
         return answer.status_code, answer.json(), dict(answer.headers)
 
     return at_once(send)
+
+
+def post(path: str, body: dict[str, Any], headers: dict[str, str], client: Client | None = None) -> Answer:
+    """Status, document and headers of one post."""
+    answer = (client or Client()).post(path, body, content_type="application/json", headers=headers)
+    return answer.status_code, answer.json(), dict(answer.headers)
+
+
+def code_of(answer: Answer) -> str:
+    """The code of a problem; empty for what was done."""
+    return str(answer[1].get("code", ""))
+
+
+def all_refuse(answers: list[Answer], pointer: str, code: str) -> bool:
+    """True where every answer but those that did it names this field."""
+    told = [document["errors"] for status, document, _ in answers if status >= 400]
+    return bool(told) and all([(one["pointer"], one["code"]) for one in each] == [(pointer, code)] for each in told)
 
 
 def wish() -> dict[str, Any]:
@@ -237,6 +259,88 @@ def test_a_key_pressed_many_times_is_one_and_every_answer_shows_it(lead: User) -
     assert {status for status, _, _ in answers} == {201}
     texts = {page.partition('id="new-key">')[2].partition("<")[0] for _, _, page in answers}
     assert [tokens.digest_of(text) for text in texts] == [key.digest]
+
+
+@pytest.mark.parametrize("whose", [True, False], ids=["own", "of the team"])
+def test_keys_of_one_name_are_one_without_a_key_of_the_request(lead: User, whose: bool) -> None:
+    body = {"team": "search", "name": "frontend", "every_deployment": True, "personal": whose}
+    headers = bearer(lead, "write", "invoke")
+
+    answers = posted("/api/v1/endpoint-keys/", body, headers)
+
+    key = EndpointKey.objects.get()
+    assert Counter(status for status, _, _ in answers) == {201: 1, 422: AT_ONCE - 1}
+    assert all_refuse(answers, "/name", "name_taken")
+    assert [document["id"] for status, document, _ in answers if status == 201] == [key.pk]
+    # Another owner, another name; and the same one once the first has ended.
+    other = body | {"personal": not whose}
+    assert post("/api/v1/endpoint-keys/", other, headers)[0] == 201
+    EndpointKey.objects.update(revoked_at=timezone.now())
+    assert post("/api/v1/endpoint-keys/", body, headers)[0] == 201
+
+
+def test_a_key_may_be_named_as_one_that_was_rotated(lead: User) -> None:
+    headers = bearer(lead, "write", "invoke")
+    body = {"team": "search", "name": "frontend", "every_deployment": True}
+    _, made, _ = post("/api/v1/endpoint-keys/", body, headers)
+
+    status, successor, _ = post(f"/api/v1/endpoint-keys/{made['id']}/rotate/", {}, headers)
+
+    assert (status, successor["name"]) == (201, "frontend")
+    assert all_refuse([post("/api/v1/endpoint-keys/", body, headers)], "/name", "name_taken")
+
+
+def test_tokens_of_one_name_are_one(lead: User, admin: User) -> None:
+    body = {"name": "ci", "scopes": ["read"], "days": 9}
+
+    answers = posted("/api/v1/tokens/", body, bearer(lead))
+
+    assert ApiToken.objects.filter(name="ci").count() == 1
+    assert Counter(status for status, _, _ in answers) == {201: 1, 422: AT_ONCE - 1}
+    assert all_refuse(answers, "/name", "name_taken")
+    assert post("/api/v1/tokens/", body, bearer(admin))[0] == 201
+    ApiToken.objects.filter(name="ci").update(revoked_at=timezone.now())
+    assert post("/api/v1/tokens/", body, bearer(lead))[0] == 201
+
+
+def test_an_address_is_invited_and_mailed_once(lead: User, settings: Any, mailoutbox: list[Any]) -> None:
+    settings.SENDS_MAIL = True
+    body = {"team": "search", "role": "member", "email": "new@example.org"}
+    headers = bearer(lead)
+
+    answers = posted("/api/v1/invitations/", body, headers)
+
+    row = Invitation.objects.get()
+    assert Counter(status for status, _, _ in answers) == {201: 1, 409: AT_ONCE - 1}
+    assert {code_of(answer) for answer in answers} <= {"", "said_already", "in_flight"}
+    # Sent otherwise, or a minute later: it still waits for its answer.
+    status, document, _ = post("/api/v1/invitations/", body | {"email": "New@example.org", "role": "lead"}, headers)
+    assert (status, document["code"]) == (409, "invited_already")
+    assert [error["pointer"] for error in document["errors"]] == ["/email"]
+    assert f"(number {row.pk})" in document["detail"]
+    assert [mail.to for mail in mailoutbox] == [["new@example.org"]]
+    Invitation.objects.update(revoked_at=timezone.now())
+    assert post("/api/v1/invitations/", body | {"role": "lead"}, headers)[0] == 201
+
+
+def test_one_address_is_invited_once_by_several_leads(team: Team, lead: User, admin: User) -> None:
+    other = bearer(make.make_user("other", team=team, lead=True))
+    callers = [bearer(lead), other, bearer(admin)]
+    body = {"team": "search", "role": "member", "email": "new@example.org"}
+    turn = itertools.count()
+
+    answers = at_once(lambda client: post("/api/v1/invitations/", body, callers[next(turn) % 3], client))
+
+    assert Invitation.objects.count() == 1
+    assert Counter(status for status, _, _ in answers) == {201: 1, 409: AT_ONCE - 1}
+    assert {code_of(answer) for answer in answers} <= {"", "said_already", "in_flight", "invited_already"}
+
+
+def test_a_link_for_whoever_has_it_is_made_once_a_minute(lead: User) -> None:
+    answers = posted("/api/v1/invitations/", {"team": "search", "role": "member"}, bearer(lead))
+
+    assert Invitation.objects.count() == 1
+    assert Counter(status for status, _, _ in answers) == {201: 1, 409: AT_ONCE - 1}
 
 
 def test_a_form_that_was_changed_before_it_was_sent_again_is_another_wish(team: Team, admin: User) -> None:
