@@ -19,7 +19,12 @@ pytestmark = pytest.mark.django_db
 def key(team: Team, user: User, *, left: timedelta, lived: timedelta = timedelta(days=90), **own: bool) -> EndpointKey:
     """A key that ends after `left`, and was made `lived` before that."""
     made, _ = endpoint_keys.create(
-        principal=make.principal(user), team=team, name=f"for {left.days} days", every_deployment=True, days=90, **own
+        principal=make.principal(user),
+        team=team,
+        name=f"for {left.days} days, {make.a_name()}",
+        every_deployment=True,
+        days=90,
+        **own,
     )
     ends = timezone.now() + left
     EndpointKey.objects.filter(pk=made.pk).update(expires_at=ends, created_at=ends - lived)

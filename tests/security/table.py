@@ -288,8 +288,13 @@ API: dict[str, Row] = {
     "/api/v1/quotas/holders/": api(GET=EVERYBODY),
     "/api/v1/quotas/ends/": api(GET=EVERYBODY),
     "/api/v1/capacity/": api(GET=EVERYBODY),
-    "/api/v1/renderings/": api(GET=may("admin", told="stranger member lead", scope="approve")),
-    "/api/v1/renderings/wave/": api(POST=may("admin", told="stranger member lead", scope="approve")),
+    # An admin's token that is bound to other teams has those rendered anew.
+    "/api/v1/renderings/": api(
+        GET=may("admin", told="stranger member lead", scope="approve", token_admin_elsewhere=200)
+    ),
+    "/api/v1/renderings/wave/": api(
+        POST=may("admin", told="stranger member lead", scope="approve", token_admin_elsewhere=422)
+    ),
     "/api/v1/reservations/": api(GET=EVERYBODY),
     "/api/v1/catalog/": api(
         GET=EVERYBODY,
@@ -302,7 +307,9 @@ API: dict[str, Row] = {
         DELETE=may("admin", told="stranger member lead", scope="approve", body=lambda world: {}),
     ),
     "/api/v1/events/": api(GET=EVERYBODY),
-    "/api/v1/events/export/": api(GET=may("stranger lead admin", told="member", token_elsewhere=200)),
+    "/api/v1/events/export/": api(
+        GET=may("stranger lead admin", told="member", former=403, staff=403, token_elsewhere=403)
+    ),
     "/api/v1/profiles/": api(GET=EVERYBODY),
     "/api/v1/tokens/": api(
         GET=EVERYBODY, POST=may(EVERYBODY, body=lambda world: {"name": "t", "scopes": ["read"], "days": 9})
