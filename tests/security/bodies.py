@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
+from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value
+
 from .world import World
 
 
@@ -44,8 +48,30 @@ def keyed(world: World) -> dict[str, object]:
 
 
 def urgent(world: World) -> dict[str, object]:
-    """The digest that waits, and why it cannot."""
-    return {"digest": world.wish.digest, "reason": "It burns."}
+    """The digest of what an admin wrote, and why it cannot wait."""
+    return {"digest": world.burning.digest, "reason": "It burns."}
+
+
+def anew(world: World) -> dict[str, object]:
+    """What a newer Slipway renders differently."""
+    assert world.dated.approved is not None
+    return {"item": f"{world.dated.pk}:{world.dated.approved.digest}", "wave": "5"}
+
+
+def known(world: World) -> dict[str, object]:
+    """A name and its password."""
+    return {"login": "newcomer", "password": world.password}
+
+
+def renewed(world: World) -> dict[str, object]:
+    """The own password and another one, typed twice."""
+    other = "another horse entirely"
+    return {"oldpassword": world.password, "password1": other, "password2": other}
+
+
+def told_by_app(world: World) -> dict[str, object]:
+    """The code that an authenticator app shows now."""
+    return {"code": format_hotp_value(hotp_value(world.totp, int(time.time()) // 30))}
 
 
 def entered(world: World) -> dict[str, object]:

@@ -32,6 +32,8 @@ class Rule:
     scope: str = ""
     but: dict[str, int] = field(default_factory=dict)
     body: Body | None = None
+    # With its body only somebody beside the walk gets something done: who has a password, or wrote the revision.
+    by_others: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,13 @@ def may(
     idle: str = "",
     scope: str = "",
     body: Body | None = None,
+    by_others: bool = False,
     **but: int,
 ) -> Rule:
     """A rule; principals with a status of their own by name, `_` for `-`."""
     by_name = {name.replace("_", "-"): status for name, status in but.items()}
     groups = [frozenset(names.split()) for names in (passes, told, unknown, idle)]
-    return Rule(*groups, scope, by_name, body)
+    return Rule(*groups, scope, by_name, body, by_others or not passes)
 
 
 def page(of: str = "", **methods: str | Rule) -> Row:

@@ -6,7 +6,7 @@ One line is enough for a new route: `"/things/{pk}/": page(GET=TEAM, POST=MEMBER
 
 from __future__ import annotations
 
-from .bodies import PRICED, asked, changed, entered, form, granted, keyed, offered, seen, urgent
+from .bodies import PRICED, anew, asked, changed, entered, form, granted, keyed, offered, seen, urgent
 from .rules import EVERYBODY, LEADS, MEMBERS, TEAM, Row, api, may, page
 from .table_accounts import ACCOUNTS, ADMIN
 
@@ -18,8 +18,8 @@ PAGES: dict[str, Row] = {
     # Strangers are led members of another team here: they may ask, and may not name this one.
     "/deployments/new/": page(GET=EVERYBODY, POST=may(MEMBERS, told="stranger admin", body=form)),
     "/deployments/hub/": page(GET=EVERYBODY),
-    "/deployments/preview/": page(POST=EVERYBODY),
-    "/deployments/preflight/": page(POST=EVERYBODY),
+    "/deployments/preview/": page(POST=may(EVERYBODY, body=form)),
+    "/deployments/preflight/": page(POST=may(EVERYBODY, body=form)),
     "/deployments/stop/": page(
         GET=EVERYBODY, POST=may(TEAM, idle="stranger", body=lambda world: {"d": world.chat.pk, "reason": "Enough."})
     ),
@@ -27,8 +27,8 @@ PAGES: dict[str, Row] = {
     "/deployments/{pk}/edit/": page(
         "chat", GET=MEMBERS, POST=may(MEMBERS, body=lambda world: {**form(world), "base_revision": "1"})
     ),
-    "/deployments/{pk}/edit/preflight/": page("chat", POST=MEMBERS),
-    "/deployments/{pk}/edit/preview/": page("chat", POST=MEMBERS),
+    "/deployments/{pk}/edit/preflight/": page("chat", POST=may(MEMBERS, body=form)),
+    "/deployments/{pk}/edit/preview/": page("chat", POST=may(MEMBERS, body=form)),
     "/deployments/{pk}/logs/": page("chat", GET=TEAM),
     "/deployments/{pk}/revisions/": page("chat", GET=TEAM),
     "/deployments/{pk}/manifests/": page("chat", GET=TEAM),
@@ -50,7 +50,7 @@ PAGES: dict[str, Row] = {
     "/approvals/policies/{pk}/": page(
         "team", POST=may("admin", body=lambda world: {"policy": "lead", "at_expiry": "keep"})
     ),
-    "/approvals/renderings/": page(GET="admin", POST=may("admin")),
+    "/approvals/renderings/": page(GET="admin", POST=may("admin", body=anew)),
     "/approvals/selected/": page(
         POST=may("admin", told="stranger member lead", body=lambda world: {"verdict": "approve", "item": world.item})
     ),
@@ -61,9 +61,9 @@ PAGES: dict[str, Row] = {
         "emergency", POST=may("admin", body=lambda world: {"digest": world.emergency.digest})
     ),
     # For who called it.
-    "/approvals/emergencies/{pk}/withdraw/": page("emergency", POST=may("", told="admin")),
-    # For admins who wrote the revision: none of these did.
-    "/approvals/{pk}/emergency/": page("wish", POST=may("", told=TEAM)),
+    "/approvals/emergencies/{pk}/withdraw/": page("emergency", POST=may("", told="admin", body=lambda world: {})),
+    # For admins who wrote the revision: none of the walk did.
+    "/approvals/{pk}/emergency/": page("burning", POST=may("", told=TEAM, body=urgent)),
     "/quotas/": page(GET=EVERYBODY),
     "/quotas/ask/": page(
         POST=may("lead", told="stranger member admin", body=lambda world: {**granted(world), "why": "Load."})
@@ -75,7 +75,9 @@ PAGES: dict[str, Row] = {
     "/quotas/grant/": page(POST=may("admin", body=granted)),
     "/flavors/": page(GET="admin"),
     "/flavors/new/": page(GET="admin", POST=may("admin", body=lambda world: {**offered(world), **PRICED})),
-    "/flavors/{slug}/": page("named_flavor", GET="admin", POST="admin"),
+    "/flavors/{slug}/": page(
+        "named_flavor", GET="admin", POST=may("admin", body=lambda world: {**offered(world), **PRICED, **world.kind})
+    ),
     "/capacity/": page(GET=EVERYBODY),
     "/cluster/": page(GET="admin"),
     "/audit/": page(GET=may("lead stranger admin", former=404, staff=404)),
@@ -92,8 +94,7 @@ PAGES: dict[str, Row] = {
         "invitation", POST=may("lead admin", told="stranger member", body=lambda world: {})
     ),
     f"{PEOPLE}": page(GET=TEAM),
-    # Not while it has deployments: nobody gets that done here.
-    f"{PEOPLE}archive/": page(GET="admin", POST="admin"),
+    f"{PEOPLE}archive/": page(GET="admin", POST=may("admin", body=lambda world: {"confirm": "empty"})),
     f"{PEOPLE}invitations/": page(POST=may(LEADS, body=lambda world: {"role": "member", "days": "7"})),
     f"{PEOPLE}members/": page(POST=may(LEADS, body=lambda world: {"username": "stranger", "role": "member"})),
     f"{PEOPLE}members/{{pk}}/remove/": page("membership", GET=LEADS, POST=may(LEADS, body=lambda world: {})),
@@ -101,7 +102,7 @@ PAGES: dict[str, Row] = {
     f"{PEOPLE}rename/": page(POST=may(LEADS, body=lambda world: {"name": "Search and find"})),
     "/notices/": page(GET=EVERYBODY),
     "/notices/bell/": page(GET=EVERYBODY),
-    "/notices/read/": page(POST=EVERYBODY),
+    "/notices/read/": page(POST=may(EVERYBODY, body=lambda world: {})),
     "/notices/{pk}/read/": page("notice", POST=may("member", body=lambda world: {})),
     "/account/mail/": page(POST=may(EVERYBODY, body=lambda world: {"mail_notices": ""})),
     "/keys/": page(GET=EVERYBODY),
@@ -146,7 +147,7 @@ API: dict[str, Row] = {
         DELETE=may(TEAM, body=lambda world: {}),
     ),
     f"{ONE}metrics/": api("chat", GET=may(TEAM, token_invoke=404)),
-    f"{ONE}emergency/": api("wish_of", POST=may("", told=TEAM, scope="approve", body=urgent)),
+    f"{ONE}emergency/": api("burning_of", POST=may("", told=TEAM, scope="approve", body=urgent)),
     f"{ONE}approve/": api("wish_of", POST=may("admin", told=MEMBERS, scope="approve", body=seen)),
     f"{ONE}reject/": api("wish_of", POST=may("lead admin", told="member", scope="approve", body=seen)),
     f"{ONE}release/": api(
@@ -157,7 +158,7 @@ API: dict[str, Row] = {
     f"{ONE}revisions/{{number}}/": api("chat", GET=TEAM),
     f"{ONE}start/": api("stopped", POST=may(TEAM, body=lambda world: {})),
     f"{ONE}stop/": api("chat", POST=may(TEAM, body=lambda world: {"reason": "Enough."})),
-    "/api/v1/preflight/": api(POST=EVERYBODY),
+    "/api/v1/preflight/": api(POST=may(EVERYBODY, body=asked)),
     "/api/v1/teams/": api(
         GET=EVERYBODY,
         POST=may(
@@ -224,7 +225,9 @@ API: dict[str, Row] = {
         "emergency", POST=may("admin", scope="approve", body=lambda world: {"digest": world.emergency.digest})
     ),
     # For who called it.
-    "/api/v1/emergencies/{pk}/withdraw/": api("emergency", POST=may("", told="admin", scope="approve")),
+    "/api/v1/emergencies/{pk}/withdraw/": api(
+        "emergency", POST=may("", told="admin", scope="approve", body=lambda world: {})
+    ),
     "/api/v1/endpoint-keys/": api(
         GET=EVERYBODY,
         POST=may(
@@ -318,8 +321,29 @@ API: dict[str, Row] = {
     "/api/v1/notices/": api(GET=EVERYBODY),
     "/api/v1/notices/{pk}/": api("notice", GET="member"),
     "/api/v1/notices/{pk}/read/": api("notice", POST=may("member", body=lambda world: {})),
-    "/api/v1/notices/read/": api(POST=EVERYBODY),
+    "/api/v1/notices/read/": api(POST=may(EVERYBODY, body=lambda world: {})),
     "/api/v1/whoami/": api(GET=EVERYBODY),
 }
 
 TABLE: dict[str, Row] = {**PAGES, **API, **ACCOUNTS, **ADMIN}
+
+# What answers a body and stores nothing.
+HARMLESS = frozenset(
+    {
+        "/deployments/preview/",
+        "/deployments/preflight/",
+        "/deployments/{pk}/edit/preview/",
+        "/deployments/{pk}/edit/preflight/",
+        "/api/v1/preflight/",
+    }
+)
+# What takes a POST and no body of its own, and why.
+BODILESS = {
+    "/accounts/": "sends on to another page",
+    "/accounts/reauthenticate/": "writes into the session alone",
+    "/accounts/2fa/authenticate/": "in the middle of a sign-in alone (tests/portal/test_second_factor.py)",
+    "/accounts/2fa/reauthenticate/": "writes into the session alone",
+    "/accounts/2fa/recovery-codes/download/": "gives a file",
+    "/django-admin/login/": "sends on to the sign-in of the site",
+    "/django-admin/logout/": "ends the session, as the row of the site's own page does",
+}

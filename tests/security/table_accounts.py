@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from .bodies import known, renewed, told_by_app
 from .rules import CLOSED, EVERYBODY, Row, admin, may, opened, page
 
 ANY = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-TYPED = page(GET=EVERYBODY, POST=EVERYBODY, PUT=EVERYBODY)
 ACCOUNTS: dict[str, Row] = {
     "/healthz": opened(GET=EVERYBODY),
     "/readyz": opened(GET=EVERYBODY),
     "/accounts/": opened(**dict.fromkeys(ANY, EVERYBODY)),
-    "/accounts/login/": opened(**dict.fromkeys(ANY, EVERYBODY)),
+    "/accounts/login/": opened(**dict.fromkeys(ANY, EVERYBODY) | {"POST": may(EVERYBODY, body=known)}),
     # The link is the right to join; without it, or not signed in, nothing happens.
-    "/join/{word}/": opened(GET=EVERYBODY, POST=EVERYBODY),
-    "/accounts/logout/": opened(GET=EVERYBODY, POST=EVERYBODY),
+    "/join/{word}/": opened(GET=EVERYBODY, POST=may(EVERYBODY, body=lambda world: {})),
+    "/accounts/logout/": opened(GET=EVERYBODY, POST=may(EVERYBODY, body=lambda world: {})),
     "/accounts/inactive/": opened(GET=EVERYBODY),
-    "/accounts/password/change/": page(**dict.fromkeys(ANY, EVERYBODY)),
+    # Nobody of the walk has a password or a second factor: somebody else does what needs one (`world.others`).
+    "/accounts/password/change/": page(
+        **dict.fromkeys(ANY, EVERYBODY) | {"POST": may(EVERYBODY, by_others=True, body=renewed)}
+    ),
     "/accounts/signup/": CLOSED,
     # Nobody here has a password.
     "/accounts/reauthenticate/": page(**dict.fromkeys(ANY, may("", told=EVERYBODY))),
@@ -26,9 +29,15 @@ ACCOUNTS: dict[str, Row] = {
     "/accounts/2fa/reauthenticate/": page(**dict.fromkeys(ANY, may("", told=EVERYBODY))),
     "/accounts/2fa/recovery-codes/": page(GET=EVERYBODY, OPTIONS=EVERYBODY),
     "/accounts/2fa/recovery-codes/download/": page(**dict.fromkeys(ANY, EVERYBODY)),
-    "/accounts/2fa/recovery-codes/generate/": TYPED,
-    "/accounts/2fa/totp/activate/": TYPED,
-    "/accounts/2fa/totp/deactivate/": page(**dict.fromkeys(ANY, EVERYBODY)),
+    "/accounts/2fa/recovery-codes/generate/": page(
+        GET=EVERYBODY, POST=may(EVERYBODY, by_others=True, body=lambda world: {}), PUT=EVERYBODY
+    ),
+    "/accounts/2fa/totp/activate/": page(
+        GET=EVERYBODY, POST=may(EVERYBODY, by_others=True, body=told_by_app), PUT=EVERYBODY
+    ),
+    "/accounts/2fa/totp/deactivate/": page(
+        **dict.fromkeys(ANY, EVERYBODY) | {"POST": may(EVERYBODY, by_others=True, body=lambda world: {})}
+    ),
     "/accounts/email/": CLOSED,
     "/accounts/confirm-email/": CLOSED,
     "/accounts/confirm-email/{key}/": CLOSED,

@@ -1,9 +1,10 @@
-"""Eighteen principals, and something of the team search behind every address."""
+"""Twenty principals, and something of the team search behind every address."""
 
 from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import orjson
+import pytest
+from allauth.account.internal.flows.login import AUTHENTICATION_METHODS_SESSION_KEY
+from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
+from allauth.mfa.totp.internal.auth import SECRET_SESSION_KEY, TOTP, generate_totp_secret
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
@@ -22,6 +27,7 @@ from django.test.client import ClientHandler
 from django.utils import timezone
 
 from deployments.kube.observe import ContainerView
+from deployments.manifests import standard
 from deployments.models import ApiToken, CatalogEntry, Deployment, Event, Flavor, Notification, Principal, Team, User
 from deployments.services import (
     approvals,
@@ -39,6 +45,7 @@ from deployments.spec import DeploymentSpec
 from tests.deployments import factories as make
 from tests.deployments.viewing import add_node, observe, pod
 
+_build = standard.build
 WRITE = re.compile(r'\s*(?:INSERT INTO|UPDATE|DELETE FROM|WITH|MERGE|TRUNCATE)\b[^"]*"(\w+)"(?: SET "(\w+)")?', re.I)
 # What a request leaves whether it is let in or not.
 TRACES = {
@@ -128,6 +135,11 @@ class World:
         self.people = self._people()
         # Asked for by somebody who is no principal of the walk: any of them could decide.
         self.ann = make.make_user("ann", team=self.team)
+        # A team that can be archived: nothing of it is left.
+        make.make_team("empty")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(standard, "build", _rendered_long_ago)
+            self.dated = self._runs("dated")
         self.chat = self._runs("chat")
         self.stopped = self._runs("stopped")
         lifecycle.stop(principal=Principal(user=self.ann), deployment=self.stopped)
@@ -137,6 +149,7 @@ class World:
         observe(self.chat, pods=(pod("chat-1", containers=(ContainerView(name="kserve-container"),)),))
         self._governance()
         self.callers = self._callers()
+        self.others = self._others()
         self.token = ApiToken.objects.get(name="token-read")
 
     def url(self, route: str, of: str, *, foreign: bool = False) -> str:
@@ -148,7 +161,11 @@ class World:
             "pk": row.pk if row is not None else 1,
             "object_id": row.pk if row is not None else self.team.pk,
             "number": 1,
-            "slug": self.flavor.slug if route.startswith("/flavors/") else "search",
+            "slug": self.flavor.slug
+            if route.startswith("/flavors/")
+            else "empty"
+            if route.endswith("/archive/")
+            else "search",
             "word": self.word,
             "panel": "throughput",
             "provider_id": "oidc",
@@ -166,14 +183,19 @@ class World:
             principal=lead, team=self.team, flavor=self.flavor, gpus=2, why="More traffic."
         )
         self.item = f"r{self.wish.pk}:{self.wish.digest}"
-        boss = make.make_user("boss", admin=True, team=self.team)
+        self.boss = boss = make.make_user("boss", admin=True, team=self.team)
+        self.burning_of = self._asked("burning", boss)
+        self.burning = self.burning_of.latest
         urgent = self._asked("urgent", boss).latest
         assert urgent is not None
         self.emergency = emergencies.call(
             principal=Principal(user=boss), revision=urgent, digest=urgent.digest, reason="It burns."
         )
         self.group_rule = groups.add_rule(principal=admin, group="people", team=self.team, role="member")
-        self.invitation, self.word = invitations.invite(principal=lead, team=self.team, role="member")
+        self.invitation, _ = invitations.invite(principal=lead, team=self.team, role="member")
+        # Whoever invites still leads the team: the other one leads it no more.
+        inviting = Principal(user=self.people["lead"])
+        _, self.word = invitations.invite(principal=inviting, team=self.team, role="member")
         self.key, _ = keys.create(principal=lead, team=self.team, name="k", personal=False, every_deployment=True)
         self.credential = credentials.create(
             principal=lead, team=self.team, name="hub", kind="hf", fields={"token": "hf_of_the_world"}
@@ -185,6 +207,8 @@ class World:
             slug="smol", name="Smol", uri="hf://a/smol", summary="Small.", parameters_billion=0.1, flavor="h100-80gb"
         )
         self.named_entry = SimpleNamespace(pk=self.entry.slug)
+        # What a form about a kind of GPU cannot change while some of it is held.
+        self.kind = {"product": self.flavor.product, "resource_name": self.flavor.resource_name}
         self.membership = self.team.memberships.get(user=ann.user)
         self.account = ann.user
 
@@ -211,6 +235,8 @@ class World:
             callers.append(Caller(name, _rights(name), client, out=name == "disabled"))
         for scopes in (("read",), ("read", "write"), ("read", "approve"), ("invoke",)):
             callers.append(_token(f"token-{scopes[-1]}", lead, "lead", scopes))
+        for alone in ("write", "approve"):
+            callers.append(_token(f"token-{alone}-alone", lead, "lead", (alone,)))
         callers.append(_token("token-elsewhere", lead, "lead", ALL, teams=[self.labs]))
         callers.append(_token("token-admin", admin, "admin", ALL))
         callers.append(_token("token-admin-elsewhere", admin, "admin", ALL, teams=[self.labs]))
@@ -228,6 +254,31 @@ class World:
         User.objects.filter(pk=off.pk).update(is_active=False)
         return callers
 
+    def _others(self) -> list[Caller]:
+        """Who does what nobody of the walk can: an admin who wrote a revision, people with passwords and factors."""
+        self.password, self.totp = "correct horse battery", generate_totp_secret()
+        found = []
+        for name in ("boss", "newcomer", "keeper"):
+            user = self.boss if name == "boss" else make.make_user(name)
+            if name != "boss":
+                user.set_password(self.password)
+                user.save()
+            if name == "keeper":
+                TOTP.activate(user, generate_totp_secret())
+                RecoveryCodes.activate(user)
+            client = Client()
+            client.force_login(user)
+            session = client.session
+            # Just shown that they are who they are, and scanned what the page shows.
+            session[AUTHENTICATION_METHODS_SESSION_KEY] = [
+                {"method": "password", "at": time.time() + 3600, "reauthenticated": True}
+            ]
+            session["account_authentication_methods_user"] = str(user.pk)
+            session[SECRET_SESSION_KEY] = self.totp
+            session.save()
+            found.append(Caller(name, name, client))
+        return found
+
     def _asked(self, name: str, by: User | None = None) -> Deployment:
         spec = DeploymentSpec.from_json(self.spec)
         return requests.submit(principal=Principal(user=by or self.ann), team=self.team, name=name, spec=spec)
@@ -239,6 +290,13 @@ class World:
         approvals.decide(principal=admin, revision=row.latest, digest=row.latest.digest, approve=True)
         row.refresh_from_db()
         return row
+
+
+def _rendered_long_ago(wish: Any) -> list[dict[str, Any]]:
+    """What an older Slipway made of a wish."""
+    found = _build(wish)
+    found[0]["metadata"].setdefault("annotations", {})["slipway.dev/rendered-by"] = "an older one"
+    return found
 
 
 def _rights(name: str) -> str:
