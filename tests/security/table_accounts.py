@@ -10,7 +10,7 @@ ACCOUNTS: dict[str, Row] = {
     "/healthz": opened(GET=EVERYBODY),
     "/readyz": opened(GET=EVERYBODY),
     "/accounts/": opened(**dict.fromkeys(ANY, EVERYBODY)),
-    "/accounts/login/": opened(**dict.fromkeys(ANY, EVERYBODY) | {"POST": may(EVERYBODY, body=known)}),
+    "/accounts/login/": opened(**dict.fromkeys(ANY, EVERYBODY) | {"POST": may(EVERYBODY, by_others=True, body=known)}),
     # The link is the right to join; without it, or not signed in, nothing happens.
     "/join/{word}/": opened(GET=EVERYBODY, POST=may(EVERYBODY, body=lambda world: {})),
     "/accounts/logout/": opened(GET=EVERYBODY, POST=may(EVERYBODY, body=lambda world: {})),

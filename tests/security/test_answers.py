@@ -33,7 +33,7 @@ READ = sorted(
     for route, row in TABLE.items()
     if route in ROUTES and "GET" in row.rules and row.kind in {"page", "api"} and "/accounts/2fa" not in route
 )
-REFUSED = {301, 302, 400, 401, 403, 404, 405, 410, 422}
+REFUSED = {301, 302, 400, 401, 403, 404, 405, 406, 410, 422}
 # By whom a link is followed may read whose it is.
 SHOWS_ITS_TEAM = ("/join/",)
 SPOOFED = {
@@ -134,7 +134,7 @@ def test_what_is_sent_tells_nothing_of_a_team_to_somebody_else(world: World, can
 def variants(path: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Other spellings of an address, and headers that may turn a request into another."""
     bare = path.rstrip("/")
-    for other in (f"/{path}", bare, f"{bare}.json", f"{path}?format=json"):
+    for other in (path[0] + path[1:].replace("/", "//"), bare, f"{bare}.json", f"{path}?format=json"):
         yield other, {}
     yield re.sub(r"/(\w)", lambda found: f"/%{ord(found[1]):02x}", path), {}
     yield path, {"HX-Request": "true"}

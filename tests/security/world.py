@@ -1,4 +1,4 @@
-"""Twenty principals, and something of the team search behind every address."""
+"""Eighteen principals, and something of the team search behind every address."""
 
 from __future__ import annotations
 
@@ -235,8 +235,6 @@ class World:
             callers.append(Caller(name, _rights(name), client, out=name == "disabled"))
         for scopes in (("read",), ("read", "write"), ("read", "approve"), ("invoke",)):
             callers.append(_token(f"token-{scopes[-1]}", lead, "lead", scopes))
-        for alone in ("write", "approve"):
-            callers.append(_token(f"token-{alone}-alone", lead, "lead", (alone,)))
         callers.append(_token("token-elsewhere", lead, "lead", ALL, teams=[self.labs]))
         callers.append(_token("token-admin", admin, "admin", ALL))
         callers.append(_token("token-admin-elsewhere", admin, "admin", ALL, teams=[self.labs]))
