@@ -140,6 +140,8 @@ def _figures(section: Mapping[str, Any], *, deep: bool) -> dict[str, Any]:
     for name in ("weights_bytes", "safetensors_bytes"):
         if section.get(name):
             found["weights_bytes"] = int(_number(section, name))
+    if section.get("download_bytes"):
+        found["download_bytes"] = int(_number(section, "download_bytes"))
     if section.get("weights_gib"):
         found["weights_bytes"] = int(_number(section, "weights_gib") * GIB)
     for name in COUNTS if deep or "layers" in section else ("params",):

@@ -98,13 +98,19 @@ def whole(args: Mapping[str, ArgValue], name: str, default: int) -> int:
     return int(value)
 
 
+def width_of(model: ModelFacts, args: Mapping[str, ArgValue]) -> float:
+    """Bytes of a number as the engine computes; what is stored in 32 bits it takes in 16, unless it is told to."""
+    asked = DTYPE_BYTES.get(str(args.get("dtype", "auto")))
+    return asked or min(2.0, DTYPE_BYTES.get(model.dtype, 2.0))
+
+
 def _layers_on_rank(model: ModelFacts, args: Mapping[str, ArgValue]) -> int:
     return math.ceil(attending(model) / whole(args, "pipeline-parallel-size", 1))
 
 
 def _layer_bytes(model: ModelFacts, args: Mapping[str, ArgValue]) -> float:
     kind = str(args.get("kv-cache-dtype", "auto"))
-    width = KV_BYTES.get(kind, 0.0) or DTYPE_BYTES.get(model.dtype, 2.0)
+    width = KV_BYTES.get(kind, 0.0) or width_of(model, args)
     if model.kv_lora_rank is not None:
         # One latent for all heads: the same on every rank, so a larger tensor-parallel size saves nothing.
         if kind == "fp8_ds_mla":

@@ -14,7 +14,15 @@ from typing import Any
 
 from deployments.engine.defaults import NEWEST, Defaults
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
-from deployments.engine.kv import DTYPE_BYTES, kv_bytes, kv_bytes_per_token, largest_context, tokens_held, whole
+from deployments.engine.kv import (
+    DTYPE_BYTES,
+    kv_bytes,
+    kv_bytes_per_token,
+    largest_context,
+    tokens_held,
+    whole,
+    width_of,
+)
 from deployments.engine.measured import Measured
 from deployments.engine.weights import weights_bytes
 from deployments.spec import ArgValue
@@ -110,7 +118,8 @@ def fit(
     length = whole(args, "max-model-len", 0) or model.max_position or 4096
     budget = gpu.visible_gib * _float(args, "gpu-memory-utilization", defaults.utilization)
     offload = _float(args, "cpu-offload-gb", 0.0)
-    rank_gib = max(0.0, (weights or 0) / split * (SPLIT_LOSS if split > 1 else 1.0) / GIB - offload)
+    held = _as_computed(model, args, weights or 0)
+    rank_gib = max(0.0, held / split * (SPLIT_LOSS if split > 1 else 1.0) / GIB - offload)
     if seen.weights_gib is not None:
         rank_gib = seen.weights_gib
     batch = batched_tokens(gpu, args, length, defaults)
@@ -179,10 +188,18 @@ def _activation_gib(
 ) -> float:
     hidden = model.hidden or (model.heads or 32) * (model.head_dim or 128)
     intermediate = model.intermediate or 4 * hidden
-    width = DTYPE_BYTES.get(str(args.get("dtype", "auto")), DTYPE_BYTES.get(model.dtype, 2.0))
+    width = width_of(model, args)
     forward = batch * width * (3 * intermediate / tp + 4 * hidden)
     sampler = sequences(gpu, args, defaults) * (model.vocab or 128_000) * SAMPLER_BYTES
     return max(forward, sampler) / GIB
+
+
+def _as_computed(model: ModelFacts, args: Mapping[str, ArgValue], stored: float) -> float:
+    """Bytes of weights on the GPU: those that are not quantised are held in the numbers that the engine computes in."""
+    if model.quantization is not None:
+        return stored
+    width = width_of(model, args)
+    return max(stored * width / DTYPE_BYTES.get(model.dtype, 2.0), (model.params or 0) * min(width, 2.0))
 
 
 def _overhead_gib(args: Mapping[str, ArgValue], split: int, defaults: Defaults, seen: Measured) -> float:

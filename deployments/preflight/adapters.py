@@ -108,11 +108,13 @@ def adapter_engine(case: Case) -> Iterator[Finding]:
 @rules.rule
 def adapter_weights(case: Case) -> Iterator[Finding]:
     """GGUF weights and adapters do not go together in vLLM."""
-    model = case.model
-    if case.spec.adapters and model is not None and model.format == WeightFormat.GGUF:
+    model, source = case.model, case.loads
+    # Of a claim, and of a bucket that nobody could look into, the name alone says so.
+    named = source is not None and source.path.endswith(".gguf")
+    if case.spec.adapters and (named or (model is not None and model.format == WeightFormat.GGUF)):
         yield error(
             "adapter_weights",
             POINTER,
-            f"{model.id} is a GGUF file: vLLM lays no adapters over those.",
+            f"{source.id if source else case.spec.source.uri} is a GGUF file: vLLM lays no adapters over those.",
             "Choose the model as safetensors.",
         )

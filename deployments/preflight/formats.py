@@ -34,6 +34,8 @@ KIN = (
     frozenset({"modelopt", "modelopt_fp4", "modelopt_mxfp8", "modelopt_mixed"}),
     frozenset({"mxfp4", "gpt_oss_mxfp4"}),
 )
+# Methods whose scales are written beside the weights: vLLM cannot make them at its start.
+STORED = frozenset({"awq", "awq_marlin", "gptq", "gptq_marlin", "auto_gptq", "compressed-tensors", "fbgemm_fp8"})
 # Families that overflow in 16 bits with a short exponent; vLLM refuses them.
 NO_HALF = ("Gemma2", "Gemma3", "Glm4For", "Plamo2")
 HALF = frozenset({"half", "float16"})
@@ -104,7 +106,16 @@ def quantization(case: Case) -> Iterator[Finding]:
 def quantization_of_model(case: Case) -> Iterator[Finding]:
     """What the flag says must be what the model is."""
     asked, model = case.arg("quantization"), case.model
-    if not isinstance(asked, str) or model is None or not model.quantization:
+    if not isinstance(asked, str) or model is None:
+        return
+    if not model.quantization:
+        if asked in STORED and model.architecture:
+            yield error(
+                "quantization_absent",
+                arg_pointer("quantization"),
+                f"{model.id} is not quantised, and {asked} reads weights that are: the engine would not start.",
+                f"Choose a variant of the model in {asked}, or leave quantization out.",
+            )
         return
     own = model.quantization
     if asked == own or any({asked, own} <= family for family in KIN):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from deployments.engine.options import splits, splits_by
 from deployments.findings import Finding, arg_pointer, error, info, warning
 from deployments.preflight.rules import Case, Rules
+from deployments.sources.huggingface import GROUPED
 
 rules = Rules()
 
@@ -80,6 +81,8 @@ def quantised_blocks(case: Case) -> Iterator[Finding]:
     model, size = case.model, case.spec.tensor_parallel
     if model is None or not model.quant_block or size == 1:
         return
+    if model.experts and model.quantization in GROUPED:
+        return  # vLLM has kernels for experts that take narrower groups
     whole = case.arg("enable-expert-parallel") is True and bool(model.experts)
     width = None if whole else (model.expert_intermediate if model.experts else model.intermediate)
     if width is None or width % (size * model.quant_block) == 0:

@@ -97,6 +97,20 @@ def same_context(case: Case) -> Iterator[Finding]:
 
 
 @rules.rule
+def one_stage_each(case: Case) -> Iterator[Finding]:
+    """The connector that hands the KV cache over takes it whole: layers in stages answer no handshake."""
+    for role, own in case.spec.by_role().items():
+        if role is not Role.BOTH and own.pipeline_parallel > 1:
+            yield error(
+                "roles_in_stages",
+                f"/spec/{role}/args/pipeline-parallel-size",
+                f"{TITLES[role]}: the KV cache cannot be handed over between pods whose layers are cut into stages.",
+                "Leave pipeline-parallel-size out, and split by tensor-parallel-size.",
+                1,
+            )
+
+
+@rules.rule
 def roles_share_gpus(case: Case) -> Iterator[Finding]:
     """Each role loads the whole model: below a few GPUs it is cheaper to run one kind of pods."""
     spec = case.spec

@@ -21,6 +21,8 @@ MAX_LAYERS = 10_000
 MOST, MOST_TOKENS = 10**15, 10**9
 LONGEST_NAME = 1000
 DTYPE = "bfloat16"
+# Methods whose weights share a scale in groups along one side.
+GROUPED = frozenset({"awq", "gptq"})
 STATE_LAYERS = frozenset({"linear_attention", "mamba", "mamba2", "conv", "recurrent"})
 # Which models have one full layer in so many, where the configuration leaves it out.
 _FULL_EVERY = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
@@ -242,8 +244,12 @@ def _linear(text: Mapping[str, Any], layers: int | None) -> int:
 def _block(config: Mapping[str, Any]) -> int | None:
     """The width of the blocks in which quantised weights share a scale; None where they do not."""
     section = config.get("quantization_config")
-    sizes = section.get("weight_block_size") if isinstance(section, Mapping) else None
+    if not isinstance(section, Mapping):
+        return None
+    sizes = section.get("weight_block_size")
     first = sizes[0] if isinstance(sizes, list) and sizes else None
+    if first is None and plain(section.get("quant_method")) in GROUPED:
+        first = section.get("group_size")
     return first if isinstance(first, int) and not isinstance(first, bool) and 1 < first <= 4096 else None
 
 

@@ -10,6 +10,7 @@ import json
 import posixpath
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,7 +65,8 @@ def contents_of(path: Path) -> Contents:
                 with blobs.open(name) as layer:
                     _add(contents, layer)
             return contents
-    except (tarfile.TarError, OSError, EOFError) as failure:
+    # The last two of links in an archive: to nothing, and round in a circle.
+    except (tarfile.TarError, OSError, EOFError, zlib.error, KeyError, RecursionError) as failure:
         raise ImageError(f"{path} cannot be read: {failure}") from failure
 
 
@@ -133,14 +135,17 @@ def _manifest(blobs: Folder | Archive, document: Any, steps: int) -> Mapping[str
     if "layers" in document:
         return document
     images = [
-        item
-        for item in _list(document, "manifests")
-        if "vnd.docker.reference.type" not in (item.get("annotations") or {})
+        item for item in _list(document, "manifests") if "vnd.docker.reference.type" not in _within(item, "annotations")
     ]
     if not images or not steps:
         raise ImageError("The image's index names no image.")
-    chosen = next((item for item in images if (item.get("platform") or {}).get("architecture") == "amd64"), images[0])
+    chosen = next((item for item in images if _within(item, "platform").get("architecture") == "amd64"), images[0])
     return _manifest(blobs, _json(blobs, _blob(chosen)), steps - 1)
+
+
+def _within(descriptor: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = descriptor.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _list(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

@@ -66,7 +66,12 @@ def programs_of(contents: Contents) -> set[str]:
 
 
 def _places(contents: Contents) -> list[str]:
-    return sorted({path.rpartition("/")[0] for path in contents.entries})
+    """Folders with weights directly in them; others of an image, thousands on a common base, are not looked into."""
+    named: dict[str, dict[str, int]] = {}
+    for path in contents.entries:
+        folder, _, name = path.rpartition("/")
+        named.setdefault(folder, {})[name] = 1
+    return sorted(folder for folder, names in named.items() if format_of(names) is not None)
 
 
 def _folder(contents: Contents, name: str) -> Packaged | None:

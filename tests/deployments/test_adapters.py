@@ -171,6 +171,8 @@ def test_adapters_come_from_the_hub_and_have_names_of_their_own():
 def test_an_engine_or_weights_that_take_none_are_refused(monkeypatch: pytest.MonkeyPatch):
     facts = facts_of(model=dataclasses.replace(LLAMA, format="gguf"))
     assert the("adapter_weights", check(spec_of(adapters=[HAIKU]), "chat", "search", facts)).is_error
+    named = spec_of(adapters=[HAIKU], source={"uri": "pvc://claim/chat.gguf"})
+    assert the("adapter_weights", check(named, "chat", "search", facts_of(model=None))).is_error
     monkeypatch.setattr("deployments.preflight.adapters.flags_of", lambda version: {"enable-lora": None})
     finding = the("adapter_engine", found())
     assert (finding.field, finding.is_error) == ("profile", True)

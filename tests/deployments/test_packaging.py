@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from deployments.sources import packaging
 from deployments.sources.image_layers import ImageError, contents_of
 from deployments.sources.packaging import Packaged, packaged, programs_of
 
@@ -229,3 +230,33 @@ def test_the_command_tells_and_its_exit_says_whether_it_serves(tmp_path: Path) -
     with pytest.raises(CommandError, match="cannot be read") as failure:
         call_command("model_image", tmp_path / "missing.tar", stdout=StringIO())
     assert failure.value.returncode == 2
+
+
+def test_a_link_of_an_archive_to_nothing_or_to_itself_is_no_layer(tmp_path: Path) -> None:
+    for target in ("/elsewhere", "layer"):
+        file = tmp_path / "saved.tar"
+        body = b'[{"Layers": ["layer"]}]'
+        with tarfile.open(file, "w") as archive:
+            archive.addfile(entry("manifest.json", size=len(body)), io.BytesIO(body))
+            archive.addfile(entry("layer", link=target))
+        with pytest.raises(ImageError):
+            contents_of(file)
+
+
+def test_descriptors_of_a_wrong_form_and_broken_gzip_are_no_image(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    (wrong / "index.json").write_text('{"manifests": [{"annotations": "x", "platform": [1], "digest": 5}]}')
+    with pytest.raises(ImageError, match="no sha256 digest"):
+        contents_of(wrong)
+    body = gzip.compress(layer(below("models")))
+    with pytest.raises(ImageError):
+        contents_of(layout(tmp_path / "broken", body[:20] + b"\xff" * 40 + body[60:]))
+
+
+def test_thousands_of_folders_of_a_base_take_no_time_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = {f"usr/lib/{number}/file": b"" for number in range(300)}
+    looked: list[str] = []
+    monkeypatch.setattr(packaging, "_links", lambda name, links: looked.append(name) or iter(()))
+    assert only(layout(tmp_path, layer(base), layer(below("models")))).folder == "/models"
+    assert looked == ["models"]

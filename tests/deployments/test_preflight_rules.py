@@ -101,6 +101,37 @@ def test_quantised_blocks_are_not_cut():
     assert "quantised_blocks" not in codes(said(facts, flavor="l4", args={"tensor-parallel-size": 4}))
 
 
+def test_groups_of_quantised_weights_are_not_cut():
+    # As Qwen2-72B-AWQ was: 29,568 split by 8 leaves 3,696, which is no multiple of 128.
+    narrow = {"quantization": "awq", "quant_block": 128, "intermediate": 29_568, "heads": 64, "weights_bytes": 38 << 30}
+    split = {"flavor": "l4", "args": {"tensor-parallel-size": 8}}
+    finding = the("quantised_blocks", said(with_model(**narrow), **split))
+    assert (finding.field, finding.is_error) == ("tensor_parallel_size", True)
+    assert "quantised_blocks" not in codes(said(with_model(**{**narrow, "intermediate": 29_696}), **split))
+    # Kernels for experts take narrower groups.
+    experts = {"experts": 128, "expert_intermediate": 768}
+    assert "quantised_blocks" not in codes(said(with_model(**narrow, **experts), **split))
+
+
+def test_a_cache_is_not_handed_over_between_stages():
+    for role in ("prefill", "decode"):
+        stages = {role: {"args": {"pipeline-parallel-size": 2}}}
+        spec = DeploymentSpec.model_validate(roles_json(**stages))
+        finding = the("roles_in_stages", check(spec, "chat", "search", facts_of()))
+        assert (finding.pointer, finding.value) == (f"/spec/{role}/args/pipeline-parallel-size", 1)
+        assert finding.is_error
+    assert "roles_in_stages" not in codes(said(flavor="l4", args={"pipeline-parallel-size": 2}))
+
+
+def test_a_method_that_reads_stored_scales_needs_a_model_that_has_them():
+    plain = with_model(architecture="LlamaForCausalLM")
+    finding = the("quantization_absent", said(plain, args={"quantization": "awq"}))
+    assert (finding.field, finding.is_error) == ("quantization", True)
+    assert "quantization_absent" not in codes(said(plain, args={"quantization": "fp8"}))
+    # Nobody knows how the weights of a model are stored whose configuration could not be read.
+    assert "quantization_absent" not in codes(said(with_model(architecture=""), args={"quantization": "awq"}))
+
+
 def test_experts_on_one_gpu_have_nowhere_to_go():
     facts = with_model(experts=8, expert_intermediate=1024)
     assert the("experts_alone", said(facts, args={"enable-expert-parallel": True})).severity is Severity.INFO

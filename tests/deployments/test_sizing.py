@@ -211,3 +211,18 @@ def test_what_a_node_reports_counts_over_the_catalogue():
     assert gpu_facts("Unheard-Of", 40960).visible_gib == pytest.approx(38.6, abs=0.1)
     with pytest.raises(ValueError, match="not a known GPU"):
         gpu_facts("Unheard-Of")
+
+
+def test_weights_and_cache_take_the_width_that_the_engine_computes_in():
+    args = {"max-model-len": 8192}
+    usual = fit(LLAMA, H100, args)
+    # Stored in 32 bits, held in 16: vLLM's “auto”.
+    stored = dataclasses.replace(LLAMA, dtype="float32", weights_bytes=2 * (LLAMA.weights_bytes or 0))
+    assert fit(stored, H100, args).weights_gib == pytest.approx(usual.weights_gib, rel=0.01)
+    assert fit(stored, H100, args).kv_bytes_per_token == usual.kv_bytes_per_token
+    wide = fit(LLAMA, H100, {**args, "dtype": "float32"})
+    assert wide.weights_gib == pytest.approx(2 * usual.weights_gib, rel=0.01)
+    assert wide.kv_bytes_per_token == 2 * usual.kv_bytes_per_token
+    assert fit(LLAMA, L4, {**args, "dtype": "float32"}).state is FitState.NO
+    packed = dataclasses.replace(LLAMA, quantization="awq", weights_bytes=5 * GIB)
+    assert fit(packed, H100, {**args, "dtype": "float32"}).weights_gib == 5

@@ -316,3 +316,15 @@ def test_no_configuration_breaks_the_estimate(config: dict[str, Any], figures: A
     for document in ({"config": CONFIG | config}, {"model": {"config": config, "weights_gib": figures}}):
         with contextlib.suppress(DocumentError):
             assert fit_document({**document, "gpu": "L4"})["state"] in {"fits", "tight", "no", "unknown"}
+
+
+def test_check_takes_the_size_of_a_download_and_refuses_json_without_end(run: Any, tmp_path: Path):
+    kept = request(source={**spec_json()["source"], "cache": "claim"})
+    sizes = {"weights_bytes": 15 << 30, "download_bytes": 15 << 30}
+    assert "cache_size_unknown" in {item["code"] for item in run("spec", "check", kept)["findings"]}
+    told = run("spec", "check", {**kept, "model": {"id": "a/b", **sizes}})
+    assert "cache_size_unknown" not in {item["code"] for item in told["findings"]}
+    deep = tmp_path / "deep.json"
+    deep.write_text('{"spec":' + "[" * 100_000)
+    with pytest.raises(CommandError, match=r"deep\.json"):
+        call_command("spec", "check", str(deep))

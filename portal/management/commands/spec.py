@@ -82,7 +82,7 @@ def read_json(name: str) -> dict[str, Any]:
     except WishTextError as failure:
         where = f" line {failure.line}:" if failure.line else ""
         raise CommandError(f"{name}:{where} {failure.message}", returncode=2) from failure
-    except ValueError as failure:
+    except (ValueError, RecursionError) as failure:
         raise CommandError(f"{name}: {failure}", returncode=2) from failure
     if not isinstance(data, dict):
         raise CommandError(f"{name}: a JSON object is needed.", returncode=2)
