@@ -87,6 +87,8 @@ INNER: dict[str, str] = {
     "notices.read": "one's own reading",
     "notices.read_all": "one's own reading",
     "probes.probe": "workers; states tells what it means",
+    "seals.seal": "seals the audit, and says so in the log: a line of its own would need the next seal",
+    "seals.seal_all": "as seal",
     "rendering.store": "its callers write the line, with the digest",
     "requests.preflight": "stores nothing but what the hub said",
     "states.move": "writes lines of the kind state; callers say what they moved",
