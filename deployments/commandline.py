@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deployments.documents import DocumentError, facts_from, gpu_from, mapping, measured_from, model_from
 from deployments.engine.defaults import defaults_of
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
+from deployments.engine.lora import lora_rank
 from deployments.engine.options import Choice, options, places
 from deployments.engine.sizing import UnknownShapeError, fit
 from deployments.engine.weights import weights_bytes
@@ -74,6 +75,8 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
         autoscaler=available(known.cluster.groups or {KEDA}),
         image_mode=mode,
         file=file_of(storage) if storage else "",
+        adapters=tuple(_adapters(spec)),
+        lora_rank=lora_rank(known.adapters) if spec.adapters else 0,
         **_claim(spec, known),
     )
     wish = Wish(
@@ -94,6 +97,12 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
         "gpus": gpus_of(objects),
         "digest": digest(spec, resolution.as_json(), objects),
     }
+
+
+def _adapters(spec: DeploymentSpec) -> Iterator[dict[str, str]]:
+    """The adapters by name, each at the commit that its revision names, or a placeholder where nobody looked."""
+    for adapter in spec.adapters:
+        yield {"name": adapter.name, "uri": f"{adapter.uri}:{adapter.revision or PLACEHOLDER_COMMIT}"}
 
 
 def _claim(spec: DeploymentSpec, known: Facts) -> dict[str, Any]:

@@ -328,3 +328,12 @@ def test_check_takes_the_size_of_a_download_and_refuses_json_without_end(run: An
     deep.write_text('{"spec":' + "[" * 100_000)
     with pytest.raises(CommandError, match=r"deep\.json"):
         call_command("spec", "check", str(deep))
+
+
+def test_render_names_the_adapters_to_the_engine(run: Any):
+    named = request(adapters=[{"name": "haiku", "uri": "hf://owner/haiku", "revision": "a" * 40}])
+    objects = run("spec", "render", named)["objects"]
+    (service,) = [item for item in objects if item["kind"] == "InferenceService"]
+    predictor = service["spec"]["predictor"]
+    assert "haiku=/mnt/adapters/haiku" in predictor["model"]["args"]
+    assert predictor["initContainers"][-1]["args"][0] == f"hf://owner/haiku:{'a' * 40}"
