@@ -163,7 +163,7 @@ def test_more_than_is_read_is_said(db: None) -> None:
     plain = "application/x-www-form-urlencoded"
 
     many = client.post("/deployments/new/", {f"field-{number}": "1" for number in range(600)})
-    large = client.post("/deployments/new/", f"name={'x' * 2_000_000}", content_type=plain)
+    large = client.post("/keys/new/", f"name={'x' * 2_000_000}", content_type=plain)
     broken = client.post("/deployments/new/", b"x", content_type="multipart/form-data")
 
     assert [answer.status_code for answer in (many, large, broken)] == [413, 413, 400]

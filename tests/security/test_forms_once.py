@@ -89,6 +89,7 @@ def test_every_form_that_leads_to_such_an_address_carries_a_nonce(world: World) 
     assert found == {
         "account",
         "catalogue-add",
+        "catalogue-edit",
         "credentials-create",
         "credentials-rotate",
         "deployment-create",
