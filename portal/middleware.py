@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, cast
 
@@ -100,6 +101,20 @@ def _length(request: HttpRequest) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
 
+@contextmanager
+def _heard(request: HttpRequest) -> Iterator[None]:
+    """Have events say which request they come of and from where; nothing of it is left for the thread's next one."""
+    known = events.request_id.set(request.META["SLIPWAY_REQUEST_ID"])
+    place = events.address.set(_address(request))
+    token = events.acting_token.set("")  # who the request speaks for is found out later
+    try:
+        yield
+    finally:
+        events.acting_token.reset(token)
+        events.address.reset(place)
+        events.request_id.reset(known)
+
+
 class RequestIdMiddleware(Middleware):
     """Give every request an id that answers, events and log lines carry."""
 
@@ -108,24 +123,14 @@ class RequestIdMiddleware(Middleware):
         request.META["SLIPWAY_REQUEST_ID"] = uuid.uuid4().hex
         if self.is_async:
             return self.call_async(request)
-        known = events.request_id.set(request.META["SLIPWAY_REQUEST_ID"])
-        place = events.address.set(_address(request))
-        try:
+        with _heard(request):
             response: HttpResponse = self.get_response(request)
-        finally:
-            events.address.reset(place)
-            events.request_id.reset(known)
         response[HEADER] = request.META["SLIPWAY_REQUEST_ID"]
         return response
 
     async def call_async(self, request: HttpRequest) -> HttpResponse:
-        known = events.request_id.set(request.META["SLIPWAY_REQUEST_ID"])
-        place = events.address.set(_address(request))
-        try:
+        with _heard(request):
             response: HttpResponse = await self.get_response(request)
-        finally:
-            events.address.reset(place)
-            events.request_id.reset(known)
         response[HEADER] = request.META["SLIPWAY_REQUEST_ID"]
         return response
 

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from deployments.models import ApiToken, Event
-from deployments.services import endpoint_keys, tokens
+from deployments.services import endpoint_keys, events, tokens
 from deployments.services.errors import InvalidError, MissingError, NotAllowedError
 from deployments.services.principals import principal_of_token
 from tests.deployments import factories as make
@@ -171,3 +171,13 @@ def test_the_audit_names_the_token_that_acted(ann, client):
     client.force_login(ann)
     client.post("/account/", {"name": "mine", "scopes": "read", "days": "9"})
     assert "by_token" not in Event.objects.filter(kind="token_created").latest("pk").data
+
+
+def test_what_the_thread_does_next_is_not_said_to_be_by_the_token(client, ann):
+    _, secret = new(ann, "read")
+
+    answer = client.get("/api/v1/whoami/", headers={"authorization": f"Bearer {secret}"})
+    assert answer.status_code == 200
+    events.record(kind="test", message="Somebody without a request", actor=ann)
+
+    assert Event.objects.get(kind="test").data == {}
