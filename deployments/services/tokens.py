@@ -23,6 +23,8 @@ MOST_DAYS = 365
 DEFAULT_DAYS = 90
 PER_USER = 50
 SEEN_EVERY = timedelta(minutes=1)
+# Who may not see a thing is told that it is not there: these scopes do nothing without “read”, and bring it.
+SEEING = frozenset({"write", "approve"})
 
 
 @in_transaction
@@ -38,9 +40,9 @@ def create(
 ) -> tuple[ApiToken, str]:
     """Make a token and return it with its text, which is never shown again. `days` is its life, at most 365.
 
-    Scopes, teams and life are at most those of the principal: a token made by a token ends with it. Only an admin makes
-    tokens for another user. Living tokens of one user have different names. `text` is for an installation that derives
-    it from its own secret key: as long and as random as ours.
+    “write” and “approve” bring “read”. Scopes, teams and life are at most those of the principal: a token made by a
+    token ends with it. Only an admin makes tokens for another user. Living tokens of one user have different names.
+    `text` is for an installation that derives it from its own secret key: as long and as random as ours.
     """
     owner = user or principal.user
     if owner.pk != principal.user.pk and not principal.is_admin:
@@ -171,6 +173,8 @@ def _scopes(principal: Principal, scopes: Iterable[str]) -> list[str]:
     if unknown or not asked:
         known = ", ".join(sorted(ALL_SCOPES))
         raise InvalidError(f"Choose one or more of: {known}.", field="scopes", pointer="/scopes")
+    if asked & SEEING:
+        asked |= {"read"} & principal.scopes
     beyond = sorted(asked - principal.scopes)
     if beyond:
         raise NotAllowedError(f"A token cannot give what it has not: {', '.join(beyond)}.", field="scopes")

@@ -19,8 +19,8 @@ from portal.lib.htmx import PortalRequest, page_or_partial, signed_in
 
 SCOPES = {
     "read": "See deployments, quotas and logs",
-    "write": "Ask for models, edit, stop and delete them",
-    "approve": "Approve and reject requests",
+    "write": "Ask for models, edit, stop and delete them; brings read",
+    "approve": "Approve and reject requests; brings read",
     "invoke": "Call endpoints",
 }
 

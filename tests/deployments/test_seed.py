@@ -30,6 +30,7 @@ from deployments.sources import Reply
 from portal.management import demo
 from portal.management.demo import Demo
 from sandbox.hub.app import Hub
+from tests.deployments.sealing_keys import use_keys
 
 pytestmark = pytest.mark.django_db
 
@@ -38,6 +39,7 @@ pytestmark = pytest.mark.django_db
 def quick(settings):
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.SLIPWAY_SANDBOX = True
+    use_keys(settings)
 
 
 @pytest.fixture

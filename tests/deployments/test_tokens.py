@@ -181,3 +181,13 @@ def test_what_the_thread_does_next_is_not_said_to_be_by_the_token(client, ann):
     events.record(kind="test", message="Somebody without a request", actor=ann)
 
     assert Event.objects.get(kind="test").data == {}
+
+
+def test_to_write_or_approve_one_must_see(ann):
+    assert new(ann, "write")[0].scopes == ["read", "write"]
+    assert new(ann, "approve")[0].scopes == ["approve", "read"]
+    assert new(ann, "invoke")[0].scopes == ["invoke"]
+    blind = make.principal(ann, "write")
+    assert tokens.create(principal=blind, name="blind", scopes=["write"])[0].scopes == ["write"], (
+        "never more than its maker"
+    )
