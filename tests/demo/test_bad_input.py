@@ -83,10 +83,10 @@ TYPED = [
     ("max_model_len", "-5", "takes 1 to"),
     ("max_model_len", "99999999", "Use 32,768"),
     ("max_model_len", "1e400", "whole number"),
-    ("gpu_memory_utilization", "NaN", "finite"),
-    ("gpu_memory_utilization", "Infinity", "finite"),
-    ("gpu_memory_utilization", "-inf", "finite"),
-    ("gpu_memory_utilization", "1e400", "finite"),
+    ("gpu_memory_utilization", "NaN", "Must be a number"),
+    ("gpu_memory_utilization", "Infinity", "Must be a number"),
+    ("gpu_memory_utilization", "-inf", "Must be a number"),
+    ("gpu_memory_utilization", "1e400", "Must be a number"),
     ("gpu_memory_utilization", "1.5", "takes 0.1 to 0.98"),
     ("gpu_memory_utilization", "-0.1", "takes 0.1 to 0.98"),
     ("gpu_memory_utilization", "0", "takes 0.1 to 0.98"),
@@ -280,6 +280,8 @@ def test_queries_in_addresses_never_break_a_page(alice: Visitor, carol: Visitor,
             for text in (*QUERIES, *(cursors if name in {"after", "before"} else ())):
                 joined = "&" if "?" in path else "?"
                 answer = visitor.http.get(f"{path}{joined}{name}={quote(text)}")
-                if answer.status_code not in ({400} if "\0" in text else {200, 302}):
+                # Of a team that is not there, or is not theirs, a page of quotas knows nothing.
+                fine = {404} if (path, name) == ("/quotas/", "team") and text else {200, 302}
+                if answer.status_code not in ({400} if "\0" in text else fine):
                     wrong.append(f"{path} {name}={text[:20]!r}: {answer.status_code}")
     assert not wrong, "\n".join(wrong)

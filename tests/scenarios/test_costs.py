@@ -8,7 +8,6 @@ import pytest
 
 from deployments.kube.logs import LogSource
 from deployments.models import AppliedObject, Deployment
-from deployments.watcher.seen import followed
 from portal.lib.hints import RECONCILE, RECONCILE_TEAM
 from tests.scenarios import timings
 from tests.scenarios.hour import LISTS, READS, Listing, asked_between, mark, sweep_an_hour, watching_an_hour
@@ -66,7 +65,6 @@ def test_an_idle_hour_writes_nothing(stage: Stage):
 
     wanted = {(RECONCILE, row.pk) for row in rows} | {(RECONCILE_TEAM, stage.team.pk)}
     assert passed.keys() == wanted
-    assert eyes.lists.keys() == {item.kind.plural for item in followed()}
     assert min(eyes.lists.values()) >= LISTS
     assert (writes(calls), writes(eyes.sent)) == ([], [])
     assert [versions(stage, row) for row in rows] == before

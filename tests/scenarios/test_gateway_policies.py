@@ -18,7 +18,8 @@ from tests.scenarios.grounds import Ground, Object
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 # Some of it the ground has from k8s/portal already, put there by another hand.
 STRICT = {"dryRun": "All", "fieldValidation": "Strict", "fieldManager": "kubectl", "force": "true"}
-FILES = sorted((REPOSITORY / "tests" / "data" / "envoy-gateway-1.7.0").glob("*.json"))
+# Beside these lies what Envoy Gateway makes of our objects (`translated.json`).
+FILES = sorted((REPOSITORY / "tests" / "data" / "envoy-gateway-1.7.0").glob("*policies.json"))
 
 
 @pytest.fixture(scope="module")
