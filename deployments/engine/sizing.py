@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from deployments.engine.defaults import NEWEST, Defaults
+from deployments.engine.dtypes import dtype_of
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
 from deployments.engine.kv import (
     DTYPE_BYTES,
@@ -110,6 +111,7 @@ def fit(
     is what the engine keeps besides, as room for adapters.
     """
     seen = measured or Measured()
+    args = {**args, "dtype": dtype_of(model, gpu.compute_capability, args)}
     weights = weights_bytes(model)
     if missing := missing_numbers(model):
         raise UnknownShapeError(f"Of {model.id or 'this model'} is not known: {', '.join(missing)}.", missing)

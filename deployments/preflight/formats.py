@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from deployments.engine.dtypes import (
+    BFLOAT16,
+    FLOAT16,
+    FLOAT32,
+    asked_dtype,
+    bears_half,
+    dtype_of,
+    has_bfloat16,
+)
 from deployments.findings import Finding, arg_pointer, error, warning
 from deployments.preflight.rules import Case, Rules
 
 rules = Rules()
 
-BF16_CAPABILITY = 8.0
 FP8_CAPABILITY = 8.9
 FP4_CAPABILITY = 10.0
 FP8_METHODS = frozenset({"fp8", "fbgemm_fp8", "modelopt", "fp8_per_tensor", "fp8_per_block"})
@@ -36,44 +44,54 @@ KIN = (
 )
 # Methods whose scales are written beside the weights: vLLM cannot make them at its start.
 STORED = frozenset({"awq", "awq_marlin", "gptq", "gptq_marlin", "auto_gptq", "compressed-tensors", "fbgemm_fp8"})
-# Families that overflow in 16 bits with a short exponent; vLLM refuses them.
-NO_HALF = ("Gemma2", "Gemma3", "Glm4For", "Plamo2")
-HALF = frozenset({"half", "float16"})
 LATENT_CACHES = frozenset({"fp8_ds_mla", "nvfp4_ds_mla"})
 
 
 @rules.rule
 def number_formats(case: Case) -> Iterator[Finding]:
-    """Older GPUs lack some number formats."""
+    """Older GPUs lack bfloat16: vLLM refuses it by name, and takes another format where it may choose."""
     flavor, model = case.flavor, case.model
-    if flavor is None or model is None or not flavor.compute_capability:
+    if flavor is None or has_bfloat16(flavor.compute_capability):
         return
-    dtype = str(case.arg("dtype") or "auto")
-    wants_bf16 = dtype == "bfloat16" or (dtype == "auto" and model.dtype == "bfloat16")
-    if wants_bf16 and flavor.compute_capability < BF16_CAPABILITY:
-        yield error(
-            "dtype_bfloat16",
-            arg_pointer("dtype"),
-            f"{flavor.label} (compute capability {flavor.compute_capability}) cannot compute in bfloat16.",
-            "Use half.",
+    asked, pointer = asked_dtype(case.spec.engine.args), arg_pointer("dtype")
+    lacks = f"{flavor.label} (compute capability {flavor.compute_capability}) cannot compute in bfloat16"
+    if asked == BFLOAT16:
+        instead = "half" if model is None or bears_half(model) else FLOAT32
+        yield error("dtype_bfloat16", pointer, f"{lacks}: the engine would not start.", f"Use {instead}.", instead)
+    elif model is None or asked != "auto" or model.dtype != BFLOAT16:
+        return
+    elif dtype_of(model, flavor.compute_capability, case.spec.engine.args) == FLOAT16:
+        yield warning(
+            "dtype_falls_back",
+            pointer,
+            f"{lacks}: the engine takes float16 for {model.id}, whose numbers reach less far.",
+            "Set half to say that this is meant, or choose a GPU of compute capability 8.0 or more.",
             "half",
+        )
+    else:
+        yield warning(
+            "dtype_falls_back",
+            pointer,
+            f"{lacks}, and {model.id} overflows in float16: the engine takes float32, with twice the memory and less "
+            "than half the speed.",
+            "Choose a GPU of compute capability 8.0 or more.",
         )
 
 
 @rules.rule
 def half_precision(case: Case) -> Iterator[Finding]:
     """Some families overflow in float16, and vLLM does not start them in it."""
-    model, dtype = case.model, str(case.arg("dtype") or "auto")
-    if model is None or not model.architecture.startswith(NO_HALF):
+    model, flavor = case.model, case.flavor
+    if model is None or bears_half(model) or asked_dtype(case.spec.engine.args) != FLOAT16:
         return
-    if dtype in HALF or (dtype == "auto" and model.dtype in HALF):
-        yield error(
-            "dtype_half",
-            arg_pointer("dtype"),
-            f"{model.id} overflows in float16: the engine would not start.",
-            "Use bfloat16, on a GPU of compute capability 8.0 or more.",
-            "bfloat16",
-        )
+    old = flavor is not None and not has_bfloat16(flavor.compute_capability)
+    yield error(
+        "dtype_half",
+        arg_pointer("dtype"),
+        f"{model.id} overflows in float16: the engine would not start.",
+        "Use float32 here; bfloat16 takes a GPU of compute capability 8.0 or more." if old else "Use bfloat16.",
+        FLOAT32 if old else BFLOAT16,
+    )
 
 
 @rules.rule

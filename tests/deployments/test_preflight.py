@@ -309,11 +309,36 @@ def test_a_narrow_fit_is_a_warning():
     assert finding.severity is Severity.WARNING
 
 
-def test_bfloat16_is_refused_on_an_old_gpu():
+def test_bfloat16_is_refused_on_an_old_gpu_where_it_is_asked_for_by_name():
     args = {"max-model-len": 2048, "tensor-parallel-size": 4}
-    finding = the("dtype_bfloat16", findings(flavor="t4", args=args))
-    assert (finding.field, finding.value) == ("dtype", "half")
+    finding = the("dtype_bfloat16", findings(flavor="t4", args={**args, "dtype": "bfloat16"}))
+    assert (finding.field, finding.value, finding.is_error) == ("dtype", "half", True)
     assert "dtype_bfloat16" not in without(findings(flavor="t4", args={**args, "dtype": "half"}))
+
+
+def test_left_to_itself_the_engine_takes_half_on_an_old_gpu():
+    """As vLLM does with dtype at auto; only what was asked for by name is refused."""
+    args = {"max-model-len": 2048, "tensor-parallel-size": 4}
+    for given in ({}, {"dtype": "auto"}):
+        found = findings(flavor="t4", args={**args, **given})
+        finding = the("dtype_falls_back", found)
+        assert (finding.field, finding.value, finding.severity) == ("dtype", "half", Severity.WARNING)
+        assert not [item for item in found if item.is_error]
+    assert "dtype_falls_back" not in without(findings(flavor="t4", args={**args, "dtype": "half"}))
+    assert "dtype_falls_back" not in without(findings(flavor="l4", args=args))
+
+
+def test_a_family_that_overflows_in_half_takes_twice_the_memory_on_an_old_gpu():
+    gemma = facts_of(model=dataclasses.replace(LLAMA, architecture="Gemma3ForCausalLM"))
+    args = {"max-model-len": 2048, "tensor-parallel-size": 2}
+    found = findings(facts=gemma, flavor="t4", args=args)
+    assert "float32" in the("dtype_falls_back", found).message
+    assert the("dtype_falls_back", found).value is None
+    memory = the("memory", found)
+    assert "weights take 15.2 GiB" in memory.message, "those in 16 bits, twice"
+    for asked in ("half", "bfloat16"):
+        refused = [item for item in findings(facts=gemma, flavor="t4", args={**args, "dtype": asked}) if item.is_error]
+        assert [(item.field, item.value) for item in refused if item.code != "memory"] == [("dtype", "float32")]
 
 
 def test_fp8_weights_on_a_gpu_without_fp8_are_a_warning():

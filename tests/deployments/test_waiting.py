@@ -123,7 +123,13 @@ def test_other_ways_are_weighed_against_quota_and_free_gpus(
 @pytest.mark.django_db
 def test_what_preflight_would_refuse_is_not_offered(hub: list[str], team: Team, h100: Flavor, ann: User) -> None:
     t4 = Flavor.objects.create(
-        slug="t4", name="T4", product="Tesla-T4", memory_mib=15360, compute_capability="7.5", gpus_per_node=4
+        slug="t4",
+        name="T4",
+        product="Tesla-T4",
+        resource_name="gpu.example.com/t4",
+        memory_mib=15360,
+        compute_capability="7.5",
+        gpus_per_node=4,
     )
     l4 = make.make_flavor("l4-24gb")
     for flavor in (t4, l4):
@@ -134,7 +140,7 @@ def test_what_preflight_would_refuse_is_not_offered(hub: list[str], team: Team, 
 
     assert found is not None
     flavors = [dict(item.sets).get("/spec/flavor") for item in found.alternatives]
-    assert flavors == [None, "l4-24gb"], "fewer replicas, or L4s: bfloat16 does not run on a T4"
+    assert flavors == [None, "l4-24gb"], "fewer replicas, or L4s: engines are made for another vendor's"
 
 
 @pytest.mark.django_db
