@@ -36,15 +36,20 @@ scrape_configs:
   - job_name: prometheus
     static_configs:
       - targets: ["127.0.0.1:{port}"]
+  # Its own port: where callers come in, the gateway tells nobody which teams and models there are.
+  - job_name: slipway-gateway
+    static_configs:
+      - targets: ["127.0.0.1:{gateway}"]
+    metric_relabel_configs: &drop_created
+      - source_labels: [__name__]
+        regex: ".+_created"
+        action: drop
   # Written by the sandbox's discovery, which plays prometheus-operator; each group brings its own job label.
   - job_name: discovered
     file_sd_configs:
       - files: ["{folder}/targets/*.json"]
         refresh_interval: 5m
-    metric_relabel_configs: &drop_created
-      - source_labels: [__name__]
-        regex: ".+_created"
-        action: drop
+    metric_relabel_configs: *drop_created
   # Targets whose own namespace and pod labels win, as kube-state-metrics' do.
   - job_name: discovered-honor-labels
     honor_labels: true
@@ -149,14 +154,15 @@ def redis(found: Path, folder: Path, *, port: int, password: str) -> Program:
     )
 
 
-def prometheus(found: Path, folder: Path, *, port: int, interval: int) -> Program:
-    """Prometheus scraping what discovery writes to `folder`/targets, with rules from `folder`/rules."""
+def prometheus(found: Path, folder: Path, *, port: int, gateway: int, interval: int) -> Program:
+    """Prometheus: `gateway`'s port and what discovery writes to `folder`/targets, by rules of `folder`/rules."""
     for name in ("data", "targets/honor", "rules"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     config = folder / "prometheus.yml"
 
     def before() -> None:
-        text = PROMETHEUS_CONFIG.format(folder=folder, port=port, interval=interval, timeout=min(interval, 4))
+        timeout = min(interval, 4)
+        text = PROMETHEUS_CONFIG.format(folder=folder, port=port, gateway=gateway, interval=interval, timeout=timeout)
         config.write_text(text)
 
     return Program(

@@ -19,7 +19,7 @@ from portal.demo.program import Program, answers, listens
 from sandbox.real import tools
 
 PREFERRED_PORTS = {"web": 8000, "gateway": 8081}
-PORTS = ["postgres", "redis", "prometheus", "apiserver", "hub", "model", "metrics", "gateway", "web"]
+PORTS = ["postgres", "redis", "prometheus", "apiserver", "hub", "model", "metrics", "gateway", "gateway-metrics", "web"]
 NODES = "gpu-h100-1", "gpu-l40s-1", "gpu-l4-1", "gpu-l4-2"
 ACCOUNTS = "worker", "watcher", "live", "node", "gateway", "metrics"
 GROUNDS = "lite", "real"
@@ -149,6 +149,7 @@ class Stack:
                 found.prometheus,
                 self.layout / "prometheus",
                 port=self.ports["prometheus"],
+                gateway=self.ports["gateway-metrics"],
                 interval=SCRAPE_SECONDS,
             ),
         ]
@@ -219,6 +220,7 @@ class Stack:
                 ("--port", str(self.ports["gateway"]), "--auth-url", f"{self.url('web')}/live/authorize/"),
                 ("--usage-url", f"{self.url('web')}/live/usage/"),
                 ("--usage-token-file", str(self.layout / "gateway-token")),
+                ("--metrics-port", str(self.ports["gateway-metrics"])),
                 account="gateway",
                 after=(self._cluster_up,),
                 ready=answers(f"{self.url('gateway')}/healthz"),

@@ -1,7 +1,8 @@
 """HTTP gateway in front of the engines: `python -m sandbox gateway --kubeconfig F --port P --auth-url URL`.
 
-An ordinary API client: it watches Gateways, HTTPRoutes, Services and Pods, answers on one port, and writes the
-statuses of its Gateways and routes. With the API server down it goes on serving what it last knew.
+An ordinary API client: it watches Gateways, HTTPRoutes, Services and Pods, answers callers on one port and Prometheus
+on another, and writes the statuses of its Gateways and routes. With the API server down it goes on serving what it
+last knew.
 
 | subject | module |
 | --- | --- |
@@ -14,6 +15,7 @@ statuses of its Gateways and routes. With the API server down it goes on serving
 | telling the authority what keys used | `reporting` |
 | one request on its way, and its body | `exchange` |
 | passing a request on, answers unbuffered | `proxy` |
+| its own numbers, at an address that callers do not have | `metrics` |
 | watching, and writing statuses | `cluster` |
 """
 
@@ -37,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kubeconfig", default=os.environ.get("KUBECONFIG"), help="default: environment KUBECONFIG")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument(
+        "--metrics-port", type=int, help="serve /metrics on 127.0.0.1 at this port; without it they are served nowhere"
+    )
     parser.add_argument("--auth-url", help="asked before each request is passed on; without it all are")
     parser.add_argument("--usage-url", help="told what keys used")
     parser.add_argument("--usage-token-file", type=Path, help="holds the token with which it is told")
@@ -51,14 +56,20 @@ def run(args: argparse.Namespace) -> int:
         print("gateway: give --usage-url and --usage-token-file together")
         return 2
     usage = (args.usage_url, args.usage_token_file) if args.usage_url else None
-    asyncio.run(serve(Client.from_kubeconfig(args.kubeconfig), args.host, args.port, args.auth_url, usage))
+    client = Client.from_kubeconfig(args.kubeconfig)
+    asyncio.run(serve(client, args.host, args.port, args.auth_url, usage, args.metrics_port))
     return 0
 
 
 async def serve(
-    client: Client, host: str, port: int, auth_url: str | None, usage: tuple[str, Path] | None = None
+    client: Client,
+    host: str,
+    port: int,
+    auth_url: str | None,
+    usage: tuple[str, Path] | None = None,
+    metrics_port: int | None = None,
 ) -> None:
-    """Watch the cluster and serve until cancelled."""
+    """Watch the cluster and serve until cancelled; numbers for Prometheus only where `metrics_port` is given."""
     async with asyncio.TaskGroup() as group:
         cluster = Cluster(client)
         group.create_task(cluster.run())
@@ -66,11 +77,14 @@ async def serve(
         if reporter is not None:
             group.create_task(reporter.run())
         app = Gateway(cluster, Authorizer(auth_url) if auth_url else None, reporter=reporter)
-        listener = await listen(app, host, port, server_header="slipway-gateway")
-        print(f"gateway: listening on http://{host}:{listener.address[1]}", flush=True)
+        listeners = [await listen(app, host, port, server_header="slipway-gateway")]
+        if metrics_port is not None:
+            listeners.append(await listen(app.metrics, "127.0.0.1", metrics_port, server_header="slipway-gateway"))
+        print(f"gateway: listening on http://{host}:{listeners[0].address[1]}", flush=True)
         try:
             await asyncio.Event().wait()
         finally:
-            listener.close()
+            for listener in listeners:
+                listener.close()
             await app.close()
             await client.close()

@@ -148,7 +148,7 @@ def test_nodes_and_their_exporters_are_seen(demo: dict[str, Any]) -> None:
     while True:
         series = json.loads(get(query)[1])["data"]["result"]
         jobs = [row["metric"]["job"] for row in series if row["value"][1] == "1"]
-        if jobs.count("nvidia-dcgm-exporter") == len(NODES) and "kube-state-metrics" in jobs:
+        if jobs.count("nvidia-dcgm-exporter") == len(NODES) and {"kube-state-metrics", "slipway-gateway"} <= set(jobs):
             return
         assert time.monotonic() < deadline, series
         time.sleep(0.5)

@@ -93,8 +93,10 @@ class Engine:
 class Stage:
     """A gateway, its cluster, and the engines behind one route."""
 
-    def __init__(self, client: Client, http: httpx.AsyncClient, engines: list[Engine], cluster: Cluster) -> None:
-        self.client, self.http, self.engines, self.cluster = client, http, engines, cluster
+    def __init__(
+        self, client: Client, http: httpx.AsyncClient, engines: list[Engine], cluster: Cluster, app: Gateway
+    ) -> None:
+        self.client, self.http, self.engines, self.cluster, self.app = client, http, engines, cluster, app
 
 
 @contextlib.asynccontextmanager
@@ -120,7 +122,7 @@ async def stage(
     async with httpx.AsyncClient(base_url=address, timeout=10, trust_env=False) as http:
         await cluster.synced()
         try:
-            yield Stage(client, http, made, cluster)
+            yield Stage(client, http, made, cluster, app)
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
@@ -262,10 +264,46 @@ def test_a_caller_who_leaves_ends_the_work_of_the_engine(ground: Ground) -> None
         async with on.http.stream("POST", "/team/chat/v1/stream", json={}) as answer:
             await anext(answer.aiter_raw())
         await asyncio.wait_for(on.engines[0].aborted.wait(), 5)
-        metrics = (await on.http.get("/metrics")).text
-        assert 'slipway_gateway_requests_total{code="499",name="chat",namespace="team"} 1.0' in metrics
+        counted = 'slipway_gateway_requests_total{code="499",name="chat",namespace="team"} 1.0'
+        assert counted in on.app.metrics.text().decode()
 
     scene(ground, act, engines=1)
+
+
+def test_where_callers_come_in_nothing_names_teams_or_models(ground: Ground) -> None:
+    """Numbers by team and model have a listener of their own; without a key nothing here lists what is served."""
+
+    async def portal(scope: Any, receive: Any, send: Any) -> None:
+        await Request(scope, receive).body()
+        await send_answer(send, json_answer({"message": "Send a key."}, 401))
+
+    async def whole(client: Client) -> None:
+        authority = await listen(portal, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{authority.address[1]}/live/authorize/"
+        async with stage(client, engines=1, auth=url) as on:
+            assert (await on.http.get("/team/chat/v1/models")).status_code == 401  # counted, under its name
+            private = await listen(on.app.metrics, "127.0.0.1", 0)
+            async with httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{private.address[1]}", trust_env=False
+            ) as prometheus:
+                scraped = await prometheus.get("/metrics")
+                assert 'requests_total{code="401",name="chat",namespace="team"} 1.0' in scraped.text
+                assert scraped.headers["content-type"].startswith("text/plain; version=0.0.4")
+                assert (await prometheus.get("/team/chat/v1/models")).status_code == 404
+            private.close()
+
+            for method in "GET", "HEAD", "POST":
+                for path in "/metrics", "/metrics/", "/%6detrics", "//metrics", "/METRICS", "/v1/models", "/", "/team":
+                    answer = await on.http.request(method, path)
+                    told = answer.text + str(answer.headers)
+                    assert answer.status_code == 404, (method, path)
+                    assert not {word for word in ("chat", "team") if word in told}, (method, path)
+            for path in "/healthz", "/team/chat/v1/models", "/team/chat/metrics":
+                told = (await on.http.get(path)).text
+                assert not {word for word in ("chat", "team") if word in told}, path
+        authority.close()
+
+    ground.play(whole)
 
 
 def test_an_engine_that_dies_in_the_middle_is_seen_as_a_broken_answer(ground: Ground) -> None:
