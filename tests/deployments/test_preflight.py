@@ -319,8 +319,8 @@ def test_bfloat16_is_refused_on_an_old_gpu_where_it_is_asked_for_by_name():
 def test_left_to_itself_the_engine_takes_half_on_an_old_gpu():
     """As vLLM does with dtype at auto; only what was asked for by name is refused."""
     args = {"max-model-len": 2048, "tensor-parallel-size": 4}
-    for given in ({}, {"dtype": "auto"}):
-        found = findings(flavor="t4", args={**args, **given})
+    for more in ({}, {"dtype": "auto"}):
+        found = findings(flavor="t4", args={**args, **more})
         finding = the("dtype_falls_back", found)
         assert (finding.field, finding.value, finding.severity) == ("dtype", "half", Severity.WARNING)
         assert not [item for item in found if item.is_error]
