@@ -36,6 +36,8 @@ class FlavorFacts:
     enabled: bool = True
     node_selector: Mapping[str, str] = field(default_factory=dict, hash=False)
     tolerations: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
+    # Of one GPU; no rule looks at it, but whoever compares flavors does.
+    price_per_hour: float = 0.0
 
     @property
     def gpu(self) -> GpuFacts:

@@ -113,6 +113,7 @@ def _flavor(row: Flavor, nodes: list[Node], *, known: bool) -> FlavorFacts:
         enabled=row.active,
         node_selector=row.node_selector,
         tolerations=tuple(row.tolerations),
+        price_per_hour=float(row.price_per_hour),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from allauth.socialaccount.models import SocialAccount
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet, Subquery
 
 from deployments.models import Event, Flavor, Invitation, Membership, Principal, QuotaGrant, Team, User, admins_now
 from deployments.services.asks import LEAD, Ask
@@ -32,12 +32,10 @@ def own_rule(authors: Collection[int], team: Team, flavor: Flavor | None) -> Ask
 
 def setters_of(team: Team) -> set[int]:
     """Who last set each part of the team's policy that is in force; nobody where its makers are not known."""
-    found: set[int] = set()
     rows = Event.objects.filter(team=team, kind__in=("team_policy", "team_created"), actor__isnull=False)
-    for name in RULES:
-        last = rows.filter(data__after__has_key=name).order_by("-pk").values_list("actor_id", flat=True).first()
-        found |= {last} if last is not None else set()
-    return found
+    each = (rows.filter(data__after__has_key=name).order_by("-pk").values("actor_id") for name in RULES)
+    last = Team.objects.filter(pk=team.pk).values_list(*(Subquery(actors[:1]) for actors in each))
+    return {actor for actors in last for actor in actors if actor is not None}
 
 
 def hosts_of(user: User) -> set[int]:

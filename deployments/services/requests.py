@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.conf import settings
@@ -22,7 +22,7 @@ from deployments.manifests.common import Resolution
 from deployments.manifests.images import ImageMode, mode_of
 from deployments.manifests.scaling import available
 from deployments.models import Cluster, Deployment, Principal, Revision, Team, Wanted
-from deployments.preflight import Facts
+from deployments.preflight import Facts, FlavorFacts
 from deployments.preflight.cluster import surge_of
 from deployments.preflight.storage import chosen
 from deployments.services import (
@@ -77,6 +77,8 @@ class PreflightResult:
     approval: str = ""
     # Numbers without which nobody can say whether the model fits, by name.
     missing: tuple[str, ...] = ()
+    # Every flavor by slug, as it was looked up for the findings.
+    flavors: Mapping[str, FlavorFacts] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -137,6 +139,7 @@ def preflight(
         gpus=parsed.gpus,
         asks=why,
         approval=asks.in_words(why) if own else "",
+        flavors=known.flavors,
     )
 
 

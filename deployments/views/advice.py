@@ -12,11 +12,10 @@ from deployments.engine.facts import ModelFacts
 from deployments.engine.options import splits, splits_by
 from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit
 from deployments.engine.weights import weights_bytes
+from deployments.forms.engine_fields import FIELDS
 from deployments.forms.roles import ROLES
-from deployments.models import Flavor
 from deployments.preflight import Facts
 from deployments.preflight.facts import FlavorFacts
-from deployments.services import facts as fact_rows
 from deployments.services import unknown_models
 from deployments.services.asks import OVER_QUOTA, Ask
 from deployments.services.holds import Usage
@@ -29,15 +28,8 @@ IMPOSSIBLE = frozenset({"heads_not_divisible", "stages_over_layers", "gpus_per_n
 SET_BY_WAYS = frozenset({"flavor", "tensor_parallel_size", "kv_cache_dtype"})
 REPLICAS = frozenset({"replicas_min", "replicas_max"})
 ROLE_REPLICAS = frozenset(f"{role}_{name}" for role in ROLES for name in REPLICAS)
-FIT_FIELDS = SET_BY_WAYS | {
-    "decode_tensor_parallel_size",
-    "decode_args",
-    "max_model_len",
-    "gpu_memory_utilization",
-    "max_num_seqs",
-    "enable_prefix_caching",
-    "args",
-}
+FIT_FIELDS = SET_BY_WAYS | {"decode_tensor_parallel_size", "decode_args", "args"}
+FIT_FIELDS |= {field.name for field in FIELDS if field.fits}
 HOURS_A_MONTH = 730
 FP8_CAPABILITY = 8.9
 WORDS = {
@@ -129,8 +121,7 @@ def advice_of(
 ) -> Advice:
     """The side panel for one answer of preflight; `wrong` names the form's fields that hold mistakes.
 
-    `typed` are the form's values: numbers of the model that nobody could look up stand among them. Two queries for
-    the flavors, when the model is known.
+    `typed` are the form's values: numbers of the model that nobody could look up stand among them. No query.
     """
     impossible = any(finding.code in IMPOSSIBLE for finding in result.findings)
     unclear = FIT_FIELDS.intersection(wrong)
@@ -138,7 +129,7 @@ def advice_of(
     # Of two roles decode is measured: it holds the KV cache while answers are made.
     *_, own = spec.by_role().values() if spec else [None]
     numbers, model = _completed(result, spec, typed or {})
-    rows = fact_rows.flavors(fact_rows.main_cluster()) if model and spec else {}
+    rows = result.flavors
     estimate = result.fit
     if estimate is None and spec is not None and model is not None:
         estimate = preflight.estimate(spec, Facts(flavors=rows, model=model))
@@ -191,13 +182,12 @@ def bar_parts(estimate: Fit) -> list[dict[str, Any]]:
 
 
 def other_ways(
-    model: ModelFacts, spec: DeploymentSpec, rows: dict[str, FlavorFacts], *, priced: bool = True
+    model: ModelFacts, spec: DeploymentSpec, rows: Mapping[str, FlavorFacts], *, priced: bool = True
 ) -> list[Way]:
     """The same model on every flavor, by the fewest GPUs that hold it; and with a smaller KV cache.
 
     `priced` is False while the number of replicas is not known. A split that cannot be made is no way.
     """
-    prices = dict(Flavor.objects.values_list("slug", "price_per_hour"))
     defaults = defaults_of(spec.engine.profile.removeprefix("vllm-"))
     ways: list[Way] = []
     for slug, row in rows.items():
@@ -209,7 +199,7 @@ def other_ways(
         for cache in ("", "fp8") if row.compute_capability >= FP8_CAPABILITY else ("",):
             if cache and (spec.engine.args.get("kv-cache-dtype") or slug != spec.flavor):
                 continue
-            price = float(prices.get(slug, 0)) if priced else None
+            price = row.price_per_hour if priced else None
             way = _way(model, spec, row, size, cache, price, defaults)
             if way:
                 ways.append(way)

@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST
 
 from deployments.findings import Finding
+from deployments.forms import engine_fields
 from deployments.forms.request import STRATEGIES, DeploymentForm, initial_of, with_value
 from deployments.forms.roles import PRESET
 from deployments.models import CatalogEntry, Deployment, Flavor, Principal, Team
@@ -30,7 +31,8 @@ from portal.lib.htmx import PortalRequest, signed_in
 MOST_SETS = 10
 # Buttons that send the form without asking for anything.
 ADVISING = frozenset({"set", "way", SHOW})
-EXPERT = ("args", "adapters", "kv_cache_dtype", "max_num_seqs", "enable_prefix_caching")
+# The vLLM version whose settings the page offers, as the page itself says.
+OFFERED = "offered"
 DEFAULTS = {
     "strategy": "standard",
     "tensor_parallel_size": "1",
@@ -131,7 +133,7 @@ def preflight(request: PortalRequest, pk: int | None = None) -> HttpResponse:
     principal = principal_of(request)
     form = _form_of(request, principal, pk)
     advice = _look(form, principal, strict=False)
-    return render(request, "parts/advice.html", _context(form, advice) | {"live": True})
+    return render(request, "parts/advice.html", _said(form, advice) | {"live": True})
 
 
 @require_POST
@@ -217,28 +219,29 @@ def _page(
     return render(request, "pages/ask.html", context, status=status)
 
 
-def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
+def _said(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
+    """What can change with every key that is pressed: the live answer is made of it alone."""
     # A change has no boxes for team and name: both are fixed.
     fields = {
         name: {"messages": form.messages_of(name), "shown": not field.disabled} for name, field in form.fields.items()
     }
     general: list[Finding] = [finding for finding in form.findings if not form.field_of(finding)]
+    return {"form": form, "fields": fields, "general": general, "advice": advice, "deployment": form.deployment}
+
+
+def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
     latest = form.deployment.latest if form.deployment else None
     return {
-        "form": form,
-        "fields": fields,
-        "general": general,
-        "advice": advice,
-        "deployment": form.deployment,
+        **_said(form, advice),
         **_urls(form.deployment),
-        # Settings that are seldom needed are folded away, except where one was given or is wrong.
-        "expert": any(form.text(name) or form.messages_of(name) for name in EXPERT),
+        "version": form.version,
+        "groups": engine_fields.groups(form.version, values, said, advice.gpus),
         "base_revision": form.data.get("base_revision") or (latest.number if latest else ""),
         "strategies": STRATEGIES,
         "flavors": flavors_now(),
         "catalogue": CatalogEntry.objects.offered(),
         "gateway": settings.GATEWAY_PUBLIC_URL,
-        "values": {name: form.text(name) for name in form.fields},
+        "values": values,
     }
 
 

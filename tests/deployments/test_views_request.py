@@ -48,6 +48,21 @@ def test_a_good_form_becomes_a_deployment_that_waits(hub: list[str], alice: User
     assert chat.latest.note == "for the demo"
 
 
+def test_the_live_answer_looks_nothing_up_twice(
+    hub: list[str], alice: User, django_assert_max_num_queries: Any
+) -> None:
+    browser = signed_in(alice)
+    browser.post(reverse("deployment-preflight"), typed())  # the hub is asked for the model once
+
+    with django_assert_max_num_queries(20) as counted:
+        answer = browser.post(reverse("deployment-preflight"), typed())
+
+    asked = [query["sql"] for query in counted.captured_queries]
+    assert b"Other ways" in answer.content
+    assert len(asked) == len(set(asked))
+    assert sum('FROM "deployments_node"' in sql for sql in asked) <= 1
+
+
 def test_a_model_may_be_named_as_its_page_names_it(hub: list[str], alice: User) -> None:
     signed_in(alice).post(reverse("deployment-create"), typed(source_uri="Qwen/Qwen2.5-7B-Instruct"))
 
