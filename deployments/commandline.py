@@ -13,6 +13,7 @@ from deployments.engine.lora import lora_rank
 from deployments.engine.options import Choice, options, places
 from deployments.engine.sizing import UnknownShapeError, fit
 from deployments.engine.weights import weights_bytes
+from deployments.findings import Severity
 from deployments.kube.diagnose import diagnose
 from deployments.kube.log_causes import from_log
 from deployments.kube.log_patterns import last_error
@@ -32,6 +33,8 @@ from deployments.spec import DeploymentSpec, digest
 from deployments.spec_errors import parse_spec
 
 PLACEHOLDER_COMMIT, PLACEHOLDER_DIGEST = "0" * 40, "sha256:" + "0" * 64
+# What is refused only because nobody looked: `render` puts a placeholder there.
+PLACEHELD = frozenset({"source_not_pinned", "cache_size_unknown"})
 PLACEHOLDER = {"install_id": "install", "deployment_id": "0", "namespace": "team-00000", "team": "team", "name": "name"}
 
 
@@ -47,6 +50,12 @@ def check_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None 
         "gpus": spec.gpus if spec is not None else None,
         "fit": estimated.as_json() if estimated is not None else None,
     }
+
+
+def refusals(document: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """What keeps a request from being rendered: the errors of its check, but for what a placeholder stands in for."""
+    found: list[dict[str, Any]] = check_document(document, facts)["findings"]
+    return [item for item in found if item["severity"] == Severity.ERROR and item["code"] not in PLACEHELD]
 
 
 def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -246,4 +255,4 @@ def _nothing(log: str) -> dict[str, Any]:
     }
 
 
-__all__ = ["DocumentError", "check_document", "diagnose_documents", "fit_document", "render_document"]
+__all__ = ["DocumentError", "check_document", "diagnose_documents", "fit_document", "refusals", "render_document"]

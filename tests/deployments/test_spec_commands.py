@@ -33,7 +33,7 @@ CONFIG = {
 
 @pytest.fixture
 def run(tmp_path: Path) -> Any:
-    """Run a management command on documents written to files; gives back its JSON."""
+    """Run a management command on documents written to files; gives back its JSON, also of what is refused."""
 
     def run(command: str, *arguments: Any) -> Any:
         words = []
@@ -44,14 +44,23 @@ def run(tmp_path: Path) -> Any:
                 argument = path
             words.append(str(argument))
         out = StringIO()
-        call_command(command, *words, stdout=out)
-        return json.loads(out.getvalue())
+        try:
+            call_command(command, *words, stdout=out)
+        except CommandError as refused:
+            if refused.returncode != 1 or not out.getvalue():
+                raise
+            answer = json.loads(out.getvalue())
+            assert answer["ok"] is False
+            return answer
+        answer = json.loads(out.getvalue())
+        assert answer.get("ok", True) is True
+        return answer
 
     return run
 
 
 def request(**changes: Any) -> dict[str, Any]:
-    return {"team": "search", "name": "chat", "spec": spec_json(flavor="l4-24gb", **changes)}
+    return {"team": "search", "name": "chat", "spec": spec_json(**{"flavor": "l4-24gb", **changes})}
 
 
 def test_check_gives_findings_with_fields_pointers_and_proposals(run: Any):
@@ -133,11 +142,46 @@ def test_fit_of_a_request_without_its_model_asks_for_all_numbers(run: Any):
     assert "meta-llama/Llama-3.1-8B-Instruct" in answer["message"]
 
 
-def test_render_refuses_what_is_not_a_spec(run: Any):
-    with pytest.raises(CommandError, match="/spec/flavor"):
-        run("spec", "render", {"spec": spec_json(flavor="")})
-    with pytest.raises(CommandError, match="not known"):
-        run("spec", "render", {"spec": spec_json(flavor="h999")})
+@pytest.mark.parametrize("action", ["check", "render"])
+@pytest.mark.parametrize(
+    ("wrong", "pointer", "words"),
+    [
+        ({"flavor": ""}, "/spec/flavor", "Must not be empty."),
+        ({"flavor": "h999"}, "/spec/flavor", "There is no flavor “h999”."),
+        ({"args": {"swap-space": 4}}, "/spec/engine/args/swap-space", "is gone since vLLM 0.18"),
+        ({"strategy": "oci-volume"}, "/spec/strategy", "Choose standard"),
+    ],
+)
+def test_what_is_refused_ends_with_one_and_says_why(
+    tmp_path: Path, action: str, wrong: dict[str, Any], pointer: str, words: str
+):
+    path = tmp_path / "wish.json"
+    path.write_text(json.dumps(request(**wrong)))
+    out = StringIO()
+    with pytest.raises(CommandError) as refused:
+        call_command("spec", action, str(path), stdout=out)
+    assert refused.value.returncode == 1
+    (line,) = [line for line in str(refused.value).splitlines() if line.startswith(f"{pointer}: ")]
+    assert words in line
+    answer = json.loads(out.getvalue())
+    assert answer["ok"] is False
+    assert pointer in {finding["pointer"] for finding in answer["findings"]}
+    assert "objects" not in answer
+
+
+def test_what_is_refused_gives_no_manifests_to_apply(tmp_path: Path):
+    path = tmp_path / "wish.json"
+    path.write_text(json.dumps(request(args={"swap-space": 4})))
+    for more in ([], ["--whole"]):
+        out = StringIO()
+        with pytest.raises(CommandError) as refused:
+            call_command("spec", "render", str(path), "--yaml", *more, stdout=out)
+        assert (refused.value.returncode, out.getvalue()) == (1, "")
+
+
+def test_what_nobody_looked_up_is_rendered_with_placeholders(run: Any):
+    kept = request(source={**spec_json()["source"], "cache": "claim"})
+    assert "PersistentVolumeClaim" in {obj["kind"] for obj in run("spec", "render", kept)["objects"]}
 
 
 @pytest.mark.parametrize(
@@ -292,8 +336,10 @@ def test_diagnose_of_nothing_asks_for_something(run: Any):
 
 
 def test_a_file_that_cannot_be_read_is_said_so(run: Any, tmp_path: Path):
-    with pytest.raises(CommandError, match="No such file"):
-        run("spec", "check", tmp_path / "none.json")
+    for action in ("check", "render", "fit"):
+        with pytest.raises(CommandError, match="No such file") as failure:
+            run("spec", action, tmp_path / "none.json")
+        assert failure.value.returncode == 2
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     with pytest.raises(CommandError):

@@ -16,6 +16,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from deployments import commandline
 from deployments.engine.measured import measured
+from deployments.findings import Severity
 from deployments.manifests.text import all_as_yaml
 from deployments.wish_text import WishTextError, parse
 from deployments.working_sets import working_set
@@ -54,23 +55,36 @@ class Command(BaseCommand):
             document["measured"] = {name: value for name, value in found.items() if value is not None}
         if options["weights_bytes"]:
             document["weights_bytes"] = options["weights_bytes"]
-        if options["yaml"] and options["action"] == "render":
-            self.stdout.write(_manifests(document, facts, whole=options["whole"]), ending="")
-            return
         try:
+            if options["action"] == "render" and (refused := commandline.refusals(document, facts)):
+                if not options["yaml"]:
+                    self._print({"ok": False, "findings": refused})
+                raise CommandError(_said(refused), returncode=1)
+            if options["action"] == "render" and options["yaml"]:
+                self.stdout.write(_manifests(document, facts, whole=options["whole"]), ending="")
+                return
             answer = ACTIONS[options["action"]](document, facts)
         except (commandline.DocumentError, ValueError) as failure:
             raise CommandError(str(failure), returncode=2) from failure
+        self._print(answer)
+        if answer.get("ok") is False:
+            raise CommandError(_said(answer["findings"]), returncode=1)
+
+    def _print(self, answer: dict[str, Any]) -> None:
         self.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
+def _said(findings: list[dict[str, Any]]) -> str:
+    """The errors among findings, one a line, each with its place and what to do."""
+    wrong = [item for item in findings if item["severity"] == Severity.ERROR]
+    lines = [f"{item['pointer'] or '/'}: {item['message']} {item['remedy']}".rstrip() for item in wrong]
+    return "\n".join(["This request is refused.", *lines])
+
+
 def _manifests(document: dict[str, Any], facts: dict[str, Any] | None, *, whole: bool) -> str:
-    try:
-        if whole:
-            return all_as_yaml(working_set(document, facts))
-        answer = commandline.render_document(document, facts)
-    except (commandline.DocumentError, ValueError) as failure:
-        raise CommandError(str(failure), returncode=2) from failure
+    if whole:
+        return all_as_yaml(working_set(document, facts))
+    answer = commandline.render_document(document, facts)
     return all_as_yaml([answer["service_account"], *answer["objects"]])
 
 
