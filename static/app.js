@@ -109,6 +109,8 @@
   const markInvalid = () => $$("[id^='msg-']").forEach((box) => {
     const field = $(`#id_${box.id.slice(4)}`);
     if (!field) return;
+    // Who folds a part away after that is left alone.
+    if ($(".t-red", box) && field.getAttribute("aria-invalid") !== "true") field.closest("details")?.setAttribute("open", "");
     if ($(".t-red", box)) field.setAttribute("aria-invalid", "true");
     else field.removeAttribute("aria-invalid");
   });
@@ -129,17 +131,18 @@
     // Flags of one role of a disaggregated deployment have a box of their own.
     const [, role, bare] = name.match(/^(?:(prefill|decode)_)?(.*)$/);
     const box = form.elements[role ? `${role}_args` : "args"];
-    if (field && field.type === "checkbox") field.checked = value === "true";
-    else if (field) field.value = value;
-    else {
-      const flags = box;
-      const flag = `--${bare.replaceAll("_", "-")}`;
-      const kept = flags.value.split("\n").filter((line) => line.trim() && !line.trim().startsWith(`${flag}=`) && line.trim() !== flag);
-      flags.value = [...kept, `${flag}=${value}`].join("\n");
-      flags.closest("details")?.setAttribute("open", "");
+    const flag = bare.replaceAll("_", "-");
+    const lines = box ? box.value.split("\n").filter((line) => line.trim()) : [];
+    const says = (line) => [`--${flag}`, `--no-${flag}`].includes(line.split("=")[0].trim().replaceAll("_", "-"));
+    // A flag that was written as a line is set there, also where it has a field.
+    if (field && !lines.some(says)) {
+      if (field.type === "checkbox") field.checked = value === "true";
+      else field.value = value;
+      return field instanceof RadioNodeList ? form : field;
     }
-    const target = field instanceof RadioNodeList ? form : field || box;
-    return target;
+    box.value = [...lines.filter((line) => !says(line)), ...(value ? [`--${flag}=${value}`] : [])].join("\n");
+    box.closest("details")?.setAttribute("open", "");
+    return box;
   };
 
   on("click", (event) => {
@@ -151,6 +154,7 @@
     if ((node = hit("[data-set-field]")) && node.form) {
       event.preventDefault();
       const field = setField(node.form, node.dataset.setField, node.dataset.setValue);
+      field.closest("details")?.setAttribute("open", "");
       field.focus?.({ preventScroll: true });
       field.dispatchEvent(new Event("change", { bubbles: true }));
       say(`Set to ${node.dataset.setValue}`);

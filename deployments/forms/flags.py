@@ -49,6 +49,22 @@ def value_of(text: str) -> ArgValue:
     return text
 
 
+def has_line(text: str, flag: str) -> bool:
+    """True when a line of the text says something of this flag."""
+    return any(_is_of(line, flag) for line in text.splitlines())
+
+
+def with_line(text: str, flag: str, value: str) -> str:
+    """The text with one line for this flag, at its end; an empty value takes its line away."""
+    lines = [line for line in text.splitlines() if not _is_of(line, flag)]
+    return "\n".join([*lines, *([f"--{flag}={value}"] if value else [])]).strip()
+
+
+def _is_of(line: str, flag: str) -> bool:
+    bare = line.strip().partition("=")[0].strip().replace("_", "-")
+    return bare in {f"--{flag}", f"--no-{flag}"}
+
+
 def format_flags(flags: Mapping[str, object]) -> str:
     """Flags as lines of text, the way `parse_flags` reads them."""
     return "\n".join(_line(name, value) for name, value in flags.items())

@@ -10,32 +10,17 @@ from typing import Any
 from django import forms
 
 from deployments.findings import Finding
+from deployments.forms import engine_fields
 from deployments.forms.adapters import AdapterTextError, format_adapters, parse_adapters
 from deployments.forms.findings import tidied
-from deployments.forms.flags import FlagTextError, format_flags, parse_flags
-from deployments.forms.roles import ROLES, SPLIT, RoleFields, initial_of_roles, of_role, role_data
+from deployments.forms.flags import FlagTextError, format_flags, has_line, parse_flags, with_line
+from deployments.forms.roles import ROLES, RoleFields, initial_of_roles, of_role, role_data
 from deployments.forms.values import as_value, not_a, shown, text_of
 from deployments.models import Credential, EngineProfile, Flavor, Principal, Team
 from deployments.sources.oci import FOLDER, SCHEME
 from deployments.spec import DeploymentSpec, Strategy
 from deployments.spec_errors import FieldError, parse_spec
 
-# Engine flags that have a field of their own; every other flag is written into the text box.
-ARG_FIELDS: dict[str, type[int] | type[float] | type[bool] | type[str]] = {
-    "tensor-parallel-size": int,
-    "max-model-len": int,
-    "gpu-memory-utilization": float,
-    "kv-cache-dtype": str,
-    "max-num-seqs": int,
-    "enable-prefix-caching": bool,
-}
-KV_CACHE_TYPES = [
-    ("", "As the model (auto)"),
-    ("fp8", "fp8: half the memory"),
-    ("fp8_e4m3", "fp8 e4m3"),
-    ("fp8_e5m2", "fp8 e5m2"),
-]
-PREFIX_CACHING = [("", "vLLM's default (on)"), ("true", "On"), ("false", "Off")]
 CACHES = [("", "By each replica, as it starts"), ("claim", "Ahead, into a volume claim that all replicas mount")]
 STRATEGIES = [
     ("standard", "Standard", "One pool of replicas that all serve alike."),
@@ -49,7 +34,10 @@ REQUIRED = frozenset({"name_required", "required"})
 
 
 class DeploymentForm(RoleFields):
-    """What a team wants to run. Limits are the spec's and preflight's; here text only becomes values."""
+    """What a team wants to run. Limits are the spec's and preflight's; here text only becomes values.
+
+    Engine flags with a field of their own are those of `engine_fields.FIELDS`.
+    """
 
     team = forms.ModelChoiceField(Team.objects.none(), to_field_name="slug", empty_label=None, label="Team")
     name = forms.CharField(
@@ -70,17 +58,11 @@ class DeploymentForm(RoleFields):
     profile = forms.ModelChoiceField(
         EngineProfile.objects.none(), to_field_name="slug", empty_label=None, label="Engine", required=False
     )
-    tensor_parallel_size = forms.CharField(max_length=20, label="GPUs per replica", required=False)
     nodes = forms.CharField(max_length=20, label="Nodes per replica", required=False)
     replicas_min = forms.CharField(max_length=20, label="Fewest replicas", required=False)
     replicas_max = forms.CharField(max_length=20, label="Most replicas", required=False)
     scaling_concurrency = forms.CharField(max_length=20, label="Requests at once per replica", required=False)
     scaling_percent = forms.CharField(max_length=20, label="Percent of that at which one is added", required=False)
-    max_model_len = forms.CharField(max_length=20, label="Longest context", required=False)
-    gpu_memory_utilization = forms.CharField(max_length=20, label="GPU memory share", required=False)
-    kv_cache_dtype = forms.ChoiceField(choices=KV_CACHE_TYPES, label="KV cache type", required=False)
-    max_num_seqs = forms.CharField(max_length=20, label="Requests at once", required=False)
-    enable_prefix_caching = forms.ChoiceField(choices=PREFIX_CACHING, label="Prefix caching", required=False)
     args = forms.CharField(max_length=8000, label="More engine flags", required=False, widget=forms.Textarea)
     adapters = forms.CharField(max_length=6000, label="LoRA adapters", required=False, widget=forms.Textarea)
     note = forms.CharField(max_length=500, label="Why", required=False, strip=True)
@@ -203,18 +185,17 @@ class DeploymentForm(RoleFields):
         except FlagTextError as error:
             self.add_error("args", str(error))
         self._written = {flag.replace("-", "_") for flag in args}
-        for flag, kind in ARG_FIELDS.items():
-            name = flag.replace("-", "_")
+        for field in engine_fields.FIELDS:
             # Roles split for themselves: the field of both is not shown beside theirs.
-            text = "" if flag == SPLIT and self.has_roles else self.text(name)
-            if text and flag in args:
-                self.add_error("args", f"“--{flag}” has a field of its own above: leave it out here.")
+            text = "" if field.apart and self.has_roles else self.text(field.name)
+            if text and field.flag in args:
+                self.add_error("args", f"“--{field.flag}” has a field of its own above: leave it out here.")
             elif text:
-                value = as_value(kind, text)
+                value = as_value(field.kind, text)
                 if value is None:
-                    self.add_error(name, not_a(kind))
+                    self.add_error(field.name, not_a(field.kind))
                 else:
-                    args[flag] = value
+                    args[field.flag] = value
         return args
 
     def _adapters(self) -> list[dict[str, Any]]:
@@ -250,9 +231,22 @@ class DeploymentForm(RoleFields):
             return str(self.initial.get(name, ""))
         return str(self.data.get(self.add_prefix(name), "") or "").strip()
 
+    @cached_property
+    def profiles(self) -> list[EngineProfile]:
+        """The engines that may be chosen, the newest first."""
+        return list(self._choices("profile").queryset)
+
+    @property
+    def version(self) -> str:
+        """The vLLM version of the engine that is chosen: its flags are what the form offers."""
+        chosen = getattr(self, "cleaned_data", {}).get("profile")
+        if chosen is None:
+            slug = self.text("profile") or self._default_profile()
+            chosen = next((each for each in self.profiles if each.slug == slug), None)
+        return engine_fields.version_of(self.text("profile"), chosen.version if chosen else "")
+
     def _default_profile(self) -> str:
-        first = self._choices("profile").queryset.values_list("slug", flat=True).first()
-        return first or ""
+        return self.profiles[0].slug if self.profiles else ""
 
     def add_findings(self, findings: Iterable[Finding]) -> None:
         """Keep what preflight said, and put errors where the form looks for them."""
@@ -292,11 +286,17 @@ class DeploymentForm(RoleFields):
         return f"{role}_args" if role else "args"
 
 
+# What is typed into these is judged with the spec and by preflight, beside the field.
+DeploymentForm.base_fields.update(engine_fields.form_fields())
+
+
 def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The form's values for a stored spec."""
     engine = spec.get("engine", {})
     args = dict(engine.get("args", {}))
-    own = {flag.replace("-", "_"): text_of(args.pop(flag)) for flag in ARG_FIELDS if flag in args}
+    roles = spec.get("strategy") == Strategy.DISAGGREGATED
+    fields = [field for field in engine_fields.FIELDS if field.flag in args and not (roles and field.apart)]
+    own = {field.name: text_of(args.pop(field.flag)) for field in fields}
     return {
         "source_uri": spec.get("source", {}).get("uri", ""),
         "source_revision": spec.get("source", {}).get("revision") or "",
@@ -321,16 +321,17 @@ def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
 def with_value(data: Mapping[str, Any], name: str, value: str) -> dict[str, str]:
     """The posted form with one value set, as the one-click fix does it: a field, or a line of flags.
 
-    An empty value empties the field, or takes the line away.
+    An empty value empties the field, or takes the line away. A flag that was written as a line is set there, also
+    where it has a field.
     """
     changed = {key: str(data[key]) for key in data}
-    if name in DeploymentForm.base_fields:
-        changed[name] = value
-        return changed
-    flag, role = f"--{_flag_of(name)}", of_role(name)[0]
+    flag, role = _flag_of(name), of_role(name)[0]
     box = f"{role}_args" if role else "args"
-    lines = [line for line in changed.get(box, "").splitlines() if line.strip().partition("=")[0] != flag]
-    changed[box] = "\n".join([*lines, *([f"{flag}={value}"] if value else [])]).strip()
+    written = flag in engine_fields.BY_FLAG and has_line(changed.get(box, ""), flag)
+    if name in DeploymentForm.base_fields and not written:
+        changed[name] = value
+    else:
+        changed[box] = with_line(changed.get(box, ""), flag, value)
     return changed
 
 

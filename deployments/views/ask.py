@@ -132,8 +132,10 @@ def preflight(request: PortalRequest, pk: int | None = None) -> HttpResponse:
     """What can be said about the form as it stands: the side panel, and a message box per field."""
     principal = principal_of(request)
     form = _form_of(request, principal, pk)
-    advice = _look(form, principal, strict=False)
-    return render(request, "parts/advice.html", _said(form, advice) | {"live": True})
+    context = _said(form, _look(form, principal, strict=False))
+    # Another engine takes other values: its groups of settings come along, in place of those on the page.
+    regroup = request.POST.get(OFFERED, context["version"]) != context["version"]
+    return render(request, "parts/advice.html", context | {"live": True, "regroup": regroup})
 
 
 @require_POST
@@ -222,11 +224,21 @@ def _page(
 def _said(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
     """What can change with every key that is pressed: the live answer is made of it alone."""
     # A change has no boxes for team and name: both are fixed.
-    fields = {
-        name: {"messages": form.messages_of(name), "shown": not field.disabled} for name, field in form.fields.items()
-    }
+    said = {name: form.messages_of(name) for name in form.fields}
+    fields = {name: {"messages": said[name], "shown": not field.disabled} for name, field in form.fields.items()}
     general: list[Finding] = [finding for finding in form.findings if not form.field_of(finding)]
-    return {"form": form, "fields": fields, "general": general, "advice": advice, "deployment": form.deployment}
+    values = {name: form.text(name) for name in form.fields}
+    version = form.version
+    return {
+        "form": form,
+        "fields": fields,
+        "general": general,
+        "advice": advice,
+        "deployment": form.deployment,
+        "values": values,
+        "version": version,
+        "groups": engine_fields.groups(version, values, said, advice.gpus),
+    }
 
 
 def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
@@ -234,14 +246,11 @@ def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
     return {
         **_said(form, advice),
         **_urls(form.deployment),
-        "version": form.version,
-        "groups": engine_fields.groups(form.version, values, said, advice.gpus),
         "base_revision": form.data.get("base_revision") or (latest.number if latest else ""),
         "strategies": STRATEGIES,
         "flavors": flavors_now(),
         "catalogue": CatalogEntry.objects.offered(),
         "gateway": settings.GATEWAY_PUBLIC_URL,
-        "values": values,
     }
 
 

@@ -211,7 +211,7 @@ def test_a_catalogue_entry_fills_the_form(hub: list[str], alice: User) -> None:
         summary="",
         parameters_billion=7.6,
         flavor="h100-80gb",
-        args={"max-model-len": 8192, "max-num-batched-tokens": 4096},
+        args={"max-model-len": 8192, "max-num-batched-tokens": 4096, "seed": 7},
     )
 
     answer = signed_in(alice).get(reverse("deployment-create"), {"model": "qwen"})
@@ -219,7 +219,7 @@ def test_a_catalogue_entry_fills_the_form(hub: list[str], alice: User) -> None:
     values = answer.context["values"]
     assert values["source_uri"] == make.QWEN
     assert values["max_model_len"] == "8192"
-    assert values["args"] == "--max-num-batched-tokens=4096"
+    assert (values["max_num_batched_tokens"], values["args"]) == ("4096", "--seed=7")
     assert answer.context["advice"].fit is not None
 
 
