@@ -63,6 +63,7 @@ def facts_from(facts: Mapping[str, Any] | None, document: Mapping[str, Any]) -> 
         name_taken=bool(given.get("name_taken")),
         namespace=str(given.get("namespace") or ""),
         cluster=_cluster(given),
+        registries=tuple(map(str, given["registries"])) if isinstance(given.get("registries"), list) else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -14,6 +15,8 @@ from django.core.exceptions import ImproperlyConfigured
 django_stubs_ext.monkeypatch()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+# A host, its port, and a path below it.
+REGISTRY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)*")
 
 
 def env(name: str, default: str = "") -> str:
@@ -66,6 +69,12 @@ GS_SERVICE_ACCOUNT = env("GS_SERVICE_ACCOUNT")
 # The same for servers of plain downloads, and the registries that are asked for the digests of tags.
 DOWNLOAD_SERVERS = env_list("DOWNLOAD_SERVERS")
 OCI_REGISTRIES = env_list("OCI_REGISTRIES")
+# Where images with weights may come from, beside those: hosts, or places below one. With neither there are none.
+SLIPWAY_OCI_REGISTRIES = env_list("SLIPWAY_OCI_REGISTRIES")
+if wrong := [entry for entry in SLIPWAY_OCI_REGISTRIES if not REGISTRY.fullmatch(entry)]:
+    raise ImproperlyConfigured(
+        f"SLIPWAY_OCI_REGISTRIES: {wrong[0]!r} is no registry, as registry.example.com or registry.example.com/models."
+    )
 # Registries of models, whose entries are resolved to the address of an artifact; asked without a login.
 MLFLOW_URL = env("MLFLOW_URL")
 MODEL_REGISTRY_URL = env("MODEL_REGISTRY_URL")

@@ -142,3 +142,5 @@ class Facts:
     nodes_before: int | None = None
     namespace: str = ""
     cluster: ClusterFacts = field(default_factory=ClusterFacts)
+    # Where images with weights may come from, as hosts or places below them; None where nobody said (no site is asked).
+    registries: tuple[str, ...] | None = None

@@ -8,12 +8,42 @@ from deployments.findings import Finding, error, warning
 from deployments.preflight.facts import IMAGE_VOLUMES
 from deployments.preflight.rules import Case, Rules
 from deployments.sources import Scheme
-from deployments.sources.oci import FOLDER
+from deployments.sources.oci import FOLDER, is_listed, parse_image
 from deployments.spec import Strategy
 
 rules = Rules()
 
 POINTER = "/spec/source/folder"
+# Registries named in one sentence.
+NAMED = 5
+
+
+@rules.rule
+def registry_listed(case: Case) -> Iterator[Finding]:
+    """An admin says whose images come into pods: they may hold more than weights, and some bring their own shell."""
+    source, listed = case.loads, case.facts.registries
+    if source is None or source.scheme is not Scheme.OCI or listed is None:
+        return
+    image = parse_image(source.uri)
+    if is_listed(image, listed):
+        return
+    # An entry of MLflow or of a model registry stands for it.
+    what = "The image" if source.uri == case.spec.source.uri else f"{case.spec.source.uri} is an image that"
+    if not listed:
+        yield error(
+            "registry_not_listed",
+            "/spec/source/uri",
+            f"{what} lies in {image.name}, and an admin has listed no registry that images may come from.",
+            f"Ask an admin to list {image.registry}, or name the model at another source.",
+        )
+        return
+    names = ", ".join(listed[:NAMED]) + (", …" if len(listed) > NAMED else "")
+    yield error(
+        "registry_not_listed",
+        "/spec/source/uri",
+        f"{what} lies in {image.name}, and that is not among the registries that images may come from.",
+        f"Push it to one of them ({names}), or ask an admin to list {image.registry}.",
+    )
 
 
 @rules.rule

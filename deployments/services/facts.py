@@ -13,7 +13,7 @@ from deployments.engine.profiles import seeded_profiles
 from deployments.models import Cluster, Deployment, EngineProfile, Flavor, Node, Team
 from deployments.preflight import ClusterFacts, Facts, FlavorFacts, QuotaFacts
 from deployments.preflight.storage import StorageFacts, storage_of
-from deployments.services import adapter_checks, credential_facts, holds
+from deployments.services import adapter_checks, credential_facts, holds, source_checks
 from deployments.services.holds import Usage
 from deployments.sources import SourceCheck
 from deployments.spec import DeploymentSpec
@@ -59,6 +59,7 @@ def gather(
             grows=settings.SLIPWAY_CLUSTER_GROWS,
             storage=_storage(cluster) if cluster else None,
         ),
+        registries=source_checks.listed_registries(),
     )
 
 

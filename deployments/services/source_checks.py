@@ -140,6 +140,11 @@ def registries() -> dict[str, str]:
     return found
 
 
+def listed_registries() -> tuple[str, ...]:
+    """Where images with weights may come from: an operator's list, and the registries that are asked about tags."""
+    return tuple(dict.fromkeys((*settings.SLIPWAY_OCI_REGISTRIES, *registries())))
+
+
 def hub_get(token: str = "") -> huggingface.Get:
     """A hub's answers to paths, with a token where there is one."""
     ask = door([settings.HUB_URL], HUB_HOSTS)

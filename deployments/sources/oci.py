@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 SCHEME = "oci://"
 # What KServe mounts of an image, and where its own recipe puts the weights.
 FOLDER = "/models"
 HUB = "docker.io"
+# Other names of the hub, which container runtimes read as the first.
+ALIASES = frozenset({HUB, "index.docker.io"})
 _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*(?::[0-9]{1,5})?"
 _REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
@@ -53,6 +56,23 @@ def parse_image(uri: str) -> Image:
     if at and not _DIGEST.fullmatch(digest):
         raise ValueError("A digest is written @sha256: and 64 hex digits.")
     return Image(registry, repository, tag, digest)
+
+
+def is_listed(image: Image, listed: Iterable[str]) -> bool:
+    """True when an image lies in one of the registries `listed`, each a host with its port, or a place below it.
+
+    Compared part by part and port included: what only begins or ends like a registry of the list is another one.
+    """
+    host, *path = _parts(image.name)
+    if host == HUB and len(path) == 1:
+        path = ["library", *path]
+    return any([host, *path][: len(parts)] == parts for parts in map(_parts, listed))
+
+
+def _parts(name: str) -> list[str]:
+    """Host and path; hosts know no case, and the hub has two."""
+    host, *path = name.strip("/").split("/")
+    return [HUB if host.lower() in ALIASES else host.lower(), *path]
 
 
 def digest_of(uri: str) -> str:

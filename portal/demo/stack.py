@@ -89,6 +89,7 @@ class Stack:
             "GATEWAY_PUBLIC_URL": self.url("gateway"),
             "SLIPWAY_GATEWAY_TOKEN": words["gateway"],
             "HUB_URL": self.url("hub"),
+            "SLIPWAY_OCI_REGISTRIES": "ghcr.io/slipway-models",
             "SLIPWAY_SEAL_PUBLIC_KEY": self._sealing_keys[0],
             **{f"KUBECONFIG_{name.upper()}": self._account(name) for name in ("worker", "watcher", "live")},
         }

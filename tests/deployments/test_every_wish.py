@@ -116,6 +116,7 @@ def address_in(text: str) -> str:
 def search(settings: Any) -> Team:
     """A team on the platform of the demo, as its watcher knows the cluster."""
     settings.SLIPWAY_SANDBOX = True
+    settings.SLIPWAY_OCI_REGISTRIES = ["registry.example.com/models"]
     platform.make_flavors(json.loads(DATA.read_text(encoding="utf-8"))["flavors"])
     platform.make_profiles()
     groups = {**SERVED, "leaderworkerset.x-k8s.io": ("v1",)}

@@ -229,6 +229,10 @@ def test_objects_of_images_are_those_that_were_signed():
 @pytest.mark.django_db
 @pytest.mark.usefixtures("hub")
 class TestAsking:
+    @pytest.fixture(autouse=True)
+    def listed(self, settings: Any) -> None:
+        settings.SLIPWAY_OCI_REGISTRIES = ["registry.example.com"]
+
     def ask(self, ann: Any, team: Any, uri: str = URI) -> Deployment:
         spec = DeploymentSpec.from_json(make.a_spec(strategy="oci-volume", source={"uri": uri}))
         return requests.submit(principal=make.principal(ann), team=team, name="chat", spec=spec)

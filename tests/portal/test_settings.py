@@ -90,3 +90,25 @@ print([logging.getLogger(name).getEffectiveLevel() for name in names])
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
 
     assert done.stdout.strip() == "[30, 30, 20]", done.stderr
+
+
+def test_a_list_of_registries_holds_hosts_and_places_below_them() -> None:
+    good = "registry.example.com:5000/acme/models,ghcr.io"
+    assert settings_with("s.SLIPWAY_OCI_REGISTRIES", SLIPWAY_OCI_REGISTRIES=good) == str(good.split(","))
+
+    code = """
+import importlib, os
+import portal.settings as s
+from django.core.exceptions import ImproperlyConfigured
+for entry in "https://a.example.com", "*.example.com", "me@a.example.com", "a.example.com/../x", ".":
+    os.environ["SLIPWAY_OCI_REGISTRIES"] = f"ghcr.io,{entry}"
+    try:
+        importlib.reload(s)
+    except ImproperlyConfigured as failure:
+        assert repr(entry) in str(failure), failure
+    else:
+        print(entry)
+"""
+    environment = {"PATH": os.environ["PATH"]}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("", 0), done.stderr

@@ -90,6 +90,7 @@ def stage(
 ) -> Iterator[Stage]:
     """A member of search at work, with a worker and a watcher on the ground."""
     settings.HUB_URL = ground.environment["HUB_URL"]
+    settings.SLIPWAY_OCI_REGISTRIES = ["ghcr.io/slipway-models"]
     make.make_profile()
     make.make_cluster()
     ann = make.make_user("ann", team=team)

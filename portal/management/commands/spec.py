@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from deployments import commandline
@@ -46,6 +47,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         document = read_json(options["file"])
         facts = read_json(options["facts"]) if options["facts"] else None
+        if settings.SLIPWAY_OCI_REGISTRIES or settings.OCI_REGISTRIES:
+            # Only then: what asks servers takes its time to import.
+            from deployments.services.source_checks import listed_registries
+
+            facts = {"registries": list(listed_registries()), **(facts or {})}
         if options["config"]:
             document["model"] = {"config": read_json(options["config"])}
         if options["gpu"]:
