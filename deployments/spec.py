@@ -63,6 +63,8 @@ class Role(StrEnum):
     DECODE = "decode"
 
 
+# Flags whose product is the GPUs of a replica.
+PARALLEL = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 # Prefill hands its KV cache to decode as it lies in memory: what shapes the cache is the same on both sides.
 SAME_IN_BOTH_ROLES = ("block-size", "dtype", "kv-cache-dtype", "quantization", "revision")
 
@@ -343,8 +345,13 @@ class DeploymentSpec(_Closed):
         return max(spec._count("pipeline-parallel-size") for spec in self.by_role().values())
 
     @property
+    def data_parallel(self) -> int:
+        """Engines of one replica, each with the whole model and a cache of its own; of two roles the larger."""
+        return max(spec._count("data-parallel-size") for spec in self.by_role().values())
+
+    @property
     def gpus_per_replica(self) -> int:
-        """GPUs of one replica: tensor-parallel size times pipeline-parallel size; of two roles the larger."""
+        """GPUs of one replica: tensor times pipeline times data parallel size; of two roles the larger."""
         return max(spec._gpus_of_replica for spec in self.by_role().values())
 
     @property
@@ -364,7 +371,7 @@ class DeploymentSpec(_Closed):
 
     @property
     def _gpus_of_replica(self) -> int:
-        return self._count("tensor-parallel-size") * self._count("pipeline-parallel-size")
+        return math.prod(map(self._count, PARALLEL))
 
     def _count(self, flag: str) -> int:
         value = self.engine.args.get(flag, 1)

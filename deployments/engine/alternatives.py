@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from deployments.engine.defaults import defaults_of
 from deployments.engine.facts import ModelFacts
-from deployments.engine.options import Choice, options, splits
+from deployments.engine.options import Choice, options, splits, splits_beside
 from deployments.engine.sizing import FitState, UnknownShapeError, fit
 from deployments.spec import DeploymentSpec, Strategy
 
@@ -75,7 +75,7 @@ def _smaller(model: ModelFacts, spec: DeploymentSpec, room: Room) -> Iterator[Al
 
 def _elsewhere(model: ModelFacts, spec: DeploymentSpec, room: Room) -> Iterator[Alternative]:
     """On another flavor, by the fewest GPUs that hold the model."""
-    for size in splits(model, max(1, room.choice.gpus_per_node // spec.pipeline_parallel)):
+    for size in splits(model, max(1, room.choice.gpus_per_node // splits_beside(spec.engine.args))):
         cache = _cache(model, spec, room.choice, size)
         if cache is not None:
             yield from _on(room, spec, size, cache)
@@ -94,7 +94,7 @@ def _cache(model: ModelFacts, spec: DeploymentSpec, choice: Choice, size: int) -
 
 def _on(room: Room, spec: DeploymentSpec, size: int, cache: str, *, less: bool = False) -> Iterator[Alternative]:
     """The spec on this flavor with this split: as many of its replicas as quota and nodes hold; `less`: not all."""
-    gpus = size * spec.pipeline_parallel
+    gpus = size * splits_beside(spec.engine.args)
     if spec.strategy is Strategy.DISAGGREGATED and (less or not _takes_roles(room, spec, gpus)):
         return
     most = min(room.quota // gpus, spec.replicas.max - less)

@@ -245,7 +245,7 @@ def _managed(flag: Flag) -> Finding:
         "flag_managed",
         arg_pointer(flag.name),
         f"“{flag.name}” is set by Slipway.",
-        "Use replicas instead." if flag.name.startswith("data-parallel") else "Remove it.",
+        "Set data-parallel-size alone." if flag.name.startswith("data-parallel") else "Remove it.",
     )
 
 

@@ -81,10 +81,9 @@ def places(
 
     Raises UnknownShapeError when nothing can be said.
     """
-    stages = whole(args, "pipeline-parallel-size", 1)
     found: list[Place] = []
     for choice in choices:
-        for size in splits(model, max(0, choice.gpus_per_node // stages)):
+        for size in splits(model, max(0, choice.gpus_per_node // splits_beside(args))):
             result = fit(model, choice.gpu, {**args, "tensor-parallel-size": size}, defaults=defaults)
             if result.state is not FitState.NO:
                 found.append(Place(choice.slug, size, result))
@@ -94,6 +93,11 @@ def places(
 def splits(model: ModelFacts, most: int) -> list[int]:
     """Tensor-parallel sizes that this model can be split by, up to `most`."""
     return [size for size in range(1, most + 1) if splits_by(model, size)]
+
+
+def splits_beside(args: Mapping[str, ArgValue]) -> int:
+    """How many groups of GPUs a replica has that each split a layer: its stages, in each of its engines."""
+    return max(1, whole(args, "pipeline-parallel-size", 1)) * max(1, whole(args, "data-parallel-size", 1))
 
 
 def splits_by(model: ModelFacts, size: int) -> bool:
@@ -134,10 +138,9 @@ def _more_gpus(
     model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], gpus_per_node: int, defaults: Defaults
 ) -> Option | None:
     now = args.get("tensor-parallel-size", 1)
-    stages = args.get("pipeline-parallel-size", 1)
-    if not isinstance(now, int) or not isinstance(stages, int) or stages < 1:
+    if not isinstance(now, int):
         return None
-    for size in splits(model, gpus_per_node // stages):
+    for size in splits(model, gpus_per_node // splits_beside(args)):
         if size <= now:
             continue
         result = fit(model, gpu, {**args, "tensor-parallel-size": size}, defaults=defaults)

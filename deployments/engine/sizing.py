@@ -25,7 +25,7 @@ from deployments.engine.kv import (
     width_of,
 )
 from deployments.engine.measured import Measured
-from deployments.engine.weights import weights_bytes
+from deployments.engine.weights import expert_bytes, weights_bytes
 from deployments.spec import ArgValue
 
 BIG_GPU_GIB = 70.0
@@ -74,6 +74,13 @@ class Fit:
     max_model_len: int
     max_context: int
     gpus: int
+    # Engines of a replica, each with such a cache of its own.
+    engines: int = 1
+
+    @property
+    def at_once(self) -> float:
+        """Requests of full length that a replica holds, over all its engines."""
+        return self.concurrency * self.engines
 
     @property
     def headroom_gib(self) -> float:
@@ -116,19 +123,22 @@ def fit(
     if missing := missing_numbers(model):
         raise UnknownShapeError(f"Of {model.id or 'this model'} is not known: {', '.join(missing)}.", missing)
     tp, pp = whole(args, "tensor-parallel-size", 1), whole(args, "pipeline-parallel-size", 1)
-    split = tp * pp
+    split, engines = tp * pp, whole(args, "data-parallel-size", 1)
     length = whole(args, "max-model-len", 0) or model.max_position or 4096
     budget = gpu.visible_gib * _float(args, "gpu-memory-utilization", defaults.utilization)
     offload = _float(args, "cpu-offload-gb", 0.0)
     held = _as_computed(model, args, weights or 0)
-    rank_gib = max(0.0, held / split * (SPLIT_LOSS if split > 1 else 1.0) / GIB - offload)
+    # Engines of one replica share out the experts among all their GPUs; the rest each of them has for itself.
+    shared = expert_bytes(model, held) if engines > 1 else 0.0
+    rank = (held - shared + shared / engines) / split
+    rank_gib = max(0.0, rank * (SPLIT_LOSS if split * engines > 1 else 1.0) / GIB - offload)
     if seen.weights_gib is not None:
         rank_gib = seen.weights_gib
     batch = batched_tokens(gpu, args, length, defaults)
     activation = _activation_gib(model, gpu, args, tp, batch, defaults)
     if seen.activation_gib is not None:
         activation = seen.activation_gib
-    overhead = _overhead_gib(args, split, defaults, seen) + extra_gib
+    overhead = _overhead_gib(args, split * engines, defaults, seen) + extra_gib
     forced = _float(args, "kv-cache-memory-bytes", 0.0)
     available = forced / GIB if forced else budget - rank_gib - activation - overhead
     if seen.kv_gib is not None and not forced:
@@ -155,7 +165,8 @@ def fit(
         concurrency=round(max(0.0, available / needed), 2) if needed else 0.0,
         max_model_len=length,
         max_context=largest_context(model, args, available * GIB, batch),
-        gpus=split,
+        gpus=split * engines,
+        engines=engines,
     )
 
 

@@ -22,6 +22,9 @@ LINEAR_BYTES = {
     "nvfp4": 0.57,
 }
 
+# At most so much of a model lies in its experts.
+MOST_OF_EXPERTS = 0.95
+
 
 def weights_bytes(model: ModelFacts) -> int | None:
     """Bytes of all weights together; None when neither files nor shape say."""
@@ -38,6 +41,16 @@ def weights_bytes(model: ModelFacts) -> int | None:
     embedding = min(params, (1 if model.tied else 2) * (model.vocab or 0) * (model.hidden or 0))
     linear = LINEAR_BYTES.get(model.quantization, 2.0)
     return int((params - embedding) * linear + embedding * wide)
+
+
+def expert_bytes(model: ModelFacts, weights: float) -> float:
+    """How many of the `weights` (bytes) belong to experts; 0 where there are none, or their shape is not known."""
+    if not (model.experts and model.layers and model.hidden and model.expert_intermediate):
+        return 0.0
+    counted = model.layers * model.experts * 3 * model.hidden * model.expert_intermediate
+    width = LINEAR_BYTES.get(model.quantization or "", 4.0 if model.dtype in {"float32", "float"} else 2.0)
+    # Some models begin with layers without experts, which the shape does not tell.
+    return min(counted * width, MOST_OF_EXPERTS * weights)
 
 
 def parameter_count(model: ModelFacts) -> int | None:

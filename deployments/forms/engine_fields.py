@@ -60,6 +60,7 @@ FIELDS = (
     EngineField("max-num-batched-tokens", "memory", "Tokens of one step", int),
     EngineField("tensor-parallel-size", "parallelism", "Tensor parallel size", int, apart=True),
     EngineField("pipeline-parallel-size", "parallelism", "Pipeline parallel size", int, apart=True),
+    EngineField("data-parallel-size", "parallelism", "Data parallel size", int, apart=True),
     EngineField("enable-expert-parallel", "parallelism", "Expert parallel", bool),
     EngineField("enable-chunked-prefill", "features", "Chunked prefill", bool),
     EngineField("enable-prefix-caching", "features", "Prefix caching", bool),

@@ -81,13 +81,15 @@ def flags(case: Case) -> Iterator[Finding]:
 def _usual(case: Case) -> dict[str, int | float]:
     """What this model on this GPU could take, to propose where a number is out of range."""
     model, node = case.model, case.flavor.gpus_per_node if case.flavor else COMMON_NODE
-    tensor, stages = case.spec.tensor_parallel, case.spec.pipeline_parallel
+    tensor, stages, engines = case.spec.tensor_parallel, case.spec.pipeline_parallel, case.spec.data_parallel
     usual: dict[str, int | float] = {}
     if tensor > 1:
-        most = max(1, node // stages)
+        most = max(1, node // (stages * engines))
         usual["tensor-parallel-size"] = splits(model, most)[-1] if model else 2 ** (most.bit_length() - 1)
     if stages > 1:
-        usual["pipeline-parallel-size"] = max(1, node // tensor)
+        usual["pipeline-parallel-size"] = max(1, node // (tensor * engines))
+    if engines > 1:
+        usual["data-parallel-size"] = max(1, node // (tensor * stages))
     if model is not None and model.max_position:
         usual["max-model-len"] = _longest(case, model, model.max_position)
     return usual

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deployments.engine.options import splits, splits_by
-from deployments.findings import Finding, arg_pointer, error, info, warning
-from deployments.preflight.rules import Case, Rules
+from deployments.findings import Finding, arg_pointer, error, info
+from deployments.preflight.rules import Case, Rules, plural
 from deployments.sources.huggingface import GROUPED
 
 rules = Rules()
@@ -79,6 +79,8 @@ def context_shared(case: Case) -> Iterator[Finding]:
 def quantised_blocks(case: Case) -> Iterator[Finding]:
     """Weights that are scaled in blocks can only be split between blocks."""
     model, size = case.model, case.spec.tensor_parallel
+    if model is not None and model.experts:
+        size *= case.spec.data_parallel  # All GPUs of a replica share out its experts.
     if model is None or not model.quant_block or size == 1:
         return
     if model.experts and model.quantization in GROUPED:
@@ -87,8 +89,8 @@ def quantised_blocks(case: Case) -> Iterator[Finding]:
     width = None if whole else (model.expert_intermediate if model.experts else model.intermediate)
     if width is None or width % (size * model.quant_block) == 0:
         return
-    most = case.flavor.gpus_per_node if case.flavor else COMMON_NODE
-    possible = [item for item in splits(model, most) if width % (item * model.quant_block) == 0]
+    most, engines = case.flavor.gpus_per_node if case.flavor else COMMON_NODE, size // case.spec.tensor_parallel
+    possible = [item for item in splits(model, most) if width % (item * engines * model.quant_block) == 0]
     remedy = f"Possible: {', '.join(map(str, possible))}." if possible else "Choose another variant of the model."
     yield error(
         "quantised_blocks",
@@ -96,24 +98,49 @@ def quantised_blocks(case: Case) -> Iterator[Finding]:
         f"Split by {size}, layers of {width:,} are cut inside the blocks of {model.quant_block} in which "
         f"{model.id} is quantised: the engine would not start.",
         f"{remedy} enable-expert-parallel keeps experts whole." if model.experts else remedy,
-        max((item for item in possible if item < size), default=None),
+        max((item for item in possible if item < case.spec.tensor_parallel), default=None),
     )
 
 
 @rules.rule
 def experts(case: Case) -> Iterator[Finding]:
-    """Expert parallelism means something for mixture-of-experts models only."""
-    if case.arg("enable-expert-parallel") is True and case.model is not None and not case.model.experts:
-        yield warning(
+    """Expert parallelism is for mixture-of-experts models: with any other the engine stops at its start."""
+    pointer = arg_pointer("enable-expert-parallel")
+    if case.arg("enable-expert-parallel") is not True or case.model is None:
+        return
+    if not case.model.experts and case.model.has_shape:
+        yield error(
             "no_experts",
-            arg_pointer("enable-expert-parallel"),
-            f"{case.model.id} has no experts to spread.",
+            pointer,
+            f"{case.model.id} has no experts to spread: the engine would not start.",
             "Leave enable-expert-parallel out.",
             False,
         )
-    elif case.arg("enable-expert-parallel") is True and case.spec.tensor_parallel == 1:
+    elif case.spec.tensor_parallel * case.spec.data_parallel == 1:
+        yield info("experts_alone", pointer, "On one GPU there is nothing to spread experts over.")
+
+
+@rules.rule
+def engines_in_one_pod(case: Case) -> Iterator[Finding]:
+    """Engines of one replica stand in one pod, where each answers requests for itself."""
+    spec, pointer = case.spec, arg_pointer("data-parallel-size")
+    if spec.data_parallel == 1:
+        return
+    if spec.nodes > 1:
+        yield error(
+            "engines_across_nodes",
+            pointer,
+            f"A replica that spans {spec.nodes} nodes is one engine: {spec.data_parallel} of them would need pods of "
+            "their own on each node.",
+            "Leave data-parallel-size out, and ask for more replicas; or let a replica have one node.",
+            1,
+        )
+    elif case.model is not None and not case.model.experts and case.model.has_shape:
         yield info(
-            "experts_alone",
-            arg_pointer("enable-expert-parallel"),
-            "On one GPU there is nothing to spread experts over.",
+            "engines_or_replicas",
+            pointer,
+            f"{case.model.id} has no experts: {plural(spec.data_parallel, 'engine')} in one replica do what as many "
+            "replicas do, and those scale one by one.",
+            "Ask for more replicas instead.",
+            1,
         )

@@ -228,6 +228,16 @@ def node_size(case: Case) -> Iterator[Finding]:
     flavor, needed = case.flavor, case.spec.gpus_per_pod
     if flavor is None or needed <= flavor.gpus_per_node:
         return
+    if case.spec.data_parallel > 1 and (engine := needed // case.spec.data_parallel) <= flavor.gpus_per_node:
+        yield error(
+            "gpus_per_node",
+            "/spec/engine/args/data-parallel-size",
+            f"{case.spec.data_parallel} engines of {plural(engine, 'GPU')} need {needed:,}, but a node has "
+            f"{flavor.gpus_per_node:,} {flavor.label}, and all engines of a replica stand in one.",
+            "Use fewer in one replica; more replicas may stand in other nodes.",
+            flavor.gpus_per_node // engine,
+        )
+        return
     wide = case.spec.nodes > 1
     what = f"On each of its {case.spec.nodes} nodes a replica" if wide else "One replica"
     spread = nodes_for(case.spec, flavor.gpus_per_node)
@@ -248,10 +258,10 @@ def slices_apart(case: Case) -> Iterator[Finding]:
     if flavor is not None and flavor.is_slice and needed > 1:
         yield error(
             "slices_apart",
-            "/spec/engine/args/tensor-parallel-size",
+            f"/spec/engine/args/{'data' if needed == case.spec.data_parallel else 'tensor'}-parallel-size",
             f"{flavor.label} is a part of a GPU: one replica runs on one of them, not on {needed:,} together.",
             "Use one, or choose a flavor of whole GPUs.",
-            1 if case.spec.pipeline_parallel == 1 else None,
+            1 if needed in {case.spec.tensor_parallel, case.spec.data_parallel} else None,
         )
 
 

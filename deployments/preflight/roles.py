@@ -111,6 +111,20 @@ def one_stage_each(case: Case) -> Iterator[Finding]:
 
 
 @rules.rule
+def one_engine_each(case: Case) -> Iterator[Finding]:
+    """The connector finds the engine of another pod at one address: several in a pod are not told apart."""
+    for role, own in case.spec.by_role().items():
+        if role is not Role.BOTH and own.data_parallel > 1:
+            yield error(
+                "roles_of_engines",
+                f"/spec/{role}/args/data-parallel-size",
+                f"{TITLES[role]}: the KV cache is handed over between single engines, not between pods of several.",
+                "Leave data-parallel-size out, and ask for more replicas.",
+                1,
+            )
+
+
+@rules.rule
 def roles_share_gpus(case: Case) -> Iterator[Finding]:
     """Each role loads the whole model: below a few GPUs it is cheaper to run one kind of pods."""
     spec = case.spec

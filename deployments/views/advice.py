@@ -9,7 +9,7 @@ from typing import Any
 from deployments import preflight
 from deployments.engine.defaults import Defaults, defaults_of
 from deployments.engine.facts import ModelFacts
-from deployments.engine.options import splits, splits_by
+from deployments.engine.options import splits, splits_beside, splits_by
 from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit
 from deployments.engine.weights import weights_bytes
 from deployments.forms.engine_fields import FIELDS
@@ -208,7 +208,7 @@ def other_ways(
 
 def _fewest(model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts, defaults: Defaults) -> int:
     """The smallest tensor-parallel size that fits on this flavor; the largest possible where none does."""
-    sizes = splits(model, max(1, row.gpus_per_node)) or [1]
+    sizes = splits(model, max(1, row.gpus_per_node // splits_beside(spec.engine.args))) or [1]
     for size in sizes:
         try:
             split = {**spec.engine.args, "tensor-parallel-size": size}
@@ -243,7 +243,7 @@ def _way(
         word=word,
         tone=tone,
         shape=shape,
-        at_once=int(estimate.concurrency) if estimate.state is not FitState.NO else 0,
+        at_once=int(estimate.at_once) if estimate.state is not FitState.NO else 0,
         free=row.free,
         month=None if price is None else price * estimate.gpus * spec.replicas.max * HOURS_A_MONTH,
         sets="" if current else "&".join(f"{name}={value}" for name, value in sets.items()),

@@ -55,6 +55,7 @@ WISHES: dict[str, Wish] = {
     "one-gpu": wish(),
     "split": wish(spec_of(args={"max-model-len": 8192, "tensor-parallel-size": 4}, replicas={"min": 1, "max": 2})),
     "stages": wish(spec_of(args={"tensor-parallel-size": 2, "pipeline-parallel-size": 2})),
+    "engines": wish(spec_of(args={"tensor-parallel-size": 2, "data-parallel-size": 2, "enable-expert-parallel": True})),
     "scaled-by-keda": wish(spec_of(replicas=SEVERAL), autoscaler="keda"),
     "scaled-by-load": wish(spec_of(replicas=SEVERAL, scaling={"percent": 60}), autoscaler="hpa"),
     "scaled-by-nothing": wish(spec_of(replicas=SEVERAL)),

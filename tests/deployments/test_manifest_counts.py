@@ -54,6 +54,8 @@ def _args(dice: random.Random) -> dict[str, Any]:
     args: dict[str, Any] = {"tensor-parallel-size": dice.choice(SIZES)} if dice.random() < 0.8 else {}
     if dice.random() < 0.4:
         args["pipeline-parallel-size"] = dice.choice(STAGES)
+    if dice.random() < 0.3:
+        args["data-parallel-size"] = dice.choice(SIZES)
     if dice.random() < 0.2:
         args["cpu-offload-gb"] = dice.randint(0, 64)
     return args

@@ -377,9 +377,10 @@ def test_tool_choice_needs_a_parser():
     assert "tool_parser_missing" not in without(findings(args={**args, "tool-call-parser": "hermes"}))
 
 
-def test_expert_parallelism_of_a_dense_model_is_pointless():
+def test_expert_parallelism_of_a_dense_model_is_refused_as_the_engine_does():
     args = {"max-model-len": 8192, "enable-expert-parallel": True}
-    assert the("no_experts", findings(args=args)).severity is Severity.WARNING
+    finding = the("no_experts", findings(args=args))
+    assert (finding.field, finding.value, finding.is_error) == ("enable_expert_parallel", False, True)
 
 
 def test_an_unknown_model_says_what_was_not_checked():
