@@ -269,6 +269,11 @@ SESSION_IDLE = timedelta(minutes=float(env("SLIPWAY_SESSION_IDLE_MINUTES", "60")
 GROUP_RIGHTS_LAST = timedelta(hours=float(env("SLIPWAY_GROUP_RIGHTS_HOURS", "12")))
 SESSION_COOKIE_AGE = int(SESSION_LASTS.total_seconds())
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_COOKIES
+# Browsers take names that begin so only over TLS and from this very host: no neighbour of the domain can set them.
+COOKIE_PREFIX = "__Host-" if SECURE_COOKIES else ""
+SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"{COOKIE_PREFIX}sessionid", f"{COOKIE_PREFIX}csrftoken"
+# Pages carry the token themselves; no script reads the cookie.
+CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"

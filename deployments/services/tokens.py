@@ -19,8 +19,8 @@ from deployments.services.transactions import in_transaction
 
 PREFIX = "slp_"
 LONGEST = 200
-MOST_DAYS = 365
-DEFAULT_DAYS = 90
+# Of new ones: those made while a year was allowed live to their end.
+MOST_DAYS = DEFAULT_DAYS = 90
 PER_USER = 50
 SEEN_EVERY = timedelta(minutes=1)
 # Who may not see a thing is told that it is not there: these scopes do nothing without “read”, and bring it.
@@ -38,7 +38,7 @@ def create(
     user: User | None = None,
     text: str | None = None,
 ) -> tuple[ApiToken, str]:
-    """Make a token and return it with its text, which is never shown again. `days` is its life, at most 365.
+    """Make a token and return it with its text, which is never shown again. `days` is its life, at most 90.
 
     “write” and “approve” bring “read”. Scopes, teams and life are at most those of the principal: a token made by a
     token ends with it. Only an admin makes tokens for another user. Living tokens of one user have different names.

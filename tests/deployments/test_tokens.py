@@ -70,7 +70,7 @@ def test_a_token_gives_no_more_than_its_maker_has(ann, team):
         {"scopes": []},
         {"scopes": ["root"]},
         {"days": 0},
-        {"days": 366},
+        {"days": 91},
         {"days": True},
     ],
 )
@@ -100,9 +100,25 @@ def test_use_is_noted_to_the_minute(ann, django_assert_num_queries):
     assert ApiToken.objects.get().last_used_at is not None
 
 
+def test_a_token_lives_ninety_days_at_most_and_an_older_one_to_its_end(ann, client):
+    new_one, _ = new(ann, days=90)
+    old, text = new(ann, days=90)
+    # Made while a year was allowed.
+    ApiToken.objects.filter(pk=old.pk).update(expires_at=timezone.now() + timedelta(days=300))
+
+    assert tokens.authenticate(text) == old
+    assert timedelta(days=89, hours=23) < new_one.expires_at - timezone.now() <= timedelta(days=90)
+    client.force_login(ann)
+    page = client.post("/account/", {"name": "mine", "scopes": "read", "days": "91"})
+    assert "A token lives 1 to 90 days." in page.content.decode()
+    answer = client.post("/api/v1/tokens/", {"name": "x", "scopes": ["read"], "days": 91}, "application/json")
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/days")
+    assert ApiToken.objects.count() == 2
+
+
 def test_a_token_made_by_a_token_ends_with_it(ann):
     first, _ = new(ann, "read", "write", days=2)
-    second, _ = tokens.create(principal=principal_of_token(first), name="longer", scopes=["read"], days=365)
+    second, _ = tokens.create(principal=principal_of_token(first), name="longer", scopes=["read"], days=90)
     assert second.expires_at == first.expires_at
     third, _ = tokens.create(principal=principal_of_token(first), name="shorter", scopes=["read"], days=1)
     assert third.expires_at < first.expires_at

@@ -47,13 +47,15 @@ probe = json.loads(sys.argv[1])
 client = Client(enforce_csrf_checks=True)
 front = {"host": "slipway.example.com", "x-forwarded-proto": "https", "x-forwarded-for": "192.0.2.7, 198.51.100.9"}
 page = client.get("/accounts/login/", headers=front)
-form = {"login": "nobody", "password": "wrong", "csrfmiddlewaretoken": client.cookies["csrftoken"].value}
+form = {"login": "nobody", "password": "wrong", "csrfmiddlewaretoken": client.cookies[settings.CSRF_COOKIE_NAME].value}
 def post(origin):
     return client.post("/accounts/login/", form, headers={**front, "origin": origin}).status_code
 print(json.dumps({
     "ready": client.get(probe["path"], headers=probe["headers"]).status_code,
     "login": [post("https://slipway.example.com"), post("https://evil.example.com")],
     "secure": settings.SESSION_COOKIE_SECURE,
+    "cookies": {name: [morsel["secure"], morsel["httponly"], morsel["path"], morsel["domain"], morsel["samesite"]]
+                for name, morsel in client.cookies.items()},
     "caller": get_adapter().get_client_ip(RequestFactory().get("/", headers=front)),
     "public": settings.GATEWAY_PUBLIC_URL,
 }))
@@ -101,6 +103,9 @@ def test_the_config_map_makes_a_site_that_answers(transactional_db: None, tmp_pa
     assert found["ready"] == 200
     assert found["login"] == [200, 403]
     assert found["secure"] is True
+    # Secure, not for scripts, for this host alone: what browsers ask of a name that begins so.
+    assert found["cookies"]["__Host-csrftoken"] == [True, True, "/", "", "Lax"]
+    assert [name for name in found["cookies"] if not name.startswith("__Host-")] == []
     assert found["caller"] == "198.51.100.9"
 
 

@@ -68,6 +68,15 @@ def test_forms_of_the_address_people_use_are_trusted() -> None:
     )
 
 
+def test_cookies_are_bound_to_this_host_where_tls_allows_it() -> None:
+    asked = "s.SESSION_COOKIE_NAME, s.CSRF_COOKIE_NAME, s.SESSION_COOKIE_SECURE"
+
+    secure = settings_with(asked, SLIPWAY_URL="https://slipway.example.com")
+    assert secure == "('__Host-sessionid', '__Host-csrftoken', True)"
+    # A browser would take none of those names over plain HTTP, which the demo speaks.
+    assert settings_with(asked, SLIPWAY_URL="http://127.0.0.1:8000") == "('sessionid', 'csrftoken', False)"
+
+
 def test_a_proxys_headers_are_believed_only_where_that_is_set() -> None:
     asked = "s.SECURE_PROXY_SSL_HEADER, s.ALLAUTH_TRUSTED_PROXY_COUNT"
 
