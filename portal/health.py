@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER = 5
 DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
+# PostgreSQL's code of a statement that was ended because it took too long (SLIPWAY_DB_STATEMENT_SECONDS).
+QUERY_CANCELED = "57014"
 
 
 @require_safe
@@ -68,10 +70,12 @@ def _is_migrated() -> bool:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """The answer when a page raised: 503 while the database is away, 500 for a mistake of ours."""
-    away = isinstance(sys.exc_info()[1], DATABASE_AWAY)
+    """The answer when a page raised: 503 while the database is away or too slow, 500 for a mistake of ours."""
+    error = sys.exc_info()[1]
+    away = isinstance(error, DATABASE_AWAY)
+    slow = away and getattr(getattr(error, "__cause__", None), "sqlstate", None) == QUERY_CANCELED
     status = 503 if away else 500
-    response = _problem(request, status) if is_api(request.path) else _page(status)
+    response = _problem(request, status, slow=slow) if is_api(request.path) else _page(status, slow=slow)
     if away:
         response["Retry-After"] = str(RETRY_AFTER)
     return response
@@ -100,16 +104,17 @@ PROBLEMS = {
     500: ("internal", "Something broke in Slipway. The request_id finds it in the log."),
     503: ("unavailable", "Slipway cannot reach its database just now."),
 }
+TOO_SLOW = "too_slow", "The database took longer over this than Slipway waits. Try again in a moment, or ask for less."
 
 
-def _problem(request: HttpRequest, status: int) -> HttpResponse:
-    code, detail = PROBLEMS[status]
+def _problem(request: HttpRequest, status: int, *, slow: bool = False) -> HttpResponse:
+    code, detail = TOO_SLOW if slow else PROBLEMS[status]
     body = problem(
         status, code, detail, instance=request.path, request_id=str(request.META.get("SLIPWAY_REQUEST_ID", ""))
     )
     return JsonResponse(body, status=status, content_type=MEDIA_TYPE)
 
 
-def _page(status: int) -> HttpResponse:
+def _page(status: int, *, slow: bool = False) -> HttpResponse:
     # Without a request: no context processor may ask the database that is away.
-    return HttpResponse(render_to_string(f"{status}.html"), status=status)
+    return HttpResponse(render_to_string(f"{status}.html", {"slow": slow}), status=status)
