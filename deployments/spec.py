@@ -144,7 +144,7 @@ class Adapter(_Closed):
 
 
 class Replicas(_Closed):
-    """Between how many copies the deployment may run."""
+    """Between how many copies the deployment may run: one, where nothing is said. The form begins with 2 to 10."""
 
     min: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = 1
     max: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = 1

@@ -126,6 +126,12 @@
   });
 
   // ---- one-click fixes: put a value into its field, or into the expert flags
+  // The fewest replicas follow the most, and the other way round, where they would stand in its way.
+  const keepInOrder = (form, name) => {
+    const [, stem, end] = name.match(/^(.*replicas)_(min|max)$/) || [];
+    if (!stem || Number(form.elements[`${stem}_min`].value) <= Number(form.elements[`${stem}_max`].value)) return;
+    form.elements[`${stem}_${end === "min" ? "max" : "min"}`].value = form.elements[name].value;
+  };
   const setField = (form, name, value) => {
     const field = form.elements[name];
     // Flags of one role of a disaggregated deployment have a box of their own.
@@ -138,6 +144,7 @@
     if (field && !lines.some(says)) {
       if (field.type === "checkbox") field.checked = value === "true";
       else field.value = value;
+      keepInOrder(form, name);
       return field instanceof RadioNodeList ? form : field;
     }
     box.value = [...lines.filter((line) => !says(line)), ...(value ? [`--${flag}=${value}`] : [])].join("\n");

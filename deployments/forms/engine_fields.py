@@ -6,6 +6,7 @@ offers its own attention backends, parsers and number formats. Every other flag 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from django import forms
 
 from deployments.engine.flags import Flag, FlagClass, flags_of, versions
 from deployments.forms.values import as_value, shown
+from deployments.spec import PARALLEL
 
 Kind = type[int] | type[float] | type[bool] | type[str]
 LONGEST = 64
@@ -139,6 +141,12 @@ def version_of(profile: str, version: str = "") -> str:
     """The vLLM version whose flags are offered: the profile's, as far as they are known; else the newest."""
     known = versions()
     return next((one for one in (version, profile.removeprefix("vllm-")) if one in known), known[-1])
+
+
+def gpus_per_replica(values: Mapping[str, str]) -> int:
+    """GPUs of one replica as the fields say; what cannot be read counts once."""
+    sizes = (as_value(int, values.get(BY_FLAG[flag].name, "")) for flag in PARALLEL)
+    return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
 
 
 def _shown(

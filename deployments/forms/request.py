@@ -15,6 +15,7 @@ from deployments.forms.adapters import AdapterTextError, format_adapters, parse_
 from deployments.forms.findings import tidied
 from deployments.forms.flags import FlagTextError, format_flags, has_line, parse_flags, with_line
 from deployments.forms.roles import ROLES, RoleFields, initial_of_roles, of_role, role_data
+from deployments.forms.usual import keep_in_order
 from deployments.forms.values import as_value, not_a, shown, text_of
 from deployments.models import Credential, EngineProfile, Flavor, Principal, Team
 from deployments.sources.oci import FOLDER, SCHEME
@@ -330,6 +331,7 @@ def with_value(data: Mapping[str, Any], name: str, value: str) -> dict[str, str]
     written = flag in engine_fields.BY_FLAG and has_line(changed.get(box, ""), flag)
     if name in DeploymentForm.base_fields and not written:
         changed[name] = value
+        keep_in_order(changed, name)
     else:
         changed[box] = with_line(changed.get(box, ""), flag, value)
     return changed

@@ -15,9 +15,10 @@ from deployments.findings import Finding
 from deployments.forms import engine_fields
 from deployments.forms.request import STRATEGIES, DeploymentForm, initial_of, with_value
 from deployments.forms.roles import PRESET
+from deployments.forms.usual import replicas_within, usual_words
 from deployments.models import CatalogEntry, Deployment, Flavor, Principal, Team
 from deployments.preflight.request import proposed_name
-from deployments.services import requests
+from deployments.services import holds, requests
 from deployments.services.capacity_now import flavors_now
 from deployments.services.errors import DomainError, RefusedError, StaleError
 from deployments.services.principals import principal_of
@@ -53,8 +54,9 @@ def create(request: PortalRequest) -> HttpResponse:
     if not Team.objects.writable_by(principal).exists():
         return render(request, "pages/no_team.html", {"is_admin": principal.is_admin})
     if request.method != "POST":
-        form = DeploymentForm(_first_values(request, principal), principal=principal)
-        return _page(request, form, _look(form, principal, strict=False), status=200)
+        values, usual = _first_values(request, principal)
+        form = DeploymentForm(values, principal=principal)
+        return _page(request, form, _look(form, principal, strict=False), status=200, usual=usual)
     data = _fixed(request.POST)
     if TAKE in request.POST:
         return _take(request, principal, data)
@@ -213,11 +215,18 @@ def _show(form: DeploymentForm, error: DomainError) -> None:
 
 
 def _page(
-    request: PortalRequest, form: DeploymentForm, advice: Advice, *, status: int, wish: WishFiles | None = None
+    request: PortalRequest,
+    form: DeploymentForm,
+    advice: Advice,
+    *,
+    status: int,
+    wish: WishFiles | None = None,
+    usual: str = "",
 ) -> HttpResponse:
     # What was typed as YAML stays, whatever became of the form.
     kept = wish or WishFiles(str(form.data.get("wish", ""))[:MOST_CHARACTERS])
     context = _context(form, advice) | {"refused": status == 422, "wish": kept}
+    context["usual"] = context["usual"] or usual
     return render(request, "pages/ask.html", context, status=status)
 
 
@@ -238,6 +247,7 @@ def _said(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
         "values": values,
         "version": version,
         "groups": engine_fields.groups(version, values, said, advice.gpus),
+        "usual": usual_words(advice.quota, advice.gpus) if advice.gpus and not form.deployment else "",
     }
 
 
@@ -266,14 +276,20 @@ def _url(deployment: Deployment | None, of_one: str, of_all: str) -> str:
     return reverse(of_one, args=[deployment.pk]) if deployment else reverse(of_all)
 
 
-def _first_values(request: PortalRequest, principal: Principal) -> dict[str, str]:
-    """What an empty form begins with; `?model=` takes a catalogue entry (`&flavor=` its preset), `?team=` a team."""
+def _first_values(request: PortalRequest, principal: Principal) -> tuple[dict[str, str], str]:
+    """What an empty form begins with, and why with so many replicas.
+
+    `?model=` takes a catalogue entry (`&flavor=` its preset), `?team=` a team.
+    """
     values = dict(DEFAULTS)
-    teams = Team.objects.writable_by(principal).order_by("slug").values_list("slug", flat=True)
-    asked = request.GET.get("team", "")
+    teams = {team.slug: team for team in Team.objects.writable_by(principal).order_by("slug")}
+    team = teams.get(request.GET.get("team", "")) or next(iter(teams.values()))
     flavors = list(Flavor.objects.filter(active=True).values_list("slug", flat=True))
-    values["flavor"] = flavors[0] if flavors else ""
-    values["team"] = asked if asked in teams else teams[0]
+    quota = {row.flavor.slug: row for row in holds.usage(team)}
+    with_room = (slug for slug in flavors if slug in quota and quota[slug].free)
+    values["flavor"] = next(with_room, flavors[0] if flavors else "")
+    values["team"] = team.slug
+    preset = None
     slug = request.GET.get("model", "")
     entry = CatalogEntry.objects.visible_to(principal).filter(slug=slug).first()
     if entry:
@@ -290,7 +306,12 @@ def _first_values(request: PortalRequest, principal: Principal) -> dict[str, str
         values |= {key: value for key, value in initial_of(spec).items() if value}
         values["name"] = proposed_name(entry.slug)
     uri = request.GET.get("uri", "")
-    return values | ({"source_uri": uri[:600]} if uri else {})
+    values |= {"source_uri": uri[:600]} if uri else {}
+    usage, gpus = quota.get(values["flavor"]), engine_fields.gpus_per_replica(values)
+    if preset is None:
+        least, most = replicas_within(usage.free if usage else 0, gpus)
+        values |= {"replicas_min": str(least), "replicas_max": str(most)}
+    return values, usual_words(usage, gpus)
 
 
 def _fixed(posted: Any) -> dict[str, str]:

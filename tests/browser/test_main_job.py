@@ -47,6 +47,9 @@ def ask_for_a_model(page: Page) -> None:
     expect(page.locator("#id_max_model_len")).to_have_value("32768")
     expect(page.locator("#msg-max_model_len .t-red")).to_have_count(0)
     expect(page.locator("#advice")).to_contain_text("fits")
+    # One replica: what the page then shows is one row.
+    page.fill("#id_replicas_max", "1")
+    page.fill("#id_replicas_min", "1")
     page.fill("#id_note", "browser test")
     page.get_by_role("button", name="Ask for it").click()
     page.wait_for_url(re.compile(r"/deployments/\d+/$"))
