@@ -280,8 +280,6 @@ class DeploymentSpec(_Closed):
                 problems[f"/{role}"] = f"Only the strategy “{Strategy.DISAGGREGATED}” has a part for {role}."
         if apart and "replicas" in self.model_fields_set:
             problems["/replicas"] = "Prefill and decode have replicas of their own: leave this out."
-        if apart and self.scaling is not None:
-            problems["/scaling"] = f"The strategy “{self.strategy}” does not scale by load: leave this out."
         if not problems and apart:
             problems = _differences(self.by_role())
         if self.nodes > 1:
@@ -311,8 +309,6 @@ class DeploymentSpec(_Closed):
         """What keeps a replica from spanning nodes."""
         if self.strategy is not Strategy.STANDARD:
             return {"/nodes": f"Only replicas of the strategy “{Strategy.STANDARD}” span nodes: leave this out."}
-        if self.scaling is not None:
-            return {"/scaling": "Replicas that span nodes do not scale by load: leave this out."}
         if self.gpus_per_replica % self.nodes:
             return {
                 "/nodes": f"The {self.gpus_per_replica} GPUs of a replica cannot be shared out evenly over "

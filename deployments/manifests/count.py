@@ -46,7 +46,8 @@ def _inference_service(obj: Body, most: Mapping[str, int]) -> int:
 def _llm_inference_service(obj: Body, most: Mapping[str, int]) -> int:
     """Both roles; the Deployments that KServe makes of them roll with the usual surge, and nothing can change that."""
     spec, name = obj["spec"], obj["metadata"]["name"]
-    total = _llm_workload(spec, most.get(f"{name}-kserve", 0))
+    wide = spec.get("worker") is not None
+    total = _llm_workload(spec, most.get(f"{name}-kserve-mn" if wide else f"{name}-kserve", 0))
     if spec.get("prefill") is not None:
         total += _llm_workload(spec["prefill"], most.get(f"{name}-kserve-prefill", 0))
     return total

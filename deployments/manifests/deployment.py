@@ -8,6 +8,7 @@ from types import ModuleType
 from deployments.labels import ANNOTATION_SECRETS, ANNOTATION_STOP
 from deployments.manifests import cache, disaggregated, multinode, standard
 from deployments.manifests.common import Object, Wish, short_hash
+from deployments.manifests.scaling import SCALER_KINDS
 from deployments.spec import Strategy
 
 BUILDERS: Mapping[Strategy, ModuleType] = {
@@ -29,8 +30,9 @@ def build(wish: Wish) -> list[Object]:
 
 
 def stopped(objects: Iterable[Object]) -> list[Object]:
-    """The same objects with the service asked to stop: its pods go, everything else stays."""
-    return [_annotated(obj, ANNOTATION_STOP, "true") if obj["kind"] in SERVICES else obj for obj in objects]
+    """The same objects with the service asked to stop: its pods go, and what scales them; everything else stays."""
+    left = [obj for obj in objects if obj["kind"] not in SCALER_KINDS]
+    return [_annotated(obj, ANNOTATION_STOP, "true") if obj["kind"] in SERVICES else obj for obj in left]
 
 
 def marked(objects: Iterable[Object], secret_names: Sequence[str]) -> list[Object]:

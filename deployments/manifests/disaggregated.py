@@ -46,6 +46,7 @@ from deployments.manifests.pods import (
     startup_attempts,
 )
 from deployments.manifests.presets import API_VERSION, ENGINE, build_preset
+from deployments.manifests.scaling import ROLE_LABEL, Workload, fixed_replicas, own_scaler
 from deployments.spec import DeploymentSpec, Role
 
 ENGINE_BEHIND_SIDECAR = 8001
@@ -54,6 +55,8 @@ KUBERNETES_API = (443, 6443)
 HOME = "/home"
 TENSOR = "tensor-parallel-size"
 KV_ROLES = {Role.PREFILL: "kv_producer", Role.DECODE: "kv_consumer"}
+# How KServe calls the Deployments of each role, after the service.
+WORKLOADS = {Role.PREFILL: "-kserve-prefill", Role.DECODE: "-kserve"}
 # The sidecar keeps connections to prefill for 90 s; vLLM would close them after 5.
 KEEP_ALIVE = {"name": "VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "value": "120"}
 
@@ -82,8 +85,25 @@ def build(wish: Wish) -> list[Object]:
             pod_monitor(wish, LABEL_ROLE),
             http_route(wish, pool),
             _service(wish, preset["metadata"]["name"]),
+            # After the service, of which KServe makes what they scale.
+            *_scalers(wish),
         ]
     )
+
+
+def _scalers(wish: Wish) -> list[Object]:
+    """An autoscaler for each role whose replicas are no fixed number, by what its own pods have to do."""
+    return [
+        scaler
+        for role, spec in wish.spec.by_role().items()
+        for scaler in own_scaler(
+            wish,
+            spec,
+            f"-{role}",
+            Workload("apps/v1", "Deployment", wish.name + WORKLOADS[role]),
+            **{ROLE_LABEL: str(role)},
+        )
+    ]
 
 
 def _service(wish: Wish, preset: str) -> Object:
@@ -105,7 +125,7 @@ def _service(wish: Wish, preset: str) -> Object:
 def _workload(wish: Wish, role: Role, spec: DeploymentSpec) -> dict[str, Any]:
     return {
         **llm.marks(wish),
-        "replicas": spec.replicas.min,
+        **fixed_replicas(wish, spec),
         "parallelism": {"tensor": spec.tensor_parallel},
         "template": _template(wish, role, spec),
     }

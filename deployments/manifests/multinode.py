@@ -24,8 +24,10 @@ from deployments.manifests.pods import (
     startup_attempts,
 )
 from deployments.manifests.presets import API_VERSION, ENGINE
+from deployments.manifests.scaling import Workload, fixed_replicas, own_scaler
 
 HOME = "/home/slipway"
+LWS = "leaderworkerset.x-k8s.io/v1"
 # Written by the controller of LeaderWorkerSets into every container of a group.
 RANK, LEADER = "$(LWS_WORKER_INDEX)", "$(LWS_LEADER_ADDRESS)"
 
@@ -46,6 +48,8 @@ def build(wish: Wish) -> list[Object]:
             pod_monitor(wish),
             http_route(wish, backend),
             _service(wish),
+            # After the service, of which KServe makes what it scales.
+            *own_scaler(wish, wish.spec, "", Workload(LWS, "LeaderWorkerSet", f"{wish.name}-kserve-mn")),
         ]
     )
 
@@ -59,7 +63,7 @@ def _service(wish: Wish) -> Object:
         "spec": {
             "model": {"uri": llm.address(wish), "name": wish.name},
             **llm.marks(wish),
-            "replicas": spec.replicas.min,
+            **fixed_replicas(wish, spec),
             # KServe makes as many pods of a replica as it has stages here; how the engine splits is in its flags.
             "parallelism": {"tensor": llm.tensor_split(spec), "pipeline": spec.nodes},
             "template": _pod(wish, leads=True),

@@ -12,7 +12,7 @@ from deployments.preflight.facts import ClusterFacts, FlavorFacts
 from deployments.preflight.memory import estimate_of
 from deployments.preflight.rules import Case, Rules, plural
 from deployments.sources import Scheme
-from deployments.spec import DeploymentSpec, Strategy
+from deployments.spec import DeploymentSpec, Replicas, Role, Strategy
 
 rules = Rules()
 
@@ -98,16 +98,37 @@ def strategy_parts(case: Case) -> Iterator[Finding]:
 @rules.rule
 def scaling_parts(case: Case) -> Iterator[Finding]:
     """Scaling by waiting requests and cache use is KEDA's; without it the processor's load is what counts."""
-    cluster, spec = case.facts.cluster, case.spec
-    scales = spec.strategy is not Strategy.DISAGGREGATED and spec.nodes == 1
-    ranges = scales and spec.replicas.min != spec.replicas.max
-    if cluster.groups and ranges and KEDA not in cluster.groups:
+    cluster = case.facts.cluster
+    scaled = _first_range(case.spec)
+    if scaled is None:
+        return
+    pointer, replicas = scaled
+    if cluster.groups and KEDA not in cluster.groups:
         yield info(
             "scaling_by_load",
-            "/spec/replicas/max",
+            pointer,
             "The cluster has no KEDA: replicas are added by the load of processors, not by waiting requests.",
             "An admin can install KEDA.",
         )
+    elif not cluster.groups and not cluster.seen:
+        # Which autoscaler is written is decided, and signed, as a request is sent.
+        yield info(
+            "replicas_fixed",
+            pointer,
+            f"What the cluster scales by is not known yet: Slipway would run {plural(replicas.min, 'replica')} and "
+            f"reserve GPUs for {replicas.max:,}.",
+            "Send the request once the cluster has been seen, or set both to the same number.",
+            replicas.min,
+        )
+
+
+def _first_range(spec: DeploymentSpec) -> tuple[str, Replicas] | None:
+    """Where replicas stand that are no fixed number, and these; decode's before prefill's, None where all are fixed."""
+    for role in (Role.BOTH, Role.DECODE, Role.PREFILL):
+        part = spec.by_role().get(role)
+        if part is not None and part.replicas.min != part.replicas.max:
+            return ("/spec" if role is Role.BOTH else f"/spec/{role}") + "/replicas/max", part.replicas
+    return None
 
 
 @rules.rule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from deployments.findings import Finding, error, info, warning
+from deployments.findings import Finding, error, warning
 from deployments.preflight.cluster import surge_of
 from deployments.preflight.rules import Case, Rules, plural
 from deployments.sources import RESOLVED, Scheme, SourceCode, check_uri
@@ -262,22 +262,6 @@ def slices_apart(case: Case) -> Iterator[Finding]:
             f"{flavor.label} is a part of a GPU: one replica runs on one of them, not on {needed:,} together.",
             "Use one, or choose a flavor of whole GPUs.",
             1 if needed in {case.spec.tensor_parallel, case.spec.data_parallel} else None,
-        )
-
-
-@rules.rule
-def fixed_replicas(case: Case) -> Iterator[Finding]:
-    """Roles, and replicas that span nodes, do not scale by load yet: say what a range means today."""
-    replicas = case.spec.replicas
-    fixed = case.spec.strategy is Strategy.DISAGGREGATED or case.spec.nodes > 1
-    if fixed and replicas.min != replicas.max:
-        yield info(
-            "replicas_fixed",
-            "/spec/replicas/max",
-            f"Slipway runs {plural(replicas.min, 'replica')} and reserves GPUs for {replicas.max:,}; "
-            "scaling by load comes with a later release.",
-            "Set both to the same number to reserve only what runs.",
-            replicas.min,
         )
 
 

@@ -90,6 +90,8 @@ def followed() -> list[Followed]:
         kind_of("serving.kserve.io/v1alpha2", "LLMInferenceServiceConfig"),
         kind_of("gateway.networking.k8s.io/v1", "HTTPRoute"),
         kind_of("monitoring.coreos.com/v1", "PodMonitor"),
+        kind_of("autoscaling/v2", "HorizontalPodAutoscaler"),
+        kind_of("keda.sh/v1alpha1", "ScaledObject"),
     ]
     return [
         Followed(kind_of("serving.kserve.io/v1beta1", "InferenceService"), slim.Service, service, True, True),

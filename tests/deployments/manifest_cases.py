@@ -50,6 +50,13 @@ def in_image(mode: str, **source: str) -> Wish:
 
 
 SEVERAL = {"min": 2, "max": 10}
+# What the form proposes for roles.
+PRESET = DeploymentSpec.from_json(
+    roles_json(
+        prefill={"replicas": {"min": 2, "max": 8}, "args": {**BATCH, "tensor-parallel-size": 2}},
+        decode={"replicas": {"min": 4, "max": 20}, "args": BATCH},
+    )
+)
 # What a person may ask for: each becomes the objects of one deployment.
 WISHES: dict[str, Wish] = {
     "one-gpu": wish(),
@@ -130,6 +137,10 @@ WISHES: dict[str, Wish] = {
         lora_rank=16,
     ),
     "across-nodes": wish(spec_of(nodes=2, args={"tensor-parallel-size": 4, "pipeline-parallel-size": 2})),
+    "across-nodes-scaled": wish(
+        spec_of(nodes=2, args={"tensor-parallel-size": 4, "pipeline-parallel-size": 2}, replicas={"min": 1, "max": 3}),
+        autoscaler="keda",
+    ),
     "disaggregated": wish(DeploymentSpec.from_json(roles_json())),
     "disaggregated-fetched-ahead": wish(
         DeploymentSpec.from_json(
@@ -139,14 +150,8 @@ WISHES: dict[str, Wish] = {
         claim_class="files",
         claim_mode="ReadWriteMany",
     ),
-    "disaggregated-preset": wish(
-        DeploymentSpec.from_json(
-            roles_json(
-                prefill={"replicas": {"min": 2, "max": 8}, "args": {**BATCH, "tensor-parallel-size": 2}},
-                decode={"replicas": {"min": 4, "max": 20}, "args": BATCH},
-            )
-        )
-    ),
+    "disaggregated-preset": wish(PRESET, autoscaler="keda"),
+    "disaggregated-by-load": wish(PRESET, autoscaler="hpa"),
 }
 
 
@@ -166,6 +171,7 @@ OTHERS: Mapping[str, Callable[[], list[Object]]] = {
     "sharing": lambda: build_sharing("install", namespace="gpu-operator", slices=4),
     "stopped": lambda: stopped(build(WISHES["one-gpu"])),
     "disaggregated-stopped": lambda: stopped(build(WISHES["disaggregated"])),
+    "disaggregated-preset-stopped": lambda: stopped(build(WISHES["disaggregated-preset"])),
     "registry-login": lambda: [build_service_account(WISHES["one-gpu"], ("login-x1",), pulls=True)],
 }
 NAMES = [*WISHES, *OTHERS]

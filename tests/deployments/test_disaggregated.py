@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from deployments.engine.profiles import DATA
 from deployments.labels import ANNOTATION_STOP, LABEL_DEPLOYMENT, LABEL_REVISION, LABEL_ROLE
 from deployments.manifests import Object, TeamWish, Wish, build, build_team, gpus_of, stopped
 from deployments.manifests.presets import PREFIX, build_presets
+from deployments.manifests.scaling import ROLE_LABEL
 from deployments.spec import DeploymentSpec, Role
 from sandbox import lite
 from sandbox.lite.controllers import llm_workloads as workloads
@@ -81,6 +83,82 @@ def test_what_guards_and_leads_in_comes_before_the_service():
         "HTTPRoute",
         "LLMInferenceService",
     ]
+
+
+def scaled(autoscaler: str, **changes: Any) -> Wish:
+    """The preset on a cluster that scales by this."""
+    made = disaggregated(**changes)
+    return dataclasses.replace(made, resolution=dataclasses.replace(made.resolution, autoscaler=autoscaler))
+
+
+def scalers(wish: Wish) -> dict[str, Object]:
+    """The autoscalers of a deployment, by their names."""
+    kinds = {"ScaledObject", "HorizontalPodAutoscaler"}
+    return {obj["metadata"]["name"]: obj for obj in build(wish) if obj["kind"] in kinds}
+
+
+@pytest.mark.parametrize(
+    ("autoscaler", "kind", "fields"),
+    [
+        ("keda", "ScaledObject", ("minReplicaCount", "maxReplicaCount")),
+        ("hpa", "HorizontalPodAutoscaler", ("minReplicas", "maxReplicas")),
+    ],
+)
+def test_each_role_has_an_autoscaler_of_its_own(autoscaler: str, kind: str, fields: tuple[str, str]):
+    wish = scaled(autoscaler)
+    made = scalers(wish)
+    assert {obj["kind"] for obj in made.values()} == {kind}
+    bounds = {name: tuple(obj["spec"][field] for field in fields) for name, obj in made.items()}
+    assert bounds == {"chat-slipway-prefill": (2, 8), "chat-slipway-decode": (4, 20)}
+    targets = {name: obj["spec"]["scaleTargetRef"] for name, obj in made.items()}
+    workloads_by_role = {role: child["metadata"]["name"] for role, child in children(build(wish)).items()}
+    for role, workload in workloads_by_role.items():
+        assert targets[f"chat-slipway-{role}"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": workload}
+    # What somebody else sets is not said: KServe would set it back.
+    service = one(build(wish), "LLMInferenceService")["spec"]
+    assert "replicas" not in service
+    assert "replicas" not in service["prefill"]
+    kinds = [obj["kind"] for obj in build(wish)]
+    assert kinds[-3:] == ["LLMInferenceService", kind, kind]
+
+
+def test_a_role_of_a_fixed_number_is_not_scaled():
+    wish = scaled("keda", prefill={"replicas": {"min": 3, "max": 3}})
+    assert set(scalers(wish)) == {"chat-slipway-decode"}
+    service = one(build(wish), "LLMInferenceService")["spec"]
+    assert (service.get("replicas"), service["prefill"]["replicas"]) == (None, 3)
+
+
+def test_keda_asks_for_the_pods_of_one_role_alone():
+    asked = scalers(scaled("keda", scaling={"concurrency": 20, "percent": 50}))
+    for role in ("prefill", "decode"):
+        requests, cache = (trigger["metadata"] for trigger in asked[f"chat-slipway-{role}"]["spec"]["triggers"])
+        pods = f'{{slipway_dev_deployment="42",llm_d_ai_role="{role}"}}'
+        assert requests["query"] == f"sum(vllm:num_requests_waiting{pods}) + sum(vllm:num_requests_running{pods})"
+        assert cache["query"] == f"100 * sum(avg by (pod) (vllm:kv_cache_usage_perc{pods}))"
+        assert (requests["threshold"], cache["threshold"]) == ("10", "50")
+    # The label by which the roles' series differ is one that the PodMonitor takes over from pods.
+    assert LABEL_ROLE in one(build(scaled("keda")), "PodMonitor")["spec"]["podTargetLabels"]
+    assert re.sub(r"[^a-z0-9]", "_", LABEL_ROLE) == ROLE_LABEL
+
+
+def test_without_keda_the_engines_processors_count_and_not_the_sidecars():
+    [metric] = scalers(scaled("hpa", scaling={"percent": 60}))["chat-slipway-decode"]["spec"]["metrics"]
+    target = {"type": "Utilization", "averageUtilization": 60}
+    assert metric == {
+        "type": "ContainerResource",
+        "containerResource": {"name": "cpu", "container": "main", "target": target},
+    }
+
+
+def test_autoscalers_go_while_a_deployment_is_stopped():
+    wish = scaled("keda")
+    kinds = [obj["kind"] for obj in stopped(build(wish))]
+    assert kinds == [obj["kind"] for obj in build(wish) if obj["kind"] != "ScaledObject"]
+
+
+def test_gpus_are_counted_for_the_most_whoever_scales():
+    assert {gpus_of(build(scaled(name))) for name in ("keda", "hpa")} == {8 * 2 + 20 + 2 * 2 + 5}
 
 
 def test_top_level_is_decode_and_prefill_stands_beside_it():

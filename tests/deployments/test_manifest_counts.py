@@ -24,7 +24,8 @@ SEED = 20260826
 WISHES = 20_000
 SIZES, STAGES = (1, 2, 4, 8), (1, 1, 1, 2, 3)
 # Without a pod's template, whatever is in them.
-NO_PODS = frozenset({"NetworkPolicy", "PodDisruptionBudget", "PodMonitor", "HTTPRoute"})
+SCALING = frozenset({"ScaledObject", "HorizontalPodAutoscaler"})
+NO_PODS = frozenset({"NetworkPolicy", "PodDisruptionBudget", "PodMonitor", "HTTPRoute"}) | SCALING
 NAMES = ("nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-1g.10gb", "nvidia.com/mig-3g.40gb")
 SCALERS = ("", "keda", "hpa")
 
@@ -32,7 +33,7 @@ SCALERS = ("", "keda", "hpa")
 def random_wish(dice: random.Random) -> Wish:
     """A wish of any strategy, size and scaling."""
     document = _roles(dice) if dice.random() < 0.15 else spec_json(args=_args(dice), replicas=_replicas(dice))
-    if "prefill" not in document and dice.random() < 0.3:
+    if dice.random() < 0.3:
         document["scaling"] = {"concurrency": dice.randint(1, 500), "percent": dice.randint(10, 100)}
     made = wish_of(DeploymentSpec.from_json(document))
     resolved = dataclasses.replace(
@@ -70,9 +71,14 @@ def at_most(objects: list[Object]) -> int:
     """GPUs of all pods that KServe may make of these objects at once, worked out from the objects by themselves.
 
     Of an InferenceService as many as it may scale to, and none more while it rolls; of an LLMInferenceService, whose
-    Deployments roll with a quarter more of each role, both roles.
+    Deployments roll with a quarter more of each role, both roles, each as far as its autoscaler may go.
     """
     total = 0
+    most: dict[str, int] = {}
+    for obj in objects:
+        if obj["kind"] in SCALING:
+            limit: int = obj["spec"].get("maxReplicaCount") or obj["spec"]["maxReplicas"]
+            most[obj["spec"]["scaleTargetRef"]["name"]] = limit
     for obj in objects:
         spec: Any = obj.get("spec")
         if obj["kind"] == "InferenceService":
@@ -81,11 +87,13 @@ def at_most(objects: list[Object]) -> int:
             assert isinstance(surge, int)
             total += (predictor["maxReplicas"] + surge) * _limits([predictor["model"]])
         elif obj["kind"] == "LLMInferenceService":
-            for role in (spec, spec["prefill"]):
+            for role, child in ((spec, "-kserve"), (spec["prefill"], "-kserve-prefill")):
                 assert "worker" not in role
-                total += (role["replicas"] + ceil(role["replicas"] / 4)) * _limits(role["template"]["containers"])
+                replicas = role["replicas"] if "replicas" in role else most.pop(obj["metadata"]["name"] + child)
+                total += (replicas + ceil(replicas / 4)) * _limits(role["template"]["containers"])
         elif obj["kind"] not in NO_PODS:
             assert f'"{GPU_PREFIX}' not in json.dumps(obj).replace(f'"key": "{GPU_PREFIX}', ""), obj["kind"]
+    assert most == {}, "what is scaled is not fixed, and is there"
     return total
 
 

@@ -75,7 +75,6 @@ def test_one_node_is_not_written_so_that_digests_stay():
     ("data", "pointer"),
     [
         (spec_json(nodes=3, args=TWO_BY_FOUR), "/spec/nodes"),
-        (spec_json(nodes=2, args=TWO_BY_FOUR, scaling={"percent": 50}), "/spec/scaling"),
         (roles_json(nodes=2), "/spec/nodes"),
         (spec_json(nodes=2, strategy="oci-volume", source={"uri": "oci://a/b"}, args=TWO_BY_FOUR), "/spec/nodes"),
         (spec_json(nodes=17, args=TWO_BY_FOUR), "/spec/nodes"),
@@ -149,6 +148,23 @@ def test_objects_are_as_kserve_starts_them_and_those_that_were_signed():
     made = [build_service_account(wish, ("hf-x1",)), *build(wish), *stopped(build(wish))]
     assert check_objects(build(wish)) == []
     assert json.dumps(made, indent=1) + "\n" == GOLDEN.read_text()
+
+
+@pytest.mark.parametrize(("scaler", "kind"), [("keda", "ScaledObject"), ("hpa", "HorizontalPodAutoscaler")])
+def test_replicas_between_two_numbers_are_an_autoscalers(scaler: str, kind: str):
+    wish = wish_of(wide(replicas={"min": 1, "max": 3}, scaling={"concurrency": 20, "percent": 50}))
+    wish = dataclasses.replace(wish, resolution=dataclasses.replace(wish.resolution, autoscaler=scaler))
+    *_, service, made = build(wish)
+    assert (service["kind"], "replicas" in service["spec"]) == ("LLMInferenceService", False)
+    assert (made["kind"], made["metadata"]["name"]) == (kind, "chat-slipway")
+    assert made["spec"]["scaleTargetRef"] == {
+        "apiVersion": "leaderworkerset.x-k8s.io/v1",
+        "kind": "LeaderWorkerSet",
+        "name": group_of()["metadata"]["name"],
+    }
+    assert gpus_of(build(wish)) == wish.spec.gpus == 24
+    # A fixed number is KServe's to keep.
+    assert service_of(wish_of(wide(replicas={"min": 2, "max": 2})))["spec"]["replicas"] == 2
 
 
 @given(

@@ -188,11 +188,35 @@ def test_a_missing_part_of_the_cluster_is_named():
     assert "KServe" in the("cluster_missing", findings(facts=facts)).message
 
 
-def test_roles_with_a_range_of_replicas_say_what_it_means_today():
-    wish = roles_json(prefill={"replicas": {"min": 1, "max": 2}})
-    finding = the("replicas_fixed", check(DeploymentSpec.from_json(wish), "chat", "search", facts_of()))
-    assert finding.severity is Severity.INFO
-    assert without(findings(replicas={"min": 1, "max": 2})) == []
+@pytest.mark.parametrize(
+    ("wish", "pointer", "least"),
+    [
+        (roles_json(prefill={"replicas": {"min": 1, "max": 2}}), "/spec/prefill/replicas/max", 1),
+        (
+            roles_json(prefill={"replicas": {"min": 1, "max": 2}}, decode={"replicas": {"min": 3, "max": 9}}),
+            "/spec/decode/replicas/max",
+            3,
+        ),
+        (spec_json(replicas={"min": 2, "max": 3}), "/spec/replicas/max", 2),
+    ],
+)
+def test_a_range_says_what_it_means_while_nobody_knows_what_the_cluster_scales_by(
+    wish: dict[str, Any], pointer: str, least: int
+):
+    spec = DeploymentSpec.from_json(wish)
+    unseen = facts_of(cluster=ClusterFacts(seen=False, sandbox=True))
+    finding = the("replicas_fixed", check(spec, "chat", "search", unseen))
+    assert (finding.severity, finding.pointer, finding.value) == (Severity.INFO, pointer, least)
+    assert f"would run {least} replica" in finding.message
+    # A cluster that was seen scales: nothing to say.
+    assert "replicas_fixed" not in {each.code for each in check(spec, "chat", "search", facts_of())}
+
+
+def test_a_fixed_number_needs_no_autoscaler():
+    unseen = facts_of(cluster=ClusterFacts(seen=False, sandbox=True))
+    for wish in (roles_json(), spec_json(replicas={"min": 2, "max": 2})):
+        found = check(DeploymentSpec.from_json(wish), "chat", "search", unseen)
+        assert "replicas_fixed" not in {each.code for each in found}
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,8 @@ def test_the_worker_cannot_change_a_namespace() -> None:
 
 
 def test_the_worker_may_touch_only_what_is_built_or_counted() -> None:
-    wishes = [cases.WISHES[name] for name in ("one-gpu", "disaggregated", "fetched-ahead")]
+    names = ("one-gpu", "disaggregated-preset", "disaggregated-by-load", "fetched-ahead")
+    wishes = [cases.WISHES[name] for name in names]
     team = TeamWish(install_id="slipway", team="search", namespace="search-x", presets=True)
     objects = [*(obj for wish in wishes for obj in [*build(wish), build_service_account(wish)]), *build_team(team)]
     built = {obj["kind"]: obj["apiVersion"] for obj in objects}

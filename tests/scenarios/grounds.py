@@ -52,9 +52,7 @@ OTHERS = (
         namespaced=False,
     ),
     Kind("inference.networking.k8s.io/v1", "InferencePool", "inferencepools"),
-    Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects"),
     Kind("v1", "PersistentVolume", "persistentvolumes", namespaced=False),
-    Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
 )
 
 
@@ -205,6 +203,11 @@ class Ground:
         """Change an object by hand, as `kubectl edit` would."""
         path = path_of(kind, namespace, name)
         return self.call("PATCH", path, patch, kind=MERGE_PATCH, query={"fieldManager": manager})
+
+    def resize(self, kind: str, name: str, namespace: str, replicas: int) -> None:
+        """Set the size of a workload as an autoscaler does."""
+        path = f"{path_of(kind, namespace, name)}/scale"
+        self.call("PATCH", path, {"spec": {"replicas": replicas}}, kind=MERGE_PATCH)
 
     def remove(self, kind: str, name: str, namespace: str = "", *, propagation: str = "Background") -> None:
         """Delete an object by hand, if it is there."""

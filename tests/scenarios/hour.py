@@ -23,9 +23,9 @@ from deployments.models import Deployment, Team
 from deployments.reconciler import passes, teams
 from deployments.services.convergence import RESYNC
 from deployments.watcher.run import Watcher
-from deployments.watcher.seen import followed
 from portal.lib.hints import RECONCILE, RECONCILE_TEAM
 from tests.deployments.converging.driven import Driven, Office
+from tests.scenarios.forgetting import EVERYTHING
 from tests.scenarios.stage import Counted, Stage
 
 SWEEP: timedelta = settings.CELERY_BEAT_SCHEDULE["sweep"]["schedule"]
@@ -44,7 +44,7 @@ class Listing(Counted):
 
     def __init__(self, *words: Any) -> None:
         super().__init__(*words)
-        self.lists: Counter[str] = Counter({item.kind.plural: 0 for item in followed()})
+        self.lists: Counter[str] = Counter(dict.fromkeys(EVERYTHING, 0))
 
     def pages(self, kind: Kind, **more: Any) -> Iterator[bytes]:
         if kind.plural in self.lists:  # storage classes are looked at now and then, and followed by nobody

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from deployments.labels import LABEL_INSTALL
 from deployments.models import AppliedObject
-from deployments.services import probes
+from deployments.services import facts, probes
 from tests.scenarios.grounds import Ground, Object
 from tests.scenarios.stage import Says, Stage, engine, portal_says
 
@@ -29,6 +32,12 @@ KINDS = {
     "LLMInferenceService",
 }
 CHILDREN = {"chat-kserve", "chat-kserve-prefill", "chat-kserve-router-scheduler"}
+ENGINES = "chat-kserve", "chat-kserve-prefill"
+# What each ground scales by, and how it calls the fewest and the most. The real one has no KEDA.
+SCALERS = {
+    "lite": ("ScaledObject", ("minReplicaCount", "maxReplicaCount")),
+    "real": ("HorizontalPodAutoscaler", ("minReplicas", "maxReplicas")),
+}
 ONE_EACH = {"decode": 1, "prefill": 1, "scheduler": 1}
 READY = {"Ready", "MainWorkloadReady", "PrefillWorkloadReady", "RouterReady", "PresetsCombined"}
 
@@ -65,27 +74,43 @@ def test_disaggregated_from_wish_to_answer(stage: Stage, settings: Any):
 
 
 @pytest.mark.timeout(400)
-def test_disaggregated_is_changed_stopped_started_and_deleted(stage: Stage):
-    row = stage.running(**roles())
+def test_disaggregated_is_scaled_changed_stopped_started_and_deleted(stage: Stage, settings: Any):
+    # What a cluster scales by is decided when somebody asks, from what the watcher knows of it.
+    stage.driven.until(lambda: (cluster := facts.main_cluster()) and cluster.seen_at and not cluster.trouble)
+    settings.PROMETHEUS_URL = f"http://127.0.0.1:{port_of(stage.ground, 'prometheus')}"
+    apart = {role: {"replicas": {"min": 1, "max": 2}, "args": {}} for role in ("prefill", "decode")}
+    row = stage.running(**roles(**apart))
+    assert scalers(stage) == {
+        "chat-slipway-decode": ("chat-kserve", 1, 2),
+        "chat-slipway-prefill": ("chat-kserve-prefill", 1, 2),
+    }
+    assert (row.applied.gpus, stage.held(row)) == (4, 4)  # for the most, whatever runs now
 
-    row = stage.revise(row, **roles(engine=engine(max_model_len=4096)))
+    with loaded(stage, "decode"):
+        stage.until(row, lambda: by_role(stage) == {**ONE_EACH, "decode": 2}, within=90, what="one more that decodes")
+    row = stage.revise(row, **roles(**apart, engine=engine(max_model_len=4096)))
     row = stage.comes_to_pass(row, lambda: stage.newest_serves(row, 2), within=120, note="change")
-    stage.until(row, lambda: stage.held(row) == 2, within=30, what="the surge given back")
+    # How many there are is the autoscaler's: a new revision does not set it back.
+    assert [stage.ground.read("Deployment", name, stage.namespace)["spec"]["replicas"] for name in ENGINES] == [2, 1]
+    stage.until(row, lambda: stage.held(row) == 4, within=30, what="the surge given back")
 
     row = stage.comes_to(stage.stop(row), Says("Stopped"), within=90, note="stop")
     assert stage.pods() == []
     stage.until(row, lambda: stage.held(row) == 0, what="GPUs given back")
+    stage.until(row, lambda: scalers(stage) == {}, what="nothing left to scale")
 
     row = stage.comes_to(stage.start(row), Says("Running"), within=90, note="start")
     # The scheduler comes up by itself: nobody waits for it to call the service running.
     stage.until(row, lambda: by_role(stage) == ONE_EACH, what="a pod of each role")
-    stage.until(row, lambda: stage.held(row) == 2, what="no more held than runs")
+    stage.until(row, lambda: stage.held(row) == 4, what="no more held than may run")
+    stage.until(row, lambda: len(scalers(stage)) == 2, what="the autoscalers back")
 
     row = stage.delete(row)
     row = stage.until(row, lambda: stage.fresh(row).deleted_at, within=90, what="deleted")
     assert stage.held(row) == 0
     assert portal_says(row).state == "Deleted"
     assert stage.ground.list("Deployment", stage.namespace) == []
+    assert scalers(stage) == {}
     # What only such deployments need goes when a pass looks at the team again.
     stage.sweep(row)
     assert stage.ground.list("LLMInferenceServiceConfig", stage.namespace) == []
@@ -98,6 +123,38 @@ def by_role(stage: Stage) -> dict[str, int]:
         role = pod["metadata"]["labels"].get("llm-d.ai/role", "scheduler")
         found[role] = found.get(role, 0) + (pod["status"]["phase"] == "Running")
     return found
+
+
+def scalers(stage: Stage) -> dict[str, tuple[str, int, int]]:
+    """The autoscalers that Slipway made, by name: what each scales, and between which numbers."""
+    kind, (least, most) = SCALERS[stage.ground.name]
+    found = stage.ground.list(kind, stage.namespace, LABEL_INSTALL)
+    specs = {item["metadata"]["name"]: item["spec"] for item in found}
+    return {name: (spec["scaleTargetRef"]["name"], spec[least], spec[most]) for name, spec in specs.items()}
+
+
+@contextmanager
+def loaded(stage: Stage, role: str) -> Iterator[None]:
+    """Give the pods of one role more to do than one of them may have.
+
+    The real ground has nobody who measures: there the scale is set as its autoscaler would set it.
+    """
+    if stage.ground.name == "real":
+        stage.ground.resize("Deployment", "chat-kserve", stage.namespace, 2)
+        yield
+        return
+
+    def told(query: str) -> float:
+        return 12.0 if f'llm_d_ai_role="{role}"' in query and "num_requests" in query else 0.0
+
+    class Prometheus(Quiet):
+        def do_GET(self) -> None:
+            [query] = parse_qs(urlsplit(self.path).query)["query"]
+            value = {"metric": {}, "value": [time.time(), str(told(query))]}
+            self.answer({"status": "success", "data": {"resultType": "vector", "result": [value]}})
+
+    with serving(Prometheus, port_of(stage.ground, "prometheus")):
+        yield
 
 
 def conditions(stage: Stage) -> dict[str, str]:
@@ -132,21 +189,40 @@ def _counted(pod: Object, port: int, name: str, *labels: str) -> float:
 def admitting(ground: Ground) -> Iterator[None]:
     """Play the portal, which no scenario runs, where the gateway asks it whether a caller may use a model: all may."""
 
-    class Admits(BaseHTTPRequestHandler):
+    class Admits(Quiet):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("content-length", 0)))
-            body = json.dumps({}).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer({})
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
+    with serving(Admits, port_of(ground, "web")):
+        yield
 
-    port = json.loads((ground.data / "ports.json").read_text())["web"]
-    with ThreadingHTTPServer(("127.0.0.1", port), Admits) as server:
+
+def port_of(ground: Ground, program: str) -> int:
+    """Where a program of the demo would listen."""
+    ports: dict[str, int] = json.loads((ground.data / "ports.json").read_text())
+    return ports[program]
+
+
+class Quiet(BaseHTTPRequestHandler):
+    """Answers in JSON, and says nothing."""
+
+    def answer(self, what: Object) -> None:
+        body = json.dumps(what).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def serving(handler: type[Quiet], port: int) -> Iterator[None]:
+    """Play a program that no scenario runs."""
+    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
