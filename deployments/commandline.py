@@ -162,9 +162,7 @@ def fit_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None = 
     return {
         **result.as_json(),
         **described,
-        "alternatives": [
-            {"pointer": way.pointer, "value": way.value, "text": way.text, "fit": way.fit.as_json()} for way in ways
-        ],
+        "alternatives": [way.as_json() for way in ways],
         "places": [place.as_json() for place in places(model, args, choices, defaults)],
     }
 

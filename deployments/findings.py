@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
+
+# A JSON pointer and what to put there; None takes away what is there.
+Change: TypeAlias = "tuple[str, int | float | bool | str | None]"
 
 SPEC_FIELDS: dict[str, str] = {
     "/team": "team",
@@ -59,7 +63,8 @@ class Severity(StrEnum):
 class Finding:
     """One result of a check: what is wrong, in which field, and the value that would fix it.
 
-    `value` is what to put into the field; `instead` names the flag to use in place of this one.
+    `value` is what to put into the field, and `also` what to put elsewhere at the same time; `instead` names the flag
+    to use in place of this one.
     """
 
     severity: Severity
@@ -69,6 +74,7 @@ class Finding:
     remedy: str = ""
     value: int | float | bool | str | None = None
     instead: str = ""
+    also: tuple[Change, ...] = ()
 
     @property
     def field(self) -> str:
@@ -91,17 +97,28 @@ class Finding:
             "remedy": self.remedy,
             "value": self.value,
             "instead": self.instead,
+            "also": [{"pointer": pointer, "field": field_of(pointer), "value": value} for pointer, value in self.also],
         }
 
 
-def error(code: str, pointer: str, message: str, remedy: str = "", value: object = None, instead: str = "") -> Finding:
+def error(
+    code: str,
+    pointer: str,
+    message: str,
+    remedy: str = "",
+    value: object = None,
+    instead: str = "",
+    also: Iterable[Change] = (),
+) -> Finding:
     """A finding that stops the request."""
-    return Finding(Severity.ERROR, code, pointer, message, remedy, _plain(value), instead)
+    return Finding(Severity.ERROR, code, pointer, message, remedy, _plain(value), instead, tuple(also))
 
 
-def warning(code: str, pointer: str, message: str, remedy: str = "", value: object = None) -> Finding:
+def warning(
+    code: str, pointer: str, message: str, remedy: str = "", value: object = None, also: Iterable[Change] = ()
+) -> Finding:
     """A finding that a person should read before going on."""
-    return Finding(Severity.WARNING, code, pointer, message, remedy, _plain(value))
+    return Finding(Severity.WARNING, code, pointer, message, remedy, _plain(value), also=tuple(also))
 
 
 def info(code: str, pointer: str, message: str, remedy: str = "", value: object = None) -> Finding:

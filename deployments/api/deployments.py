@@ -328,10 +328,7 @@ def _preflight(result: requests.PreflightResult) -> dict[str, Any]:
         "asks": [ask.as_json() for ask in result.asks],
         "approval": result.approval,
         "fit": result.fit.as_json() if result.fit else None,
-        "options": [
-            {"pointer": item.pointer, "value": item.value, "text": item.text, "fit": item.fit.as_json()}
-            for item in result.options
-        ],
+        "options": [item.as_json() for item in result.options],
         "model": result.model_facts.as_json() if result.model_facts else None,
         "missing": list(result.missing),
         "quota": {

@@ -111,6 +111,10 @@ class FindingAnswer(serializers.Serializer[Any]):
     message = serializers.CharField()
     remedy = serializers.CharField()
     value = serializers.JSONField(allow_null=True)
+    also = serializers.ListField(
+        child=serializers.DictField(),
+        help_text="What to put elsewhere at the same time: pointer, field and value of each",
+    )
 
 
 class RevisionAnswer(serializers.Serializer[Any]):

@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from deployments.engine.defaults import NEWEST, Defaults
 from deployments.engine.facts import GpuFacts, ModelFacts
 from deployments.engine.kv import whole
 from deployments.engine.sizing import Fit, FitState, fit
-from deployments.spec import ArgValue
+from deployments.findings import ARGS_POINTER, Change
+from deployments.spec import MAX_NODES, ArgValue
 
 FP8_CAPABILITY = 8.9
 MIN_CONTEXT = 512
+SPLIT, STAGES = f"{ARGS_POINTER}tensor-parallel-size", f"{ARGS_POINTER}pipeline-parallel-size"
+Admits = Callable[[Sequence[Change]], bool]
 
 
 @dataclass(frozen=True)
 class Option:
-    """One change that makes the model fit: the form field, the value, and what that gives."""
+    """One change that makes the model fit: the form field, the value, what else to set with it, and what that gives."""
 
     pointer: str
     value: int | str
     text: str
     fit: Fit
+    also: tuple[Change, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        """This option as plain JSON values."""
+        also = [{"pointer": pointer, "value": value} for pointer, value in self.also]
+        return {
+            "pointer": self.pointer,
+            "value": self.value,
+            "also": also,
+            "text": self.text,
+            "fit": self.fit.as_json(),
+        }
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """Everything that is set."""
+        return (self.pointer, self.value), *self.also
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A flavor that could be used instead."""
+    """A flavor that could be used: `nodes` is over how many of its nodes one replica may be spread."""
 
     slug: str
     gpu: GpuFacts
     gpus_per_node: int = 1
+    nodes: int = 1
+    label: str = ""
 
 
 def options(
@@ -42,15 +64,39 @@ def options(
     gpus_per_node: int = 8,
     others: Iterable[Choice] = (),
     defaults: Defaults = NEWEST,
+    nodes: tuple[int, int] = (1, 1),
+    admits: Admits = lambda changes: True,
 ) -> list[Option]:
-    """The changes that make it fit, smallest first; empty when none does."""
+    """The changes that make it fit, smallest first; empty when none does.
+
+    `nodes` are those of a replica now, and the most that it may have. What `admits` says no to is left out.
+    """
+    now, most = nodes
+    others = list(others)
     found = [
         _shorter(model, gpu, args, defaults),
         _smaller_cache(model, gpu, args, defaults),
-        _more_gpus(model, gpu, args, gpus_per_node, defaults),
+        _more_gpus(model, gpu, args, gpus_per_node * now, defaults),
         *(_other_flavor(model, args, choice, defaults) for choice in others),
     ]
-    return [option for option in found if option is not None]
+    kept = [option for option in found if option is not None and admits(option.changes)]
+    if kept:
+        return kept
+    # Two things at once only where none alone will do; of each kind one.
+    own = Choice("", gpu, gpus_per_node, most)
+    wider = (_wider(model, args, choice, defaults) for choice in others)
+    spread = (option for choice in (own, *others) for option in _spread(model, args, choice, now, defaults))
+    ways = (_first(kind, admits) for kind in (wider, spread))
+    return [option for option in ways if option is not None]
+
+
+def _first(found: Iterable[Option | None], admits: Admits) -> Option | None:
+    return next((option for option in found if option is not None and admits(option.changes)), None)
+
+
+def most_nodes(there: int | None, *, whole: bool) -> int:
+    """Over how many nodes a replica may be spread of those `there` (None: not known); parts of GPUs over none."""
+    return min(MAX_NODES, there if there is not None else MAX_NODES) if whole else 1
 
 
 @dataclass(frozen=True)
@@ -154,3 +200,32 @@ def _other_flavor(model: ModelFacts, args: Mapping[str, ArgValue], choice: Choic
     if result.state is FitState.NO or result.gpus > choice.gpus_per_node:
         return None
     return Option("/spec/flavor", choice.slug, f"flavor {choice.slug}", result)
+
+
+def _wider(model: ModelFacts, args: Mapping[str, ArgValue], choice: Choice, defaults: Defaults) -> Option | None:
+    """Another flavor and another split of it, the narrowest that fits."""
+    found = places(model, args, [choice], defaults)
+    if not found:
+        return None
+    size = found[0].tensor_parallel
+    text = f"{choice.label or choice.slug}, {size} GPUs (tensor-parallel-size)"
+    return Option("/spec/flavor", choice.slug, text, found[0].fit, ((SPLIT, size),))
+
+
+def _spread(
+    model: ModelFacts, args: Mapping[str, ArgValue], choice: Choice, now: int, defaults: Defaults
+) -> Iterator[Option]:
+    """Each layer over the GPUs of one node, layers over the fewest nodes that hold it; else with one replica."""
+    size = max(splits(model, choice.gpus_per_node), default=0)
+    for nodes in range(max(2, now + 1), min(choice.nodes, model.layers or 1) + 1) if size else ():
+        split = {**args, "tensor-parallel-size": size, "pipeline-parallel-size": nodes}
+        result = fit(model, choice.gpu, split, defaults=defaults)
+        if result.state is not FitState.NO:
+            flavor: tuple[Change, ...] = (("/spec/flavor", choice.slug),) if choice.slug else ()
+            where = f" of {choice.label or choice.slug}" if choice.slug else ""
+            text = f"{nodes} nodes{where}, with {size} GPUs of each (tensor-parallel-size, pipeline-parallel-size)"
+            sets: tuple[Change, ...] = ((SPLIT, size), (STAGES, nodes), *flavor)
+            yield Option("/spec/nodes", nodes, text, result, sets)
+            alone: tuple[Change, ...] = (("/spec/replicas/min", 1), ("/spec/replicas/max", 1))
+            yield Option("/spec/nodes", nodes, f"one replica on {text}", result, (*sets, *alone))
+            return

@@ -42,12 +42,12 @@ def _one_fix_each(findings: list[Finding]) -> list[Finding]:
             if best is None or _rank(finding) < _rank(best):
                 strictest[finding.pointer] = finding
     kept: list[Finding] = []
-    fixes: set[tuple[str, object]] = set()
+    fixes: set[tuple[str, object, object]] = set()
     for finding in findings:
         best = strictest.get(finding.pointer)
         if best is not None and finding is not best and (not finding.is_error or _number(finding) is not None):
             continue
-        fix = (finding.pointer, finding.value)
+        fix = (finding.pointer, finding.value, finding.also)
         if finding.value is not None and fix in fixes:
             continue
         fixes.add(fix)

@@ -9,7 +9,7 @@ from typing import Any
 
 from django import forms
 
-from deployments.findings import Finding
+from deployments.findings import Finding, field_of
 from deployments.forms import engine_fields
 from deployments.forms.adapters import AdapterTextError, format_adapters, parse_adapters
 from deployments.forms.findings import tidied
@@ -267,8 +267,9 @@ class DeploymentForm(RoleFields):
                         "message": finding.message,
                         "remedy": finding.remedy,
                         "set": None if finding.value is None else text_of(finding.value),
-                        "shown": shown(finding.value),
+                        "shown": _all_shown(finding),
                         "field": finding.field,
+                        "sets": _sets(finding),
                     }
                 )
         return said
@@ -317,6 +318,26 @@ def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
         **own,
         **initial_of_roles(spec),
     }
+
+
+def _sets(finding: Finding) -> str:
+    """All that a fix sets at once, as a button of the form sends it (“way”); empty where it sets one field."""
+    if finding.value is None or not finding.also:
+        return ""
+    return "&".join(
+        f"{field_of(pointer)}={'' if value is None else text_of(value)}"
+        for pointer, value in ((finding.pointer, finding.value), *finding.also)
+    )
+
+
+def _all_shown(finding: Finding) -> str:
+    """What a fix sets, in words: the value, or of several each with its name."""
+    if not finding.also:
+        return shown(finding.value)
+    sets = ((finding.pointer, finding.value), *finding.also)
+    return ", ".join(
+        f"{pointer.rpartition('/')[2]} {'none' if value is None else shown(value)}" for pointer, value in sets
+    )
 
 
 def with_value(data: Mapping[str, Any], name: str, value: str) -> dict[str, str]:

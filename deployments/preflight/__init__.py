@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from deployments.engine.options import Option
 from deployments.engine.sizing import Fit
 from deployments.findings import Finding, Severity, has_errors
 from deployments.preflight import (
@@ -25,6 +26,7 @@ from deployments.preflight import (
 )
 from deployments.preflight.facts import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts
 from deployments.preflight.rules import Case, Rule
+from deployments.preflight.trials import Trials
 from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
 
@@ -40,6 +42,7 @@ __all__ = [
     "check_raw",
     "estimate",
     "has_errors",
+    "ways",
 ]
 
 # About the wish as a whole; and about what one engine runs, which each role of a wish has of its own.
@@ -60,11 +63,23 @@ RULES: tuple[Rule, ...] = (*OF_WISH, *OF_ENGINE)
 
 def check(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> list[Finding]:
     """Everything there is to say about this wish before it is sent; errors first, each finding once."""
-    case = Case(spec=spec, name=name, team=team, facts=facts)
-    wish = (roles.placed(finding, spec) for each in OF_WISH for finding in each(case))
-    found = dict.fromkeys([*wish, *roles.of_engines(case, OF_ENGINE)])
+    trials = Trials(spec, lambda changed: _found(Case(spec=changed, name=name, team=team, facts=facts)))
+    found = _found(Case(spec=spec, name=name, team=team, facts=facts, admits=trials.admits))
     order = list(Severity)
     return sorted(found, key=lambda finding: order.index(finding.severity))
+
+
+def _found(case: Case) -> dict[Finding, None]:
+    wish = (roles.placed(finding, case.spec) for each in OF_WISH for finding in each(case))
+    return dict.fromkeys([*wish, *roles.of_engines(case, OF_ENGINE)])
+
+
+def ways(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> list[Option]:
+    """Changes that make it fit and that no rule refuses, of two roles decode; empty where nothing is known."""
+    trials = Trials(spec, lambda changed: _found(Case(spec=changed, name=name, team=team, facts=facts)))
+    role = list(spec.by_role())[-1]
+    case = Case(spec=spec, name=name, team=team, facts=facts, admits=trials.admits)
+    return memory.ways_to_fit(roles.alone(case, role))
 
 
 def check_raw(data: Mapping[str, Any], facts: Facts) -> tuple[DeploymentSpec | None, list[Finding]]:

@@ -225,7 +225,9 @@ def _holds(case: Case, flavor: FlavorFacts) -> bool:
         return False
     moved = (own.model_copy(update={"flavor": flavor.slug}) for own in spec.by_role().values())
     estimates = (estimate_of(dataclasses.replace(case, spec=own)) for own in moved)
-    return all(estimate is None or estimate.state is not FitState.NO for estimate in estimates)
+    if any(estimate is not None and estimate.state is FitState.NO for estimate in estimates):
+        return False
+    return case.admits is not None and case.admits([("/spec/flavor", flavor.slug)])
 
 
 @rules.rule

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from deployments.engine.facts import ModelFacts
 from deployments.engine.lora import lora_gib
-from deployments.engine.options import Choice, options, places, round_context
+from deployments.engine.options import Choice, Option, most_nodes, options, round_context
 from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit, missing_numbers
 from deployments.findings import Finding, arg_pointer, error, info, warning
 from deployments.preflight.rules import Case, Rules, gib
@@ -58,39 +58,48 @@ def estimate_of(case: Case) -> Fit | None:
 def _does_not_fit(case: Case, estimate: Fit) -> Finding:
     assert case.model is not None
     assert case.flavor is not None
-    others = [
-        Choice(slug, item.gpu, item.gpus_per_node)
-        for slug, item in sorted(case.facts.flavors.items())
-        if item.enabled and slug != case.spec.flavor
-    ]
-    ways = options(
-        case.model,
-        case.flavor.gpu,
-        case.spec.engine.args,
-        gpus_per_node=case.flavor.gpus_per_node,
-        others=others,
-        defaults=case.defaults,
-    )
+    ways = ways_to_fit(case) if case.admits is not None else []
     first = ways[0] if ways else None
-    pointer, value = (first.pointer, first.value) if first else ("/spec/flavor", None)
     if ways:
         remedy = f"It would fit with {', or with '.join(way.text for way in ways)}."
-    elif wider := places(case.model, case.spec.engine.args, others, case.defaults):
-        place, value = wider[0], wider[0].flavor
-        label = case.facts.flavors[value].label
-        remedy = f"It would fit on {label} with {place.tensor_parallel} GPUs (tensor-parallel-size)."
     else:
         remedy = "No flavor here is large enough: choose a smaller model, or a quantised variant of this one."
     return error(
         "memory",
-        pointer,
+        first.pointer if first else "/spec/flavor",
         f"Does not fit on {case.flavor.label}: of {gib(estimate.budget_gib)} per GPU, weights take "
         f"{gib(estimate.weights_gib)} and the engine {gib(estimate.activation_gib + estimate.overhead_gib)}; one "
         f"request of {estimate.max_model_len:,} tokens needs {gib(estimate.kv_needed_gib)} of KV cache, and "
         f"{gib(max(0.0, estimate.kv_gib))} are left.",
         remedy,
-        value,
+        first.value if first else None,
+        also=first.also if first else (),
     )
+
+
+def ways_to_fit(case: Case) -> list[Option]:
+    """The changes that make it fit, and that no other rule refuses; empty while model or flavor are not known."""
+    model, flavor = case.model, case.flavor
+    if model is None or flavor is None:
+        return []
+    others = [
+        Choice(slug, item.gpu, item.gpus_per_node, most_nodes(item.nodes, whole=not item.is_slice), item.label)
+        for slug, item in sorted(case.facts.flavors.items())
+        if item.enabled and slug != case.spec.flavor
+    ]
+    try:
+        return options(
+            model,
+            flavor.gpu,
+            case.spec.engine.args,
+            gpus_per_node=flavor.gpus_per_node,
+            others=others,
+            defaults=case.defaults,
+            nodes=(case.spec.nodes, most_nodes(flavor.nodes, whole=not flavor.is_slice)),
+            admits=case.admits or (lambda changes: True),
+        )
+    except UnknownShapeError:
+        return []
 
 
 @rules.rule

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from deployments.findings import ARGS_POINTER, Finding, error, info, warning
+from deployments.findings import ARGS_POINTER, Change, Finding, error, info, warning
 from deployments.preflight.rules import Case, Rule, Rules, plural
 from deployments.spec import DeploymentSpec, Role, RoleSpec, Strategy
 
@@ -20,10 +20,7 @@ TITLES = {Role.PREFILL: "Prefill", Role.DECODE: "Decode"}
 
 def of_engines(case: Case, checks: Iterable[Rule]) -> Iterator[Finding]:
     """What rules about an engine say of each role; what they say of both alike is said once, at the shared fields."""
-    said = {
-        role: [finding for each in checks for finding in each(dataclasses.replace(case, spec=spec))]
-        for role, spec in case.spec.by_role().items()
-    }
+    said = {role: [finding for each in checks for finding in each(alone(case, role))] for role in case.spec.by_role()}
     for role, findings in said.items():
         for finding in findings:
             if role is Role.BOTH or all(finding in others for others in said.values()):
@@ -33,8 +30,21 @@ def of_engines(case: Case, checks: Iterable[Rule]) -> Iterator[Finding]:
                 yield dataclasses.replace(
                     finding,
                     pointer=_own_pointer(finding.pointer, role, case.spec),
+                    also=tuple((_own_pointer(pointer, role, case.spec), value) for pointer, value in finding.also),
                     message=f"{title}: {finding.message}",
                 )
+
+
+def alone(case: Case, role: Role) -> Case:
+    """The case of one role; what is tried of it is tried in the wish that it is part of."""
+    own, whole = case.spec.by_role()[role], case.admits
+    if role is Role.BOTH or whole is None:
+        return dataclasses.replace(case, spec=own)
+
+    def admits(changes: Sequence[Change]) -> bool:
+        return whole([(_own_pointer(pointer, role, case.spec), value) for pointer, value in changes])
+
+    return dataclasses.replace(case, spec=own, admits=admits)
 
 
 def placed(finding: Finding, spec: DeploymentSpec) -> Finding:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from deployments.engine.defaults import NEWEST, Defaults, defaults_of
 from deployments.engine.facts import ModelFacts
 from deployments.engine.lora import lora_rank
 from deployments.engine.profiles import EngineProfile
-from deployments.findings import Finding
+from deployments.findings import Change, Finding
 from deployments.preflight.facts import Facts, FlavorFacts, QuotaFacts
 from deployments.sources import Source, SourceError, parse
 from deployments.spec import ArgValue, DeploymentSpec
@@ -23,6 +23,8 @@ class Case:
     name: str
     team: str
     facts: Facts
+    # Whether changes of this spec lead to nothing else that is refused; None where no remedies are looked for.
+    admits: Callable[[Sequence[Change]], bool] | None = None
 
     @property
     def flavor(self) -> FlavorFacts | None:

@@ -10,12 +10,11 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from deployments import preflight as rules
-from deployments.engine.defaults import defaults_of
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import guarded_args
 from deployments.engine.lora import lora_rank
-from deployments.engine.options import Choice, Option, options
-from deployments.engine.sizing import Fit, UnknownShapeError
+from deployments.engine.options import Option
+from deployments.engine.sizing import Fit
 from deployments.findings import Finding, Severity, error
 from deployments.manifests.cache import gib_for
 from deployments.manifests.common import Resolution
@@ -131,7 +130,7 @@ def preflight(
         findings=(*findings, *found),
         spec=parsed,
         fit=rules.estimate(parsed, guess),
-        options=tuple(_options(parsed, guess)),
+        options=tuple(rules.ways(parsed, name, own.slug if own else "", guess)),
         missing=unknown_models.missing_of(model),
         model_facts=known.model,
         check=check,
@@ -392,23 +391,6 @@ def _not_pinned(spec: DeploymentSpec) -> Finding:
         "The model cannot be pinned to a commit while the hub does not answer.",
         "Try again later, or enter the commit (40 hex digits).",
     )
-
-
-def _options(spec: DeploymentSpec, known: Facts) -> list[Option]:
-    flavor = known.flavors.get(spec.flavor)
-    if known.model is None or flavor is None:
-        return []
-    others = [
-        Choice(slug, item.gpu, item.gpus_per_node)
-        for slug, item in sorted(known.flavors.items())
-        if item.enabled and slug != spec.flavor
-    ]
-    profile = known.profiles.get(spec.engine.profile)
-    defaults, node = defaults_of(profile.version if profile else ""), flavor.gpus_per_node
-    try:
-        return options(known.model, flavor.gpu, spec.engine.args, gpus_per_node=node, others=others, defaults=defaults)
-    except UnknownShapeError:
-        return []
 
 
 def _more(spec: DeploymentSpec, usage: Usage, deployment: Deployment | None) -> int:

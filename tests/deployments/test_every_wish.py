@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from deployments.findings import Finding
+from deployments.findings import Finding, field_of
 from deployments.forms.request import DeploymentForm, with_value
 from deployments.forms.values import text_of
 from deployments.models import Cluster, Credential, Flavor, Node, Principal, Team, User
@@ -203,7 +203,9 @@ def as_told(data: dict[str, str], refused: list[Finding]) -> dict[str, str]:
     """The form with the first remedy carried out that a button offers; else by hand, as its words say."""
     for finding in refused:
         if finding.value is not None:
-            return with_value(data, finding.field, text_of(finding.value))
+            for pointer, value in ((finding.pointer, finding.value), *finding.also):
+                data = with_value(data, field_of(pointer), "" if value is None else text_of(value))
+            return data
     words, change = BY_HAND[refused[0].code]
     assert words in refused[0].remedy
     return {**data, **change(refused[0])}

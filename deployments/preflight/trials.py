@@ -1,0 +1,58 @@
+"""A remedy is tried through all rules before it is offered: it must not lead to what the next rule refuses."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from deployments.findings import Change, Finding
+from deployments.preflight.roles import TITLES
+from deployments.spec import DeploymentSpec
+from deployments.spec_errors import parse_spec
+
+Check = Callable[[DeploymentSpec], Iterable[Finding]]
+
+
+class Trials:
+    """Changes of one wish, tried. What is refused of it already, in the same words, does not count against them."""
+
+    def __init__(self, spec: DeploymentSpec, check: Check) -> None:
+        self._spec = spec
+        self._check = check
+        self._refused: frozenset[str] | None = None
+
+    def admits(self, changes: Sequence[Change]) -> bool:
+        """True when the wish with these changes is one, and nothing is refused of it that is not refused now."""
+        changed = with_changes(self._spec, changes)
+        if changed is None:
+            return False
+        if self._refused is None:
+            self._refused = self._errors(self._spec)
+        return self._errors(changed) <= self._refused
+
+    def _errors(self, spec: DeploymentSpec) -> frozenset[str]:
+        return frozenset(_words(finding) for finding in self._check(spec) if finding.is_error)
+
+
+def _words(finding: Finding) -> str:
+    """What is refused, whichever role it is said of: of two alike it is said once."""
+    for title in TITLES.values():
+        if finding.message.startswith(f"{title}: "):
+            return finding.message.removeprefix(f"{title}: ")
+    return finding.message
+
+
+def with_changes(spec: DeploymentSpec, changes: Sequence[Change]) -> DeploymentSpec | None:
+    """The spec with values put where JSON pointers say; None where that makes no spec. None as a value takes away."""
+    data: dict[str, Any] = copy.deepcopy(spec.to_json())
+    for pointer, value in changes:
+        *path, last = pointer.removeprefix("/spec/").split("/")
+        inner: Any = data
+        for name in path:
+            inner = inner.setdefault(name, {})
+        if value is None:
+            inner.pop(last, None)
+        else:
+            inner[last] = value
+    return parse_spec(data)[0]

@@ -1,0 +1,212 @@
+"""What the rules offer is tried through the rules: no remedy leads to what the next one refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from deployments import preflight
+from deployments.engine.facts import ModelFacts
+from deployments.findings import Finding
+from deployments.preflight import Facts, FlavorFacts, QuotaFacts, check
+from deployments.preflight.trials import with_changes
+from deployments.spec import DeploymentSpec
+from tests.deployments.preflighting import SERVED, the, with_cluster
+from tests.deployments.wishes import A100, H100, L4, LLAMA, T4, facts_of, roles_json, spec_json, spec_of
+
+LARGE = dataclasses.replace(
+    LLAMA, id="org/large", weights_bytes=141_107_412_992, layers=80, heads=64, hidden=8192, intermediate=28_672
+)
+GIANT = dataclasses.replace(LARGE, id="org/giant", weights_bytes=811_706_974_208, layers=126, heads=128)
+LWS = {**SERVED, "leaderworkerset.x-k8s.io": ("v1",)}
+
+
+def facts_with(model: ModelFacts, *flavors: FlavorFacts, groups: Any = None) -> Facts:
+    return facts_of(
+        model=model,
+        flavors={flavor.slug: flavor for flavor in flavors},
+        quotas={flavor.slug: QuotaFacts(limit=1000) for flavor in flavors},
+        cluster=with_cluster(groups=LWS if groups is None else groups).cluster,
+    )
+
+
+def carried_out(spec: DeploymentSpec, finding: Finding) -> DeploymentSpec:
+    assert finding.value is not None
+    changed = with_changes(spec, ((finding.pointer, finding.value), *finding.also))
+    assert changed is not None
+    return changed
+
+
+def refused(spec: DeploymentSpec, facts: Facts) -> list[Finding]:
+    return [finding for finding in check(spec, "chat", "search", facts) if finding.is_error]
+
+
+@pytest.mark.parametrize(
+    ("code", "model", "other"),
+    [
+        ("gpu_vendor", LARGE, dataclasses.replace(H100, slug="big", gpus_per_node=8, resource_name="amd.com/gpu")),
+        (
+            "quantization_gpu",
+            dataclasses.replace(LARGE, quantization="mxfp4"),
+            dataclasses.replace(T4, slug="big", memory_mib=200_000, gpus_per_node=8, total=8),
+        ),
+        (
+            "quantised_blocks",
+            dataclasses.replace(LARGE, quantization="fp8", quant_block=128, intermediate=128 * 3),
+            dataclasses.replace(H100, slug="big", gpus_per_node=8, total=8),
+        ),
+        ("never_whole", LARGE, dataclasses.replace(H100, slug="big", gpus_per_node=8, total=1)),
+        ("slices_apart", LARGE, dataclasses.replace(H100, slug="big", gpus_per_node=8, product="NVIDIA-H100-SHARED")),
+    ],
+)
+def test_memory_names_no_way_that_another_rule_refuses(code: str, model: ModelFacts, other: FlavorFacts):
+    small = dataclasses.replace(L4, gpus_per_node=1, nodes=1)
+    facts, spec = facts_with(model, small, other), spec_of(flavor="l4", args={"max-model-len": 4096})
+    # The way itself is there, and it is that rule which refuses it.
+    there = with_changes(spec, (("/spec/flavor", "big"), ("/spec/engine/args/tensor-parallel-size", 4)))
+    assert there is not None
+    assert code in {finding.code for finding in refused(there, facts)}
+
+    finding = the("memory", check(spec, "chat", "search", facts))
+
+    assert finding.value is None
+    assert "big" not in finding.remedy
+    assert "No flavor here is large enough" in finding.remedy
+    if code != "quantised_blocks":  # of the model itself
+        fine = dataclasses.replace(H100, slug="fine", title="Fine", gpus_per_node=8, total=8)
+        facts = facts_with(model, small, other, fine)
+        finding = the("memory", check(spec, "chat", "search", facts))
+        assert (finding.pointer, finding.value) == ("/spec/flavor", "fine")
+        assert refused(carried_out(spec, finding), facts) == []
+
+
+def test_fewer_gpus_than_it_starts_with_names_no_flavor_that_is_refused():
+    other = dataclasses.replace(H100, slug="amd", total=100, gpus_per_node=8, resource_name="amd.com/gpu")
+    facts = facts_with(LLAMA, H100, other)
+    finding = the("never_whole", check(spec_of(replicas={"min": 9, "max": 9}), "chat", "search", facts))
+    assert (finding.pointer, finding.value) == ("/spec/replicas/min", 4)
+    assert other.label not in finding.remedy
+
+
+def test_what_no_node_holds_is_spread_over_several():
+    h100 = dataclasses.replace(H100, gpus_per_node=8, nodes=4, total=32)
+    facts, spec = facts_with(GIANT, L4, h100), spec_of(flavor="h100", args={"max-model-len": 8192})
+    finding = the("memory", check(spec, "chat", "search", facts))
+    assert (finding.pointer, finding.value) == ("/spec/nodes", 2)
+    assert finding.also == (
+        ("/spec/engine/args/tensor-parallel-size", 8),
+        ("/spec/engine/args/pipeline-parallel-size", 2),
+    )
+    assert "2 nodes, with 8 GPUs of each" in finding.remedy
+    changed = carried_out(spec, finding)
+    assert (changed.nodes, changed.gpus_per_pod) == (2, 8)
+    assert refused(changed, facts) == []
+    assert [way.changes for way in preflight.ways(spec, "chat", "search", facts)] == [
+        ((finding.pointer, finding.value), *finding.also)
+    ]
+
+
+def test_spread_over_nodes_it_is_one_replica_where_there_are_no_gpus_for_more():
+    h100 = dataclasses.replace(H100, gpus_per_node=8, nodes=2, total=16)
+    spec = spec_of(flavor="h100", replicas={"min": 2, "max": 10}, args={"max-model-len": 8192})
+    facts = facts_with(GIANT, h100)
+    finding = the("memory", check(spec, "chat", "search", facts))
+    assert "one replica on 2 nodes" in finding.remedy
+    changed = carried_out(spec, finding)
+    assert (changed.nodes, changed.replicas.min, changed.replicas.max) == (2, 1, 1)
+    assert refused(changed, facts) == []
+
+
+@pytest.mark.parametrize(
+    ("flavor", "groups", "changes"),
+    [
+        (dataclasses.replace(H100, gpus_per_node=8, nodes=1, total=8), LWS, {}),
+        (dataclasses.replace(H100, gpus_per_node=8, nodes=4, total=32), SERVED, {}),
+        (
+            dataclasses.replace(H100, gpus_per_node=8, nodes=4, total=32),
+            LWS,
+            {"strategy": "oci-volume", "source": {"uri": "oci://registry.example.com/a/b@sha256:" + "1" * 64}},
+        ),
+        (dataclasses.replace(H100, gpus_per_node=8, nodes=4, total=32), LWS, {"source": {"uri": "gs://bucket/giant"}}),
+    ],
+    ids=["one node", "no LeaderWorkerSet", "strategy", "source"],
+)
+def test_nodes_are_not_offered_where_a_replica_cannot_span_them(
+    flavor: FlavorFacts, groups: Any, changes: dict[str, Any]
+):
+    spec = spec_of(**{"flavor": "h100", "args": {"max-model-len": 8192}, **changes})
+    for finding in check(spec, "chat", "search", facts_with(GIANT, flavor, groups=groups)):
+        if finding.code == "memory":
+            assert finding.pointer != "/spec/nodes"
+            assert "nodes" not in finding.remedy
+
+
+def test_a_role_is_given_what_its_wish_admits():
+    spec = DeploymentSpec.from_json(roles_json(flavor="l4", args={"max-model-len": 8192}))
+    facts = facts_with(LARGE, dataclasses.replace(L4, gpus_per_node=8, total=64))
+    finding = next(item for item in check(spec, "chat", "search", facts) if item.code == "memory")
+    assert finding.value == 8
+    changed = carried_out(spec, finding)
+    assert {role.tensor_parallel for role in changed.by_role().values()} >= {8}
+
+
+MODELS = st.builds(
+    dataclasses.replace,
+    st.sampled_from([LLAMA, LARGE, GIANT]),
+    quantization=st.sampled_from([None, None, "fp8", "awq", "mxfp4"]),
+    quant_block=st.sampled_from([None, 128]),
+    intermediate=st.sampled_from([14_336, 28_672, 384 * 128]),
+    heads=st.sampled_from([24, 32, 64]),
+    kv_heads=st.sampled_from([1, 4, 8]),
+    architecture=st.sampled_from(["LlamaForCausalLM", "Gemma3ForCausalLM"]),
+)
+CARDS = [
+    *(H100, L4, T4, A100),
+    dataclasses.replace(H100, slug="h100x8", gpus_per_node=8, nodes=2, total=16),
+    dataclasses.replace(H100, slug="amd", gpus_per_node=8, total=64, resource_name="amd.com/gpu"),
+    dataclasses.replace(L4, slug="shared", product="NVIDIA-L4-SHARED"),
+]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(
+    model=MODELS,
+    cards=st.lists(st.sampled_from(CARDS), min_size=1, max_size=5, unique_by=lambda card: card.slug),
+    args=st.fixed_dictionaries(
+        {"max-model-len": st.sampled_from([2048, 32_768, 131_072])},
+        optional={
+            "tensor-parallel-size": st.sampled_from([1, 2, 4]),
+            "dtype": st.sampled_from(["auto", "half", "bfloat16", "float32"]),
+            "kv-cache-dtype": st.sampled_from(["auto", "fp8"]),
+        },
+    ),
+    replicas=st.sampled_from([1, 2, 8]),
+)
+def test_whatever_memory_or_room_offers_is_refused_by_nothing_new(
+    model: ModelFacts, cards: list[FlavorFacts], args: dict[str, Any], replicas: int
+):
+    facts = facts_with(model, *cards)
+    spec = spec_of(flavor=cards[0].slug, args=args, replicas={"min": replicas, "max": replicas})
+    before = {finding.message for finding in refused(spec, facts)}
+    for finding in refused(spec, facts):
+        if finding.code in {"memory", "never_whole"} and finding.value is not None:
+            after = refused(carried_out(spec, finding), facts)
+            # Where both are said, one remedy leaves the other to do.
+            assert {item.message for item in after if item.code not in {"memory", "never_whole"}} <= before, finding
+            if finding.code == "memory":
+                assert "memory" not in {item.code for item in after}
+
+
+def test_an_answer_tells_all_that_a_remedy_sets():
+    h100 = dataclasses.replace(H100, gpus_per_node=8, nodes=4, total=32)
+    document = spec_json(flavor="h100", args={"max-model-len": 8192})
+    spec, found = preflight.check_raw({"name": "chat", "team": "search", "spec": document}, facts_with(GIANT, h100))
+    assert spec is not None
+    assert the("memory", found).as_json()["also"] == [
+        {"pointer": "/spec/engine/args/tensor-parallel-size", "field": "tensor_parallel_size", "value": 8},
+        {"pointer": "/spec/engine/args/pipeline-parallel-size", "field": "pipeline_parallel_size", "value": 2},
+    ]
