@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from deployments.engine.defaults import NEWEST, Defaults
 from deployments.engine.facts import ModelFacts
+from deployments.engine.kv import whole
 from deployments.engine.options import FP8_CAPABILITY, Choice, splits
 from deployments.engine.sizing import FitState, UnknownShapeError, fit
-from deployments.spec import ArgValue
+from deployments.spec import PARALLEL, ArgValue
 
 # Contexts in tokens, the longest first; less than the last is not proposed where the model can do more.
 LENGTHS = (32_768, 16_384, 8_192)
@@ -31,8 +33,7 @@ class Preset:
     @property
     def per_replica(self) -> int:
         """GPUs of one replica."""
-        size = self.args.get(SPLIT, 1)
-        return size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else 1
+        return math.prod(max(1, whole(self.args, flag, 1)) for flag in PARALLEL)
 
     @property
     def gpus(self) -> int:

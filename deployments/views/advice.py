@@ -239,7 +239,7 @@ def _way(
     sets = {"flavor": row.slug, "tensor_parallel_size": str(size), **({"kv_cache_dtype": cache} if cache else {})}
     word, tone, shape = WORDS[estimate.state]
     return Way(
-        label=f"{size} × {row.label}" + (", fp8 KV" if cache else ""),
+        label=f"{estimate.gpus} × {row.label}" + (", fp8 KV" if cache else ""),
         word=word,
         tone=tone,
         shape=shape,
