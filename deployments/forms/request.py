@@ -165,8 +165,8 @@ class DeploymentForm(RoleFields):
             spec["replicas"] = {name: self._count(f"replicas_{name}") for name in ("min", "max")}
             if self.text("nodes") and spec["strategy"] == Strategy.STANDARD:
                 spec["nodes"] = self._count("nodes")
-            if scaling := self._scaling():
-                spec["scaling"] = scaling
+        if scaling := self._scaling():
+            spec["scaling"] = scaling
         if not self.has_roles and (adapters := self._adapters()):
             spec["adapters"] = adapters
         profile = self.text("profile") or self._default_profile()

@@ -48,6 +48,18 @@ def test_roles_become_parts_of_the_wish(hub: list[str], alice: User) -> None:
     assert (latest.gpus, latest.surge) == (2 + 2, (2 * 2 + 2 * 1) - 4)
 
 
+def test_targets_of_scaling_count_for_both_roles(hub: list[str], alice: User) -> None:
+    targets = {"scaling_concurrency": "20", "scaling_percent": "60"}
+    answer = signed_in(alice).post(reverse("deployment-create"), typed(**ROLES, **targets))
+
+    assert answer.status_code == 302
+    latest = Deployment.objects.get().latest
+    assert latest is not None
+    assert latest.spec["scaling"] == {"concurrency": 20, "percent": 60}
+    # Whoever edits it finds them again.
+    assert {name: initial_of(latest.spec)[name] for name in targets} == targets
+
+
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
