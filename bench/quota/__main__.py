@@ -4,10 +4,12 @@
 
 Clients in plain SQL take, scale, move, delete and cut grants at both isolation levels: with the ledger's trigger as it
 is shipped, with each guard alone, and with guards that must fail, which shows that the referee sees what it looks for.
-Then the same through the services, and approvals per second through the service beside the fewest SQL statements that
-leave the same rows. A referee replays a log that is written under the accounts' locks: a take counts as over when the
-account stands above the limit committed before it. Deadlocks and conflicts (40001) are given as
-seen/left after as many tries as a service makes. The database is one of its own and is thrown away.
+Then people ask, scale, approve, stop, start, delete and cut through the services while workers give back, `--services`
+times at each level: as often as the shipped guard where not said, which takes an hour and more on two processors.
+Then approvals per second through the service beside the fewest SQL statements that leave the same rows. A referee
+replays a log that is written under the accounts' locks: a take counts as over when the account stands above the limit
+committed before it. Deadlocks and conflicts (40001) are given as seen/left after as many tries as a service makes; of
+services only those that were left show. The database is one of its own and is thrown away.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import argparse
 import os
 import sys
 import tempfile
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from psycopg import IsolationLevel
@@ -46,10 +50,12 @@ HEAD = (
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--transactions", type=int, default=50_000, help="of the shipped guard, at each level")
+    arguments.add_argument("--services", type=int, help="transactions through the services, at each level")
     arguments.add_argument("--connections", type=int, default=32)
     arguments.add_argument("--approvals", type=int, default=2_000)
     arguments.add_argument("--seed", type=int, default=1)
     wanted = arguments.parse_args()
+    wanted.services = wanted.transactions if wanted.services is None else wanted.services
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as another user where this runs as root
         with running(Path(folder) / "data", only=["postgres", "redis"], quick=True) as environment:
@@ -106,21 +112,25 @@ def plain(url: str, wanted: argparse.Namespace) -> bool:
 
 
 def through_services(url: str, wanted: argparse.Namespace) -> bool:
-    """Approvals, then takes, releases and cuts, by the services; and approvals in the least SQL."""
-    from bench.quota import clients, referee, service, spent, world
+    """The fight by the services, then approvals by the service and in the least SQL."""
+    from bench.quota import clients, fight, referee, service, spent, world
 
     failed = False
     rates = {}
     for level in LEVELS:
         made = world.make(waiting=0, seed=wanted.seed)
         referee_starts()
-        share = wanted.transactions // 10 // wanted.connections
-        outcome = clients.together(
-            service.churn, wanted.connections, made, wanted.connections, level, share, wanted.seed
-        )
+        share = wanted.services // wanted.connections
+        before = spent.by_postgres(url)
+        outcome = clients.together(fight.churn, wanted.connections, made, level, share, wanted.seed)
+        server = spent.by_postgres(url) - before
         verdict = referee.judge()
-        show("through the services", level, outcome, verdict)
-        failed |= not verdict.clean or bool(outcome.counts["deadlocks left"])
+        total = Counter[str]()
+        for act, count in outcome.counts.items():
+            total[act.partition(": ")[2]] += count
+        show("through the services", level, replace(outcome, counts=total), verdict)
+        show_acts(outcome, server)
+        failed |= not verdict.clean or bool(total["deadlocks left"])
     ways: list[tuple[str, IsolationLevel | None]] = [("in SQL", None)]
     ways += [(f"by the service, {level.name}", level) for level in LEVELS]
     for name, way in ways:
@@ -179,6 +189,20 @@ def show(name: str, level: IsolationLevel, outcome: Outcome, verdict: Verdict) -
         ),
         flush=True,
     )  # fmt: skip
+
+
+def show_acts(outcome: Outcome, server: float) -> None:
+    """What became of each act through the services; `server` are PostgreSQL's processor seconds of all of them."""
+    acts: dict[str, list[str]] = {}
+    for name, count in sorted(outcome.counts.items()):
+        act, _, became = name.partition(": ")
+        acts.setdefault(act, []).append(f"{count} {became}")
+    for act, found in acts.items():
+        print(f"    {act:<8} {', '.join(found)}")
+    each = 1000 / sum(outcome.counts.values())
+    print(
+        f"    each in {outcome.spent * each:.1f} ms of the client and {server * each:.1f} ms of PostgreSQL", flush=True
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from bench.quota.guards import Guard
 from bench.quota.shape import LARGEST_GRANT, World
 
 PROCESSES = 4
-SERVICES = "deployments.services.approvals", "deployments.services.grants", "deployments.services.ledger"
+SERVICES = "bench.quota.fight", "bench.quota.service"
 TRIES = 8
 AGAIN = ("40001", "40P01")
 REFUSED = ("SQ001", "SQ002")

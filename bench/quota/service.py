@@ -1,19 +1,15 @@
-"""The same fight through Slipway's own services, and what an approval costs beside the least that SQL could do."""
+"""What an approval costs through the service, and beside it the least that SQL could do."""
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 from django.db import DatabaseError, connection
-from django.db.models.functions import Now
 from psycopg import IsolationLevel
 
-from bench.quota.shape import LARGEST_GRANT, World
+from bench.quota.shape import World
 
 LEFT = {"40001": "conflicts left", "40P01": "deadlocks left"}
 # The fewest statements after which the same rows are approved, reserved and wanted.
@@ -82,56 +78,5 @@ def approve(number: int, world: World, connections: int, isolation: IsolationLev
             counts[left_as(error)] += 1
         else:
             counts["approved"] += 1
-    connection.close()
-    return counts
-
-
-def churn(
-    number: int, world: World, connections: int, isolation: IsolationLevel, transactions: int, seed: int
-) -> Counter[str]:
-    """Grow, give back, delete and cut through the services; every tenth wish cuts a grant."""
-    from deployments.models import Deployment, Principal, User, Wanted
-    from deployments.services import grants, holds, ledger
-    from deployments.services.convergence import Lease, LeaseLostError, database_now
-    from deployments.services.errors import DomainError
-
-    isolate(isolation)
-    chance = random.Random(seed * 1000 + number)
-    principal = Principal(user=User.objects.get(pk=world.admin))
-    counts: Counter[str] = Counter()
-
-    def lease(row: Deployment) -> Lease:
-        token = uuid4()
-        rows = Deployment.objects.filter(pk=row.pk)
-        rows.update(lease_token=token, lease_until=Now() + timedelta(seconds=60), wanted=Wanted.STOPPED)
-        return Lease(Deployment, row.pk, token)
-
-    def one() -> None:
-        act = chance.choices(("take", "release", "cut"), (60, 30, 10))[0]
-        if act == "cut":
-            grants.change_grant(
-                principal=principal, grant_id=chance.choice(world.grants), gpus=chance.randint(0, LARGEST_GRANT)
-            )
-            return
-        team = chance.choice(list(world.deployments))
-        row = Deployment.objects.select_related("latest", "team").get(pk=chance.choice(world.deployments[team]))
-        assert row.latest is not None
-        if act == "take":
-            holds.reserve(deployment=row, revision=row.latest, gpus=holds.held_by(row) + chance.randint(1, 3))
-        else:
-            held = lease(row)
-            ledger.release(deployment=row, lease=held, proof=ledger.Proof(database_now()))
-
-    for _ in range(transactions):
-        try:
-            one()
-        except DomainError as error:
-            counts[f"refused: {error.code}"] += 1
-        except LeaseLostError:
-            counts["lease lost to another client"] += 1
-        except DatabaseError as error:
-            counts[left_as(error)] += 1
-        else:
-            counts["committed"] += 1
     connection.close()
     return counts

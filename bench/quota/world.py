@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import random
+from datetime import timedelta
 
 from django.db import connection
+from django.utils import timezone
 
-from bench.quota.shape import FLAVORS, LARGEST_GRANT, PLACES, TEAMS, World
+from bench.quota.shape import FLAVORS, LARGEST_GRANT, MODEL, PLACES, PROFILE, SPEC, TEAMS, World
 from deployments.models import (
     Approval,
     Cluster,
     Deployment,
+    EngineProfile,
     Flavor,
     Membership,
+    ModelCheck,
     QuotaAccount,
     QuotaGrant,
     Revision,
@@ -78,6 +82,7 @@ def make(*, waiting: int, seed: int) -> World:
         Flavor.objects.create(slug=slug, name=slug, product=slug, memory_mib=81920, compute_capability="9.0")
         for slug in FLAVORS
     ]
+    _catalogue()
     teams = Team.objects.bulk_create(
         Team(slug=f"team-{number}", name=f"Team {number}", namespace=f"team-{number}-bench") for number in range(TEAMS)
     )
@@ -105,7 +110,34 @@ def make(*, waiting: int, seed: int) -> World:
         deployments={team.pk: tuple(row.pk for row in running if row.team_id == team.pk) for team in teams},
         pending=tuple(row.latest_id for row in pending if row.latest_id),
         admin=admin.pk,
+        author=author.pk,
     )
+
+
+def _catalogue() -> None:
+    """The engine and the model of every wish, with what the hub is known to have said, so that nobody asks it."""
+    image = f"vllm/vllm-openai:v0.32.0@sha256:{'5' * 64}"
+    EngineProfile.objects.create(slug=PROFILE, name="vLLM 0.32.0", version="0.32.0", image=image)
+    facts = {
+        "id": MODEL.removeprefix("hf://"),
+        "sha": "a" * 40,
+        "architecture": "Qwen2ForCausalLM",
+        "dtype": "bfloat16",
+        "weights_bytes": 15_231_233_024,
+        "params": 7_615_616_512,
+        "layers": 28,
+        "heads": 28,
+        "kv_heads": 4,
+        "head_dim": 128,
+        "hidden": 3584,
+        "intermediate": 18944,
+        "vocab": 152_064,
+        "max_position": 32_768,
+        "license": "apache-2.0",
+    }
+    # Answers are asked for again after minutes: this one is younger than the longest run is long.
+    later = timezone.now() + timedelta(days=1)
+    ModelCheck.objects.create(uri=MODEL, result="found", commit=facts["sha"], facts=facts, checked_at=later)
 
 
 def _deployments(cluster: Cluster, author: User, flavor: Flavor, teams: list[Team], prefix: str) -> list[Deployment]:
@@ -117,7 +149,7 @@ def _deployments(cluster: Cluster, author: User, flavor: Flavor, teams: list[Tea
         Revision(
             deployment=row,
             number=1,
-            spec={"flavor": flavor.slug, "replicas": {"min": 1, "max": 1}},
+            spec=SPEC,
             digest=hashlib.sha256(row.name.encode()).hexdigest(),
             flavor=flavor,
             gpus=1,
