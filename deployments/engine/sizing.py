@@ -25,7 +25,7 @@ from deployments.engine.kv import (
     width_of,
 )
 from deployments.engine.measured import Measured
-from deployments.engine.weights import expert_bytes, weights_bytes
+from deployments.engine.weights import USUAL_VOCABULARY, expert_bytes, quantised, weights_bytes
 from deployments.spec import ArgValue
 
 BIG_GPU_GIB = 70.0
@@ -76,6 +76,8 @@ class Fit:
     gpus: int
     # Engines of a replica, each with such a cache of its own.
     engines: int = 1
+    # What the weights take before they are quantised; None where they are loaded as they are stored.
+    stored_gib: float | None = None
 
     @property
     def at_once(self) -> float:
@@ -127,11 +129,13 @@ def fit(
     length = whole(args, "max-model-len", 0) or model.max_position or 4096
     budget = gpu.visible_gib * _float(args, "gpu-memory-utilization", defaults.utilization)
     offload = _float(args, "cpu-offload-gb", 0.0)
-    held = _as_computed(model, args, weights or 0)
+    stored = _as_computed(model, args, weights or 0)
+    held = quantised(model, args.get("quantization"), stored, width_of(model, args))
     # Engines of one replica share out the experts among all their GPUs; the rest each of them has for itself.
-    shared = expert_bytes(model, held) if engines > 1 else 0.0
+    shared = expert_bytes(model, stored) * (held / stored) if engines > 1 and stored else 0.0
     rank = (held - shared + shared / engines) / split
-    rank_gib = max(0.0, rank * (SPLIT_LOSS if split * engines > 1 else 1.0) / GIB - offload)
+    loss = SPLIT_LOSS if split * engines > 1 else 1.0
+    rank_gib = max(0.0, rank * loss / GIB - offload)
     if seen.weights_gib is not None:
         rank_gib = seen.weights_gib
     batch = batched_tokens(gpu, args, length, defaults)
@@ -167,6 +171,7 @@ def fit(
         max_context=largest_context(model, args, available * GIB, batch),
         gpus=split * engines,
         engines=engines,
+        stored_gib=round(stored / split * loss / GIB, 2) if held < stored else None,
     )
 
 
@@ -203,7 +208,7 @@ def _activation_gib(
     intermediate = model.intermediate or 4 * hidden
     width = width_of(model, args)
     forward = batch * width * (3 * intermediate / tp + 4 * hidden)
-    sampler = sequences(gpu, args, defaults) * (model.vocab or 128_000) * SAMPLER_BYTES
+    sampler = sequences(gpu, args, defaults) * (model.vocab or USUAL_VOCABULARY) * SAMPLER_BYTES
     return max(forward, sampler) / GIB
 
 

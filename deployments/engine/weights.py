@@ -22,6 +22,18 @@ LINEAR_BYTES = {
     "nvfp4": 0.57,
 }
 
+# Methods that quantise 16-bit weights while they are loaded, and the bytes that a weight then takes, scales included.
+ONLINE_BYTES = {
+    "fp8": 1.0,
+    "fp8_per_tensor": 1.0,
+    "fp8_per_block": 1.001,
+    "mxfp8": 1.032,
+    "int8_per_channel_weight_only": 1.001,
+    "experts_int8": 1.001,
+    "bitsandbytes": 0.5625,
+}
+EXPERTS_ONLY = frozenset({"experts_int8"})
+USUAL_VOCABULARY = 128_000
 # At most so much of a model lies in its experts.
 MOST_OF_EXPERTS = 0.95
 
@@ -41,6 +53,21 @@ def weights_bytes(model: ModelFacts) -> int | None:
     embedding = min(params, (1 if model.tied else 2) * (model.vocab or 0) * (model.hidden or 0))
     linear = LINEAR_BYTES.get(model.quantization, 2.0)
     return int((params - embedding) * linear + embedding * wide)
+
+
+def quantised(model: ModelFacts, method: object, held: float, width: float) -> float:
+    """Bytes of weights once the engine has quantised them as it loads; `held` of them, `width` each, where it does not.
+
+    Embeddings and the output layer stay as they are; some methods take the experts alone.
+    """
+    kept = ONLINE_BYTES.get(str(method)) if model.quantization is None else None
+    if kept is None or kept >= width:
+        return held
+    if method in EXPERTS_ONLY:
+        return held - expert_bytes(model, held) * (1 - kept / width)
+    hidden = model.hidden or (model.heads or 32) * (model.head_dim or 128)
+    embedding = min(held, (1 if model.tied else 2) * (model.vocab or USUAL_VOCABULARY) * hidden * width)
+    return embedding + (held - embedding) * kept / width
 
 
 def expert_bytes(model: ModelFacts, weights: float) -> float:

@@ -44,6 +44,23 @@ def memory(case: Case) -> Iterator[Finding]:
         )
 
 
+@rules.rule
+def quantised_at_load(case: Case) -> Iterator[Finding]:
+    """What is quantised as it is loaded takes more for a while; how much more, nobody says."""
+    estimate, method = estimate_of(case), case.arg("quantization")
+    if estimate is None or case.flavor is None or case.model is None or estimate.stored_gib is None:
+        return
+    if estimate.state is not FitState.NO and estimate.stored_gib > estimate.total_gib:
+        yield warning(
+            "quantised_at_load",
+            arg_pointer("quantization"),
+            f"{method} makes {gib(estimate.weights_gib)} per GPU of weights that are stored in "
+            f"{gib(estimate.stored_gib)}, while they are loaded. What that takes meanwhile is not known; the whole "
+            f"would not fit on {case.flavor.label}.",
+            "A variant of the model that is quantised already is safer.",
+        )
+
+
 def estimate_of(case: Case) -> Fit | None:
     """The memory estimate of this case; None while model, flavor or shape are not known."""
     if case.model is None or case.flavor is None:

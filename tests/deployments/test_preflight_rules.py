@@ -271,3 +271,13 @@ def test_every_code_of_a_rule_is_named_in_a_test():
     tests = "".join(path.read_text() for path in (ROOT / "tests/deployments").glob("test_*.py"))
     assert len(written) > 60
     assert sorted(code for code in written if f'"{code}"' not in tests) == []
+
+
+def test_weights_quantised_at_load_count_as_they_will_be():
+    args = {"tensor-parallel-size": 1, "max-model-len": 2048, "dtype": "half"}
+    assert "memory" in codes(said(flavor="t4", args=args))
+    found = said(flavor="t4", args={**args, "quantization": "bitsandbytes"})
+    assert [finding.code for finding in found if finding.is_error] == []
+    # 15 GiB of 14 would not have fitted as they are stored: that is said, since nobody knows what loading takes.
+    assert the("quantised_at_load", found).severity is Severity.WARNING
+    assert "quantised_at_load" not in codes(said(flavor="l4", args={**args, "quantization": "bitsandbytes"}))

@@ -226,3 +226,50 @@ def test_weights_and_cache_take_the_width_that_the_engine_computes_in():
     assert fit(LLAMA, L4, {**args, "dtype": "float32"}).state is FitState.NO
     packed = dataclasses.replace(LLAMA, quantization="awq", weights_bytes=5 * GIB)
     assert fit(packed, H100, {**args, "dtype": "float32"}).weights_gib == 5
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        # Of 14.96 GiB 1.96 are embeddings and the output layer, which stay.
+        ("fp8", 8.46),
+        ("fp8_per_tensor", 8.46),
+        ("mxfp8", 8.66),
+        ("int8_per_channel_weight_only", 8.46),
+        ("bitsandbytes", 5.61),
+        # Not methods of this kind: they read what is stored, or nobody knows what they make of it.
+        ("awq", 14.96),
+        ("torchao", 14.96),
+        ("experts_int8", 14.96),
+    ],
+)
+def test_weights_quantised_at_load_take_less(method: str, expected: float):
+    args = {"max-model-len": 8192, "quantization": method}
+    assert fit(LLAMA, H100, args).weights_gib == pytest.approx(expected, abs=0.02)
+    halves = fit(LLAMA, H100, {**args, "tensor-parallel-size": 2})
+    assert halves.weights_gib == pytest.approx(expected / 2 * 1.015, abs=0.02)
+    assert halves.stored_gib == (pytest.approx(7.59, abs=0.01) if expected < 14 else None)
+
+
+def test_what_is_stored_quantised_is_not_quantised_again():
+    stored = dataclasses.replace(LLAMA, quantization="fp8", weights_bytes=9 * GIB)
+    assert fit(stored, H100, {"quantization": "fp8"}).weights_gib == 9.0
+    assert fit(stored, H100, {"quantization": "fp8"}).stored_gib is None
+
+
+def test_experts_alone_are_quantised_where_a_method_takes_them_alone():
+    # 48 layers of 128 experts of three matrices, 2048 by 768: 54 of 57 GiB.
+    model = dataclasses.replace(
+        LLAMA, layers=48, hidden=2048, experts=128, expert_intermediate=768, weights_bytes=57 * GIB, params=None
+    )
+    found = fit(model, H100, {"quantization": "experts_int8", "max-model-len": 8192})
+    assert found.weights_gib == pytest.approx(57 - 54 * 0.4995, abs=0.1)
+
+
+def test_without_a_vocabulary_the_usual_one_stays_unquantised():
+    known = fit(LLAMA, H100, {"quantization": "fp8"}).weights_gib
+    assert fit(dataclasses.replace(LLAMA, vocab=None, hidden=None), H100, {"quantization": "fp8"}).weights_gib == (
+        pytest.approx(known, abs=0.02)
+    )
+    tied = fit(dataclasses.replace(LLAMA, tied=True), H100, {"quantization": "fp8"}).weights_gib
+    assert tied == pytest.approx(known - 0.49, abs=0.02), "one of two embeddings is not there, the rest is halved"
