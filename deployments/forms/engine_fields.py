@@ -188,7 +188,7 @@ def _options(field: EngineField, flag: Flag | None, value: str, version: str) ->
 def _default(flag: Flag) -> str:
     """What vLLM does where nothing is said, as far as it is one value for all models."""
     if flag.kind == "bool":
-        return f"vLLM's default ({'off' if flag.default is False else 'on where it can be'})"
+        return f"vLLM's default ({'off' if flag.default is False else 'usually on'})"
     if isinstance(flag.default, int | float) and not isinstance(flag.default, bool):
         return str(flag.default)
     return f"vLLM's default ({flag.default})" if flag.default else "vLLM's default"

@@ -25,7 +25,7 @@ def usual_words(usage: Usage | None, gpus: int) -> str:
     if usage is None or usage.free < gpus:
         return f"{usual}; the team has no quota left for {'one' if usage is None or not usage.free else 'a whole one'}"
     held = f"{few} to {most}" if few < most else f"{most}"
-    return f"{usual}; the {usage.free:,} {usage.flavor.name} that the team has left hold {held}"
+    return f"{usual}; the team has {usage.free:,} × {usage.flavor.name} left, enough for {held}"
 
 
 def keep_in_order(values: MutableMapping[str, str], name: str) -> None:

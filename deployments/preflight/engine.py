@@ -150,8 +150,10 @@ def tools_need_parser(case: Case) -> Iterator[Finding]:
     elif case.arg("tool-call-parser") and case.arg("enable-auto-tool-choice") is None:
         yield info(
             "tool_parser_alone",
-            arg_pointer("tool-call-parser"),
+            arg_pointer("enable-auto-tool-choice"),
             "A parser alone lets no model call tools by itself: that takes enable-auto-tool-choice.",
+            "Set it to let the model choose.",
+            True,
         )
 
 
@@ -162,16 +164,18 @@ def speculation(case: Case) -> Iterator[Finding]:
     if method is not None and count is None:
         yield error(
             "speculation_tokens",
-            arg_pointer("spec-method"),
+            arg_pointer("spec-tokens"),
             "spec-method needs the number of tokens that are proposed at once: the engine would not start.",
             "Set spec-tokens, for example to 3.",
+            3,
         )
     elif method is None and count is not None:
         yield error(
             "speculation_method",
-            arg_pointer("spec-tokens"),
+            arg_pointer("spec-method"),
             "spec-tokens needs the method by which tokens are proposed: the engine would not start.",
             "Set spec-method, for example to ngram.",
+            "ngram",
         )
 
 

@@ -46,8 +46,8 @@ def test_gpus_of_another_vendor_are_refused():
 @pytest.mark.parametrize(
     ("args", "code", "field"),
     [
-        ({"spec-method": "ngram"}, "speculation_tokens", "spec_method"),
-        ({"spec-tokens": 3}, "speculation_method", "spec_tokens"),
+        ({"spec-method": "ngram"}, "speculation_tokens", "spec_tokens"),
+        ({"spec-tokens": 3}, "speculation_method", "spec_method"),
     ],
 )
 def test_speculation_takes_a_method_and_a_number(args: dict[str, Any], code: str, field: str):
@@ -65,7 +65,8 @@ def test_blocks_of_odd_sizes_are_a_warning(size: int, near: int):
 
 
 def test_a_parser_alone_lets_no_model_call_tools():
-    assert the("tool_parser_alone", said(args={"tool-call-parser": "hermes"})).severity is Severity.INFO
+    finding = the("tool_parser_alone", said(args={"tool-call-parser": "hermes"}))
+    assert (finding.severity, finding.field, finding.value) == (Severity.INFO, "enable_auto_tool_choice", True)
 
 
 def test_defaults_follow_the_version_of_the_engine():

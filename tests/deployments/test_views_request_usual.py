@@ -54,7 +54,7 @@ def test_a_smaller_quota_begins_with_what_it_holds_and_says_why(hub: list[str], 
     answer = begun(alice)
 
     assert replicas(answer) == ("2", "4")
-    words = f"2 to 10 are usual; the 4 {h100.name} that the team has left hold 2 to 4"
+    words = f"2 to 10 are usual; the team has 4 × {h100.name} left, enough for 2 to 4"
     assert f'<div class="help" id="help-replicas_max">{words}</div>' in answer.content.decode()
 
 
@@ -72,7 +72,7 @@ def test_a_request_begins_with_a_gpu_that_the_team_has_left(hub: list[str], alic
 def test_what_is_usual_follows_what_is_typed(hub: list[str], h100: Flavor, alice: User) -> None:
     answer = signed_in(alice).post(reverse("deployment-preflight"), typed(tensor_parallel_size="4"))
 
-    words = f"2 to 10 are usual; the 4 {h100.name} that the team has left hold 1"
+    words = f"2 to 10 are usual; the team has 4 × {h100.name} left, enough for 1"
     assert f'<div class="help" id="help-replicas_max" hx-swap-oob="morph">{words}</div>' in answer.content.decode()
 
 
