@@ -18,6 +18,7 @@ from deployments.services import (
     expiry,
     grant_ends,
     idempotency,
+    invitation_mails,
     key_ends,
     mails,
     notices,
@@ -26,7 +27,7 @@ from deployments.services import (
     tries,
     waiting,
 )
-from portal.lib.hints import MAIL, PROBE, RECONCILE, RECONCILE_TEAM
+from portal.lib.hints import MAIL, MAIL_INVITATION, PROBE, RECONCILE, RECONCILE_TEAM
 
 logger = logging.getLogger(__name__)
 
@@ -91,12 +92,19 @@ def mail(event_pk: int) -> None:
     mails.send(event_pk)
 
 
+@shared_task(name=MAIL_INVITATION)
+def mail_invitation(pk: int) -> None:
+    """Send the mail of one invitation, if it is due."""
+    invitation_mails.send(pk)
+
+
 @shared_task(name="deployments.sweep_mail")
 def sweep_mail() -> int:
-    """Send a message for every event that mails are due about, and clear away what is old. Returns how many."""
-    due = mails.due(BATCH)
-    for pk in due:
-        current_app.send_task(MAIL, args=[pk], expires=WORTH_SECONDS, retry=False, ignore_result=True)
+    """Send a message for everything that mails are due about, and clear away what is old. Returns how many."""
+    due = [(MAIL, pk) for pk in mails.due(BATCH)]
+    due += [(MAIL_INVITATION, pk) for pk in invitation_mails.due(BATCH)]
+    for task, pk in due:
+        current_app.send_task(task, args=[pk], expires=WORTH_SECONDS, retry=False, ignore_result=True)
     for chore in (credentials.expire, key_ends.warn, notices.forget_read, idempotency.forget_old, tries.forget_old):
         try:
             chore()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable
 
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.models import Authenticator
-from cryptography.fernet import Fernet, MultiFernet
 from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -17,6 +14,7 @@ from django.urls import reverse
 from deployments.models import User
 from portal.lib.htmx import go_to
 from portal.lib.problems import MEDIA_TYPE, problem
+from portal.lib.sealed_text import opened, sealed
 
 CONTEXT = b"slipway second factor "
 # What somebody who has to set one up may open meanwhile.
@@ -29,11 +27,11 @@ class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # allauth c
 
     def encrypt(self, text: str) -> str:
         """The text, sealed with a key that follows from the secret key of the site."""
-        return _box().encrypt(text.encode()).decode()
+        return sealed(text, CONTEXT)
 
     def decrypt(self, encrypted_text: str) -> str:
         """The text again; InvalidToken when the site's secret key is another one now."""
-        return _box().decrypt(encrypted_text.encode()).decode()
+        return opened(encrypted_text, CONTEXT)
 
 
 class SecondFactorMiddleware:
@@ -65,9 +63,3 @@ def owes(user: object) -> bool:
     if not settings.ADMINS_NEED_SECOND_FACTOR or not isinstance(user, User):
         return False
     return user.is_platform_admin and user.has_usable_password() and not has_one(user)
-
-
-def _box() -> MultiFernet:
-    secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
-    keys = [hashlib.sha256(CONTEXT + str(secret).encode()).digest() for secret in secrets]
-    return MultiFernet([Fernet(base64.urlsafe_b64encode(key)) for key in keys])

@@ -151,7 +151,7 @@ class InvitationViewSet(ApiViewSet):
             raise InvalidError(error.message, field="team", pointer="/team", code="team_unknown") from None
         link = invitations.link_of(word)
         shown = _invitation(_invitation_columns(Invitation.objects.filter(pk=made.pk)).get())
-        return Response({**shown, "link": link, "mailed": invitations.mail(made, link)}, status=201)
+        return Response({**shown, "link": link, "mailed": made.mail_due}, status=201)
 
     @extend_schema(responses={204: None, **PROBLEMS})
     def destroy(self, request: Request, pk: str) -> Response:

@@ -83,7 +83,7 @@ class NewInvitationAnswer(InvitationAnswer):
     """The only answer that ever shows the link."""
 
     link = serializers.URLField()
-    mailed = serializers.BooleanField()
+    mailed = serializers.BooleanField(help_text="A mail with the link is on its way")
 
 
 class InvitationBody(serializers.Serializer[Any]):

@@ -25,7 +25,10 @@ class InvitationQuerySet(HeldRows["Invitation"]):
 
 
 class Invitation(models.Model):
-    """A link that lets whoever opens it into a team once. Only the SHA-256 of its word is kept."""
+    """A link that lets whoever opens it into a team once. Only the SHA-256 of its word is kept.
+
+    While a mail with the link waits to be sent (`mail_due`), the word is kept too, sealed (`mail_word`).
+    """
 
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="invitations")
     email = models.EmailField(blank=True, help_text="Where it was sent; empty: the link is handed over")
@@ -37,6 +40,10 @@ class Invitation(models.Model):
     accepted_at = models.DateTimeField(null=True, blank=True)
     accepted_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     revoked_at = models.DateTimeField(null=True, blank=True)
+    mail_due = models.BooleanField(default=False, db_default=False)
+    mail_failures = models.PositiveSmallIntegerField(default=0, db_default=0)
+    mailed_at = models.DateTimeField(null=True, blank=True)
+    mail_word = models.TextField(blank=True, default="", db_default="")
 
     objects = InvitationQuerySet.as_manager()
 
@@ -49,6 +56,7 @@ class Invitation(models.Model):
                 name="invitation_accepted_by_somebody",
             )
         ]
+        indexes = [models.Index(fields=["id"], condition=Q(mail_due=True), name="invitation_unsent")]
 
     def __str__(self) -> str:
         return f"{self.email or 'link'} into {self.team}"

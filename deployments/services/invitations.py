@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from datetime import timedelta
 from enum import Enum
@@ -11,7 +10,6 @@ from allauth.account.models import EmailAddress
 from allauth.socialaccount.models import SocialAccount
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.mail import send_mail
 from django.core.validators import validate_email
 from django.urls import reverse
 from django.utils import timezone
@@ -23,8 +21,8 @@ from deployments.services.principals import anew
 from deployments.services.text import line_of
 from deployments.services.tokens import digest_of
 from deployments.services.transactions import in_transaction
-
-logger = logging.getLogger(__name__)
+from portal.lib.hints import MAIL_INVITATION, hint
+from portal.lib.sealed_text import sealed
 
 MOST_DAYS = 30
 DEFAULT_DAYS = 7
@@ -33,6 +31,8 @@ LONGEST_WORD = 100
 ELSEWHERE = "This invitation was mailed to another address. Ask for one that is yours."
 # Kept in the session while somebody who was invited makes an account.
 INVITED_WITH = "invited_with"
+# For what the word of one is sealed until it is mailed.
+SEALED_FOR = b"slipway invitation "
 
 
 class Standing(Enum):
@@ -56,8 +56,9 @@ def invite(
 ) -> tuple[Invitation, str]:
     """Make an invitation that lives `days` days, and return it with its word, which is never shown again.
 
-    Leads invite into their own team, admins into all; an address is invited once at a time. Whoever sends it by mail
-    calls `mail` after the commit. `word` is for a form that may be sent twice: as long and as random as ours.
+    Leads invite into their own team, admins into all; an address is invited once at a time. Where there is a mail
+    server a worker mails it after the commit (`mail_due`). `word` is for a form that may be sent twice: as long and as
+    random as ours.
     """
     row = memberships.ruled(principal, team)
     checks = Checks()
@@ -78,6 +79,7 @@ def invite(
             code="invited_already",
         )
     word = word or secrets.token_urlsafe(24)
+    mails = bool(address) and settings.SENDS_MAIL
     invitation = Invitation.objects.create(
         team=row,
         email=address,
@@ -85,7 +87,11 @@ def invite(
         digest=digest_of(word),
         invited_by=principal.user,
         expires_at=timezone.now() + timedelta(days=days),
+        mail_due=mails,
+        mail_word=sealed(word, SEALED_FOR) if mails else "",
     )
+    if mails:
+        hint(MAIL_INVITATION, invitation.pk)
     whom = address or "Whoever has the link"
     events.record(
         kind="invited",
@@ -100,25 +106,6 @@ def invite(
 def link_of(word: str) -> str:
     """The address that lets somebody in, as people reach it."""
     return f"{settings.SLIPWAY_URL.rstrip('/')}{reverse('invitation', args=[word])}"
-
-
-def mail(invitation: Invitation, link: str) -> bool:
-    """Send the link to the address of the invitation; False when there is none, or no mail could be sent.
-
-    By the request itself: its word is kept nowhere where a worker could read it.
-    """
-    if not invitation.email or not settings.SENDS_MAIL:
-        return False
-    who = invitation.invited_by.get_full_name() or invitation.invited_by.username
-    text = (
-        f"{who} invites you into the team {invitation.team.name} on Slipway ({settings.SLIPWAY_URL}).\n\n"
-        f"Open this link to join; it works once, until {invitation.expires_at:%-d %B %Y}:\n{link}\n"
-    )
-    try:
-        return send_mail(f"Join {invitation.team.name} on Slipway", text, None, [invitation.email]) == 1
-    except OSError as error:  # smtplib's errors are among them
-        logger.warning("invitation %d not mailed: %s: %s", invitation.pk, type(error).__name__, error)
-        return False
 
 
 @in_transaction

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.core.mail import EmailMessage
-from django.db.models import Case, DateTimeField, DurationField, ExpressionWrapper, F, QuerySet, Value, When
+from django.db.models import Case, DateTimeField, DurationField, Expression, ExpressionWrapper, F, QuerySet, Value, When
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -32,6 +32,17 @@ SUBJECT_LENGTH = 120
 def pause_after(failures: int) -> timedelta:
     """The age at which a notice whose mail failed so often is tried again: pauses double."""
     return PAUSE * ((1 << min(failures, MOST_DOUBLED)) - 1)
+
+
+def next_try() -> Expression:
+    """When a row with `created_at` and `mail_failures` is tried again, for queries."""
+    age = Case(
+        *(When(mail_failures=count, then=Value(pause_after(count))) for count in range(1, MOST_DOUBLED)),
+        When(mail_failures=0, then=Value(timedelta())),
+        default=Value(pause_after(MOST_DOUBLED)),
+        output_field=DurationField(),
+    )
+    return ExpressionWrapper(F("created_at") + age, output_field=DateTimeField())
 
 
 def due(most: int) -> list[int]:
@@ -70,15 +81,27 @@ def message_of(row: Notification) -> EmailMessage:
     return EmailMessage(f"[Slipway] {subject}", body, None, [row.user.email])
 
 
+def deliver(message: EmailMessage, name: str) -> tuple[bool, str]:
+    """Whether the server took a mail, and why it never will; `name` is for the log. Neither: try again later."""
+    try:
+        message.send()
+    except (smtplib.SMTPRecipientsRefused, smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as error:
+        if _for_good(error):
+            return False, f"the server refuses it: {type(error).__name__}"
+        logger.warning("%s: the server wants it later", name)
+        return False, ""
+    except ValueError as error:
+        # An address that is none, as one that holds a line break.
+        return False, type(error).__name__
+    except OSError as error:
+        # smtplib's errors are OSErrors too. Never the text: servers repeat what they were sent.
+        logger.warning("%s not sent: %s", name, type(error).__name__)
+        return False, ""
+    return True, ""
+
+
 def _due() -> QuerySet[Notification]:
-    age = Case(
-        *(When(mail_failures=count, then=Value(pause_after(count))) for count in range(1, MOST_DOUBLED)),
-        When(mail_failures=0, then=Value(timedelta())),
-        default=Value(pause_after(MOST_DOUBLED)),
-        output_field=DurationField(),
-    )
-    next_try = ExpressionWrapper(F("created_at") + age, output_field=DateTimeField())
-    return Notification.objects.unsent().alias(next_try=next_try).filter(next_try__lte=Now())
+    return Notification.objects.unsent().alias(next_try=next_try()).filter(next_try__lte=Now())
 
 
 def _claimed(row: Notification) -> bool:
@@ -87,26 +110,14 @@ def _claimed(row: Notification) -> bool:
 
 
 def _sent(row: Notification) -> bool:
-    try:
-        message_of(row).send()
-    except (smtplib.SMTPRecipientsRefused, smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as error:
-        if _for_good(error):
-            _give_up(row, f"the server refuses it: {type(error).__name__}")
-        else:
-            logger.warning("mail of notice %s: the server wants it later", row.pk)
-        return False
-    except ValueError as error:
-        # An address that is none, as one that holds a line break.
-        _give_up(row, type(error).__name__)
-        return False
-    except OSError as error:
-        # smtplib's errors are OSErrors too. Never the text: servers repeat what they were sent.
-        logger.warning("mail of notice %s not sent: %s", row.pk, type(error).__name__)
-        if timezone.now() - row.created_at > WORTH:
-            _give_up(row, "it is too old")
-        return False
-    Notification.objects.filter(pk=row.pk).update(mailed_at=timezone.now(), mail_failures=row.mail_failures)
-    return True
+    taken, why = deliver(message_of(row), f"mail of notice {row.pk}")
+    if taken:
+        Notification.objects.filter(pk=row.pk).update(mailed_at=timezone.now(), mail_failures=row.mail_failures)
+    elif why:
+        _give_up(row, why)
+    elif timezone.now() - row.created_at > WORTH:
+        _give_up(row, "it is too old")
+    return taken
 
 
 def _for_good(error: smtplib.SMTPException) -> bool:

@@ -26,7 +26,7 @@ PAGE = "pages/people_invitation.html"
 @signed_in
 @once_showing
 def invite(request: PortalRequest, slug: str) -> HttpResponse:
-    """Make a link, and mail it where an address is given. The answer itself shows the link, this once."""
+    """Make a link, which workers mail where an address is given. The answer itself shows the link, this once."""
     row, values = managed_team_of(request, slug), typed(request, "email", "role", "days")
     days, submission = values["days"], submission_of(request)
     word = submission.secret()
@@ -35,8 +35,7 @@ def invite(request: PortalRequest, slug: str) -> HttpResponse:
         if word is None or made is None or made.team_id != row.pk:
             messages.warning(request, "This form was sent already. The link that it made was shown then.")
             return redirect("people-team", slug)
-        # Whether its mail went out is known to the first answer alone.
-        return _invited(request, made, word, mailed=False)
+        return _invited(request, made, word)
     try:
         invitation, word = invitations.invite(
             principal=principal_of(request),
@@ -48,7 +47,7 @@ def invite(request: PortalRequest, slug: str) -> HttpResponse:
         )
     except DomainError as error:
         return team_page(request, row, form="invite", errors=at_field(error, values), values=values)
-    return _invited(request, invitation, word, mailed=invitations.mail(invitation, invitations.link_of(word)))
+    return _invited(request, invitation, word)
 
 
 @require_POST
@@ -77,9 +76,9 @@ def invitation(request: PortalRequest, word: str) -> HttpResponse:
     return answer
 
 
-def _invited(request: PortalRequest, row: Invitation, word: str, *, mailed: bool) -> HttpResponse:
-    again = submission_of(request).again
-    made = {"link": invitations.link_of(word), "email": row.email, "mailed": mailed, "again": again}
+def _invited(request: PortalRequest, row: Invitation, word: str) -> HttpResponse:
+    mailed = row.mail_due or row.mailed_at is not None
+    made = {"link": invitations.link_of(word), "email": row.email, "mailed": mailed}
     return render(request, "pages/people_invited.html", {"team": row.team, "made": made}, status=201)
 
 

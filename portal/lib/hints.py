@@ -13,6 +13,7 @@ RECONCILE = "deployments.reconcile"
 RECONCILE_TEAM = "deployments.reconcile_team"
 PROBE = "deployments.probe"
 MAIL = "deployments.mail"
+MAIL_INVITATION = "deployments.mail_invitation"
 
 
 def hint(task: str, pk: int) -> None:

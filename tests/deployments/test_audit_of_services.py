@@ -77,6 +77,7 @@ INNER: dict[str, str] = {
     "idempotency.settle": "as claim",
     "ledger.release": "workers; writes the line gpus_released",
     "lifecycle.stop_by_itself": "its caller is follow_dates, and writes the line stopped",
+    "invitation_mails.send": "what became of a mail is on the invitation",
     "mails.send": "what became of a mail is on the notice",
     "memberships.end": "the line of remove, leave and archive is written here",
     "memberships.end_words_of": "writes its line; called where somebody loses a role",

@@ -1,4 +1,4 @@
-"""Invitations: shown once, mailed, accepted once, and a clear page for each that lets nobody in."""
+"""Invitations: shown once, accepted once, and a clear page for each that lets nobody in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from allauth.account.models import EmailAddress
 from allauth.socialaccount.models import SocialAccount
-from django.core import mail
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -56,37 +55,6 @@ def test_the_link_is_shown_once_and_stored_nowhere(team: Team, alice: User) -> N
     assert link.group(1) not in str(vars(row))
     assert link.group(1) not in str(list(Event.objects.values()))
     assert invitations.found(link.group(1)) == row
-
-
-def test_it_is_mailed_where_an_address_is_given_and_mail_is_set_up(team: Team, alice: User, settings: Any) -> None:
-    settings.SENDS_MAIL = True
-    client = signed_in(alice)
-    wish = {"email": "dora@example.org", "role": "lead", "days": "2"}
-    made = client.post(reverse("people-invite", args=[team.slug]), wish)
-
-    [sent] = mail.outbox
-    assert sent.to == ["dora@example.org"]
-    link = re.search(r"/join/([A-Za-z0-9_-]+)/", str(sent.body))
-    assert link is not None
-    assert invitations.found(link.group(1)) is not None
-    assert "mailed to dora@example.org" in made.content.decode()
-
-
-def test_a_mail_that_cannot_be_sent_loses_nothing(
-    team: Team, alice: User, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def away(*args: Any, **kwargs: Any) -> int:
-        raise ConnectionRefusedError("no server")
-
-    monkeypatch.setattr(invitations, "send_mail", away)
-    settings.SENDS_MAIL = True
-    client = signed_in(alice)
-    wish = {"email": "d@example.org", "role": "lead", "days": "2"}
-    made = client.post(reverse("people-invite", args=[team.slug]), wish)
-
-    html = flat(made.content.decode())
-    assert "could not be mailed to d@example.org" in html
-    assert "/join/" in html
 
 
 def test_whoever_has_no_session_signs_in_and_comes_back(team: Team, word: str, dora: User) -> None:

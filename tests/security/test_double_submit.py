@@ -27,7 +27,7 @@ from deployments.models import (
     Team,
     User,
 )
-from deployments.services import model_checks, tokens
+from deployments.services import invitation_mails, model_checks, tokens
 from deployments.sources import Reply
 from tests.deployments import factories as make
 
@@ -304,6 +304,7 @@ def test_tokens_of_one_name_are_one(lead: User, admin: User) -> None:
 
 
 def test_an_address_is_invited_and_mailed_once(lead: User, settings: Any, mailoutbox: list[Any]) -> None:
+    """A worker's part is played once the answers are there."""
     settings.SENDS_MAIL = True
     body = {"team": "search", "role": "member", "email": "new@example.org"}
     headers = bearer(lead)
@@ -318,6 +319,8 @@ def test_an_address_is_invited_and_mailed_once(lead: User, settings: Any, mailou
     assert (status, document["code"]) == (409, "invited_already")
     assert [error["pointer"] for error in document["errors"]] == ["/email"]
     assert f"(number {row.pk})" in document["detail"]
+    assert mailoutbox == []
+    assert [invitation_mails.send(pk) for pk in invitation_mails.due(10)] == [True]
     assert [mail.to for mail in mailoutbox] == [["new@example.org"]]
     Invitation.objects.update(revoked_at=timezone.now())
     assert post("/api/v1/invitations/", body | {"role": "lead"}, headers)[0] == 201
