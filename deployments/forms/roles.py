@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,19 +14,51 @@ from deployments.forms.values import as_value, not_a, text_of
 ROLES = ("prefill", "decode")
 SPLIT = "tensor-parallel-size"
 # Long prompts are computed many at a time, answers are made by many small replicas.
+PREFILL_GPUS = 2
+PREFILL, DECODE = (2, 8), (4, 20)
 BATCH = "--max-num-batched-tokens=32768\n--max-num-seqs=256"
 PRESET = {
-    "prefill_tensor_parallel_size": "2",
-    "prefill_replicas_min": "2",
-    "prefill_replicas_max": "8",
+    "prefill_tensor_parallel_size": str(PREFILL_GPUS),
+    "prefill_replicas_min": str(PREFILL[0]),
+    "prefill_replicas_max": str(PREFILL[1]),
     "prefill_args": BATCH,
     "decode_tensor_parallel_size": "1",
-    "decode_replicas_min": "4",
-    "decode_replicas_max": "20",
+    "decode_replicas_min": str(DECODE[0]),
+    "decode_replicas_max": str(DECODE[1]),
     "decode_args": BATCH,
 }
 
 Say = Callable[[str, str], None]
+
+
+def preset_within(free: int) -> dict[str, str]:
+    """The preset, or as much of it as a team can hold that has `free` GPUs left: at least one replica of each role.
+
+    A rollout holds a quarter more of each role meanwhile, rounded up.
+    """
+    fitting = (most for most in range(DECODE[1], 1, -1) if _held(_of_prefill(most), most) <= free)
+    most = next(fitting, 1)
+    of_prefill = _of_prefill(most)
+    return {
+        **PRESET,
+        "prefill_replicas_min": str(min(PREFILL[0], of_prefill)),
+        "prefill_replicas_max": str(of_prefill),
+        "decode_replicas_min": str(min(DECODE[0], most)),
+        "decode_replicas_max": str(most),
+    }
+
+
+def _of_prefill(most: int) -> int:
+    """As many replicas of prefill beside so many of decode as the preset has."""
+    return max(1, round(most * PREFILL[1] / DECODE[1]))
+
+
+def _held(prefill: int, decode: int) -> int:
+    return PREFILL_GPUS * _with_surge(prefill) + _with_surge(decode)
+
+
+def _with_surge(replicas: int) -> int:
+    return replicas + math.ceil(replicas / 4)
 
 
 class RoleFields(forms.Form):

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from deployments.findings import Finding
 from deployments.forms import engine_fields
 from deployments.forms.request import STRATEGIES, DeploymentForm, initial_of, with_value
-from deployments.forms.roles import PRESET
+from deployments.forms.roles import PRESET, preset_within
 from deployments.forms.usual import replicas_within, usual_words
 from deployments.models import CatalogEntry, Deployment, Flavor, Principal, Team
 from deployments.preflight.request import proposed_name
@@ -308,6 +308,7 @@ def _first_values(request: PortalRequest, principal: Principal) -> tuple[dict[st
     uri = request.GET.get("uri", "")
     values |= {"source_uri": uri[:600]} if uri else {}
     usage, gpus = quota.get(values["flavor"]), engine_fields.gpus_per_replica(values)
+    values |= preset_within(usage.free if usage else 0)
     if preset is None:
         least, most = replicas_within(usage.free if usage else 0, gpus)
         values |= {"replicas_min": str(least), "replicas_max": str(most)}

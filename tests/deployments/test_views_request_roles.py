@@ -8,10 +8,14 @@ import pytest
 from django.urls import reverse
 
 from deployments.forms.request import DeploymentForm, initial_of, with_value
-from deployments.models import Deployment, User
+from deployments.forms.roles import preset_within
+from deployments.manifests import build, gpus_of
+from deployments.models import Deployment, Flavor, Team, User
+from deployments.spec import DeploymentSpec
 from tests.deployments import factories as make
 from tests.deployments.test_views_request import typed
 from tests.deployments.viewing import signed_in
+from tests.deployments.wishes import roles_json, wish_of
 
 ROLES = {
     "strategy": "disaggregated",
@@ -98,7 +102,10 @@ def test_fields_of_roles_are_left_alone_by_other_strategies(hub: list[str], alic
     assert {"prefill", "decode"}.isdisjoint(latest.spec)
 
 
-def test_a_new_form_offers_what_usually_works_for_each_role(hub: list[str], alice: User) -> None:
+def test_a_new_form_offers_what_usually_works_for_each_role(
+    hub: list[str], team: Team, h100: Flavor, alice: User
+) -> None:
+    make.make_grant(team, h100, 60)
     values = signed_in(alice).get(reverse("deployment-create")).context["values"]
 
     found = {name: values[f"{name}"] for name in ROLES if name not in {"strategy", "prefill_args", "decode_args"}}
@@ -171,3 +178,45 @@ def test_a_check_without_scripts_leaves_the_strategy_as_it_is(hub: list[str], al
     assert answer.context["values"]["strategy"] == "disaggregated"
     assert 'name="set" value="check"' in answer.content.decode()
     assert not Deployment.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("free", "prefill", "decode"),
+    [
+        (60, ("2", "8"), ("4", "20")),
+        (45, ("2", "8"), ("4", "20")),
+        (44, ("2", "8"), ("4", "19")),
+        (16, ("2", "2"), ("4", "6")),
+        (10, ("1", "1"), ("3", "3")),
+        (0, ("1", "1"), ("1", "1")),
+    ],
+)
+def test_as_much_of_the_preset_is_proposed_as_the_free_quota_holds(
+    free: int, prefill: tuple[str, str], decode: tuple[str, str]
+) -> None:
+    made = preset_within(free)
+    assert (made["prefill_replicas_min"], made["prefill_replicas_max"]) == prefill
+    assert (made["decode_replicas_min"], made["decode_replicas_max"]) == decode
+    assert (made["prefill_tensor_parallel_size"], made["decode_tensor_parallel_size"]) == ("2", "1")
+    assert made["prefill_args"] == made["decode_args"] == "--max-num-batched-tokens=32768\n--max-num-seqs=256"
+
+
+@pytest.mark.parametrize("free", range(6, 60))
+def test_what_is_proposed_is_never_more_than_the_free_quota(free: int) -> None:
+    made = preset_within(free)
+    roles = {
+        role: {
+            "replicas": {end: int(made[f"{role}_replicas_{end}"]) for end in ("min", "max")},
+            "args": {"tensor-parallel-size": int(made[f"{role}_tensor_parallel_size"])},
+        }
+        for role in ("prefill", "decode")
+    }
+    assert gpus_of(build(wish_of(DeploymentSpec.from_json(roles_json(**roles))))) <= free
+
+
+def test_an_empty_form_begins_with_the_preset_the_team_can_hold(hub: list[str], h100: Flavor, alice: User) -> None:
+    answer = signed_in(alice).get(reverse("deployment-create"))
+
+    values = answer.context["values"]
+    assert {name: values[name] for name in preset_within(4)} == preset_within(4)
+    assert "2 to 8, of 2 GPUs each, are usual" in answer.content.decode()
