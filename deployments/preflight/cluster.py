@@ -19,6 +19,7 @@ rules = Rules()
 # API groups and the version of each that objects are written in, and how people call what brings them.
 COMMON = (
     ("serving.kserve.io", "v1beta1", "KServe"),
+    ("serving.kserve.io", "v1alpha1", "KServe"),
     ("gateway.networking.k8s.io", "v1", "Gateway API"),
     ("monitoring.coreos.com", "v1", "Prometheus operator"),
 )
@@ -27,15 +28,16 @@ NEEDED: Mapping[Strategy, tuple[tuple[str, str, str], ...]] = {
     Strategy.DISAGGREGATED: (
         ("serving.kserve.io", "v1alpha2", "KServe's LLMInferenceService"),
         ("inference.networking.k8s.io", "v1", "Gateway API inference extension"),
-        *COMMON[1:],
+        *COMMON[2:],
     ),
     Strategy.OCI_VOLUME: COMMON,
 }
 ACROSS_NODES = (
     ("serving.kserve.io", "v1alpha2", "KServe's LLMInferenceService"),
     ("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet"),
-    *COMMON[1:],
+    *COMMON[2:],
 )
+EVERYWHERE = {group: part for group, _, part in COMMON}
 KEDA = "keda.sh"
 # What Deployments of an LLMInferenceService add while they roll; nothing in a wish changes it.
 SURGE = 0.25
@@ -43,7 +45,7 @@ SURGE = 0.25
 
 @rules.rule
 def cluster_ready(case: Case) -> Iterator[Finding]:
-    """The cluster must have what a deployment is made of."""
+    """The cluster must have what a deployment is made of; what is not known of it is no reason to refuse."""
     cluster = case.facts.cluster
     if not cluster.seen:
         yield warning(
@@ -53,7 +55,12 @@ def cluster_ready(case: Case) -> Iterator[Finding]:
             "You can send the request: it is carried out when the cluster is back.",
         )
     for part in dict.fromkeys((*cluster.missing, *_missing(case.spec, cluster))):
-        yield warning("cluster_missing", "", f"The cluster has no {part}.", "An admin has to install it.")
+        yield error(
+            "cluster_missing",
+            "",
+            f"The cluster has no {part}, which every deployment is made with: nothing would start.",
+            "An admin has to install it. Ask again then.",
+        )
 
 
 def _needed(spec: DeploymentSpec) -> tuple[tuple[str, str, str], ...]:
@@ -62,10 +69,9 @@ def _needed(spec: DeploymentSpec) -> tuple[tuple[str, str, str], ...]:
 
 def _missing(spec: DeploymentSpec, cluster: ClusterFacts) -> Iterator[str]:
     """The names of what every strategy needs and the cluster has not; silent while its groups are not known."""
-    common = {part for _, _, part in COMMON}
-    for group, _, part in _needed(spec) if cluster.groups else ():
-        if group not in cluster.groups and part in common:
-            yield part
+    for group, _, _ in _needed(spec) if cluster.groups else ():
+        if group not in cluster.groups and group in EVERYWHERE:
+            yield EVERYWHERE[group]
 
 
 @rules.rule
@@ -74,10 +80,10 @@ def strategy_parts(case: Case) -> Iterator[Finding]:
     cluster, strategy = case.facts.cluster, case.spec.strategy
     if not cluster.groups:
         return
-    common, wide = {part for _, _, part in COMMON}, case.spec.nodes > 1
+    wide = case.spec.nodes > 1
     for group, version, part in _needed(case.spec):
         served = cluster.groups.get(group)
-        if served is None and part not in common:
+        if served is None and group not in EVERYWHERE:
             what = "A replica that spans nodes" if wide else f"The strategy “{strategy.value}”"
             yield error(
                 "strategy_parts",

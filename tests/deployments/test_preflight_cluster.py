@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -58,11 +59,36 @@ def test_a_cluster_with_everything_has_nothing_to_complain_about():
     assert said(with_cluster(version="v1.36.3")) == []
 
 
-def test_a_missing_part_is_named_by_what_brings_it():
-    groups = {group: served for group, served in SERVED.items() if group != "gateway.networking.k8s.io"}
-    finding = the("cluster_missing", said(with_cluster(groups=groups)))
-    assert finding.severity is Severity.WARNING
-    assert "Gateway API" in finding.message
+@pytest.mark.parametrize(
+    ("group", "part"),
+    [
+        ("serving.kserve.io", "KServe"),
+        ("gateway.networking.k8s.io", "Gateway API"),
+        ("monitoring.coreos.com", "Prometheus operator"),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["standard", "disaggregated", "oci-volume"])
+def test_without_what_every_deployment_is_made_with_nothing_is_admitted(group: str, part: str, strategy: str):
+    wish: dict[str, Any] = {"strategy": strategy}
+    if strategy == "disaggregated":
+        wish |= {"prefill": {}, "decode": {}}
+    elif strategy == "oci-volume":
+        wish["source"] = {"uri": "oci://registry.example.com/models/a@sha256:" + "1" * 64}
+    groups = {name: served for name, served in SERVED.items() if name != group}
+    finding = the("cluster_missing", said(with_cluster(groups=groups), **wish))
+    assert (finding.pointer, finding.is_error) == ("", True)
+    assert part in finding.message
+    assert "cluster_missing" not in codes(said(with_cluster(groups=SERVED), **wish))
+    # Nobody refuses for what is not known, as while the cluster is away.
+    unseen = said(with_cluster(groups={}, seen=False), **wish)
+    assert "cluster_missing" not in codes(unseen)
+    assert the("cluster_unseen", unseen).severity is Severity.WARNING
+
+
+def test_the_runtime_of_a_deployment_takes_a_version_of_its_own():
+    finding = the("cluster_version", said(with_cluster(groups={**SERVED, "serving.kserve.io": ("v1beta1",)})))
+    assert finding.is_error
+    assert "v1alpha1" in finding.message
 
 
 def test_kserve_of_another_version_is_refused():

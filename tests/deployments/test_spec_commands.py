@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from deployments.commandline import DocumentError, fit_document
 from deployments.spec import DeploymentSpec, Strategy, digest
 from tests.deployments.pods import LOGS, event, pod, terminated, waiting
+from tests.deployments.preflighting import SERVED
 from tests.deployments.wishes import spec_json
 
 CONFIG = {
@@ -61,6 +62,10 @@ def run(tmp_path: Path) -> Any:
 
 def request(**changes: Any) -> dict[str, Any]:
     return {"team": "search", "name": "chat", "spec": spec_json(**{"flavor": "l4-24gb", **changes})}
+
+
+def without_keda() -> dict[str, Any]:
+    return {group: served for group, served in SERVED.items() if group != "keda.sh"}
 
 
 def test_check_gives_findings_with_fields_pointers_and_proposals(run: Any):
@@ -112,7 +117,7 @@ def test_render_gives_the_objects_and_the_digest_that_would_be_signed(run: Any):
 
 @pytest.mark.parametrize(
     ("groups", "class_"),
-    [(None, "keda"), ({"serving.kserve.io": ["v1beta1"]}, "hpa"), ({"keda.sh": ["v1alpha1"]}, "keda")],
+    [(None, "keda"), (without_keda(), "hpa"), (SERVED, "keda")],
 )
 def test_render_scales_by_what_the_cluster_has(run: Any, groups: Any, class_: str):
     wish = request(replicas={"min": 1, "max": 2})
