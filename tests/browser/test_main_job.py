@@ -47,12 +47,39 @@ def ask_for_a_model(page: Page) -> None:
     expect(page.locator("#id_max_model_len")).to_have_value("32768")
     expect(page.locator("#msg-max_model_len .t-red")).to_have_count(0)
     expect(page.locator("#advice")).to_contain_text("fits")
+    set_the_engine(page)
     # One replica: what the page then shows is one row.
     page.fill("#id_replicas_max", "1")
     page.fill("#id_replicas_min", "1")
     page.fill("#id_note", "browser test")
     page.get_by_role("button", name="Ask for it").click()
     page.wait_for_url(re.compile(r"/deployments/\d+/$"))
+
+
+def set_the_engine(page: Page) -> None:
+    """Settings in folded groups: the line of a group says what is set, and a mistake unfolds it."""
+    page.select_option("#id_kv_cache_dtype", "fp8")
+    expect(page.locator("#said-memory")).to_contain_text("KV cache type fp8")
+    features, expert = page.locator("#group-features"), page.locator("#group-expert")
+    # As a way of the side panel sets it, in a group that is folded.
+    change = "(field) => { field.value = 'ngram'; field.dispatchEvent(new Event('change', { bubbles: true })); }"
+    page.locator("#id_spec_method").evaluate(change)
+    expect(page.locator("#said-features")).to_contain_text("1 to correct")
+    expect(features).to_have_attribute("open", "")
+    page.locator("#msg-spec_tokens button").click()
+    expect(page.locator("#id_spec_tokens")).to_have_value("3")
+    expect(page.locator("#said-features")).not_to_contain_text("to correct")
+    # A flag that is written as a line is put right there, also where it has a field.
+    expert.locator("summary").click()
+    page.fill("#id_args", "--max-num-batched-tokens=32")
+    page.locator("#msg-args button").first.click()
+    expect(page.locator("#id_args")).not_to_have_value("--max-num-batched-tokens=32")
+    expect(page.locator("#id_max_num_batched_tokens")).to_have_value("")
+    page.fill("#id_args", "")
+    for name, usual in (("spec_method", ""), ("kv_cache_dtype", "")):
+        page.select_option(f"#id_{name}", usual)
+    page.fill("#id_spec_tokens", "")
+    expect(page.locator("#said-features")).to_contain_text("as vLLM does by itself")
 
 
 def approve(page: Page) -> None:
