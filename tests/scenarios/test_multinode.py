@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from deployments.services import facts
 from tests.scenarios.stage import Says, Stage, engine
 
 pytestmark = pytest.mark.django_db
 
 GROUP = "chat-kserve-mn"
+# What each ground scales by; the real one has no KEDA.
+SCALER = {"lite": "ScaledObject", "real": "HorizontalPodAutoscaler"}
 
 
 @pytest.mark.timeout(300)
@@ -29,3 +32,23 @@ def test_a_replica_on_two_nodes_from_wish_to_running_to_gone(stage: Stage):
     row = stage.delete(row)
     stage.until(row, lambda: stage.fresh(row).deleted_at, within=60, what="deleted")
     assert stage.ground.list("LeaderWorkerSet", stage.namespace) == []
+
+
+@pytest.mark.timeout(300)
+def test_replicas_on_two_nodes_are_an_autoscalers(stage: Stage):
+    # What a cluster scales by is decided when somebody asks, from what the watcher knows of it.
+    stage.driven.until(lambda: (cluster := facts.main_cluster()) and cluster.seen_at and not cluster.trouble)
+    wish = {"nodes": 2, "replicas": {"min": 1, "max": 2}}
+    row = stage.running(**wish, engine=engine(max_model_len=2048, pipeline_parallel_size=2))
+
+    scaler = stage.ground.read(SCALER[stage.ground.name], "chat-slipway", stage.namespace) or {}
+    assert scaler["spec"]["scaleTargetRef"]["name"] == GROUP
+    assert (row.applied.gpus, stage.held(row)) == (4, 4)  # for the most, whatever runs now
+
+    # As the autoscaler would: the next revision must not set it back.
+    stage.ground.resize("LeaderWorkerSet", GROUP, stage.namespace, 2)
+    stage.until(row, lambda: len(stage.pods()) == 4, within=60, what="another group")
+    row = stage.revise(row, **wish, engine=engine(max_model_len=1024, pipeline_parallel_size=2))
+    row = stage.comes_to_pass(row, lambda: stage.newest_serves(row, 2), within=120, note="change")
+    assert (stage.ground.read("LeaderWorkerSet", GROUP, stage.namespace) or {})["spec"]["replicas"] == 2
+    assert len(stage.pods()) == 4
