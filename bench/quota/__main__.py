@@ -159,18 +159,12 @@ def through_services(url: str, wanted: argparse.Namespace) -> bool:
 
 
 def referee_starts() -> None:
-    """Forget the log but for the limits that hold at the start."""
+    """Forget the log but for the limits that hold at the start, and leave the database to the clients."""
     from django.db import connection
 
     from bench.quota import referee
 
-    referee.forget()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """INSERT INTO bench_log SELECT nextval('bench_seq'), 'grant', a.id, g.id, 0, g.gpus
-                 FROM deployments_quotagrant g
-                 JOIN deployments_quotaaccount a ON a.team_id = g.team_id AND a.flavor_id = g.flavor_id"""
-        )
+    referee.begin()
     connection.close()
 
 

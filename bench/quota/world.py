@@ -56,12 +56,23 @@ END $$;
 CREATE TRIGGER zz_bench AFTER INSERT OR UPDATE ON deployments_quotagrant
     FOR EACH ROW EXECUTE FUNCTION bench_grant();
 """
+UNLOG = """
+DROP FUNCTION bench_account, bench_hold, bench_grant CASCADE;
+DROP TABLE bench_log;
+DROP SEQUENCE bench_seq;
+"""
 
 
 def install_log() -> None:
     """Make the referee's log once per database."""
     with connection.cursor() as cursor:
         cursor.execute(LOG)
+
+
+def remove_log() -> None:
+    """Take the referee's log off a database that goes on."""
+    with connection.cursor() as cursor:
+        cursor.execute(UNLOG)
 
 
 def make(*, waiting: int, seed: int) -> World:
