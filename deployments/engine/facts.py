@@ -43,6 +43,8 @@ class ModelFacts:
     sliding_window: int | None = None
     sliding_layers: int = 0
     linear_layers: int = 0
+    # Layers that propose further tokens (mtp); None where the configuration was not read.
+    mtp_layers: int | None = None
     quant_block: int | None = None
     gated: bool = False
     license: str = ""

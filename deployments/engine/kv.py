@@ -109,6 +109,11 @@ def _layers_on_rank(model: ModelFacts, args: Mapping[str, ArgValue]) -> int:
 
 
 def _layer_bytes(model: ModelFacts, args: Mapping[str, ArgValue]) -> float:
+    # GPUs that share the context hold a part of each request's tokens.
+    return _whole_layer_bytes(model, args) / whole(args, "decode-context-parallel-size", 1)
+
+
+def _whole_layer_bytes(model: ModelFacts, args: Mapping[str, ArgValue]) -> float:
     kind = str(args.get("kv-cache-dtype", "auto"))
     width = KV_BYTES.get(kind, 0.0) or width_of(model, args)
     if model.kv_lora_rank is not None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import check_args, versions
+from deployments.engine.kv import block_of
 from deployments.engine.options import MIN_CONTEXT, round_context, splits, splits_by
 from deployments.engine.sizing import UnknownShapeError, batched_tokens, fit, sequences
 from deployments.findings import Finding, arg_pointer, error, info, warning
-from deployments.preflight.rules import Case, Rules
+from deployments.preflight.rules import Case, Rules, plural
 from deployments.spec import hazard
 
 rules = Rules()
 
 COMMON_NODE = 8  # GPUs of a node, where the flavor does not say
 VENDOR = "nvidia.com/"
+# Families whose layers of this kind the configuration does not count.
+MTP_UNSAID = ("Qwen3Next",)
 # Block sizes that the attention kernels of NVIDIA GPUs take.
 BLOCKS = (16, 32, 64, 128, 256)
 
@@ -176,6 +180,42 @@ def speculation(case: Case) -> Iterator[Finding]:
             "spec-tokens needs the method by which tokens are proposed: the engine would not start.",
             "Set spec-method, for example to ngram.",
             "ngram",
+        )
+
+
+@rules.rule
+def speculation_layers(case: Case) -> Iterator[Finding]:
+    """Layers that propose tokens are part of the model, or there are none."""
+    model = case.model
+    if case.arg("spec-method") != "mtp" or model is None or model.mtp_layers != 0:
+        return
+    if not model.architecture.startswith(MTP_UNSAID):
+        yield error(
+            "speculation_mtp",
+            arg_pointer("spec-method"),
+            f"{model.id} has no layers of its own that propose tokens (mtp): the engine would not start.",
+            "Use ngram, which takes them from the prompt, or leave spec-method and spec-tokens out.",
+            "ngram",
+        )
+
+
+@rules.rule
+def cache_blocks(case: Case) -> Iterator[Finding]:
+    """So many blocks of KV cache must hold one request of full length."""
+    count, model = case.whole("num-gpu-blocks-override"), case.model
+    length = case.whole("max-model-len") or (model.max_position if model else None)
+    if count is None or count < 1 or not length:
+        return
+    block = block_of(case.spec.engine.args) * (case.whole("decode-context-parallel-size") or 1)
+    needed = math.ceil(length / block)
+    if count < needed:
+        yield error(
+            "cache_blocks",
+            arg_pointer("num-gpu-blocks-override"),
+            f"{plural(count, 'block')} of {block} tokens hold {count * block:,}; one request of {length:,} tokens "
+            f"needs {needed:,}.",
+            f"Leave it out: the engine measures what it has. Or use at least {needed:,}.",
+            needed,
         )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
-from deployments.engine.facts import ModelFacts
+from deployments.engine.facts import MIB, ModelFacts
 from deployments.engine.lora import lora_gib
 from deployments.engine.options import Choice, Option, most_nodes, options, round_context
 from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit, missing_numbers
@@ -32,7 +33,7 @@ def memory(case: Case) -> Iterator[Finding]:
     if estimate is None or case.flavor is None:
         return
     if estimate.state is FitState.NO:
-        yield _does_not_fit(case, estimate)
+        yield _cache_as_told(case, estimate) or _does_not_fit(case, estimate)
     elif estimate.state is FitState.TIGHT:
         yield warning(
             "memory_tight",
@@ -70,6 +71,29 @@ def estimate_of(case: Case) -> Fit | None:
         return fit(case.model, case.flavor.gpu, case.spec.engine.args, defaults=case.defaults, extra_gib=extra)
     except UnknownShapeError:
         return None
+
+
+def _cache_as_told(case: Case, estimate: Fit) -> Finding | None:
+    """Of a KV cache whose size somebody gave: too small for one request, or too large beside the weights."""
+    told = case.whole("kv-cache-memory-bytes")
+    if told is None:
+        return None
+    pointer, taken = arg_pointer("kv-cache-memory-bytes"), estimate.weights_gib + estimate.activation_gib
+    taken += estimate.overhead_gib
+    left, needed = estimate.total_gib - taken, math.ceil(estimate.kv_needed_gib * 1024) * MIB
+    if left < estimate.kv_needed_gib:
+        return None  # No size of it would do.
+    if told < needed:
+        said = f"hold no request of {estimate.max_model_len:,} tokens, which needs {gib(estimate.kv_needed_gib)}."
+    else:
+        said = f"are more than the {gib(left)} that weights and engine leave of {gib(estimate.total_gib)} per GPU."
+    return error(
+        "cache_bytes",
+        pointer,
+        f"The {told:,} bytes of KV cache that are asked for {said}",
+        f"Leave it out: the engine takes what is left. Or use {needed:,} to {int(left * 1024) * MIB:,} bytes.",
+        needed,
+    )
 
 
 def _does_not_fit(case: Case, estimate: Fit) -> Finding:

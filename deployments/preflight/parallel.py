@@ -64,15 +64,31 @@ def stages(case: Case) -> Iterator[Finding]:
 @rules.rule
 def context_shared(case: Case) -> Iterator[Finding]:
     """GPUs that share the context while decoding are taken from those that share the layers."""
-    shared, size = case.whole("decode-context-parallel-size"), case.spec.tensor_parallel
-    if shared is not None and shared > 1 and size % shared:
+    shared, size, model = case.whole("decode-context-parallel-size"), case.spec.tensor_parallel, case.model
+    if shared is None or shared <= 1:
+        return
+    pointer = arg_pointer("decode-context-parallel-size")
+    if size % shared:
         yield error(
             "context_parallel",
-            arg_pointer("decode-context-parallel-size"),
+            pointer,
             f"{shared} GPUs cannot share the context of {size} that share the layers: the first must divide the other.",
             f"Use a divisor of {size}.",
             1,
         )
+    elif model is not None and not model.is_mla and model.kv_heads and model.heads:
+        # Only copies of KV heads can be shared out, and each GPU needs as many queries.
+        copies, queries = size // model.kv_heads, model.heads // model.kv_heads
+        possible = [item for item in range(2, copies + 1) if size % item == 0 and queries % item == 0]
+        if shared not in possible:
+            yield error(
+                "context_parallel",
+                pointer,
+                f"{model.id} has {plural(model.kv_heads, 'KV head')}, each on {plural(max(1, copies), 'GPU')} "
+                f"of {size}: {shared} cannot share the context. The engine would not start.",
+                f"Possible: {', '.join(map(str, possible))}." if possible else "Leave it out.",
+                possible[-1] if possible else 1,
+            )
 
 
 @rules.rule

@@ -23,6 +23,8 @@ LONGEST_NAME = 1000
 DTYPE = "bfloat16"
 # Methods whose weights share a scale in groups along one side.
 GROUPED = frozenset({"awq", "gptq"})
+# Of layers that propose further tokens, as families call their number.
+MTP_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "mtp_num_layers")
 STATE_LAYERS = frozenset({"linear_attention", "mamba", "mamba2", "conv", "recurrent"})
 # Which models have one full layer in so many, where the configuration leaves it out.
 _FULL_EVERY = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
@@ -127,6 +129,7 @@ def model_facts(model_id: str, metadata: Mapping[str, Any], config: Any = None) 
         sliding_window=window,
         sliding_layers=sliding,
         linear_layers=_linear(text, layers),
+        mtp_layers=_number(text, *MTP_LAYERS) or 0 if shape else None,
         quant_block=_block(shape),
         gated=bool(metadata.get("gated")),
         license=_license(metadata),

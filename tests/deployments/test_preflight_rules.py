@@ -83,7 +83,8 @@ def test_sharing_the_context_takes_a_divisor():
     args = {"tensor-parallel-size": 4, "decode-context-parallel-size": 3}
     finding = the("context_parallel", said(args=args))
     assert (finding.field, finding.is_error) == ("decode_context_parallel_size", True)
-    assert "context_parallel" not in codes(said(args={**args, "decode-context-parallel-size": 2}))
+    latent = with_model(kv_lora_rank=512)
+    assert "context_parallel" not in codes(said(latent, args={**args, "decode-context-parallel-size": 2}))
 
 
 def test_quantised_blocks_are_not_cut():
@@ -282,3 +283,80 @@ def test_weights_quantised_at_load_count_as_they_will_be():
     # 15 GiB of 14 would not have fitted as they are stored: that is said, since nobody knows what loading takes.
     assert the("quantised_at_load", found).severity is Severity.WARNING
     assert "quantised_at_load" not in codes(said(flavor="l4", args={**args, "quantization": "bitsandbytes"}))
+
+
+# Sizes of the cache that somebody gives, and layers that a model lacks
+
+
+@pytest.mark.parametrize(("given", "words"), [(1, "hold no request of 8,192 tokens"), (2**36, "are more than")])
+def test_a_cache_of_given_bytes_holds_a_request_and_leaves_room_for_the_weights(given: int, words: str):
+    found = said(flavor="l4", args={"kv-cache-memory-bytes": given})
+    finding = the("cache_bytes", found)
+    assert (finding.field, finding.is_error) == ("kv_cache_memory_bytes", True)
+    assert words in finding.message
+    assert "memory" not in codes(found)
+    again = said(flavor="l4", args={"kv-cache-memory-bytes": finding.value})
+    assert [item.code for item in again if item.is_error] == []
+
+
+def test_where_no_size_of_the_cache_would_do_it_is_the_model_that_does_not_fit():
+    assert "memory" in codes(said(flavor="l4", args={"kv-cache-memory-bytes": 2**30, "max-model-len": 131_072}))
+
+
+@pytest.mark.parametrize(("args", "needed"), [({}, 512), ({"block-size": 32}, 256), ({"max-model-len": 100}, 7)])
+def test_blocks_of_the_cache_hold_one_request(args: dict[str, Any], needed: int):
+    finding = the("cache_blocks", said(args={**args, "num-gpu-blocks-override": 1}))
+    assert (finding.field, finding.value, finding.is_error) == ("num_gpu_blocks_override", needed, True)
+    assert "cache_blocks" in codes(said(args={**args, "num-gpu-blocks-override": needed - 1}))
+    assert "cache_blocks" not in codes(said(args={**args, "num-gpu-blocks-override": needed}))
+
+
+def test_layers_that_propose_tokens_are_the_models_own():
+    args = {"spec-method": "mtp", "spec-tokens": 1}
+    finding = the("speculation_mtp", said(with_model(mtp_layers=0), args=args))
+    assert (finding.field, finding.value, finding.is_error) == ("spec_method", "ngram", True)
+    for known in (with_model(mtp_layers=1), with_model(mtp_layers=None)):
+        assert "speculation_mtp" not in codes(said(known, args=args))
+    # Its configuration does not count them.
+    unsaid = with_model(mtp_layers=0, architecture="Qwen3NextForCausalLM")
+    assert "speculation_mtp" not in codes(said(unsaid, args=args))
+    assert "speculation_mtp" not in codes(said(with_model(mtp_layers=0), args={**args, "spec-method": "ngram"}))
+
+
+@pytest.mark.parametrize(
+    ("model", "split", "shared", "value"),
+    [
+        ({"kv_heads": 8}, 8, 2, 1),  # Nothing is copied.
+        ({"kv_heads": 2}, 8, 8, 4),  # Four copies of each.
+        ({"kv_heads": 2}, 8, 3, 1),  # No divisor.
+        ({"kv_heads": 2}, 8, 4, None),
+        ({"kv_lora_rank": 512, "kv_heads": 32}, 8, 8, None),  # One latent, the same on all.
+    ],
+)
+def test_gpus_share_the_context_of_what_they_hold_copies_of(
+    model: dict[str, Any], split: int, shared: int, value: int | None
+):
+    args = {"tensor-parallel-size": split, "decode-context-parallel-size": shared}
+    found = [item for item in said(with_model(**model), flavor="l4", args=args) if item.code == "context_parallel"]
+    assert [item.value for item in found] == ([] if value is None else [value])
+    assert all(item.is_error and item.field == "decode_context_parallel_size" for item in found)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "field", "value"),
+    [
+        ({"max-num-batched-tokens": 64, "max-num-seqs": 128}, "batch_below_requests", "max_num_batched_tokens", 128),
+        (
+            {"max-num-batched-tokens": 2048, "max-num-seqs": 64, "enable-chunked-prefill": False},
+            "batch_below_context",
+            "max_num_batched_tokens",
+            8192,
+        ),
+    ],
+)
+def test_a_step_holds_its_requests_and_without_chunks_a_whole_prompt(
+    args: dict[str, Any], code: str, field: str, value: int
+):
+    finding = the(code, said(args=args))
+    assert (finding.field, finding.value, finding.is_error) == (field, value, True)
+    assert code not in codes(said(args={**args, "max-num-batched-tokens": value}))

@@ -273,3 +273,11 @@ def test_without_a_vocabulary_the_usual_one_stays_unquantised():
     )
     tied = fit(dataclasses.replace(LLAMA, tied=True), H100, {"quantization": "fp8"}).weights_gib
     assert tied == pytest.approx(known - 0.49, abs=0.02), "one of two embeddings is not there, the rest is halved"
+
+
+def test_gpus_that_share_the_context_hold_a_part_of_it():
+    args = {"tensor-parallel-size": 8, "max-model-len": 8192}
+    alone = fit(dataclasses.replace(LLAMA, kv_heads=2), L4, args)
+    shared = fit(dataclasses.replace(LLAMA, kv_heads=2), L4, {**args, "decode-context-parallel-size": 4})
+    assert shared.kv_bytes_per_token == alone.kv_bytes_per_token / 4
+    assert shared.max_context >= alone.max_context
