@@ -35,20 +35,31 @@ def test_a_replica_on_two_nodes_from_wish_to_running_to_gone(stage: Stage):
 
 
 @pytest.mark.timeout(300)
-def test_replicas_on_two_nodes_are_an_autoscalers(stage: Stage):
+def test_replicas_on_two_nodes_are_handed_over_to_an_autoscaler(stage: Stage):
     # What a cluster scales by is decided when somebody asks, from what the watcher knows of it.
     stage.driven.until(lambda: (cluster := facts.main_cluster()) and cluster.seen_at and not cluster.trouble)
-    wish = {"nodes": 2, "replicas": {"min": 1, "max": 2}}
-    row = stage.running(**wish, engine=engine(max_model_len=2048, pipeline_parallel_size=2))
+    kind, split = SCALER[stage.ground.name], {"pipeline_parallel_size": 2}
+    fixed = {"nodes": 2, "replicas": {"min": 2, "max": 2}, "engine": engine(max_model_len=2048, **split)}
+    row = stage.running(**fixed)
+    assert (replicas(stage), len(stage.pods())) == (2, 4)
+    assert stage.ground.read(kind, "chat-slipway", stage.namespace) is None
 
-    scaler = stage.ground.read(SCALER[stage.ground.name], "chat-slipway", stage.namespace) or {}
-    assert scaler["spec"]["scaleTargetRef"]["name"] == GROUP
-    assert (row.applied.gpus, stage.held(row)) == (4, 4)  # for the most, whatever runs now
-
-    # As the autoscaler would: the next revision must not set it back.
-    stage.ground.resize("LeaderWorkerSet", GROUP, stage.namespace, 2)
-    stage.until(row, lambda: len(stage.pods()) == 4, within=60, what="another group")
-    row = stage.revise(row, **wish, engine=engine(max_model_len=1024, pipeline_parallel_size=2))
+    # From here on nobody says how many: what ran goes on, and is not set back to one.
+    between = {"nodes": 2, "replicas": {"min": 1, "max": 2}, "engine": engine(max_model_len=1024, **split)}
+    row = stage.revise(row, **between)
     row = stage.comes_to_pass(row, lambda: stage.newest_serves(row, 2), within=120, note="change")
-    assert (stage.ground.read("LeaderWorkerSet", GROUP, stage.namespace) or {})["spec"]["replicas"] == 2
-    assert len(stage.pods()) == 4
+    assert "replicas" not in (stage.ground.read("LLMInferenceService", "chat", stage.namespace) or {})["spec"]
+    scaler = stage.ground.read(kind, "chat-slipway", stage.namespace) or {}
+    assert scaler["spec"]["scaleTargetRef"]["name"] == GROUP
+    assert (replicas(stage), len(stage.pods())) == (2, 4)
+    assert (row.applied.gpus, stage.held(row)) == (4, 4)
+
+    row = stage.revise(row, **{**between, "replicas": {"min": 1, "max": 1}})
+    stage.until(row, lambda: (replicas(stage), stage.held(row)) == (1, 2), within=60, what="a fixed number again")
+    stage.until(row, lambda: stage.ground.read(kind, "chat-slipway", stage.namespace) is None, what="no autoscaler")
+
+
+def replicas(stage: Stage) -> int:
+    """How many replicas the groups are to have."""
+    found: int = (stage.ground.read("LeaderWorkerSet", GROUP, stage.namespace) or {})["spec"]["replicas"]
+    return found
