@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from deployments.engine.defaults import defaults_of
 from deployments.engine.facts import ModelFacts
@@ -95,12 +96,26 @@ def _cache(model: ModelFacts, spec: DeploymentSpec, choice: Choice, size: int) -
 def _on(room: Room, spec: DeploymentSpec, size: int, cache: str, *, less: bool = False) -> Iterator[Alternative]:
     """The spec on this flavor with this split: as many of its replicas as quota and nodes hold; `less`: not all."""
     gpus = size * splits_beside(spec.engine.args)
-    if spec.strategy is Strategy.DISAGGREGATED and (less or not _takes_roles(room, spec, gpus)):
+    if spec.strategy is Strategy.DISAGGREGATED:
+        yield from _fewer_of_roles(room, spec) if less else _whole_roles(room, spec, size, gpus, cache)
         return
     most = min(room.quota // gpus, spec.replicas.max - less)
     least = min(spec.replicas.min, most)
     if most < 1 or not room.takes(least, gpus):
         return
+    sets, words = _changes(room, spec, size, gpus, cache)
+    if most < spec.replicas.max:
+        sets.append((MAX, most))
+        words.append("1 replica" if most == 1 else f"{most} replicas")
+    if least < spec.replicas.min:
+        sets.append((MIN, least))
+    yield Alternative(", ".join(words), tuple(sets), most * gpus)
+
+
+def _changes(
+    room: Room, spec: DeploymentSpec, size: int, gpus: int, cache: str
+) -> tuple[list[tuple[str, int | str]], list[str]]:
+    """What changes in the spec on this flavor with this split and cache, and how it is called."""
     sets: list[tuple[str, int | str]] = []
     words: list[str] = []
     if room.choice.slug != spec.flavor:
@@ -112,19 +127,54 @@ def _on(room: Room, spec: DeploymentSpec, size: int, cache: str, *, less: bool =
     if cache:
         sets.append((CACHE, cache))
         words.append(f"an {cache} KV cache")
-    if most < spec.replicas.max:
-        sets.append((MAX, most))
-        words.append("1 replica" if most == 1 else f"{most} replicas")
-    if least < spec.replicas.min:
-        sets.append((MIN, least))
-    yield Alternative(", ".join(words), tuple(sets), most * gpus)
+    return sets, words
 
 
-def _takes_roles(room: Room, spec: DeploymentSpec, gpus: int) -> bool:
-    """True when all replicas of both roles fit, and the quarter on top that each takes while it rolls.
-
-    Fewer are not offered: roles have replicas of their own, and a role with a split of its own is not seen through.
-    """
-    roles = spec.by_role().values()
+def _whole_roles(room: Room, spec: DeploymentSpec, size: int, gpus: int, cache: str) -> Iterator[Alternative]:
+    """Both roles with all their replicas; a role with a split of its own is not seen through."""
+    roles = list(spec.by_role().values())
+    needs = _reserved([(gpus, role.replicas.min, role.replicas.max) for role in roles])
     alike = all(role.gpus_per_replica == spec.gpus_per_replica for role in roles)
-    return alike and room.quota >= gpus * sum(role.replicas.max + math.ceil(role.replicas.max / 4) for role in roles)
+    if alike and needs <= room.quota and room.takes(sum(role.replicas.min for role in roles), gpus):
+        sets, words = _changes(room, spec, size, gpus, cache)
+        yield Alternative(", ".join(words), tuple(sets), needs)
+
+
+def _fewer_of_roles(room: Room, spec: DeploymentSpec) -> Iterator[Alternative]:
+    """Fewer replicas of two roles on the same GPUs: as many as quota holds, as near to their balance as can be."""
+    if spec.prefill is None or spec.decode is None:
+        return
+    roles = list(spec.by_role().values())
+    wished = [role.replicas.max for role in roles]
+    found: tuple[float, int, list[int], int] | None = None
+    for counts in product(*(range(1, count + 1) for count in wished)):
+        least = [min(role.replicas.min, count) for role, count in zip(roles, counts, strict=True)]
+        sizes = [role.gpus_per_replica for role in roles]
+        needs = _reserved(list(zip(sizes, least, counts, strict=True)))
+        at_first = sum(size * count for size, count in zip(sizes, least, strict=True))
+        starts = all(room.takes(1, size) for size in sizes) and (room.free is None or at_first <= room.free)
+        if list(counts) == wished or needs > room.quota or not starts:
+            continue
+        share = min(count / most for count, most in zip(counts, wished, strict=True))
+        if found is None or (share, sum(counts)) > found[:2]:
+            found = share, sum(counts), list(counts), needs
+    if found is None:
+        return
+    *_, best, needs = found
+    sets: list[tuple[str, int | str]] = []
+    for name, role, count in zip(("prefill", "decode"), roles, best, strict=True):
+        pointer = f"/spec/{name}/replicas"
+        if count < role.replicas.max:
+            sets.append((f"{pointer}/max", count))
+        if count < role.replicas.min:
+            sets.append((f"{pointer}/min", count))
+    yield Alternative(f"{best[0]} × prefill and {best[1]} × decode", tuple(sets), needs)
+
+
+def _reserved(roles: list[tuple[int, int, int]]) -> int:
+    """GPUs that two roles reserve: each by the GPUs of a replica, its fewest and its most replicas.
+
+    Or, where that is more, the fewest of each and the quarter on top that they take while they roll.
+    """
+    rolling = sum(gpus * (least + math.ceil(least / 4)) for gpus, least, _ in roles)
+    return max(rolling, sum(gpus * most for gpus, _, most in roles))

@@ -11,9 +11,12 @@ from django.utils import timezone
 from deployments.engine.alternatives import Alternative, Room, alternatives
 from deployments.engine.options import Choice
 from deployments.engine.profiles import seeded_profiles
+from deployments.findings import field_of
 from deployments.models import Deployment, EngineProfile, Flavor, Team, User
+from deployments.preflight.cluster import surge_of
 from deployments.services import ledger, lifecycle, quota_requests, waiting
-from deployments.services.waits import Freeing, waiting_of
+from deployments.services.waits import Freeing, changed, waiting_of
+from deployments.views.waiting_links import links_of
 from tests.deployments import factories as make
 from tests.deployments.viewing import add_node
 from tests.deployments.wishes import FLAVORS, LLAMA, spec_of
@@ -66,6 +69,66 @@ def test_roles_are_offered_another_flavor_whole_or_not_at_all(quota: int, flavor
 
     assert [dict(item.sets).get("/spec/flavor") for item in found] == flavors
     assert all(not pointer.startswith("/spec/replicas") for item in found for pointer, _ in item.sets)
+
+
+PREFILL, DECODE = {"replicas": {"min": 1, "max": 2}}, {"replicas": {"min": 2, "max": 4}}
+TWO = {"replicas": {"min": 1, "max": 3}, "args": {"tensor-parallel-size": 2}}
+ONE = {"replicas": {"min": 1, "max": 3}}
+
+
+@pytest.mark.parametrize(
+    ("prefill", "decode", "quota", "text", "sets"),
+    [
+        (PREFILL, DECODE, 5, "2 × prefill and 3 × decode", {"decode/replicas/max": 3}),
+        # Decode would roll within five alone: two, and one more while they are replaced.
+        (PREFILL, DECODE, 4, "2 × prefill and 1 × decode", {"decode/replicas/max": 1, "decode/replicas/min": 1}),
+        # The role with a split of its own counts twice.
+        (ONE, TWO, 7, "3 × prefill and 2 × decode", {"decode/replicas/max": 2}),
+        (ONE, TWO, 8, "2 × prefill and 3 × decode", {"prefill/replicas/max": 2}),
+    ],
+)
+def test_roles_are_offered_as_many_replicas_as_fit_near_their_balance(
+    prefill: dict[str, Any], decode: dict[str, Any], quota: int, text: str, sets: dict[str, int]
+) -> None:
+    wish = {"strategy": "disaggregated", "prefill": prefill, "decode": decode}
+    [found] = offered([room("h100", quota)], **wish)
+
+    assert (found.text, dict(found.sets)) == (text, {f"/spec/{place}": count for place, count in sets.items()})
+    spec = changed(spec_of(**wish).to_json(), found)
+    assert found.gpus == spec.gpus + surge_of(spec) <= quota, "as the ledger counts it"
+    assert all(field_of(pointer) for pointer, _ in found.sets), "the form has a field for each"
+
+
+@pytest.mark.parametrize(
+    ("held", "why"),
+    [
+        (room("h100", 3), "one of each takes four while they roll"),
+        (room("h100", 5, free=1), "one GPU is free on the nodes"),
+        (room("h100", 5, block=0), "no node has one"),
+    ],
+)
+def test_roles_are_offered_nothing_that_would_not_start(held: Room, why: str) -> None:
+    assert offered([held], strategy="disaggregated", prefill=PREFILL, decode=DECODE) == [], why
+
+
+@pytest.mark.django_db
+def test_two_roles_that_wait_can_ask_for_fewer_replicas(
+    hub: list[str], team: Team, h100: Flavor, ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four GPUs are granted: with one prefill less each of the two fits."""
+    add_node(gpus=8)
+    role = {"replicas": {"min": 1, "max": 3}, "args": {}}
+    spec = make.a_spec(strategy="disaggregated", prefill=role, decode={**role, "replicas": {"min": 1, "max": 2}})
+    monkeypatch.setattr(make, "a_spec", lambda **_: {name: spec[name] for name in spec if name != "replicas"})
+    row = wait(team, ann, h100, 5)
+
+    found = waiting_of(row)
+
+    assert found is not None
+    assert [item.sets for item in found.alternatives] == [(("/spec/prefill/replicas/max", 2),)]
+    [way] = links_of(make.principal(ann), row, found)["ways"]
+    assert (way["text"], way["gpus"]) == ("2 × prefill and 2 × decode", 4)
+    assert way["url"].endswith("?set=prefill_replicas_max%3D2")
 
 
 def wait(team: Team, user: User, flavor: Flavor, gpus: int, name: str = "late") -> Deployment:
