@@ -94,6 +94,8 @@ SLIPWAY_IMAGE_VOLUMES = env_bool("SLIPWAY_IMAGE_VOLUMES")
 SLIPWAY_CLUSTER_GROWS = env_bool("SLIPWAY_CLUSTER_GROWS")
 # NAME or NAME:MODE of the storage class for weights that are fetched ahead; else the one that several nodes can mount.
 SLIPWAY_CACHE_CLASS = env("SLIPWAY_CACHE_CLASS")
+# The most memory of a container that fetches weights, as 8Gi.
+FETCH_MEMORY = env("SLIPWAY_FETCH_MEMORY", "8Gi")
 # The OpenAPI document for whoever asks; else for those who sign in or send a token.
 SLIPWAY_PUBLIC_SCHEMA = env_bool("SLIPWAY_PUBLIC_SCHEMA")
 PROMETHEUS_SCRAPE_INTERVAL = int(env("PROMETHEUS_SCRAPE_INTERVAL", "15"))

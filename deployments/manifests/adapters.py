@@ -12,6 +12,7 @@ from deployments.engine.lora import at_once
 from deployments.labels import ADAPTER_INITIALIZER
 from deployments.manifests.cluster import default_initializer_image
 from deployments.manifests.common import Wish
+from deployments.manifests.downloads import fetch_resources
 from deployments.manifests.pods import container_security
 
 FOLDER = "/mnt/adapters"
@@ -43,10 +44,7 @@ def initializer(wish: Wish) -> dict[str, Any] | None:
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the only place that user may write to
             {"name": "HF_HOME", "value": "/tmp/huggingface"},  # noqa: S108
         ],
-        "resources": {
-            "requests": {"cpu": "100m", "memory": "100Mi"},
-            "limits": {"cpu": "1", "memory": "1Gi"},
-        },
+        "resources": fetch_resources(wish.platform),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts(wish, read_only=False),

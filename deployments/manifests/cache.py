@@ -146,10 +146,7 @@ def _initializer(wish: Wish) -> dict[str, Any]:
             {"name": "HF_HOME", "value": "/tmp/huggingface"},  # noqa: S108
             *downloads.variables_of(wish),
         ],
-        "resources": {
-            "requests": {"cpu": "100m", "memory": "100Mi"},
-            "limits": {"cpu": "1", "memory": "1Gi"},
-        },
+        "resources": downloads.fetch_resources(wish.platform),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [{"name": VOLUME, "mountPath": PLACE}],

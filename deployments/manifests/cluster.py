@@ -9,7 +9,7 @@ from functools import cache
 from deployments.engine.profiles import DATA
 from deployments.labels import LABEL_INSTALL, MANAGED_BY
 from deployments.manifests.common import Object, Platform, sealed
-from deployments.manifests.downloads import ANYBODY
+from deployments.manifests.downloads import ANYBODY, fetch_resources
 
 # KServe may pick this container for strangers, so of the hub it takes only what nobody else writes: pinned commits. Of
 # other places there is no such form; it has the image and the limits that KServe itself would use.
@@ -70,10 +70,7 @@ def _container(platform: Platform, *more: Mapping[str, str]) -> Object:
             {"name": "HF_HOME", "value": "/tmp/huggingface"},  # noqa: S108
             *(dict(item) for item in more),
         ],
-        "resources": {
-            "requests": {"cpu": "100m", "memory": "100Mi"},
-            "limits": {"cpu": "1", "memory": "1Gi"},
-        },
+        "resources": fetch_resources(platform),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},

@@ -91,6 +91,8 @@ class Platform:
     # The one that asks S3 servers without keys.
     public_storage_container: str = "slipway-s3-public"
     initializer_image: str = ""
+    # The most that a container which fetches weights may take: its hub library keeps parts of several files in memory.
+    fetch_memory: str = "8Gi"
     # Of llm-d, beside disaggregated engines; empty for those that come with Slipway.
     sidecar_image: str = ""
     picker_image: str = ""

@@ -12,7 +12,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from deployments.manifests.common import Wish, storage_uri
+from deployments.manifests.common import Platform, Wish, storage_uri
 from deployments.sources.pinned import as_anybody
 
 MODELS = "/mnt/models"
@@ -47,6 +47,14 @@ def public_container(wish: Wish) -> str:
 def variables_of(wish: Wish) -> list[dict[str, Any]]:
     """What the initializer of an LLMInferenceService is told, which has no storage containers to choose from."""
     return [dict(ANYBODY)] if _as_anybody(wish) else []
+
+
+def fetch_resources(platform: Platform) -> dict[str, Any]:
+    """What a container that fetches weights takes: with the 1 GiB of KServe's own default large models are killed."""
+    return {
+        "requests": {"cpu": "100m", "memory": "100Mi"},
+        "limits": {"cpu": "4", "memory": platform.fetch_memory},
+    }
 
 
 def model_arguments(wish: Wish) -> list[str]:

@@ -8,7 +8,7 @@ from deployments.labels import INITIALIZER, LABEL_REVISION
 from deployments.manifests import cache
 from deployments.manifests.cluster import default_initializer_image
 from deployments.manifests.common import Wish, labels_of, selector_of, storage_uri
-from deployments.manifests.downloads import predictor_of, variables_of
+from deployments.manifests.downloads import fetch_resources, predictor_of, variables_of
 from deployments.manifests.images import native_uri
 from deployments.manifests.pods import container_security, node_selector, pod_security, tolerations
 from deployments.spec import DeploymentSpec
@@ -48,6 +48,7 @@ def initializer(wish: Wish) -> dict[str, Any]:
             {"name": "HF_HOME", "value": "/tmp/huggingface"},  # noqa: S108
             *variables_of(wish),
         ],
+        "resources": fetch_resources(wish.platform),
         "securityContext": container_security(),
     }
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from deployments.manifests import Platform
+
+_UNITS = {"Mi": 1, "Gi": 1024}
+_MEMORY = re.compile(r"(?P<count>[1-9][0-9]{0,6})(?P<unit>Mi|Gi)")
 
 
 def platform() -> Platform:
@@ -24,8 +29,19 @@ def platform() -> Platform:
         portal_namespace=settings.SLIPWAY_NAMESPACE,
         cluster_cidrs=tuple(settings.CLUSTER_CIDRS),
         scrape_interval_seconds=settings.PROMETHEUS_SCRAPE_INTERVAL,
+        fetch_memory=_memory(settings.FETCH_MEMORY),
         google_account=settings.GS_SERVICE_ACCOUNT,
     )
+
+
+def _memory(text: str) -> str:
+    """An amount as Kubernetes writes it, at least the 1Gi that the loader takes by itself."""
+    match = _MEMORY.fullmatch(text)
+    if match is None or int(match["count"]) * _UNITS[match["unit"]] < _UNITS["Gi"]:
+        raise ImproperlyConfigured(
+            "SLIPWAY_FETCH_MEMORY must be an amount of memory of at least 1Gi, as 8Gi or 8192Mi."
+        )
+    return text
 
 
 def _pods(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:

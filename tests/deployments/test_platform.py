@@ -21,12 +21,14 @@ def test_the_settings_are_the_platform(settings: Any) -> None:
     settings.SLIPWAY_NAMESPACE = "portal"
     settings.CLUSTER_CIDRS = ["10.8.0.0/14"]
     settings.PROMETHEUS_SCRAPE_INTERVAL = 30
+    settings.FETCH_MEMORY = "24Gi"
 
     known = platform()
 
     assert (known.gateway_namespace, known.gateway_name) == ("net", "edge")
     assert known.gateway_pods_namespace == "proxies"
     assert known.gateway_pods_labels == (("example.com/gateway", "edge"), ("tier", "front"))
+    assert known.fetch_memory == "24Gi"
     assert (known.monitoring_namespace, known.portal_namespace) == ("observability", "portal")
     assert (known.cluster_cidrs, known.scrape_interval_seconds) == (("10.8.0.0/14",), 30)
 
@@ -78,3 +80,10 @@ def test_roles_in_a_teams_namespace_go_to_accounts_of_the_configured_namespace(t
 
     assert len(bindings) == 2
     assert {binding["subjects"][0]["namespace"] for binding in bindings} == {"portal"}
+
+
+@pytest.mark.parametrize("amount", ["", "8", "8G", "512Mi", "0Gi", "1.5Gi", "8Gi; rm", "99999999Gi"])
+def test_memory_for_fetching_is_an_amount(settings: Any, amount: str) -> None:
+    settings.FETCH_MEMORY = amount
+    with pytest.raises(ImproperlyConfigured, match="SLIPWAY_FETCH_MEMORY"):
+        platform()
