@@ -344,6 +344,14 @@ HARMLESS = frozenset(
         "/api/v1/preflight/",
     }
 )
+# What writes something, and no line into the audit, and why.
+READ = "what somebody has read concerns nobody else"
+UNHEARD = {
+    "/notices/read/": READ,
+    "/notices/{pk}/read/": READ,
+    "/api/v1/notices/read/": READ,
+    "/api/v1/notices/{pk}/read/": READ,
+}
 # What takes a POST and no body of its own, and why.
 BODILESS = {
     "/accounts/": "sends on to another page",

@@ -1,5 +1,5 @@
-"""Every address, every method, every principal: nobody passes whom the table does not name, and who is refused
-changes nothing."""
+"""Every address, every method, every principal: nobody passes whom the table does not name, who is refused changes
+nothing, and what somebody changes stands in the audit under their name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.http import HttpResponseBase
 
 from .routes import METHODS, django_routes
 from .rules import SAFE, Row, Rule
-from .table import HARMLESS, TABLE
+from .table import HARMLESS, TABLE, UNHEARD
 from .world import Caller, World, undone
 
 pytestmark = pytest.mark.django_db
@@ -74,12 +74,15 @@ def _ask(world: World, row: Row, address: str, method: str, caller: Caller) -> t
     is_api = row.kind == "api"
     with undone() as written:
         answer = caller.send(method, world.url(address, row.of), body, api=is_api)
+        silent = written and answer.status_code in DONE and not world.heard_of(caller)
     if answer.status_code >= 500:
         return f"answers {answer.status_code}", False
     standing = _standing(row, rule, method, caller)
     problem = _problem(standing, answer, row, method)
     if standing != "passes" or method in SAFE or row.kind == "admin" or caller.out or (caller.headers and not is_api):
         problem = problem or (f"writes {written}" if written else "")
+    elif silent and address not in UNHEARD:
+        problem = problem or f"writes {written}, and the audit has no line by them"
     if not problem and _hears_nothing(standing, caller) and ("{pk}" in address or "{slug}" in address):
         with undone():
             other = caller.send(method, world.url(address, row.of, foreign=True), body, api=is_api)

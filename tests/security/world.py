@@ -21,6 +21,7 @@ from allauth.mfa.totp.internal.auth import SECRET_SESSION_KEY, TOTP, generate_to
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
+from django.db.models import Q
 from django.http import HttpResponseBase
 from django.test import Client, RequestFactory
 from django.test.client import ClientHandler
@@ -151,6 +152,7 @@ class World:
         self.callers = self._callers()
         self.others = self._others()
         self.token = ApiToken.objects.get(name="token-read")
+        self._last_event = Event.objects.latest("pk").pk
 
     def url(self, route: str, of: str, *, foreign: bool = False) -> str:
         """An address with what is there, or with ids that nobody has."""
@@ -175,6 +177,12 @@ class World:
         if foreign:
             values |= {"pk": "nowhere" if isinstance(values["pk"], str) else NOBODYS, "slug": "nowhere"}
         return PLACE.sub(lambda found: str(values.get(found.group(1), "none")), route)
+
+    def heard_of(self, caller: Caller) -> bool:
+        """True when the audit has a line by this caller, alone or as the second, that the world was made without."""
+        user = self.people[caller.person if caller.headers else caller.name]
+        by_them = Q(actor=user) | Q(data__second=user.pk)
+        return Event.objects.filter(by_them, pk__gt=self._last_event).exists()
 
     def _governance(self) -> None:
         ann, admin = Principal(user=self.ann), Principal(user=self.people["admin"])
