@@ -13,6 +13,8 @@ from deployments.kube.reasons import Code, Reason, Weight
 # One lost probe is no outage, and an old one says nothing about now.
 PROBE_FAILURES = 2
 PROBE_AGE = timedelta(minutes=3)
+# What KServe's Deployments of an LLMInferenceService are called after it; that of prefill has its role behind it.
+LLM_WORKLOAD = "-kserve"
 # Fewer replicas than wanted are no trouble while a revision comes up; past this they are.
 ROLLOUT = timedelta(minutes=5)
 
@@ -179,7 +181,8 @@ def _running(wanted: Wanted, outcome: Outcome, seen: Observed, probe: Probe | No
     if ready:
         failing = wanted.revision if trouble and len(mine) < len(ready) else None
         missing = f"{len(mine)} of {wanted.replicas} replicas of the newest revision serve."
-        return State(StateName.DEGRADED, trouble or _first(reasons), missing, serving, failing, len(ready))
+        cause = trouble or _unscaled(wanted, seen) or _first(reasons)
+        return State(StateName.DEGRADED, cause, missing, serving, failing, len(ready))
     if blocked is not None:
         return State(StateName.BLOCKED, blocked)
     if outcome.kind is OutcomeKind.RETRYING:
@@ -207,6 +210,25 @@ def _enough(pods: list[PodView], wanted: Wanted) -> bool:
     if not wanted.roles or not any(pod.role for pod in pods):
         return len(pods) >= wanted.replicas
     return all(sum(pod.role == role for pod in pods) >= least for role, least in wanted.roles)
+
+
+def _unscaled(wanted: Wanted, seen: Observed) -> Reason | None:
+    """Of a role fewer replicas are asked for than its fewest: what should have asked for more does not work."""
+    asked = {
+        work.name.rpartition(LLM_WORKLOAD)[2]: work.desired for work in seen.workloads if work.kind == "Deployment"
+    }
+    for role, least in wanted.roles:
+        count = asked.get(f"-{PREFILL}" if role == PREFILL else "", least)
+        if count < least:
+            return Reason(
+                Code.NO_REPLICAS_YET,
+                Weight.STALLED,
+                f"Of {role} {count:,} of at least {least:,} replicas are asked for.",
+                "The autoscaler of this role does not raise them: an admin can look at its events on the cluster.",
+                field=f"{role}_replicas_min",
+                numbers={"asked": count, "fewest": least},
+            )
+    return None
 
 
 def _on_its_way(reasons: list[Reason], seen: Observed) -> State:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deployments.kube.observe import Observed, observe
+from deployments.kube.observe import Observed, WorkloadView, observe
 from deployments.kube.reasons import Code
 from deployments.state import Outcome, OutcomeKind, Probe, State, StateName, Want, Wanted, state_of
 from tests.deployments.pods import DONE, QUOTA_SENTENCE, RUNNING, pod, recorded, seen, terminated, waiting
@@ -159,6 +159,23 @@ def test_a_replica_lost_long_after_the_start_is_degraded_at_once():
     new = Outcome(OutcomeKind.APPLIED, revision=2)
     observed = _aged(NOW - timedelta(minutes=90), first_revision=2)
     assert state(replicas=2, observed=observed, revision=2, outcome=new).state is StateName.DEGRADED
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"), [({"decode": 1, "prefill": 2}, Code.NO_REPLICAS_YET), ({"decode": 3, "prefill": 2}, None)]
+)
+def test_fewer_replicas_of_a_role_than_anybody_asks_for_are_the_autoscalers(asked: dict[str, int], code: Code | None):
+    made = NOW - timedelta(minutes=90)
+    each = {role: seen(pod(role, **READY)).pods[0] for role in ("decode", "prefill-1", "prefill-2")}
+    pods = [replace(one, role=role.partition("-")[0], created=made, ready_since=made) for role, one in each.items()]
+    names = {"decode": "chat-kserve", "prefill": "chat-kserve-prefill"}
+    work = tuple(WorkloadView("Deployment", names[role], "ns", desired=count) for role, count in asked.items())
+    observed = replace(seen(), pods=tuple(pods), workloads=work)
+    result = state_of(Wanted(Want.RUN, 1, 5, (("prefill", 2), ("decode", 3))), APPLIED, observed, None, NOW)
+    assert (result.state, result.reason.code if result.reason else None) == (StateName.DEGRADED, code)
+    if result.reason:
+        assert result.reason.title == "Of decode 1 of at least 3 replicas are asked for."
+        assert result.reason.field == "decode_replicas_min"
 
 
 def test_a_failing_pod_ends_a_rollout_at_once():
