@@ -39,6 +39,8 @@ MAX_TEXT = 256
 SLUG = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 FLAG_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+# What no name in Git has: a way up, an empty part, a part that begins or ends with a dot.
+NO_REVISION = re.compile(r"\.\.|//|/\.|\.(?:/|\Z)|/\Z")
 TEXT_VALUE = re.compile(r"[A-Za-z0-9._/:+-]*")
 URI_TEXT = re.compile(r"[\x21-\x7e]+")
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -105,8 +107,21 @@ class _Closed(BaseModel):
 
 
 Address = Annotated[str, Field(min_length=1, max_length=512), _closed_text(URI_TEXT, "printable characters")]
+
+
+def _revision(value: str) -> str:
+    if NO_REVISION.search(value):
+        raise ValueError(
+            "A branch, tag or commit has no “..” or “//” in it, and no part that begins or ends with a dot."
+        )
+    return value
+
+
 Revision = Annotated[
-    str, Field(min_length=1, max_length=128), _closed_text(REVISION, "letters, digits, “.”, “_”, “/” and “-”")
+    str,
+    Field(min_length=1, max_length=128),
+    _closed_text(REVISION, "letters, digits, “.”, “_”, “/” and “-”"),
+    AfterValidator(_revision),
 ]
 
 Cache = Annotated[Literal["claim"], WithJsonSchema({"type": "string", "enum": ["claim"]})]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +15,7 @@ from deployments.engine.profiles import DATA
 from deployments.findings import Finding, arg_pointer, error, warning
 from deployments.spec import ArgValue
 
+ABBREVIATED = re.compile(r"(?P<count>[1-9][0-9]{0,5})\s?(?P<unit>[kKmM])")
 # What to propose where vLLM's default follows from model and GPU, and these are not known.
 USUAL: Mapping[str, int | float] = {"max-model-len": 8192}
 
@@ -145,7 +147,9 @@ def _value_problem(flag: Flag, value: ArgValue, usual: Mapping[str, int | float]
     if flag.kind == "choice":
         return _choice_problem(flag, value)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return error("flag_type", pointer, f"“{flag.name}” takes a number.")
+        number = meant(str(value)) if flag.kind == "int" else None
+        remedy = f"Write it out: {number:,} for {value}." if number is not None else ""
+        return error("flag_type", pointer, f"“{flag.name}” takes a number.", remedy, number)
     if flag.kind == "int" and not isinstance(value, int):
         whole = int(value) if value == int(value) else round(value)
         return error("flag_type", pointer, f"“{flag.name}” takes a whole number.", value=whole)
@@ -154,6 +158,12 @@ def _value_problem(flag: Flag, value: ArgValue, usual: Mapping[str, int | float]
         said = f"“{flag.name}” takes one of: {_listed(flag.choices)}."
         return error("flag_choice", pointer, said, f"Use {near}.", int(near))
     return _range_problem(flag, value, usual)
+
+
+def meant(text: str) -> int | None:
+    """The number that somebody means by “32k” or “1M”, in steps of 1,024 as contexts come; None for anything else."""
+    match = ABBREVIATED.fullmatch(text)
+    return int(match["count"]) * 1024 ** (1 + "km".index(match["unit"].lower())) if match else None
 
 
 def _choice_problem(flag: Flag, value: ArgValue) -> Finding | None:

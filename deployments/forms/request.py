@@ -194,7 +194,7 @@ class DeploymentForm(RoleFields):
             elif text:
                 value = as_value(field.kind, text)
                 if value is None:
-                    self.add_error(field.name, not_a(field.kind))
+                    self.add_error(field.name, not_a(field.kind, text))
                 else:
                     args[field.flag] = value
         return args
@@ -222,7 +222,7 @@ class DeploymentForm(RoleFields):
         text = self.text(name)
         value = as_value(int, text) if text else 1
         if value is None:
-            self.add_error(name, not_a(int))
+            self.add_error(name, not_a(int, text))
             return 1
         return value
 

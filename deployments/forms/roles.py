@@ -95,7 +95,7 @@ def _args(role: str, text: Callable[[str], str], say: Say) -> dict[str, Any]:
     elif typed:
         value = as_value(int, typed)
         if value is None:
-            say(field, not_a(int))
+            say(field, not_a(int, typed))
         else:
             args[SPLIT] = value
     return args
@@ -105,7 +105,7 @@ def _count(name: str, text: Callable[[str], str], say: Say) -> Any:
     typed = text(name)
     value = as_value(int, typed) if typed else 1
     if value is None:
-        say(name, not_a(int))
+        say(name, not_a(int, typed))
         return 1
     return value
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from deployments.engine.flags import meant
+
 SPELLED = {
     int: re.compile(r"[+-]?[0-9]+"),
     float: re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,2})?", re.IGNORECASE),
@@ -28,8 +30,10 @@ def as_value(kind: type, text: str) -> Any:
     return kind(text) if SPELLED[kind].fullmatch(text) else None
 
 
-def not_a(kind: type) -> str:
+def not_a(kind: type, text: str = "") -> str:
     """What to say of a text that is no value of that kind."""
+    if kind is int and (said := meant(text)) is not None:
+        return f"Must be a whole number: write {said} for {text}."
     return {int: "Must be a whole number.", float: "Must be a number."}.get(kind, "Choose one of the values.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deployments.engine.flags import flags_of, versions
-from deployments.findings import Finding, arg_pointer, error, warning
+from deployments.findings import Change, Finding, arg_pointer, error, warning
 from deployments.preflight.rules import Case, Rules, plural
 
 rules = Rules()
@@ -51,13 +51,21 @@ def layers_stay_on_a_node(case: Case) -> Iterator[Finding]:
     """Splitting each layer over nodes waits for the network at every layer; splitting between layers seldom does."""
     spec = case.spec
     if spec.nodes > 1 and spec.tensor_parallel > spec.gpus_per_pod:
+        fix: tuple[Change, ...] = (
+            (arg_pointer("tensor-parallel-size"), spec.gpus_per_pod),
+            (arg_pointer("pipeline-parallel-size"), spec.nodes),
+        )
+        admitted = case.admits is not None and case.admits(fix)
         yield warning(
             "layers_across_nodes",
             arg_pointer("tensor-parallel-size"),
             f"Each layer is split over {spec.tensor_parallel} GPUs, and a node has {spec.gpus_per_pod} of a replica's: "
             "at every layer nodes wait for one another. That takes a network made for it.",
-            f"Use tensor-parallel-size {spec.gpus_per_pod} with pipeline-parallel-size {spec.nodes}.",
-            spec.gpus_per_pod,
+            f"Use tensor-parallel-size {spec.gpus_per_pod} with pipeline-parallel-size {spec.nodes}."
+            if admitted
+            else "Split layers over the GPUs of one node, and cut the model into stages between nodes.",
+            fix[0][1] if admitted else None,
+            also=fix[1:] if admitted else (),
         )
 
 

@@ -22,7 +22,10 @@ def bucket(scheme: str, rest: str) -> str:
     """“bucket/folder” of an address of a bucket; ValueError, in words for people, for anything else."""
     name, _, path = rest.partition("/")
     if not _BUCKET.fullmatch(name):
-        raise ValueError(f"“{name[:70]}” is not the name of a bucket.")
+        raise ValueError(
+            f"“{name[:70]}” is not the name of a bucket: those have 3 to 63 lower-case letters, digits, “.”, “_” and "
+            "“-”, with a letter or digit at both ends."
+        )
     if not path.strip("/"):
         raise ValueError(f"Name the folder of the model too: {scheme}://{name}/folder")
     return f"{name}/{_path(path)}"
@@ -32,7 +35,10 @@ def claim(rest: str) -> str:
     """“claim/folder” of a volume claim; without a folder the whole volume is the model."""
     name, _, path = rest.partition("/")
     if not _CLAIM.fullmatch(name):
-        raise ValueError(f"“{name[:70]}” is not the name of a volume claim.")
+        raise ValueError(
+            f"“{name[:70]}” is not the name of a volume claim: those have at most 63 lower-case letters, digits and "
+            "“-”, with a letter or digit at both ends."
+        )
     return f"{name}/{_path(path)}" if path.strip("/") else name
 
 

@@ -5,16 +5,24 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import unquote
 
 from deployments.findings import Finding, error, warning
 from deployments.sources import places
 from deployments.sources.oci import parse_image
-from deployments.spec import hazard
+from deployments.spec import NO_REVISION, REVISION, hazard
 
 POINTER = "/spec/source/uri"
 PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 HF = re.compile(rf"hf://(?P<owner>{PART})/(?P<model>{PART})(?::(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?")
-BARE_HF = re.compile(rf"(?:https://huggingface\.co/)?(?P<id>{PART}/{PART})/?")
+BARE_HF = re.compile(rf"(?P<id>{PART}/{PART})/?")
+# Pages that people copy the address of: a model, a folder or file of it at a revision, its history.
+HF_PAGE = re.compile(
+    rf"https?://(?P<host>(?:www\.)?huggingface\.co|hf\.co)/(?P<id>{PART}/{PART})"
+    r"(?:/(?P<kind>tree|blob|resolve|raw|commits?)/(?P<revision>[^/?#]+)(?:/(?P<path>[^?#]*))?|/discussions[^?#]*)?"
+    r"/?(?P<query>[?#].*)?"
+)
+HUB, MAIN = "huggingface.co", "main"
 
 
 class Scheme(StrEnum):
@@ -81,8 +89,8 @@ def parse(uri: str) -> Source:
     scheme, separator, _ = uri.partition("://")
     if not separator:
         raise SourceError(_no_scheme(uri))
-    if scheme == "https" and (match := BARE_HF.fullmatch(uri)):
-        raise SourceError(_proposed(f"hf://{match['id']}"))
+    if (match := HF_PAGE.fullmatch(uri)) and (page := _of_page(match)) is not None:
+        raise SourceError(page)
     try:
         # The door decides which servers may be asked without TLS.
         kind = Scheme.HTTPS if scheme == "http" else Scheme(scheme)
@@ -161,6 +169,26 @@ def _no_scheme(uri: str) -> Finding:
         POINTER,
         "The address has no scheme, so nobody can tell where the model is.",
         "Write hf://owner/model.",
+    )
+
+
+def _of_page(match: re.Match[str]) -> Finding | None:
+    """What to write for a page of the hub; None for the address of one file, which is a source of its own."""
+    kind, revision, path = match["kind"], unquote(match["revision"] or ""), match["path"] or ""
+    if path.endswith(".gguf"):
+        if kind == "resolve" and not match["query"] and match["host"] == HUB:
+            return None
+        return _proposed(f"https://{HUB}/{match['id']}/resolve/{match['revision']}/{path}")
+    model = f"hf://{match['id']}"
+    if not revision or revision == MAIN or not REVISION.fullmatch(revision) or NO_REVISION.search(revision):
+        return _proposed(model)
+    return error(
+        "source_scheme",
+        POINTER,
+        f"That is a page of the hub. Write this model as “{model}”, with the revision “{revision}”.",
+        "",
+        model,
+        also=[("/spec/source/revision", revision)],
     )
 
 

@@ -229,7 +229,7 @@ def test_no_removed_flag_is_known_to_the_version_and_all_successors_are(version:
         ({"seed": -1}, "flag_range", 0),
         ({"max-model-len": 8192.5}, "flag_type", 8192),
         ({"max-model-len": True}, "flag_type", None),
-        ({"max-model-len": "8k"}, "flag_type", None),
+        ({"max-model-len": "8k"}, "flag_type", 8192),
         ({"gpu-memory-utilization": 1.5}, "flag_range", 0.92),
         ({"gpu-memory-utilization": 0}, "flag_range", 0.92),
         ({"enforce-eager": 1}, "flag_type", None),
@@ -272,3 +272,12 @@ def test_seeded_profiles_name_their_image_by_digest_and_a_known_version():
     for profile in seeded_profiles().values():
         assert profile.pinned
         assert profile.version in versions()
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"), [("32k", 32_768), ("8K", 8_192), ("1M", 1_048_576), ("k", None), ("3x", None)]
+)
+def test_an_abbreviated_number_is_written_out(typed: str, said: int | None):
+    (finding,) = check_args("0.32.0", {"max-model-len": typed})
+    assert (finding.code, finding.value, finding.is_error) == ("flag_type", said, True)
+    assert ("Write it out" in finding.remedy) == (said is not None)

@@ -22,6 +22,7 @@ from deployments.manifests.presets import build_presets
 from deployments.preflight import ClusterFacts, Facts, check
 from deployments.preflight.cluster import surge_of
 from deployments.preflight.objects import check_objects
+from deployments.preflight.trials import with_changes
 from deployments.spec import DeploymentSpec, Strategy
 from deployments.spec_errors import parse_spec
 from deployments.state import Outcome, OutcomeKind, StateName, Want, Wanted, state_of
@@ -321,3 +322,12 @@ def test_only_standard_replicas_span_nodes():
     assert {item for item in Strategy if parse_spec(spec_json(strategy=item.value, nodes=2, args=TWO_BY_FOUR))[0]} == {
         Strategy.STANDARD
     }
+
+
+def test_splitting_between_layers_changes_both_flags_at_once():
+    spec = wide(2, {"max-model-len": 8192, "tensor-parallel-size": 8})
+    finding = the("layers_across_nodes", found(spec))
+    assert finding.also == (("/spec/engine/args/pipeline-parallel-size", 2),)
+    changed = with_changes(spec, ((finding.pointer, finding.value), *finding.also))
+    assert changed is not None
+    assert found(changed) == []

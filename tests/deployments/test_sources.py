@@ -281,3 +281,36 @@ JSON = st.recursive(
 def test_no_answer_of_a_hub_breaks_the_reading(metadata: dict[str, Any], config: Any):
     model_facts(MODEL, metadata, config)
     check(MODEL, None, hub(Reply(200, metadata), Reply(200, config)))
+
+
+@pytest.mark.parametrize(
+    ("page", "model", "revision"),
+    [
+        ("https://huggingface.co/Qwen/Qwen2.5-7B/tree/v1.0", "hf://Qwen/Qwen2.5-7B", "v1.0"),
+        ("https://huggingface.co/Qwen/Qwen2.5-7B/tree/" + "a" * 40 + "/sub", "hf://Qwen/Qwen2.5-7B", "a" * 40),
+        ("https://huggingface.co/Qwen/Qwen2.5-7B/tree/refs%2Fpr%2F1?x=1", "hf://Qwen/Qwen2.5-7B", "refs/pr/1"),
+        ("http://www.huggingface.co/Qwen/Qwen2.5-7B/commits/dev", "hf://Qwen/Qwen2.5-7B", "dev"),
+        ("https://huggingface.co/Qwen/Qwen2.5-7B/blob/dev/config.json", "hf://Qwen/Qwen2.5-7B", "dev"),
+        # The usual branch is what is taken anyway; what is no revision is left out.
+        ("https://huggingface.co/Qwen/Qwen2.5-7B/tree/main", "hf://Qwen/Qwen2.5-7B", None),
+        ("https://huggingface.co/Qwen/Qwen2.5-7B/tree/..", "hf://Qwen/Qwen2.5-7B", None),
+        ("https://hf.co/Qwen/Qwen2.5-7B?library=vllm", "hf://Qwen/Qwen2.5-7B", None),
+        ("https://huggingface.co/Qwen/Qwen2.5-7B/discussions/3#top", "hf://Qwen/Qwen2.5-7B", None),
+        (
+            "https://huggingface.co/a/b/blob/main/m.gguf?download=true",
+            "https://huggingface.co/a/b/resolve/main/m.gguf",
+            None,
+        ),
+    ],
+)
+def test_a_page_of_the_hub_is_taken_apart_by_one_press(page: str, model: str, revision: str | None):
+    (finding,) = check_uri(page)
+    assert (finding.code, finding.is_error, finding.value) == ("source_scheme", True, model)
+    assert finding.also == ((("/spec/source/revision", revision),) if revision else ())
+    assert not [item for item in check_uri(str(finding.value)) if item.is_error]
+
+
+def test_a_bucket_or_claim_that_is_none_says_what_one_is_called():
+    for uri, words in (("s3://b/x", "3 to 63 lower-case"), ("gs://Bucket/x", "3 to 63"), ("pvc://A_b", "at most 63")):
+        (finding,) = check_uri(uri)
+        assert words in finding.message

@@ -307,3 +307,21 @@ def test_roles_belong_to_their_strategy_alone():
 def test_roles_are_found_in_a_whole_request_too():
     _, errors = parse_request({"team": "search", "name": "chat", "spec": roles_json(decode=None)})
     assert [error.pointer for error in errors] == ["/spec/decode"]
+
+
+@pytest.mark.parametrize("revision", ["../main", "a/../b", "a..b", "main/", "a//b", "a/.b", "a./b", "v1."])
+def test_a_revision_has_no_way_up(revision: str):
+    for place in ("source", "adapter"):
+        spec = spec_json()
+        if place == "source":
+            spec["source"]["revision"] = revision
+        else:
+            spec["adapters"] = [{"name": "a", "uri": "hf://o/a", "revision": revision}]
+        parsed, problems = parse_spec(spec)
+        assert parsed is None
+        assert [problem.pointer.rpartition("/")[2] for problem in problems] == ["revision"]
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0.2", "refs/pr/1", "feature/a.b", "a" * 40])
+def test_names_of_git_are_revisions(revision: str):
+    assert parse_spec({**spec_json(), "source": {**spec_json()["source"], "revision": revision}})[1] == []
