@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from django import forms
@@ -80,22 +81,49 @@ BY_FLAG: Mapping[str, EngineField] = {field.flag: field for field in FIELDS}
 LOUD = frozenset({"error", "warning"})
 
 
+class EngineText(forms.CharField):
+    """The text of one setting. Forms share it: nothing of it changes, and to copy twenty takes its time."""
+
+    def __deepcopy__(self, memo: object) -> EngineText:
+        return self
+
+
 def form_fields() -> dict[str, forms.Field]:
     """A form field for each; what is typed is judged with the spec and by preflight, beside the field."""
-    return {field.name: forms.CharField(max_length=LONGEST, label=field.label, required=False) for field in FIELDS}
+    return {field.name: EngineText(max_length=LONGEST, label=field.label, required=False) for field in FIELDS}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a vLLM version has to say of a field; `missing` where it has no such flag."""
+
+    help: str
+    placeholder: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+    missing: bool = False
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One field as the page shows it, for one vLLM version; `missing` where that version has no such flag."""
+    """One field as the page shows it, for one vLLM version."""
 
     field: EngineField
+    version: str
     value: str
     messages: list[dict[str, Any]]
-    help: str
-    placeholder: str
-    options: tuple[tuple[str, str], ...] = ()
-    missing: bool = False
+
+    @property
+    def offer(self) -> Offer:
+        """What the version says of it."""
+        return _offer(self.field, self.version)
+
+    @property
+    def options(self) -> tuple[tuple[str, str], ...]:
+        """What a choice offers; what is stored stays among it, also where this version does not know it."""
+        options = self.offer.options
+        if not options or self.value in dict(options):
+            return options
+        return (*options, (self.value, f"{self.value} (not of vLLM {self.version})"))
 
     @property
     def mode(self) -> str:
@@ -124,14 +152,16 @@ def groups(
     """
     found = []
     for key, title in GROUPS.items():
-        fields = [_shown(field, version, values, messages) for field in FIELDS if field.group == key]
+        fields = [
+            Shown(field, version, values.get(field.name, ""), messages.get(field.name, []))
+            for field in FIELDS
+            if field.group == key
+        ]
         names = [shown.field.name for shown in fields] or ["args", "adapters"]
         severities = [said["severity"] for name in names for said in messages.get(name, ())]
         set_here = _listed(fields) if fields else _counted(values)
         if key == "parallelism" and gpus:
-            set_here = ", ".join(
-                part for part in (f"{gpus} GPU{'' if gpus == 1 else 's'} per replica", set_here) if part
-            )
+            set_here = ", ".join(filter(None, (f"{_plural(gpus, 'GPU')} per replica", set_here)))
         opened = key in UNFOLDED or not LOUD.isdisjoint(severities)
         found.append(Group(key, title, fields, set_here, severities.count("error"), opened))
     return found
@@ -149,40 +179,22 @@ def gpus_per_replica(values: Mapping[str, str]) -> int:
     return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
 
 
-def _shown(
-    field: EngineField, version: str, values: Mapping[str, str], messages: Mapping[str, list[dict[str, Any]]]
-) -> Shown:
-    flag, value = flags_of(version).get(field.flag), values.get(field.name, "")
+@cache
+def _offer(field: EngineField, version: str) -> Offer:
+    flag = flags_of(version).get(field.flag)
+    chosen = field.kind in (bool, str)
     if flag is None or flag.cls not in {FlagClass.OPEN, FlagClass.GUARDED}:
-        words = f"vLLM {version} has no such setting."
-        options = _options(field, None, value, version)
-        return Shown(field, value, messages.get(field.name, []), words, "", options, missing=True)
+        return Offer(
+            f"vLLM {version} has no such setting.", "", (("", "vLLM's default"),) if chosen else (), missing=True
+        )
     words = field.help or flag.help
     if flag.cls is FlagClass.GUARDED:
         words = f"{words} An admin approves it.".strip()
-    return Shown(
-        field,
-        value,
-        messages.get(field.name, []),
-        words,
-        field.placeholder or _default(flag),
-        _options(field, flag, value, version),
-    )
-
-
-def _options(field: EngineField, flag: Flag | None, value: str, version: str) -> tuple[tuple[str, str], ...]:
-    """What a choice offers; what is stored stays among it, also where this version does not know it."""
-    if field.kind not in (bool, str):
-        return ()
-    empty = field.placeholder or (_default(flag) if flag else "vLLM's default")
-    offered = [("", empty[0].upper() + empty[1:] if field.placeholder else empty)]
-    if flag and field.kind is bool:
-        offered += [("true", "On"), ("false", "Off")]
-    elif flag:
-        offered += [(choice, choice) for choice in flag.choices]
-    if value and value not in dict(offered):
-        offered.append((value, f"{value} (not of vLLM {version})"))
-    return tuple(offered)
+    empty = field.placeholder or _default(flag)
+    if not chosen:
+        return Offer(words, empty)
+    given = (("true", "On"), ("false", "Off")) if field.kind is bool else tuple((each, each) for each in flag.choices)
+    return Offer(words, empty, (("", empty[0].upper() + empty[1:] if field.placeholder else empty), *given))
 
 
 def _default(flag: Flag) -> str:

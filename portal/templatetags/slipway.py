@@ -255,6 +255,13 @@ def text_field(context: template.Context, name: str, label: str, **more: str) ->
 
 
 @register.simple_tag
+def options(offered: Iterable[tuple[str, str]], chosen: str) -> SafeString:
+    """The options of a select, each a value and its label. Not a loop of the template: some lists are long."""
+    rows = ((value, mark_safe(" selected") if value == chosen else "", label) for value, label in offered)
+    return format_html_join("\n", '<option value="{}"{}>{}</option>', rows)
+
+
+@register.simple_tag
 def diff_lines(lines: Iterable[Any]) -> SafeString:
     """Lines of a unified diff (`side`, `text`), each an element of its own inside a `pre`."""
     tagged = ((*(mark_safe(tag) for tag in LINES.get(line.side, PLACE)), line.text) for line in lines)  # noqa: S308

@@ -92,7 +92,7 @@ def test_choices_are_those_of_the_engine_that_is_chosen(older: EngineProfile, al
             assert offered == ["", *flags_of(version)[flag].choices]
     assert shown_in(answers[NEWEST], "spec-method").options[1:] == (("mtp", "mtp"), ("ngram", "ngram"))
     gone = shown_in(answers[OLDEST], "spec-method")
-    assert (gone.missing, gone.help) == (True, f"vLLM {OLDEST} has no such setting.")
+    assert (gone.offer.missing, gone.offer.help) == (True, f"vLLM {OLDEST} has no such setting.")
 
 
 def test_another_engine_brings_its_own_settings_while_one_types(older: EngineProfile, alice: User) -> None:
