@@ -17,18 +17,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from deployments.sources.image_limits import (
+    MOST_ENTRIES,
+    MOST_LAYERS,
+    Budget,
+    ImageError,
+    Member,
+    Unpacking,
+    regular,
+)
 from deployments.sources.listing import CONFIG, GGUF_HEAD
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
-MOST_ENTRIES = 200_000
 MOST_JSON = 4 * 1024 * 1024
 MOST_NESTED = 3
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-
-
-class ImageError(ValueError):
-    """The file is no image, or none that can be read here; the message is for people."""
 
 
 @dataclass(frozen=True)
@@ -47,23 +51,65 @@ class Contents:
 
     entries: dict[str, Entry] = field(default_factory=dict)
     folders: dict[str, int] = field(default_factory=dict)
+    # What lies directly in each folder, whether or not it has an entry of its own: what is hidden is found by it.
+    _inside: dict[str, set[str]] = field(default_factory=dict)
 
-    def remove(self, path: str, *, itself: bool = True) -> None:
-        """Take away what a layer hides: a path and what lies below it, or only what lies below it."""
-        below = f"{path}/" if path else ""
-        for kept in (self.entries, self.folders):
-            for name in [name for name in kept if name.startswith(below) or (itself and name == path)]:
-                del kept[name]
+    def put(self, path: str, entry: Entry | None, mode: int = 0) -> None:
+        """Place a file or link; or, without one, a folder of these permission bits, which keeps what it has."""
+        if entry is None:
+            self.entries.pop(path, None)
+            self.folders[path] = mode
+        else:
+            self.remove(path)
+            self.entries[path] = entry
+        while path:
+            parent, _, name = path.rpartition("/")
+            beside = self._inside.setdefault(parent, set())
+            if name in beside:
+                return
+            beside.add(name)
+            path = parent
+
+    def remove(self, path: str) -> None:
+        """Take away what a layer hides: a path and what lies below it."""
+        parent, _, name = path.rpartition("/")
+        if path and name in self._inside.get(parent, ()):
+            self._inside[parent].discard(name)
+            self._forget(path)
+
+    def remove_below(self, folder: str, kept: set[str]) -> None:
+        """Take away what lies in a folder but for paths in `kept`, and folders that hold one."""
+        for name in list(self._inside.get(folder, ())):
+            path = f"{folder}/{name}" if folder else name
+            self.remove_below(path, kept)
+            if path not in kept:
+                self.entries.pop(path, None)
+                self.folders.pop(path, None)
+                if not self._inside.get(path):
+                    self._inside.pop(path, None)
+                    self._inside[folder].discard(name)
+
+    def _forget(self, path: str) -> None:
+        left = [path]
+        while left:
+            path = left.pop()
+            self.entries.pop(path, None)
+            self.folders.pop(path, None)
+            left += [f"{path}/{name}" for name in self._inside.pop(path, ())]
 
 
 def contents_of(path: Path) -> Contents:
     """Read the image at this path; ImageError when it is none."""
+    budget = Budget()
     try:
-        with _blobs(path) as blobs:
+        with _blobs(path, budget) as blobs:
             contents = Contents()
-            for name in _layers(blobs):
+            layers = _layers(blobs)
+            if len(layers) > MOST_LAYERS:
+                raise ImageError(f"The image has more than {MOST_LAYERS} layers.")
+            for name in layers:
                 with blobs.open(name) as layer:
-                    _add(contents, layer)
+                    _add(contents, layer, name, budget)
             return contents
     # The last two of links in an archive: to nothing, and round in a circle.
     except (tarfile.TarError, OSError, EOFError, zlib.error, KeyError, RecursionError) as failure:
@@ -78,19 +124,25 @@ class Folder:
 
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
-        return (self._root / name).is_file()
+        return regular(self._root / name)
 
     def open(self, name: str) -> IO[bytes]:
         """A file by its name in the layout."""
+        # Names are those of a manifest, which may say anything.
+        if posixpath.isabs(name) or ".." in name.split("/") or not self.has(name):
+            raise ImageError(f"The image lacks {name[:200]}.")
         return (self._root / name).open("rb")
 
 
 class Archive:
     """The same in a tar file, or what `docker save` writes."""
 
-    def __init__(self, archive: tarfile.TarFile) -> None:
+    def __init__(self, archive: tarfile.TarFile, budget: Budget) -> None:
         self._archive = archive
-        self._members = {posixpath.normpath(member.name): member for member in archive}
+        self._members: dict[str, tarfile.TarInfo] = {}
+        for member in archive:
+            budget.member(member)
+            self._members[posixpath.normpath(member.name)] = member
 
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
@@ -101,17 +153,23 @@ class Archive:
         member = self._members.get(name)
         found = self._archive.extractfile(member) if member is not None else None
         if found is None:
-            raise ImageError(f"The image lacks {name}.")
+            raise ImageError(f"The image lacks {name[:200]}.")
         return found
 
 
 @contextmanager
-def _blobs(path: Path) -> Iterator[Folder | Archive]:
+def _blobs(path: Path, budget: Budget) -> Iterator[Folder | Archive]:
     if path.is_dir():
         yield Folder(path)
         return
-    with tarfile.open(path) as archive:
-        yield Archive(archive)
+    if path.exists() and not regular(path):
+        raise ImageError(f"{path} is neither a folder nor a file.")
+    with path.open("rb") as file:
+        if file.read(2) == GZIP:
+            raise ImageError(f"{path} is packed with gzip as a whole: unpack it first, with gunzip.")
+        file.seek(0)
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=Member) as archive:
+            yield Archive(archive, budget)
 
 
 def _layers(blobs: Folder | Archive) -> list[str]:
@@ -173,50 +231,65 @@ def _json(blobs: Folder | Archive, name: str) -> Any:
         raise ImageError(f"{name} of the image is no JSON.") from None
 
 
-def _add(contents: Contents, layer: IO[bytes]) -> None:
+def _add(contents: Contents, layer: IO[bytes], name: str, budget: Budget) -> None:
     """Lay one layer over those before it."""
     magic = layer.read(4)
+    size = layer.seek(0, 2)
     layer.seek(0)
     if magic.startswith(ZSTD):
         raise ImageError("A layer is packed with zstd, which is not read here: build with gzip or uncompressed.")
-    plain = gzip.GzipFile(fileobj=layer) if magic.startswith(GZIP) else layer
     # A stream is read on end; a plain file is jumped through, so that gigabytes of weights are not.
-    with tarfile.open(fileobj=plain, mode="r|" if magic.startswith(GZIP) else "r:") as archive:
+    packed = magic.startswith(GZIP)
+    if packed:
+        budget.packed(name, size)
+    plain: Any = Unpacking(gzip.GzipFile(fileobj=layer), budget) if packed else layer
+    with tarfile.open(fileobj=plain, mode="r|" if packed else "r:", tarinfo=Member) as archive:
         added: set[str] = set()
+        opaque: set[str] = set()
         for member in archive:
-            _one(contents, archive, member, added)
+            budget.member(member)
+            _one(contents, archive, member, added, opaque, budget)
+            archive.members = []  # type: ignore[attr-defined]  # Python keeps every header otherwise.
             if len(contents.entries) + len(contents.folders) > MOST_ENTRIES:
-                raise ImageError(f"The image has more than {MOST_ENTRIES} files.")
+                raise ImageError(f"The image has more than {MOST_ENTRIES:,} files.")
 
 
-def _one(contents: Contents, archive: tarfile.TarFile, member: tarfile.TarInfo, added: set[str]) -> None:
+def _one(
+    contents: Contents,
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    added: set[str],
+    opaque: set[str],
+    budget: Budget,
+) -> None:
     path = posixpath.normpath("/" + member.name).lstrip("/")
     folder, _, name = path.rpartition("/")
     if name == OPAQUE:
-        for below in [one for one in (*contents.entries, *contents.folders) if one.startswith(f"{folder}/")]:
-            if below not in added:
-                contents.entries.pop(below, None)
-                contents.folders.pop(below, None)
+        # It hides what layers below have there: once said is said.
+        if folder not in opaque:
+            opaque.add(folder)
+            contents.remove_below(folder, added)
         return
     if name.startswith(WHITEOUT):
         contents.remove(f"{folder}/{name.removeprefix(WHITEOUT)}".lstrip("/"))
         return
     added.add(path)
     if member.isdir():
-        contents.folders[path] = member.mode
-        contents.entries.pop(path, None)
-        return
-    contents.remove(path)
-    if member.islnk():
+        contents.put(path, None, member.mode)
+    elif member.islnk():
         same = contents.entries.get(posixpath.normpath("/" + member.linkname).lstrip("/"))
-        contents.entries[path] = same or Entry(0, member.mode, link=f"/{member.linkname}")
+        contents.put(path, same or Entry(0, member.mode, link=f"/{member.linkname}"))
     elif member.issym():
-        contents.entries[path] = Entry(0, 0o777, link=member.linkname)
+        contents.put(path, Entry(0, 0o777, link=member.linkname))
     elif member.isreg():
-        contents.entries[path] = Entry(member.size, member.mode, head=_head(archive, member, name))
+        contents.put(path, Entry(member.size, member.mode, head=_head(archive, member, name, budget)))
+    else:
+        contents.remove(path)
 
 
-def _head(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> bytes:
+def _head(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, budget: Budget) -> bytes:
     most = MOST_JSON if name == CONFIG else GGUF_HEAD if name.endswith(".gguf") else 0
     file = archive.extractfile(member) if most else None
-    return file.read(most) if file is not None else b""
+    found = file.read(most) if file is not None else b""
+    budget.head(len(found))
+    return found

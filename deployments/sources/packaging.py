@@ -17,6 +17,7 @@ from deployments.findings import Finding, error, info, warning
 from deployments.sources.checks import Reply
 from deployments.sources.formats import MEANING, WeightFormat, format_of
 from deployments.sources.image_layers import Contents, Entry
+from deployments.sources.image_limits import ImageError
 from deployments.sources.listing import Place, judge
 from deployments.sources.oci import FOLDER
 
@@ -24,6 +25,7 @@ SHELL = ("sh", "ls", "ln", "sleep")
 PROGRAMS = ("bin", "usr/bin", "sbin", "usr/sbin")
 OTHERS_READ, OTHERS_ENTER = 0o004, 0o001
 MOST_NAMED = 3
+MOST_FOLDERS = 100
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Packaged:
 
 
 def packaged(contents: Contents) -> list[Packaged]:
-    """Every folder of an image with weights, the likeliest first: `/models`, then by size."""
+    """Every folder of an image with weights, the likeliest first: `/models`, then by size. ImageError for too many."""
     found = [folder for folder in (_folder(contents, name) for name in _places(contents)) if folder is not None]
     return sorted(found, key=lambda one: (one.folder != FOLDER, -one.size))
 
@@ -71,7 +73,10 @@ def _places(contents: Contents) -> list[str]:
     for path in contents.entries:
         folder, _, name = path.rpartition("/")
         named.setdefault(folder, {})[name] = 1
-    return sorted(folder for folder, names in named.items() if format_of(names) is not None)
+    found = sorted(folder for folder, names in named.items() if format_of(names) is not None)
+    if len(found) > MOST_FOLDERS:
+        raise ImageError(f"Weights lie in {len(found):,} folders of the image; at most {MOST_FOLDERS} are looked at.")
+    return found
 
 
 def _folder(contents: Contents, name: str) -> Packaged | None:

@@ -16,7 +16,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from deployments.sources import packaging
-from deployments.sources.image_layers import ImageError, contents_of
+from deployments.sources.image_layers import contents_of
+from deployments.sources.image_limits import ImageError
 from deployments.sources.packaging import Packaged, packaged, programs_of
 
 CONFIG = json.dumps({"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_hidden_layers": 2}).encode()
@@ -178,7 +179,7 @@ def test_a_model_without_its_config_or_with_nonsense_in_it_is_refused(tmp_path: 
     [
         ("zstd", "zstd"),
         ("empty", "neither index.json"),
-        ("lacking", "cannot be read"),
+        ("lacking", "The image lacks"),
         ("no_digest", "no sha256 digest"),
         ("no_json", "no JSON"),
         ("circle", "names no image"),
