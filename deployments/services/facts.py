@@ -58,6 +58,7 @@ def gather(
             image_volumes=settings.SLIPWAY_IMAGE_VOLUMES,
             grows=settings.SLIPWAY_CLUSTER_GROWS,
             storage=_storage(cluster) if cluster else None,
+            claims=_claims(cluster, team) if cluster and seen and team else None,
         ),
         registries=source_checks.listed_registries(),
     )
@@ -138,6 +139,13 @@ def _quota(row: Usage, deployment: Deployment | None) -> QuotaFacts:
 def _storage(cluster: Cluster) -> tuple[StorageFacts, ...] | None:
     known = cluster.capabilities if isinstance(cluster.capabilities, dict) else {}
     return storage_of(known.get("storage"), settings.SLIPWAY_CACHE_CLASS)
+
+
+def _claims(cluster: Cluster, team: Team) -> frozenset[str] | None:
+    """The volume claims of the team's namespace; None while the watcher has not seen them."""
+    known = cluster.capabilities.get("claims") if isinstance(cluster.capabilities, dict) else None
+    names = known.get(team.namespace) if isinstance(known, dict) else None
+    return frozenset(map(str, names)) if isinstance(names, list) else None
 
 
 def _groups(cluster: Cluster) -> dict[str, tuple[str, ...]]:

@@ -14,7 +14,7 @@ from deployments.kube.cluster import KUBE_SYSTEM
 from deployments.kube.cluster import Cluster as Door
 from deployments.kube.errors import ClusterError
 from deployments.kube.kinds import kind_of
-from deployments.models import Cluster
+from deployments.models import Cluster, Team
 from deployments.preflight.storage import classes_in
 
 logger = logging.getLogger(__name__)
@@ -116,6 +116,17 @@ def record(row: Cluster, beat: Beat, *, blind: str) -> str:
         logger.warning("cluster: %s", trouble or "all is well")
     row.trouble = trouble
     return trouble
+
+
+def team_namespaces() -> list[str]:
+    """Where teams' own volume claims may lie."""
+    return list(Team.objects.values_list("namespace", flat=True))
+
+
+def write_claims(row: Cluster, claims: dict[str, list[str]] | None) -> None:
+    """Keep the names of volume claims by namespace; None while nobody may see them."""
+    row.capabilities = {**row.capabilities, "claims": claims}
+    Cluster.objects.filter(pk=row.pk).update(capabilities=row.capabilities)
 
 
 def _identity(row: Cluster, beat: Beat) -> dict[str, Any]:

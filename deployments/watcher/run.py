@@ -82,6 +82,7 @@ class Watcher:
         """Start to read the cluster."""
         self._signals: queue.SimpleQueue[Signal] = queue.SimpleQueue()
         self._row: Cluster = heart.main_cluster()
+        self.world.install = settings.SLIPWAY_INSTALL_ID
         self._statuses, self._drift = Statuses(), Drift()
         self._words = LastWords(self.door, self._signals.put)
         self._kinds = followed()
@@ -213,6 +214,9 @@ class Watcher:
         if self.world.nodes_changed:
             self.world.nodes_changed = False
             nodes.write_nodes(self._row, self.world)
+        if self.world.claims_changed:
+            self.world.claims_changed = False
+            heart.write_claims(self._row, self.world.claims_in(heart.team_namespaces()))
 
     def _turn(self, name: str, seconds: float) -> bool:
         now = time.monotonic()

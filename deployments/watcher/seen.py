@@ -41,6 +41,14 @@ class OwnedSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimSeen:
+    """A volume claim, whoever made it: sources may lie in any. `install` is the installation that its labels name."""
+
+    owned: OwnedSeen
+    install: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSeen:
     """An InferenceService or LLMInferenceService: how it does, and whether it is still as we wrote it."""
 
@@ -81,7 +89,6 @@ def followed() -> list[Followed]:
         kind_of("v1", "ServiceAccount"),
         kind_of("v1", "ResourceQuota"),
         kind_of("v1", "LimitRange"),
-        kind_of("v1", "PersistentVolumeClaim"),
         kind_of("batch/v1", "Job"),
         kind_of("networking.k8s.io/v1", "NetworkPolicy"),
         kind_of("rbac.authorization.k8s.io/v1", "RoleBinding"),
@@ -102,6 +109,7 @@ def followed() -> list[Followed]:
         # Those of an LLMInferenceService carry KServe's labels alone.
         Followed(kind_of("apps/v1", "Deployment"), slim.Workload, workload, False),
         Followed(kind_of("v1", "Event"), slim.Event, event, False),
+        Followed(kind_of("v1", "PersistentVolumeClaim"), slim.Named, claim, False),
         *(Followed(kind, slim.Named, owned_object, True) for kind in owned),
     ]
 
@@ -118,6 +126,11 @@ def owned_object(raw: slim.Named | slim.Service) -> OwnedSeen:
     return OwnedSeen(
         metadata.uid, metadata.managed(), labels.get(LABEL_DEPLOYMENT, ""), metadata.deletion_timestamp is not None
     )
+
+
+def claim(raw: slim.Named) -> ClaimSeen:
+    """A volume claim."""
+    return ClaimSeen(owned_object(raw), (raw.metadata.labels or {}).get(LABEL_INSTALL, ""))
 
 
 def service(raw: slim.Service) -> ServiceSeen:

@@ -11,11 +11,12 @@ from typing import Any
 from deployments.kube.kinds import Ref
 from deployments.kube.observe import FETCH, EventView, Observed, PodView, WorkloadView
 from deployments.kube.reflector import Changed, Key, Listed
-from deployments.watcher.seen import NodeSeen, OwnedSeen, ServiceSeen, followed, service_name_of
+from deployments.watcher.seen import ClaimSeen, NodeSeen, OwnedSeen, ServiceSeen, followed, service_name_of
 
 Place = tuple[str, str]  # namespace and name of a service, and so of a deployment
 
 MOST_EVENTS = 30
+CLAIM = "PersistentVolumeClaim"
 EVENTS_LIVE = timedelta(hours=1)
 LONGEST_TAIL = 24 * 1024
 PROGRESS_TAIL = 1024
@@ -38,8 +39,12 @@ class Crash:
 
 @dataclass
 class World:
-    """Everything seen. `dirty` places, `suspects` and `nodes_changed` are what nobody has looked at yet."""
+    """Everything seen. `dirty`, `suspects`, `nodes_changed` and `claims_changed` are what nobody has looked at yet.
 
+    `install` is this installation: objects that its label names are its own.
+    """
+
+    install: str = ""
     services: dict[Key, ServiceSeen] = field(default_factory=dict)
     llm_services: dict[Key, ServiceSeen] = field(default_factory=dict)
     pods: dict[Key, PodView] = field(default_factory=dict)
@@ -47,6 +52,7 @@ class World:
     events: dict[Key, EventView] = field(default_factory=dict)
     nodes: dict[Key, NodeSeen] = field(default_factory=dict)
     owned: dict[Ref, OwnedSeen] = field(default_factory=dict)
+    claims: dict[Key, ClaimSeen] = field(default_factory=dict)
     tails: dict[Key, tuple[Crash, str]] = field(default_factory=dict)
     # Kinds that are followed now, and when each was last listed in full.
     synced: set[str] = field(default_factory=set)
@@ -54,6 +60,7 @@ class World:
     dirty: set[Place] = field(default_factory=set)
     suspects: dict[Ref, str] = field(default_factory=dict)
     nodes_changed: bool = False
+    claims_changed: bool = False
     _pods_at: dict[Place, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _workloads_at: dict[Place, set[Key]] = field(default_factory=lambda: defaultdict(set))
     _events_at: dict[Place, set[Key]] = field(default_factory=lambda: defaultdict(set))
@@ -67,11 +74,13 @@ class World:
             self._put(signal.source, key, None)
         for key, item in signal.items.items():
             self._put(signal.source, key, item)
+        self.claims_changed |= signal.source == CLAIM and signal.source not in self.synced
         self.synced.add(signal.source)
         self.listed[signal.source] = signal.begun
 
     def lose(self, source: str) -> None:
         """A kind cannot be followed: what is known of it is old until its next full list."""
+        self.claims_changed |= source == CLAIM and source in self.synced
         self.synced.discard(source)
 
     def observed(self, place: Place, deployment: str, *, complete: bool) -> Observed:
@@ -138,6 +147,16 @@ class World:
             if _last_seen(event) < now - EVENTS_LIVE:
                 self._put("Event", key, None)
 
+    def claims_in(self, namespaces: Iterable[str]) -> dict[str, list[str]] | None:
+        """The names of volume claims by namespace; None while they are not followed."""
+        if CLAIM not in self.synced:
+            return None
+        found: dict[str, list[str]] = {namespace: [] for namespace in namespaces}
+        for namespace, name in sorted(self.claims):
+            if namespace in found:
+                found[namespace].append(name)
+        return found
+
     def _keys(self, source: str) -> list[Key]:
         store = self._stores().get(source)
         if store is not None:
@@ -160,8 +179,15 @@ class World:
                 if self.nodes.get(key) != item:
                     self.nodes_changed = True
                 _store(self.nodes, key, item)
+            case "PersistentVolumeClaim":
+                self.claims_changed |= (item is None) != (key not in self.claims)
+                _store(self.claims, key, item)
+                self._put_owned(source, key, item.owned if item and self._is_ours(item) else None)
             case _:
                 self._put_owned(source, key, item)
+
+    def _is_ours(self, claim: ClaimSeen) -> bool:
+        return bool(claim.install) and claim.install == self.install
 
     def _put_service(self, kind: str, known: dict[Key, ServiceSeen], key: Key, item: ServiceSeen | None) -> None:
         if known.get(key) != item:
@@ -212,6 +238,7 @@ class World:
             "Deployment": self.workloads,
             "Event": self.events,
             "Node": self.nodes,
+            CLAIM: self.claims,
         }
 
     @staticmethod

@@ -1,0 +1,115 @@
+"""Volume claims that teams make: the watcher follows their names, and a source in one that is not there is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from deployments.kube import slim
+from deployments.kube.kinds import Ref
+from deployments.kube.reflector import Changed, Listed
+from deployments.models import Cluster, Principal, Team, User
+from deployments.services import requests
+from deployments.watcher import heart, seen
+from deployments.watcher.world import CLAIM, World
+from tests.deployments import factories as make
+from tests.deployments.preflighting import SERVED
+from tests.deployments.test_watcher_world import decoded
+from tests.deployments.wishes import spec_json
+
+LISTED_AT = timezone.now()
+
+
+def claim(name: str, namespace: str = "ns", **labels: str) -> tuple[tuple[str, str], seen.ClaimSeen]:
+    metadata: dict[str, Any] = {"name": name, "namespace": namespace, "uid": f"u-{name}", "labels": labels}
+    return (namespace, name), seen.claim(decoded(slim.Named, {"metadata": metadata}))
+
+
+def listed(*claims: tuple[tuple[str, str], seen.ClaimSeen]) -> Listed[Any]:
+    return Listed(CLAIM, dict(claims), LISTED_AT)
+
+
+def test_claims_of_everybody_are_followed_and_ours_alone_are_watched_over() -> None:
+    (kind,) = [item for item in seen.followed() if item.kind.kind == CLAIM]
+    assert (kind.ours, kind.view, kind.essential) == (False, seen.claim, False)
+    world = World(install="here")
+    ours = {"slipway.dev/install": "here"}
+    world.take(listed(claim("models"), claim("kept", **ours), claim("theirs", **{"slipway.dev/install": "elsewhere"})))
+
+    assert world.claims_in(["ns", "other"]) == {"ns": ["kept", "models", "theirs"], "other": []}
+    assert list(world.owned) == [Ref("v1", CLAIM, "ns", "kept")]
+    world.suspects.clear()
+    world.take(Changed(CLAIM, ("ns", "models"), None))
+    world.take(Changed(CLAIM, ("ns", "kept"), None))
+    assert world.suspects == {Ref("v1", CLAIM, "ns", "kept"): "gone"}
+    assert world.claims_in(["ns"]) == {"ns": ["theirs"]}
+
+
+def test_only_what_comes_or_goes_is_written() -> None:
+    world = World()
+    world.take(listed(claim("models")))
+    assert world.claims_changed
+    world.claims_changed = False
+    key, item = claim("models", note="changed")
+    world.take(Changed(CLAIM, key, item))
+    assert not world.claims_changed
+    world.take(Changed(CLAIM, key, None))
+    assert world.claims_changed
+
+
+def test_while_claims_are_not_followed_nothing_is_known_of_them() -> None:
+    world = World()
+    assert world.claims_in(["ns"]) is None
+    world.take(listed())
+    assert world.claims_in(["ns"]) == {"ns": []}
+    world.claims_changed = False
+    world.lose(CLAIM)
+    assert (world.claims_changed, world.claims_in(["ns"])) == (True, None)
+
+
+@pytest.fixture
+def team(db: None) -> Team:
+    """A team on a cluster that the watcher has just seen."""
+    Cluster.objects.create(name="main", seen_at=timezone.now(), capabilities={"groups": SERVED, "storage": []})
+    found = make.make_team("search")
+    make.make_grant(found, make.make_flavor("l4-24gb"), 8)
+    make.make_user("alice", team=found)
+    make.make_profile()
+    return found
+
+
+def refused(team: Team, uri: str) -> list[Any]:
+    alice: Principal = make.principal(User.objects.get(username="alice"))
+    spec = spec_json(flavor="l4-24gb", source={"uri": uri})
+    answer = requests.preflight(principal=alice, team=team, name="chat", spec=spec)
+    return [finding for finding in answer.findings if finding.code == "claim_unknown"]
+
+
+def test_a_claim_that_is_not_there_is_refused_with_those_that_are(team: Team) -> None:
+    row = heart.main_cluster()
+    world = World()
+    world.take(listed(claim("models", team.namespace), claim("more", team.namespace), claim("secret", "elsewhere")))
+    heart.write_claims(row, world.claims_in(heart.team_namespaces()))
+
+    (finding,) = refused(team, "pvc://modles/chat")
+
+    assert (finding.field, finding.is_error) == ("source_uri", True)
+    assert finding.remedy == "It has: models, more."
+    assert refused(team, "pvc://models/chat") == []
+    # What else is known of the cluster stays, and a look at it leaves the claims.
+    assert Cluster.objects.get().capabilities["groups"] == {name: list(served) for name, served in SERVED.items()}
+    heart.record(row, heart.Beat(version="v1.36.2", uid="u", groups={"a": ["v1"]}), blind="")
+    assert [item.code for item in refused(team, "pvc://modles/chat")] == ["claim_unknown"]
+
+
+def test_nobody_is_refused_for_a_claim_that_may_be_there(team: Team) -> None:
+    row = heart.main_cluster()
+    for known in (None, {"elsewhere": []}):
+        heart.write_claims(row, known)
+        assert refused(team, "pvc://models/chat") == []
+    heart.write_claims(row, {team.namespace: []})
+    assert [item.remedy for item in refused(team, "pvc://models/chat")] == ["Create it first, or use another source."]
+    Cluster.objects.update(seen_at=None)
+    assert refused(team, "pvc://models/chat") == []
