@@ -13,7 +13,7 @@ from sandbox.lite.controllers.kserve_config import KServeConfig
 from sandbox.lite.controllers.kserve_credentials import secret_names
 from sandbox.lite.controllers.kserve_runtimes import find_runtime, image_for, pod_spec
 from sandbox.lite.controllers.kserve_status import SpecError
-from sandbox.lite.controllers.replicaset import pod_from
+from sandbox.lite.controllers.pod_owner import pod_from
 from tests.sandbox.recordings import comparable, read, read_all, recorded
 
 EXAMPLES = {

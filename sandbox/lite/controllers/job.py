@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 from datetime import datetime, timedelta
 
-from sandbox.client import ApiError, Obj
+from sandbox.client import Obj
 from sandbox.lite.controllers.meta import (
     Key,
     condition,
-    controller_ref,
-    controller_uid,
     deleting,
-    key_of,
     now,
-    owner_ref,
     parse_stamp,
     pod_finished,
     pod_ready,
     stamp,
     uid_of,
 )
-from sandbox.lite.controllers.replicaset import PodHook, PodRefused
-from sandbox.lite.controllers.resources import JOBS, PODS
+from sandbox.lite.controllers.pod_owner import NotMade, PodHook, PodOwner, pod_from
+from sandbox.lite.controllers.resources import JOBS
 from sandbox.lite.controllers.runtime import Manager, TryAgain
 
 SOURCE = "job-controller"
@@ -30,28 +25,15 @@ FIRST_BACKOFF, LONGEST_BACKOFF = 10.0, 600.0
 ENDS = "Complete", "Failed"
 
 
-class JobController:
+class JobController(PodOwner):
     """Creates the pods of Jobs and says how they ended. Jobs with indexes or policies for failures are not played."""
 
     def __init__(self, manager: Manager, hooks: list[PodHook] | None = None) -> None:
-        self._client = manager.client
-        self._recorder = manager.recorder
-        self._hooks = hooks or []
-        self._jobs = manager.informer(JOBS)
-        self._pods = manager.informer(PODS)
-        self._pods.index("controller", lambda item: [controller_uid(item)])
-        self._loop = manager.controller("job", self.reconcile)
-        self._jobs.on_change(lambda kind, item, old: self._loop.queue.add(key_of(item)))
-        self._pods.on_change(self._pod_changed)
-
-    def _pod_changed(self, kind: str, pod: Obj, old: Obj | None) -> None:
-        owner = controller_ref(pod)
-        if owner is not None and owner["kind"] == "Job":
-            self._loop.queue.add((pod["metadata"]["namespace"], owner["name"]))
+        super().__init__(manager, JOBS, SOURCE, hooks)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring one Job a step further."""
-        job = self._jobs.get(*key)
+        job = self._owners.get(*key)
         if job is None or deleting(job):
             return None
         if end_of(job) is not None:
@@ -60,7 +42,9 @@ class JobController:
         again: float | None = None
         verdict = verdict_of(job, pods)
         if verdict is not None or job["spec"].get("suspend"):
-            await self._delete([pod for pod in pods if not pod_finished(pod) and not deleting(pod)])
+            for pod in pods:
+                if not pod_finished(pod) and not deleting(pod):
+                    await self._gone(pod)
         else:
             again = backoff_left(pods, now())
             if again is None:
@@ -68,46 +52,28 @@ class JobController:
         status = status_of(job, self._owned(job), verdict, now())
         if status != job.get("status"):
             changed = await self._client.update(f"{JOBS.of(job)}/status", {**job, "status": status})
-            self._jobs.remember(changed)
+            self._owners.remember(changed)
             if verdict is not None and end_of(changed) is not None:
                 await self._say_end(changed, verdict)
         return again
 
-    def _owned(self, job: Obj) -> list[Obj]:
-        return self._pods.by("controller", uid_of(job))
-
     async def _create(self, job: Obj, number: int) -> None:
-        path = PODS.path(job["metadata"]["namespace"])
         for _ in range(number):
             try:
-                pod = pod_from(job)
-                for hook in self._hooks:
-                    pod = hook(pod)
-                made = await self._client.create(path, pod)
-            except (ApiError, PodRefused) as error:
-                message = error.body.get("message", str(error)) if isinstance(error, ApiError) else str(error)
-                if "because it is being terminated" in message:
-                    return  # nothing can be created in this namespace any more
-                await self._recorder.record(job, "Warning", "FailedCreate", f"Error creating: {message}", SOURCE)
-                raise TryAgain(message) from error
-            self._pods.remember(made)
-            text = f"Created pod: {made['metadata']['name']}"
-            await self._recorder.record(job, "Normal", "SuccessfulCreate", text, SOURCE)
-
-    async def _delete(self, pods: list[Obj]) -> None:
-        for pod in pods:
-            try:
-                await self._client.delete(PODS.of(pod), {"preconditions": {"uid": uid_of(pod)}})
-            except ApiError as error:
-                if error.status != 404:
-                    raise
+                made = await self._made(pod_from(job))
+            except NotMade as refused:
+                await self._say(job, "Warning", "FailedCreate", f"Error creating: {refused}")
+                raise TryAgain(str(refused)) from refused
+            if made is None:
+                return
+            await self._say(job, "Normal", "SuccessfulCreate", f"Created pod: {made['metadata']['name']}")
 
     async def _say_end(self, job: Obj, verdict: tuple[str, str, str]) -> None:
         kind, reason, message = verdict
         if kind == "Complete":
-            await self._recorder.record(job, "Normal", "Completed", "Job completed", SOURCE)
+            await self._say(job, "Normal", "Completed", "Job completed")
         else:
-            await self._recorder.record(job, "Warning", reason, message, SOURCE)
+            await self._say(job, "Warning", reason, message)
 
     async def _clean_up(self, job: Obj) -> float | None:
         """Delete a Job whose time after its end is over."""
@@ -120,24 +86,6 @@ class JobController:
         options = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid_of(job)}}
         await self._client.delete(JOBS.of(job), options)
         return None
-
-
-def pod_from(job: Obj) -> Obj:
-    """The next pod of a Job; the API server completes the name."""
-    template = copy.deepcopy(job["spec"]["template"])
-    meta = template.get("metadata") or {}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "generateName": f"{job['metadata']['name']}-",
-            "namespace": job["metadata"]["namespace"],
-            "labels": meta.get("labels") or {},
-            "annotations": meta.get("annotations") or {},
-            "ownerReferences": [owner_ref(job)],
-        },
-        "spec": template["spec"],
-    }
 
 
 def end_of(job: Obj) -> Obj | None:

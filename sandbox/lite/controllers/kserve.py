@@ -34,7 +34,7 @@ from sandbox.lite.controllers.meta import (
     now,
     uid_of,
 )
-from sandbox.lite.controllers.replicaset import PodRefused
+from sandbox.lite.controllers.pod_owner import PodRefused
 from sandbox.lite.controllers.resources import (
     CLUSTER_SERVING_RUNTIMES,
     CLUSTER_STORAGE_CONTAINERS,

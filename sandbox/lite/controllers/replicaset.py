@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from sandbox.client import ApiError, Obj
@@ -11,54 +9,31 @@ from sandbox.lite.controllers.meta import (
     Key,
     annotations_of,
     condition,
-    controller_ref,
-    controller_uid,
     deleting,
-    key_of,
     labels_of,
     now,
-    owner_ref,
     parse_stamp,
     pod_finished,
     pod_ready,
     stamp,
-    uid_of,
 )
-from sandbox.lite.controllers.resources import PODS, REPLICA_SETS
+from sandbox.lite.controllers.pod_owner import NotMade, PodHook, PodOwner, pod_from
+from sandbox.lite.controllers.resources import REPLICA_SETS
 from sandbox.lite.controllers.runtime import Manager, TryAgain
 
 SOURCE = "replicaset-controller"
 MOST_AT_ONCE = 500
 
-PodHook = Callable[[Obj], Obj]
 
-
-class PodRefused(Exception):
-    """A pod hook (what would be a mutating webhook) does not let the pod be created."""
-
-
-class ReplicaSetController:
+class ReplicaSetController(PodOwner):
     """Creates and deletes pods. `hooks` change each pod before it is sent, as mutating webhooks would."""
 
     def __init__(self, manager: Manager, hooks: list[PodHook]) -> None:
-        self._client = manager.client
-        self._recorder = manager.recorder
-        self._hooks = hooks
-        self._replica_sets = manager.informer(REPLICA_SETS)
-        self._pods = manager.informer(PODS)
-        self._pods.index("controller", lambda item: [controller_uid(item)])
-        self._loop = manager.controller("replicaset", self.reconcile)
-        self._replica_sets.on_change(lambda kind, item, old: self._loop.queue.add(key_of(item)))
-        self._pods.on_change(self._pod_changed)
-
-    def _pod_changed(self, kind: str, pod: Obj, old: Obj | None) -> None:
-        owner = controller_ref(pod)
-        if owner is not None and owner["kind"] == "ReplicaSet":
-            self._loop.queue.add((pod["metadata"]["namespace"], owner["name"]))
+        super().__init__(manager, REPLICA_SETS, SOURCE, hooks)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring one ReplicaSet to its size and its status to the truth."""
-        replica_set = self._replica_sets.get(*key)
+        replica_set = self._owners.get(*key)
         if replica_set is None:
             return None
         failure: tuple[str, str] | None = None
@@ -73,74 +48,40 @@ class ReplicaSetController:
         if status != replica_set.get("status"):
             body = {**replica_set, "status": status}
             changed = await self._client.update(f"{REPLICA_SETS.of(replica_set)}/status", body)
-            self._replica_sets.remember(changed)
+            self._owners.remember(changed)
         if failure is not None:
             raise TryAgain(failure[1])
         return until_available(replica_set, self._owned(replica_set), now())
 
-    def _owned(self, replica_set: Obj) -> list[Obj]:
-        return self._pods.by("controller", uid_of(replica_set))
-
     async def _create(self, replica_set: Obj, number: int) -> tuple[str, str] | None:
         """Create pods until one is refused; returns the reason and the API server's own sentence."""
-        path = PODS.path(replica_set["metadata"]["namespace"])
         for _ in range(number):
             try:
-                pod = pod_from(replica_set)
-                for hook in self._hooks:
-                    pod = hook(pod)
-                made = await self._client.create(path, pod)
-            except (ApiError, PodRefused) as error:
-                message = error.body.get("message", str(error)) if isinstance(error, ApiError) else str(error)
-                if "because it is being terminated" in message:
-                    return None  # nothing can be created in this namespace any more
-                await self._say(replica_set, "Warning", "FailedCreate", f"Error creating: {message}")
-                return "FailedCreate", message
-            self._pods.remember(made)
+                made = await self._made(pod_from(replica_set))
+            except NotMade as refused:
+                await self._say(replica_set, "Warning", "FailedCreate", f"Error creating: {refused}")
+                return "FailedCreate", str(refused)
+            if made is None:
+                return None
             await self._say(replica_set, "Normal", "SuccessfulCreate", f"Created pod: {made['metadata']['name']}")
         return None
 
     async def _delete(self, replica_set: Obj, pods: list[Obj]) -> tuple[str, str] | None:
         for pod in pods:
-            name = pod["metadata"]["name"]
             try:
-                answer = await self._client.delete(PODS.of(pod), {"preconditions": {"uid": uid_of(pod)}})
+                gone = await self._gone(pod)
             except ApiError as error:
-                if error.status == 404:
-                    continue
                 message = str(error.body.get("message", error))
                 await self._say(replica_set, "Warning", "FailedDelete", f"Error deleting: {message}")
                 return "FailedDelete", message
-            if answer["metadata"].get("deletionGracePeriodSeconds"):  # it has time to stop
-                self._pods.remember(answer)
-            await self._say(replica_set, "Normal", "SuccessfulDelete", f"Deleted pod: {name}")
+            if gone:
+                await self._say(replica_set, "Normal", "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")
         return None
-
-    async def _say(self, replica_set: Obj, kind: str, reason: str, message: str) -> None:
-        await self._recorder.record(replica_set, kind, reason, message, SOURCE)
 
 
 def counts(pod: Obj) -> bool:
     """Tell whether a pod counts towards the wanted number: not finished and not going."""
     return not pod_finished(pod) and not deleting(pod)
-
-
-def pod_from(replica_set: Obj) -> Obj:
-    """Return the pod to create; the API server completes the name."""
-    template = copy.deepcopy(replica_set["spec"]["template"])
-    meta = template.get("metadata") or {}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "generateName": f"{replica_set['metadata']['name']}-",
-            "namespace": replica_set["metadata"]["namespace"],
-            "labels": meta.get("labels") or {},
-            "annotations": meta.get("annotations") or {},
-            "ownerReferences": [owner_ref(replica_set)],
-        },
-        "spec": template["spec"],
-    }
 
 
 def doomed(pods: list[Obj], number: int) -> list[Obj]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from sandbox.client import ApiError, Obj
 from sandbox.lite.controllers import statefulset_plan as plan
 from sandbox.lite.controllers.deployment_plan import template_hash
-from sandbox.lite.controllers.meta import Key, controller_ref, controller_uid, deleting, key_of, now, uid_of
-from sandbox.lite.controllers.replicaset import PodHook, PodRefused
+from sandbox.lite.controllers.meta import Key, controller_uid, deleting, key_of, now, uid_of
+from sandbox.lite.controllers.pod_owner import NotMade, PodHook, PodOwner
 from sandbox.lite.controllers.resources import (
     CONTROLLER_REVISIONS,
     PERSISTENT_VOLUME_CLAIMS,
-    PODS,
     STATEFUL_SETS,
 )
 from sandbox.lite.controllers.runtime import Manager, TryAgain
@@ -18,31 +17,18 @@ from sandbox.lite.controllers.runtime import Manager, TryAgain
 SOURCE = "statefulset-controller"
 
 
-class StatefulSetController:
+class StatefulSetController(PodOwner):
     """Keeps the numbered pods of StatefulSets. `hooks` change each pod before it is sent, as webhooks would."""
 
     def __init__(self, manager: Manager, hooks: list[PodHook]) -> None:
-        self._client = manager.client
-        self._recorder = manager.recorder
-        self._hooks = hooks
-        self._sets = manager.informer(STATEFUL_SETS)
+        super().__init__(manager, STATEFUL_SETS, SOURCE, hooks)
         self._revisions = manager.informer(CONTROLLER_REVISIONS)
         self._claims = manager.informer(PERSISTENT_VOLUME_CLAIMS)
-        self._pods = manager.informer(PODS)
         self._revisions.index("controller", lambda item: [controller_uid(item)])
-        self._pods.index("controller", lambda item: [controller_uid(item)])
-        self._loop = manager.controller("statefulset", self.reconcile)
-        self._sets.on_change(lambda kind, item, old: self._loop.queue.add(key_of(item)))
-        self._pods.on_change(self._pod_changed)
-
-    def _pod_changed(self, kind: str, pod: Obj, old: Obj | None) -> None:
-        owner = controller_ref(pod)
-        if owner is not None and owner["kind"] == "StatefulSet":
-            self._loop.queue.add((pod["metadata"]["namespace"], owner["name"]))
 
     async def reconcile(self, key: Key) -> float | None:
         """Take one step; the pods' changes wake the next one."""
-        stateful_set = self._sets.get(*key)
+        stateful_set = self._owners.get(*key)
         if stateful_set is None:
             return None
         update = await self._revision(stateful_set)
@@ -55,14 +41,11 @@ class StatefulSetController:
         status = plan.status_of(stateful_set, pods, current, update, now())
         if status != stateful_set.get("status"):
             body = {**stateful_set, "status": status}
-            self._sets.remember(await self._client.update(f"{STATEFUL_SETS.of(stateful_set)}/status", body))
+            self._owners.remember(await self._client.update(f"{STATEFUL_SETS.of(stateful_set)}/status", body))
         if failure is not None:
             raise TryAgain(failure)
         await self._forget(stateful_set, {status["currentRevision"], update})
         return plan.until_available(stateful_set, pods, now())
-
-    def _owned(self, stateful_set: Obj) -> list[Obj]:
-        return self._pods.by("controller", uid_of(stateful_set))
 
     # Revisions ----------------------------------------------------------------------------------------------
 
@@ -118,34 +101,23 @@ class StatefulSetController:
                 if self._claims.get(*key_of(claim)) is None:
                     path = PERSISTENT_VOLUME_CLAIMS.path(namespace)
                     self._claims.remember(await self._client.create(path, claim))
-            for hook in self._hooks:
-                pod = hook(pod)
-            made = await self._client.create(PODS.path(namespace), pod)
-        except (ApiError, PodRefused) as error:
-            message = error.body.get("message", str(error)) if isinstance(error, ApiError) else str(error)
+            made = await self._made(pod)
+        except (ApiError, NotMade) as error:
+            message = str(error.body.get("message", error)) if isinstance(error, ApiError) else str(error)
             if "because it is being terminated" in message:
                 return None  # nothing can be created in this namespace any more
-            if isinstance(error, ApiError) and error.reason == "AlreadyExists":
+            if error.reason == "AlreadyExists":
                 raise TryAgain(message) from error  # the one before is not yet gone from the store
             text = f"Create Pod {name} in StatefulSet {set_name} failed error: {message}"
             await self._say(stateful_set, "Warning", "FailedCreate", text)
-            return str(message)
-        self._pods.remember(made)
+            return message
+        if made is None:
+            return None
         text = f"Create Pod {name} in StatefulSet {set_name} successful"
         await self._say(stateful_set, "Normal", "SuccessfulCreate", text)
         return None
 
     async def _delete(self, stateful_set: Obj, pod: Obj) -> None:
-        try:
-            answer = await self._client.delete(PODS.of(pod), {"preconditions": {"uid": uid_of(pod)}})
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            return
-        if answer["metadata"].get("deletionGracePeriodSeconds"):  # it has time to stop
-            self._pods.remember(answer)
-        text = f"Delete Pod {pod['metadata']['name']} in StatefulSet {stateful_set['metadata']['name']} successful"
-        await self._say(stateful_set, "Normal", "SuccessfulDelete", text)
-
-    async def _say(self, stateful_set: Obj, kind: str, reason: str, message: str) -> None:
-        await self._recorder.record(stateful_set, kind, reason, message, SOURCE)
+        if await self._gone(pod):
+            text = f"Delete Pod {pod['metadata']['name']} in StatefulSet {stateful_set['metadata']['name']} successful"
+            await self._say(stateful_set, "Normal", "SuccessfulDelete", text)
