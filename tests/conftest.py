@@ -81,10 +81,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
-    """Show the grounds of the scenarios side by side."""
-    if lines := list(timings.lines()):
-        terminalreporter.section("scenarios on two grounds")
-        for line in lines:
+    """Show the grounds of the scenarios side by side, and where several processes spent their time."""
+    for title, lines in (("scenarios on two grounds", timings.lines()), ("processes and lanes", lanes.lines())):
+        for number, line in enumerate(lines):
+            if number == 0:
+                terminalreporter.section(title)
             terminalreporter.write_line(line)
 
 

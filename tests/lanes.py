@@ -2,11 +2,12 @@
 
 A lane is a cluster that scenarios change, the pair of servers that are compared, or the whole stack; any other module
 is a lane of its own. Lanes begin in the order in which their first tests stand, the long ones before all others: they
-decide when the run ends.
+decide when the run ends. After the run stands how long each process and the longest lanes took.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,19 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.scenarios import timings
 
 SCENARIOS, ASIDE, DIFFERENTIAL, STACK, REAL_DEMO = "scenarios", "aside", "differential", "stack", "real demo"
-LONG_FIRST = SCENARIOS, STACK, DIFFERENTIAL, ASIDE, REAL_DEMO
+# Those that take minutes, and modules of half a minute and more. A long one that begins last runs alone.
+LONG_FIRST = (
+    *(SCENARIOS, STACK, DIFFERENTIAL, ASIDE, REAL_DEMO),
+    "tests/security/test_every_route.py",
+    "tests/security/test_mass_assignment.py",
+    "tests/sandbox/test_controllers_keda_live.py",
+    "tests/security/test_answers.py",
+    "tests/security/test_hostile_bodies.py",
+    "tests/deployments/converging/test_watcher.py",
+    "tests/deployments/converging/test_crashes.py",
+    "tests/security/test_forms_once.py",
+)
+LONGEST = 10  # lanes that the run's end tells of
 # By the beginning of a test's path, the first that fits. What kills parts of the stack comes after the browser, in the
 # same lane. Scenarios aside have a cluster of their own, and so has the demo on a real control plane.
 SHARED = {
@@ -27,6 +40,10 @@ SHARED = {
     "tests/browser/": STACK,
     "tests/demo/": STACK,
 }
+
+
+_by_process: Counter[str] = Counter()
+_by_lane: Counter[str] = Counter()
 
 
 def lane_of(nodeid: str) -> str:
@@ -53,6 +70,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes:
 def pytest_testnodedown(node: Any, error: object) -> None:
     """Take over what a process noted of the grounds: the table is printed by the one that started them all."""
     timings.merge(getattr(node, "workeroutput", {}).get("grounds") or {})
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if node := getattr(report, "node", None):  # one of several processes
+        _by_process[node.gateway.id] += report.duration
+        _by_lane[lane_of(report.nodeid)] += report.duration
+
+
+def lines() -> Iterator[str]:
+    """The seconds of tests of each process, and of the longest lanes; nothing where there was one process."""
+    for process, seconds in sorted(_by_process.items()):
+        yield f"{seconds:7.0f} s  {process}"
+    for lane, seconds in _by_lane.most_common(LONGEST):
+        yield f"{seconds:7.0f} s  {lane}"
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

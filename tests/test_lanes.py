@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,3 +54,31 @@ def test_what_processes_noted_is_put_together(monkeypatch: pytest.MonkeyPatch) -
     assert [cell.strip() for cell in lines.splitlines()[1].split("|")[1:]] == ["1.0", "2.0"]
     assert "ground real: up with its nodes after 9 s" in lines
     assert "differential: 5" in lines
+
+
+def test_every_long_lane_is_one() -> None:
+    """A module that is renamed would begin last."""
+    modules = [lane for lane in lanes.LONG_FIRST if lane.endswith(".py")]
+    assert [lane for lane in modules if not (REPOSITORY / lane).is_file()] == []
+    assert [lane for lane in modules if lanes.lane_of(f"{lane}::test") != lane] == []
+    assert set(lanes.SHARED.values()) <= set(lanes.LONG_FIRST)
+
+
+def test_the_run_tells_which_lanes_were_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "_by_process", Counter())
+    monkeypatch.setattr(lanes, "_by_lane", Counter())
+    assert list(lanes.lines()) == []
+    for process, nodeid, seconds in (
+        ("gw0", "tests/scenarios/test_costs.py::test_calls", 9.0),
+        ("gw1", "tests/deployments/test_spec.py::test_shape", 2.0),
+        ("gw0", "tests/scenarios/test_scaling.py::test_up", 3.0),
+    ):
+        node = SimpleNamespace(gateway=SimpleNamespace(id=process))
+        lanes.pytest_runtest_logreport(SimpleNamespace(nodeid=nodeid, duration=seconds, node=node))  # type: ignore[arg-type]
+    told = [line.split(maxsplit=2) for line in lanes.lines()]
+    assert told == [
+        ["12", "s", "gw0"],
+        ["2", "s", "gw1"],
+        ["12", "s", "scenarios"],
+        ["2", "s", "tests/deployments/test_spec.py"],
+    ]
