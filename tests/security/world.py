@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -80,17 +79,18 @@ def undone() -> Iterator[list[str]]:
 
 
 def every_row() -> dict[tuple[str, str], str]:
-    """Every row of every table, by table and key."""
-    found = {}
+    """Every row of every table as JSON, by table and key."""
     with connection.cursor() as cursor:
-        for model in apps.get_models(include_auto_created=True):
-            table, key = model._meta.db_table, model._meta.pk.column
-            if table == "django_session":
-                continue
-            cursor.execute(f'SELECT "{key}"::text, to_jsonb(t) FROM "{table}" t')
-            for pk, row in cursor.fetchall():
-                found[table, pk] = json.dumps(row if isinstance(row, dict) else json.loads(row), sort_keys=True)
-    return found
+        cursor.execute(_all_tables())
+        return {(table, pk): row for table, pk, row in cursor.fetchall()}
+
+
+@cache
+def _all_tables() -> str:
+    tables = {model._meta.db_table: model._meta.pk.column for model in apps.get_models(include_auto_created=True)}
+    rows = 'SELECT \'{table}\', "{key}"::text, to_jsonb(t)::text FROM "{table}" t'
+    read = [rows.format(table=table, key=key) for table, key in tables.items() if table != "django_session"]
+    return " UNION ALL ".join(read)
 
 
 @dataclass
