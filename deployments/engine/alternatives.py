@@ -133,7 +133,7 @@ def _changes(
 def _whole_roles(room: Room, spec: DeploymentSpec, size: int, gpus: int, cache: str) -> Iterator[Alternative]:
     """Both roles with all their replicas; a role with a split of its own is not seen through."""
     roles = list(spec.by_role().values())
-    needs = _reserved([(gpus, role.replicas.min, role.replicas.max) for role in roles])
+    needs = _reserved([(gpus, role.replicas.max) for role in roles])
     alike = all(role.gpus_per_replica == spec.gpus_per_replica for role in roles)
     if alike and needs <= room.quota and room.takes(sum(role.replicas.min for role in roles), gpus):
         sets, words = _changes(room, spec, size, gpus, cache)
@@ -150,7 +150,7 @@ def _fewer_of_roles(room: Room, spec: DeploymentSpec) -> Iterator[Alternative]:
     for counts in product(*(range(1, count + 1) for count in wished)):
         least = [min(role.replicas.min, count) for role, count in zip(roles, counts, strict=True)]
         sizes = [role.gpus_per_replica for role in roles]
-        needs = _reserved(list(zip(sizes, least, counts, strict=True)))
+        needs = _reserved(list(zip(sizes, counts, strict=True)))
         at_first = sum(size * count for size, count in zip(sizes, least, strict=True))
         starts = all(room.takes(1, size) for size in sizes) and (room.free is None or at_first <= room.free)
         if list(counts) == wished or needs > room.quota or not starts:
@@ -171,10 +171,9 @@ def _fewer_of_roles(room: Room, spec: DeploymentSpec) -> Iterator[Alternative]:
     yield Alternative(f"{best[0]} × prefill and {best[1]} × decode", tuple(sets), needs)
 
 
-def _reserved(roles: list[tuple[int, int, int]]) -> int:
-    """GPUs that two roles reserve: each by the GPUs of a replica, its fewest and its most replicas.
+def _reserved(roles: list[tuple[int, int]]) -> int:
+    """GPUs that two roles reserve: each by the GPUs of a replica and its most replicas.
 
-    Or, where that is more, the fewest of each and the quarter on top that they take while they roll.
+    With the quarter on top that each takes while it rolls, when its autoscaler may have made as many as it may.
     """
-    rolling = sum(gpus * (least + math.ceil(least / 4)) for gpus, least, _ in roles)
-    return max(rolling, sum(gpus * most for gpus, _, most in roles))
+    return sum(gpus * (most + math.ceil(most / 4)) for gpus, most in roles)

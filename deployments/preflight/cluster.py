@@ -256,11 +256,9 @@ def room_to_roll(case: Case) -> Iterator[Finding]:
 def surge_of(spec: DeploymentSpec) -> int:
     """GPUs that a rollout takes on top of those at the most replicas.
 
-    Roles run their fewest replicas, and each rolls by itself; standard replicas are replaced within what they hold.
+    Each role rolls by itself, as many replicas as its autoscaler may have made of it; standard replicas are replaced
+    within what they hold.
     """
     if spec.strategy is not Strategy.DISAGGREGATED:
         return 0
-    taken = 0
-    for role in spec.by_role().values():
-        taken += role.gpus_per_replica * (role.replicas.min + math.ceil(role.replicas.min * SURGE))
-    return max(0, taken - spec.gpus)
+    return sum(role.gpus_per_replica * math.ceil(role.replicas.max * SURGE) for role in spec.by_role().values())

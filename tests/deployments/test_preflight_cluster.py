@@ -153,7 +153,9 @@ def test_what_a_rollout_takes_on_top_is_what_the_objects_take(most: int):
     for least in (1, most):
         role = {"replicas": {"min": least, "max": most}, "args": {"tensor-parallel-size": 2}}
         spec = DeploymentSpec.from_json(roles_json(args=EIGHT_K, prefill=role, decode={}))
-        assert surge_of(spec) == max(0, gpus_of(build(wish_of(spec))) - spec.gpus)
+        wish = wish_of(spec)
+        scaled = dataclasses.replace(wish, resolution=dataclasses.replace(wish.resolution, autoscaler="keda"))
+        assert surge_of(spec) == gpus_of(build(scaled)) - spec.gpus
     plain = spec_of(args=EIGHT_K, replicas={"min": 1, "max": most})
     assert surge_of(plain) == gpus_of(build(wish_of(plain))) - plain.gpus == 0
 

@@ -79,12 +79,18 @@ ONE = {"replicas": {"min": 1, "max": 3}}
 @pytest.mark.parametrize(
     ("prefill", "decode", "quota", "text", "sets"),
     [
-        (PREFILL, DECODE, 5, "2 × prefill and 3 × decode", {"decode/replicas/max": 3}),
-        # Decode would roll within five alone: two, and one more while they are replaced.
-        (PREFILL, DECODE, 4, "2 × prefill and 1 × decode", {"decode/replicas/max": 1, "decode/replicas/min": 1}),
+        # Three, and one more of each while they are replaced.
+        (PREFILL, DECODE, 5, "1 × prefill and 2 × decode", {"prefill/replicas/max": 1, "decode/replicas/max": 2}),
+        (
+            PREFILL,
+            DECODE,
+            4,
+            "1 × prefill and 1 × decode",
+            {"prefill/replicas/max": 1, "decode/replicas/max": 1, "decode/replicas/min": 1},
+        ),
         # The role with a split of its own counts twice.
-        (ONE, TWO, 7, "3 × prefill and 2 × decode", {"decode/replicas/max": 2}),
-        (ONE, TWO, 8, "2 × prefill and 3 × decode", {"prefill/replicas/max": 2}),
+        (ONE, TWO, 7, "2 × prefill and 1 × decode", {"prefill/replicas/max": 2, "decode/replicas/max": 1}),
+        (ONE, TWO, 9, "2 × prefill and 2 × decode", {"prefill/replicas/max": 2, "decode/replicas/max": 2}),
     ],
 )
 def test_roles_are_offered_as_many_replicas_as_fit_near_their_balance(
@@ -115,7 +121,7 @@ def test_roles_are_offered_nothing_that_would_not_start(held: Room, why: str) ->
 def test_two_roles_that_wait_can_ask_for_fewer_replicas(
     hub: list[str], team: Team, h100: Flavor, ann: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four GPUs are granted: with one prefill less each of the two fits."""
+    """Four GPUs are granted: one of each, and one more of each while they roll."""
     add_node(gpus=8)
     role = {"replicas": {"min": 1, "max": 3}, "args": {}}
     spec = make.a_spec(strategy="disaggregated", prefill=role, decode={**role, "replicas": {"min": 1, "max": 2}})
@@ -125,10 +131,11 @@ def test_two_roles_that_wait_can_ask_for_fewer_replicas(
     found = waiting_of(row)
 
     assert found is not None
-    assert [item.sets for item in found.alternatives] == [(("/spec/prefill/replicas/max", 2),)]
+    one_each = ("/spec/prefill/replicas/max", 1), ("/spec/decode/replicas/max", 1)
+    assert [item.sets for item in found.alternatives] == [one_each]
     [way] = links_of(make.principal(ann), row, found)["ways"]
-    assert (way["text"], way["gpus"]) == ("2 × prefill and 2 × decode", 4)
-    assert way["url"].endswith("?set=prefill_replicas_max%3D2")
+    assert (way["text"], way["gpus"]) == ("1 × prefill and 1 × decode", 4)
+    assert way["url"].endswith("?set=prefill_replicas_max%3D1&set=decode_replicas_max%3D1"), way["url"]
 
 
 def wait(team: Team, user: User, flavor: Flavor, gpus: int, name: str = "late") -> Deployment:
