@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from django.db import connection
 from django.db.models.functions import Now
 
 from deployments.models import Approval, Deployment, Principal, Revision, Team, User, Wanted
 from deployments.services import events, holds, impartial, states, telling, waiting
 from deployments.services.asks import ADMIN, Ask, needs_admin, reasons
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError, StaleError
+from deployments.services.inserting import insert
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
 
 # Whether they rule, and what people call them. By hand, for each word needs it, and Django takes longer to write it.
+# Columns in the order of the model, in which `from_db` takes them.
 _DECIDER = """
-SELECT id, is_active, is_platform_admin, admin_by_group, single_sign_on_at, username, first_name, last_name
+SELECT id, username, first_name, last_name, is_active, is_platform_admin, admin_by_group, single_sign_on_at
   FROM deployments_user WHERE id = %s
 """
+_OF_DECIDER = (
+    *("id", "username", "first_name", "last_name"),
+    *("is_active", "is_platform_admin", "admin_by_group", "single_sign_on_at"),
+)
+_DECIDED = "UPDATE deployments_revision SET verdict = %s WHERE id = %s"
 
 
 @dataclass(frozen=True)
@@ -125,8 +133,10 @@ def asks_of(revision: Revision) -> tuple[Ask, ...]:
 
 def decided_anew(principal: Principal) -> Principal:
     """The principal as the database knows the user now: an open page of a demoted admin decides nothing."""
-    found = User.objects.raw(_DECIDER, [principal.user.pk])
-    return next((replace(principal, user=user) for user in found), principal)
+    with connection.cursor() as cursor:
+        cursor.execute(_DECIDER, [principal.user.pk])
+        found = cursor.fetchone()
+    return replace(principal, user=User.from_db(connection.alias, _OF_DECIDER, found)) if found else principal
 
 
 def authors_of(revision: Revision) -> set[int]:
@@ -201,7 +211,7 @@ def _verdict(
     comment: str,
     second: User | None,
 ) -> Approval:
-    approval = Approval.objects.create(
+    approval = Approval(
         revision=revision,
         digest=revision.digest,
         kind=kind,
@@ -210,8 +220,10 @@ def _verdict(
         comment=comment,
         second=second,
     )
+    insert([approval])
     verdict = Revision.Verdict.APPROVED if approve else Revision.Verdict.REJECTED
-    Revision.objects.filter(pk=revision.pk).update(verdict=verdict)
+    with connection.cursor() as cursor:
+        cursor.execute(_DECIDED, [verdict, revision.pk])
     revision.verdict = verdict
     who = " and ".join(person.get_full_name() or person.username for person in (actor, second) if person) or "policy"
     emergency = " in an emergency" if second is not None else ""

@@ -21,10 +21,12 @@ from deployments.models import (
     User,
 )
 from deployments.services.errors import QuotaExceededError
+from deployments.services.inserting import insert
 from deployments.services.transactions import in_transaction
 
 # By hand, for it is read with each approval and Django would take longer to write it than PostgreSQL to answer. `live`
 # grants and deployments `awaiting_quota` are what the models' methods of these names say; a test compares them.
+# Few deployments of a team want another revision than they run: each is looked at, for a join would be planned longer.
 _ROOM = """
 SELECT a.reserved,
        (SELECT coalesce(sum(g.gpus), 0) FROM deployments_quotagrant g
@@ -32,11 +34,15 @@ SELECT a.reserved,
            AND (g.valid_until IS NULL OR g.valid_until > statement_timestamp())),
        (SELECT coalesce(sum(h.gpus), 0) FROM deployments_quotahold h
          WHERE h.account_id = a.id AND h.deployment_id = %(deployment)s),
-       EXISTS (SELECT 1 FROM deployments_deployment d JOIN deployments_revision r ON r.id = d.latest_id
+       EXISTS (SELECT 1 FROM deployments_deployment d
                 WHERE d.team_id = a.team_id AND d.id <> %(deployment)s AND d.deleted_at IS NULL
                   AND d.wanted = 'running' AND d.approved_id IS DISTINCT FROM d.latest_id
-                  AND r.flavor_id = a.flavor_id AND r.verdict = 'approved')
+                  AND (SELECT r.flavor_id = a.flavor_id AND r.verdict = 'approved'
+                         FROM deployments_revision r WHERE r.id = d.latest_id))
   FROM deployments_quotaaccount a WHERE a.id = %(account)s
+"""
+_LOCK = """
+SELECT id, team_id, flavor_id FROM deployments_quotaaccount WHERE team_id = %s AND flavor_id = %s FOR NO KEY UPDATE
 """
 
 
@@ -121,7 +127,7 @@ def take(
             f"{deployment.team.name} has {room.free} of {room.limit} free.",
             pointer="/spec/flavor",
         )
-    return Reservation.objects.create(
+    taken = Reservation(
         account=room.account,
         deployment=deployment,
         revision=revision,
@@ -131,6 +137,8 @@ def take(
         reason=f"revision {revision.number}",
         actor=actor,
     )
+    insert([taken])
+    return taken
 
 
 def usage(team: Team) -> list[Usage]:
@@ -201,5 +209,7 @@ def account_of(*, team_id: int, flavor_id: int) -> QuotaAccount:
 
 
 def _locked(team_id: int, flavor_id: int) -> QuotaAccount | None:
-    lock = "SELECT * FROM deployments_quotaaccount WHERE team_id = %s AND flavor_id = %s FOR NO KEY UPDATE"
-    return next(iter(QuotaAccount.objects.raw(lock, [team_id, flavor_id])), None)
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK, [team_id, flavor_id])
+        found = cursor.fetchone()
+    return QuotaAccount.from_db(connection.alias, ("id", "team_id", "flavor_id"), found) if found else None

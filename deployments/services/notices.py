@@ -19,6 +19,8 @@ from deployments.models import Deployment, Event, Membership, Notification, Prin
 from deployments.services import approvals, events, waiting
 from deployments.services.asks import needs_admin
 from deployments.services.errors import InvalidError, MissingError, NotAllowedError
+from deployments.services.inserting import insert
+from deployments.services.notice_people import people_of
 from deployments.services.notice_words import cut, revision_of, sentence_of
 from deployments.services.telling import listen
 from deployments.services.transactions import in_transaction
@@ -34,9 +36,9 @@ TROUBLE = frozenset({Deployment.State.FAILED, Deployment.State.BLOCKED})
 
 @dataclass(frozen=True)
 class Rule:
-    """Whom an event concerns, as a condition on users (None: nobody this time), and the page that shows more."""
+    """Whom an event concerns, as a condition on users or a user's key (None: nobody), and the page that shows more."""
 
-    whom: Callable[[Event], Q | None]
+    whom: Callable[[Event], Q | int | None]
     link: Callable[[Event], str]
 
 
@@ -51,8 +53,7 @@ def notify(happened: Sequence[Event]) -> None:
             _add_place(event)
         rule = RULES.get(event.kind)
         if rule is not None and (whom := rule.whom(event)) is not None:
-            people = User.objects.filter(_seeing(event.team_id) & whom & ~Q(pk=event.actor_id or 0))
-            _write([(person, event, rule.link(event)) for person in people.only("email", "mail_notices")])
+            _write([(person, event, rule.link(event)) for person in people_of(event, whom)])
 
 
 @in_transaction
@@ -107,14 +108,6 @@ def _may_write(principal: Principal) -> None:
         raise NotAllowedError("This token may not change anything.")
 
 
-def _seeing(team_id: int | None) -> Q:
-    """People who may see what belongs to a team."""
-    if team_id is None:
-        return Q(is_active=True)
-    members = Membership.objects.in_force().filter(team=team_id)
-    return Q(is_active=True) & (admins_now() | Q(pk__in=members.values("user")))
-
-
 def _write(found: Iterable[tuple[User, Event, str]]) -> None:
     listed = list(found)
     sentences = {event.pk: sentence_of(event) for event in {event.pk: event for _, event, _ in listed}.values()}
@@ -130,7 +123,7 @@ def _write(found: Iterable[tuple[User, Event, str]]) -> None:
     ]
     if not rows:
         return
-    Notification.objects.bulk_create(rows, ignore_conflicts=True)
+    insert(rows, ignore_conflicts=True)
     for pk in sorted({row.event_id for row in rows if row.mail_due}):
         hint(MAIL, pk)
 
@@ -204,16 +197,15 @@ def _deciders(event: Event) -> Q | None:
     return whom & ~Q(pk__in=approvals.authors_of(revision))
 
 
-def _asker(event: Event) -> Q | None:
+def _asker(event: Event) -> int | None:
     number = event.data.get("revision")
     # What was decided just now is in hand mostly: then nobody is asked.
     if event.deployment is not None and Deployment.latest.is_cached(event.deployment):
         latest = event.deployment.latest
         if latest is not None and latest.number == number:
-            return Q(pk=latest.author_id)
+            return latest.author_id
     asked = Revision.objects.filter(deployment=event.deployment_id, number=number)
-    author = asked.values_list("author_id", flat=True).first()
-    return Q(pk=author) if author else None
+    return asked.values_list("author_id", flat=True).first()
 
 
 def _admins(event: Event) -> Q:
@@ -229,13 +221,13 @@ def _told_of_grant(event: Event) -> Q:
     return _leads_and_admins(event) & ~Q(pk=event.data.get("author") or 0)
 
 
-def _joined(event: Event) -> Q | None:
+def _joined(event: Event) -> Q | int | None:
     """Who was let in; and every admin where an admin was: a team of theirs is one that they rule."""
     pk = event.data.get("user")
     if not isinstance(pk, int):
         return None
     rules = User.objects.filter(admins_now(), pk=pk).exists()
-    return Q(pk=pk) | _admins(event) if rules else Q(pk=pk)
+    return Q(pk=pk) | _admins(event) if rules else pk
 
 
 def _leads(event: Event) -> Q:
@@ -243,12 +235,12 @@ def _leads(event: Event) -> Q:
     return Q(pk__in=leads.values("user"))
 
 
-def _named(name: str) -> Callable[[Event], Q | None]:
+def _named(name: str) -> Callable[[Event], int | None]:
     """The user whose key the event carries under this name."""
 
-    def whom(event: Event) -> Q | None:
+    def whom(event: Event) -> int | None:
         pk = event.data.get(name)
-        return Q(pk=pk) if isinstance(pk, int) else None
+        return pk if isinstance(pk, int) else None
 
     return whom
 
@@ -267,7 +259,7 @@ def _inbox(event: Event) -> str:
     return reverse("approvals") + (f"?team={event.team.slug}" if event.team else "") + f"#{card}"
 
 
-def _waited(event: Event) -> Q | None:
+def _waited(event: Event) -> int | None:
     """Who asked for what waited for quota and starts now."""
     return _asker(event) if event.data.get("waited") else None
 
@@ -284,9 +276,9 @@ def _quota_ends(event: Event) -> str:
     return reverse("quotas") + "?show=ends" + (f"&team={event.team.slug}" if event.team else "")
 
 
-def _of_key(event: Event) -> Q:
+def _of_key(event: Event) -> Q | int:
     pk = event.data.get("person")
-    return Q(pk=pk) if isinstance(pk, int) else _leads(event)
+    return pk if isinstance(pk, int) else _leads(event)
 
 
 def _keys(event: Event) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from django.db import connection
 
 from deployments.models import Event
+from deployments.services.inserting import insert
 
 CHANNEL = "slipway"
 # The name under which changes of who may see what are told.
@@ -70,7 +71,7 @@ def tell(lines: Iterable[Event], payloads: Iterable[str] = ()) -> None:
         batch.payloads |= pages
         return
     if lines:
-        Event.objects.bulk_create(lines)
+        insert(lines)
         for listener in _listeners:
             listener(lines)
     notify(pages)

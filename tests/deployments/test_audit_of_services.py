@@ -77,6 +77,7 @@ INNER: dict[str, str] = {
     "idempotency.settle": "as claim",
     "ledger.release": "workers; writes the line gpus_released",
     "lifecycle.stop_by_itself": "its caller is follow_dates, and writes the line stopped",
+    "inserting.insert": "stores what its callers made, who write the line",
     "invitation_mails.send": "what became of a mail is on the invitation",
     "mails.send": "what became of a mail is on the notice",
     "memberships.end": "the line of remove, leave and archive is written here",
@@ -115,7 +116,7 @@ COUNTED = {"endpoint_keys.authenticate", "invoke.admit", "usage.ask", "usage.rep
 
 def writers() -> set[str]:
     """Public functions of the services that store rows, themselves or through a function that does."""
-    stores: set[Name] = set()
+    stores: set[Name] = {("inserting", "insert")}
     uses: dict[Name, set[Name]] = {}
     for path in sorted(Path(services.__path__[0]).glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -34,7 +34,7 @@ def test_the_account_is_locked_before_it_is_looked_at_and_made_where_there_is_no
         room_for(chat)
 
     lock, look = (query["sql"] for query in queries.captured_queries)
-    assert lock.endswith("FOR NO KEY UPDATE")
+    assert lock.rstrip().endswith("FOR NO KEY UPDATE")
     assert "FOR NO KEY UPDATE" not in look
 
 
