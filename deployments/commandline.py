@@ -111,7 +111,7 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
 def _adapters(spec: DeploymentSpec) -> Iterator[dict[str, str]]:
     """The adapters by name, each at the commit that its revision names, or a placeholder where nobody looked."""
     for adapter in spec.adapters:
-        yield {"name": adapter.name, "uri": f"{adapter.uri}:{adapter.revision or PLACEHOLDER_COMMIT}"}
+        yield {"name": adapter.name, "uri": pinned(adapter.uri, adapter.revision or PLACEHOLDER_COMMIT)}
 
 
 def _claim(spec: DeploymentSpec, known: Facts) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from deployments.labels import (
     LABEL_TEAM,
     MANAGED_BY,
 )
+from deployments.sources.pinned import pinned
 from deployments.spec import DeploymentSpec, canonical
 
 Object: TypeAlias = dict[str, Any]
@@ -162,7 +163,7 @@ def storage_uri(wish: Wish) -> str:
     """The address the storage initializer loads from, pinned to the resolved commit."""
     if wish.resolution.storage_uri:
         return wish.resolution.storage_uri
-    return f"{wish.spec.source.uri}:{wish.resolution.commit}"
+    return pinned(wish.spec.source.uri, wish.resolution.commit)
 
 
 def engine_version(wish: Wish) -> str:

@@ -20,7 +20,8 @@ TITLES = {Role.PREFILL: "Prefill", Role.DECODE: "Decode"}
 
 def of_engines(case: Case, checks: Iterable[Rule]) -> Iterator[Finding]:
     """What rules about an engine say of each role; what they say of both alike is said once, at the shared fields."""
-    said = {role: [finding for each in checks for finding in each(alone(case, role))] for role in case.spec.by_role()}
+    cases = {role: alone(case, role) for role in case.spec.by_role()}
+    said = {role: [finding for each in checks for finding in each(own)] for role, own in cases.items()}
     for role, findings in said.items():
         for finding in findings:
             if role is Role.BOTH or all(finding in others for others in said.values()):

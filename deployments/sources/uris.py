@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from urllib.parse import unquote
 
 from deployments.findings import Finding, error, warning
@@ -78,6 +79,7 @@ class SourceError(ValueError):
         super().__init__(finding.message)
 
 
+@lru_cache(maxsize=512)
 def parse(uri: str) -> Source:
     """Take an address apart; raises SourceError with what to write instead."""
     if reason := hazard(uri):

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from deployments import commandline
 from deployments.findings import Finding
 from deployments.manifests import build
-from deployments.preflight import ClusterFacts, QuotaFacts, check_raw
+from deployments.preflight import ClusterFacts, check_raw
+from deployments.preflight.cluster import surge_of
 from deployments.preflight.objects import check_objects
-from tests.deployments.wishes import facts_of, roles_json, spec_json, wish_of
+from deployments.spec import DeploymentSpec
+from tests.deployments.random_wishes import wishes
+from tests.deployments.schemas import complaints
+from tests.deployments.wishes import facts_of, spec_json, wish_of
 
 RECORDED = yaml.safe_load((Path(__file__).parents[1] / "data/kserve-0.20.0/bad-specs.yaml").read_text())
 APART = {"strategy": "disaggregated", "prefill": {}, "decode": {}}
@@ -138,24 +142,30 @@ def test_a_builder_that_wrote_it_would_be_found_out(name: str, code: str):
     assert code in {finding.code for finding in check_objects(objects_with(RECORDED[name]["change"]))}
 
 
-ROLES = st.fixed_dictionaries(
-    {
-        "replicas": st.integers(1, 6).map(lambda most: {"min": 1, "max": most}),
-        "args": st.fixed_dictionaries({"tensor-parallel-size": st.sampled_from([1, 2, 4])}),
-    }
-)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(apart=st.booleans(), prefill=ROLES, decode=ROLES, shared=st.sampled_from([{}, {"dtype": "bfloat16"}]))
-def test_no_wish_that_passes_makes_one(apart: bool, prefill: Any, decode: Any, shared: dict[str, Any]):
-    args = {"max-model-len": 8192, **shared}
-    if apart:
-        wish = roles_json(args=args, prefill=prefill, decode=decode)
-    else:
-        wish = spec_json(args={**args, **decode["args"]}, replicas=decode["replicas"])
-    facts = facts_of(quotas={"h100": QuotaFacts(limit=1000)}, cluster=ClusterFacts(sandbox=True, grows=True))
-    spec, found = check_raw({"team": "search", "name": "chat", "spec": wish}, facts)
-    assert spec is not None
-    assert not [finding for finding in found if finding.is_error]
-    assert check_objects(build(wish_of(spec))) == []
+def test_no_wish_that_passes_makes_one():
+    """Wishes of every strategy, source, flag, role, adapter and model: what is not refused makes good objects."""
+    passed: Counter[str] = Counter()
+    for place, (document, facts) in enumerate(wishes(seed=7, count=700)):
+        answer = commandline.check_document(document, facts)
+        if not answer["ok"]:
+            assert [item for item in answer["findings"] if item["severity"] == "error" and item["message"]]
+            continue
+        rendered = commandline.render_document(document, facts)
+        assert rendered["problems"] == [], document
+        reserved = answer["gpus"] + surge_of(DeploymentSpec.from_json(document["spec"]))
+        assert rendered["gpus"] <= reserved, document
+        if place % 20 == 0:
+            # Each kind's own schema, with its rules in CEL: slower, so not of all.
+            wrong = {obj["kind"]: said for obj in rendered["objects"] if (said := complaints(obj))}
+            assert wrong == {}, document
+        spec = document["spec"]
+        passed[spec["strategy"]] += 1
+        passed["nodes"] += spec.get("nodes", 1) > 1
+        passed["adapters"] += bool(spec.get("adapters"))
+        passed["fetched ahead"] += bool(spec["source"].get("cache"))
+        passed["a revision"] += bool(spec["source"].get("revision"))
+        passed["quantised"] += "quantization" in spec["engine"]["args"]
+        passed["other flags"] += len(spec["engine"]["args"]) > 3
+    # None of them is left out because it is refused anyway.
+    assert min(passed.values()) >= 3, passed
+    assert len(passed) == 9

@@ -388,3 +388,12 @@ def test_render_names_the_adapters_to_the_engine(run: Any):
     predictor = service["spec"]["predictor"]
     assert "haiku=/mnt/adapters/haiku" in predictor["model"]["args"]
     assert predictor["initContainers"][-1]["args"][0] == f"hf://owner/haiku:{'a' * 40}"
+
+
+def test_a_revision_in_an_address_gives_way_to_the_commit(run: Any):
+    wish = request(source={"uri": "hf://owner/model:main"}, adapters=[{"name": "a", "uri": "hf://owner/lora:dev"}])
+    objects = run("spec", "render", wish)["objects"]
+    (service,) = [item for item in objects if item["kind"] == "InferenceService"]
+    predictor = service["spec"]["predictor"]
+    assert predictor["model"]["storageUri"] == f"hf://owner/model:{'0' * 40}"
+    assert predictor["initContainers"][-1]["args"][0] == f"hf://owner/lora:{'0' * 40}"
