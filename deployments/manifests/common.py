@@ -16,7 +16,6 @@ from deployments.labels import (
     LABEL_TEAM,
     MANAGED_BY,
 )
-from deployments.sources.pinned import pinned
 from deployments.spec import DeploymentSpec, canonical
 
 Object: TypeAlias = dict[str, Any]
@@ -163,7 +162,9 @@ def storage_uri(wish: Wish) -> str:
     """The address the storage initializer loads from, pinned to the resolved commit."""
     if wish.resolution.storage_uri:
         return wish.resolution.storage_uri
-    return pinned(wish.spec.source.uri, wish.resolution.commit)
+    # A revision that the address names itself gives way to the commit that it was resolved to.
+    scheme, _, model = wish.spec.source.uri.partition("://")
+    return f"{scheme}://{model.partition(':')[0]}:{wish.resolution.commit}"
 
 
 def engine_version(wish: Wish) -> str:

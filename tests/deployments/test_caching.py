@@ -23,7 +23,11 @@ from tests.deployments.test_views_request import typed
 pytestmark = pytest.mark.django_db
 
 FILES = [{"name": "files", "provisioner": "nfs.csi.k8s.io", "default": True}]
-SERVED = {"serving.kserve.io": ["v1beta1"], "gateway.networking.k8s.io": ["v1"], "monitoring.coreos.com": ["v1"]}
+SERVED = {
+    "serving.kserve.io": ["v1beta1", "v1alpha1"],
+    "gateway.networking.k8s.io": ["v1"],
+    "monitoring.coreos.com": ["v1"],
+}
 IMAGE = "registry.example.com/models/granite@sha256:" + "c" * 64
 
 
