@@ -19,7 +19,7 @@ from deployments.forms.values import as_value, shown
 from deployments.spec import PARALLEL
 
 Kind = type[int] | type[float] | type[bool] | type[str]
-LONGEST = 64
+LONGEST, LONGEST_NUMBER = 64, 20
 MOST_SHOWN = 3
 GROUPS = {
     "memory": "Memory",
@@ -90,7 +90,11 @@ class EngineText(forms.CharField):
 
 def form_fields() -> dict[str, forms.Field]:
     """A form field for each; what is typed is judged with the spec and by preflight, beside the field."""
-    return {field.name: EngineText(max_length=LONGEST, label=field.label, required=False) for field in FIELDS}
+    longest = {int: LONGEST_NUMBER, float: LONGEST_NUMBER}
+    return {
+        field.name: EngineText(max_length=longest.get(field.kind, LONGEST), label=field.label, required=False)
+        for field in FIELDS
+    }
 
 
 @dataclass(frozen=True)
