@@ -63,11 +63,15 @@ class FlavorFacts:
 
 @dataclass(frozen=True)
 class QuotaFacts:
-    """A team's allowance of one flavor, in GPUs. `held` is what the edited deployment already holds."""
+    """A team's allowance of one flavor, in GPUs. `held` is what the edited deployment already holds.
+
+    `queued` is the number of other deployments of the team that wait for GPUs of it, and are served first.
+    """
 
     limit: int
     reserved: int = 0
     held: int = 0
+    queued: int = 0
 
     @property
     def available(self) -> int:

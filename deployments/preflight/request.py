@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from deployments.findings import Finding, error, warning
+from deployments.findings import Finding, error, info, warning
 from deployments.preflight.cluster import surge_of
 from deployments.preflight.rules import Case, Rules, plural
 from deployments.sources import RESOLVED, Scheme, SourceCode, check_uri
@@ -207,6 +207,14 @@ def quota(case: Case) -> Iterator[Finding]:
         )
         return
     if asked <= allowance.available:
+        if allowance.queued and asked > allowance.held:
+            line = "1 deployment waits" if allowance.queued == 1 else f"{allowance.queued:,} deployments wait"
+            yield info(
+                "quota_line",
+                "/spec/flavor",
+                f"{line} for {label} of the team's quota: approved, this is served after.",
+                "Choose another flavor to start at once.",
+            )
         return
     replicas = allowance.available // case.spec.gpus_per_replica
     fitting = "1 replica fits" if replicas == 1 else f"{replicas:,} replicas fit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
 
@@ -13,7 +14,7 @@ from deployments.engine.profiles import seeded_profiles
 from deployments.models import Cluster, Deployment, EngineProfile, Flavor, Node, Team
 from deployments.preflight import ClusterFacts, Facts, FlavorFacts, QuotaFacts
 from deployments.preflight.storage import StorageFacts, storage_of
-from deployments.services import adapter_checks, credential_facts, holds, source_checks
+from deployments.services import adapter_checks, credential_facts, holds, source_checks, waiting
 from deployments.services.holds import Usage
 from deployments.sources import SourceCheck
 from deployments.spec import DeploymentSpec
@@ -41,7 +42,7 @@ def gather(
     known = list(usages) if usages is not None else (holds.usage(team) if team else [])
     return Facts(
         flavors=flavors(cluster if seen else None),
-        quotas={row.flavor.slug: _quota(row, deployment) for row in known},
+        quotas=_quotas(team, known, deployment),
         profiles=profiles(),
         model=check.model if check else None,
         source_check=check,
@@ -131,9 +132,18 @@ def _profile(row: EngineProfile) -> Profile:
     return Profile(row.slug, row.version, row.image, row.name, sandbox_only)
 
 
-def _quota(row: Usage, deployment: Deployment | None) -> QuotaFacts:
-    held = holds.held_by(deployment, row.flavor) if deployment else 0
-    return QuotaFacts(limit=row.limit, reserved=row.reserved, held=held)
+def _quotas(team: Team | None, usages: list[Usage], deployment: Deployment | None) -> dict[str, QuotaFacts]:
+    limits = {row.flavor.pk: row.limit for row in usages}
+    queued = waiting.queued(team, limits, but=deployment) if team is not None and usages else Counter[int]()
+    return {
+        row.flavor.slug: QuotaFacts(
+            limit=row.limit,
+            reserved=row.reserved,
+            held=holds.held_by(deployment, row.flavor) if deployment else 0,
+            queued=queued[row.flavor.pk],
+        )
+        for row in usages
+    }
 
 
 def _storage(cluster: Cluster) -> tuple[StorageFacts, ...] | None:

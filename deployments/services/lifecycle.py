@@ -123,10 +123,9 @@ def _start_newest(principal: Principal, row: Deployment) -> bool:
 
 def _reserve_again(principal: Principal, row: Deployment, revision: Revision) -> None:
     room = holds.room_for(row, revision)
-    if waiting.someone_before(row, room):
+    gpus = waiting.charged(room, row, revision)
+    if waiting.someone_before(row, room, gpus):
         raise QuotaExceededError("Other deployments of the team wait for these GPUs. Free some, or ask for quota.")
-    old = row.applied if holds.held_by(row) else None
-    gpus = holds.charge(old=old, new=revision)
     taken = holds.take(room, deployment=row, revision=revision, gpus=gpus, actor=principal.user)
     if taken is not None:
         events.record(

@@ -7,6 +7,8 @@ back is not overtaken.
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +16,7 @@ from django.db import transaction
 from django.db.models import F, Max
 from django.db.models.functions import Now
 
-from deployments.models import Deployment, DeploymentQuerySet, QuotaAccount, Revision, User, Wanted
+from deployments.models import Deployment, DeploymentQuerySet, QuotaAccount, Revision, Team, User, Wanted
 from deployments.services import authority, events, holds, states
 from deployments.services.errors import QuotaExceededError
 from deployments.services.text import gpus_in_words
@@ -50,7 +52,7 @@ def accept(*, deployment: Deployment, revision: Revision, actor: User | None) ->
         _make_current(deployment, revision)  # Nothing runs, so nothing is reserved before it is started.
         return True
     room = holds.room_for(deployment, revision)
-    if someone_before(deployment, room):
+    if someone_before(deployment, room, charged(room, deployment, revision)):
         wake_later(room.account.pk)
         _tell_waiting(deployment, "Others of the team wait before it.", actor)
         return False
@@ -64,11 +66,14 @@ def accept(*, deployment: Deployment, revision: Revision, actor: User | None) ->
     return True
 
 
-def someone_before(deployment: Deployment, room: holds.Room) -> bool:
-    """True when somebody whom the limit allows waits for GPUs of this account longer than the deployment."""
-    if not room.awaited:
+def someone_before(deployment: Deployment, room: holds.Room, gpus: int) -> bool:
+    """True when somebody whom the limit allows waits for GPUs of this account longer than the deployment.
+
+    What takes none on top of what it holds (`gpus` in all) keeps nobody waiting, and waits for nobody.
+    """
+    if not room.awaited or gpus <= room.held:
         return False
-    first = next((waiting.pk for waiting in line(room.account) if _needs(waiting) <= room.limit), deployment.pk)
+    first = next((waiting.pk for waiting in line(room.account) if needs_of(waiting) <= room.limit), deployment.pk)
     return first != deployment.pk
 
 
@@ -76,6 +81,23 @@ def line(account: QuotaAccount) -> list[Deployment]:
     """Who waits for GPUs of this account, in order."""
     rows = _in_line(account).select_related("latest", "applied")
     return list(rows.annotate(since=Max("latest__approvals__pk")).order_by("since"))
+
+
+def queued(team: Team, limits: Mapping[int, int], but: Deployment | None = None) -> Counter[int]:
+    """How many deployments of a team wait for GPUs of each flavor, by its primary key: whoever asks now is after them.
+
+    Those beyond the whole limit (`limits`, by flavor) are left out: they let others pass. One query.
+    """
+    rows = Deployment.objects.awaiting_quota().filter(team=team).select_related("latest", "applied")
+    waiting = rows.exclude(pk=but.pk) if but is not None else rows
+    flavors = ((each.latest.flavor_id, needs_of(each)) for each in waiting if each.latest is not None)
+    return Counter(flavor for flavor, needs in flavors if flavor is not None and needs <= limits.get(flavor, 0))
+
+
+def needs_of(deployment: Deployment) -> int:
+    """GPUs of its newest revision's flavor at the worst moment of the change to it."""
+    assert deployment.latest is not None
+    return holds.charge(old=deployment.applied, new=deployment.latest)
 
 
 def _in_line(account: QuotaAccount) -> DeploymentQuerySet:
@@ -92,7 +114,7 @@ def place_of(deployment_pk: int) -> Place | None:
     account = QuotaAccount.objects.filter(**account_of).first() or QuotaAccount(**account_of)
     pks = [each.pk for each in line(account)]
     place = pks.index(row.pk) + 1 if row.pk in pks else len(pks) + 1
-    beyond = max(0, _needs(row) - holds.limit_of(account))
+    beyond = max(0, needs_of(row) - holds.limit_of(account))
     return Place(row.latest.flavor.name, place, max(len(pks), 1), beyond)
 
 
@@ -106,7 +128,7 @@ def wake(account_pk: int) -> int:
     account = QuotaAccount.objects.get(pk=account_pk)
     admitted = 0
     for waiting in line(account):
-        if _needs(waiting) > holds.limit_of(account):
+        if needs_of(waiting) > holds.limit_of(account):
             continue
         went = _admit(account, waiting.pk)
         if went is False:
@@ -148,16 +170,10 @@ def _admit(account: QuotaAccount, pk: int) -> bool | None:
     return True
 
 
-def _needs(deployment: Deployment) -> int:
-    assert deployment.latest is not None
-    return holds.charge(old=deployment.applied, new=deployment.latest)
-
-
 def _take(
     room: holds.Room, deployment: Deployment, revision: Revision, actor: User | None, *, waited: bool = False
 ) -> None:
-    # What runs nowhere any more is not replaced: then the new revision is all that there will be.
-    gpus = holds.charge(old=deployment.applied if room.held else None, new=revision)
+    gpus = charged(room, deployment, revision)
     taken = holds.take(room, deployment=deployment, revision=revision, gpus=gpus, actor=actor)
     _make_current(deployment, revision)
     if taken is not None:
@@ -174,6 +190,12 @@ def _take(
                 **({"waited": True} if waited else {}),
             },
         )
+
+
+def charged(room: holds.Room, deployment: Deployment, revision: Revision) -> int:
+    """GPUs that a revision takes in all once it is the one that runs."""
+    # What runs nowhere any more is not replaced: then the new revision is all that there will be.
+    return holds.charge(old=deployment.applied if room.held else None, new=revision)
 
 
 def _make_current(deployment: Deployment, revision: Revision) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,7 @@ from deployments.models import (
     Deployment,
     Flavor,
     ModelCheck,
+    QuotaAccount,
     QuotaGrant,
     QuotaHold,
     QuotaRequest,
@@ -51,7 +53,8 @@ class Waiting:
     """A deployment in its account's line. GPUs: `needs` in all, `more` than it holds; the team has `free` of `limit`.
 
     `apart` are the GPUs of the new revision alone, where `needs` holds the old one beside it. `beyond` are GPUs by
-    which the need exceeds the whole limit: then only more quota helps, and others pass.
+    which the need exceeds the whole limit: then only more quota helps, and others pass. `ask_for` are GPUs of quota
+    with which it would start: also those that whoever waits before it takes first.
     """
 
     flavor: Flavor
@@ -62,6 +65,7 @@ class Waiting:
     more: int
     free: int
     limit: int
+    ask_for: int
     frees: tuple[Freeing, ...]
     alternatives: tuple[Alternative, ...]
 
@@ -76,11 +80,6 @@ class Waiting:
         holds_now = self.needs - self.more
         return self.of == 1 and 0 < self.apart <= min(self.limit, self.free + holds_now) and holds_now > 0 < self.more
 
-    @property
-    def ask_for(self) -> int:
-        """GPUs of quota with which it would start."""
-        return max(0, self.more - self.free)
-
 
 def waiting_of(deployment: Deployment) -> Waiting | None:
     """How a deployment waits for quota; None for one that does not (then one query)."""
@@ -89,22 +88,52 @@ def waiting_of(deployment: Deployment) -> Waiting | None:
         return None
     latest, flavor = row.latest, row.latest.flavor
     account = holds.account_of(team_id=row.team_id, flavor_id=flavor.pk)
-    line = [each.pk for each in waiting.line(account)]
+    line = waiting.line(account)
+    place = next((place for place, each in enumerate(line) if each.pk == row.pk), len(line))
     usages = {usage.flavor.pk: usage for usage in holds.usage(row.team)}
     usage = usages.get(flavor.pk, holds.Usage(flavor, 0, account.reserved))
     needs = holds.charge(old=row.applied, new=latest)
+    held = holds_of(account)
+    more = max(0, needs - held[row.pk])
+    before = [(waiting.needs_of(each), held[each.pk]) for each in line[:place]]
     return Waiting(
         flavor=flavor,
-        place=line.index(row.pk) + 1 if row.pk in line else len(line) + 1,
+        place=place + 1,
         of=max(len(line), 1),
         needs=needs,
         apart=holds.charge(old=None, new=latest),
-        more=max(0, needs - holds.held_by(row, flavor)),
+        more=more,
         free=usage.free,
         limit=usage.limit,
+        ask_for=missing([*before, (needs, held[row.pk])], limit=usage.limit, free=usage.free - usage.over),
         frees=tuple(_frees(row, latest)[:NAMED]),
         alternatives=tuple(_alternatives(row, latest, usages)),
     )
+
+
+def missing(line: Sequence[tuple[int, int]], *, limit: int, free: int) -> int:
+    """GPUs of quota with which the last of a line starts; each needs so many in all and holds some of them already.
+
+    Whoever fits the limit is served before the next, and more quota serves the first in line first. `free` is negative
+    where more is held than the limit allows.
+    """
+    most = max(0, sum(needs for needs, _ in line) - free)
+    return next((more for more in range(most) if _starts(line, limit + more, free + more)), most)
+
+
+def _starts(line: Sequence[tuple[int, int]], limit: int, free: int) -> bool:
+    """True when the line is served to its end, but for those who need more than the limit."""
+    for needs, held in line:
+        if needs <= limit:
+            free -= max(0, needs - held)
+            if free < 0:
+                return False
+    return line[-1][0] <= limit
+
+
+def holds_of(account: QuotaAccount) -> Counter[int]:
+    """GPUs that deployments hold of an account, by primary key."""
+    return Counter(dict(QuotaHold.objects.filter(account=account).values_list("deployment_id", "gpus")))
 
 
 def _frees(row: Deployment, latest: Revision) -> list[Freeing]:
@@ -126,7 +155,10 @@ def _frees(row: Deployment, latest: Revision) -> list[Freeing]:
 
 
 def _alternatives(row: Deployment, latest: Revision, usages: dict[int, holds.Usage]) -> list[Alternative]:
-    """Other ways that fit the team's free quota and the cluster's free GPUs (six queries, no outbound call)."""
+    """Other ways that fit the team's free quota and the cluster's free GPUs (seven queries, no outbound call).
+
+    Of a flavor for which others wait only what it holds there already: a change is approved anew, and waits after them.
+    """
     spec = DeploymentSpec.from_json(latest.spec)
     known = {
         hold.account.flavor_id: hold.gpus
@@ -134,6 +166,8 @@ def _alternatives(row: Deployment, latest: Revision, usages: dict[int, holds.Usa
     }
     cluster = facts.main_cluster()
     flavors = facts.flavors(cluster if cluster and facts.is_seen(cluster) else None)
+    limits = {pk: usage.limit for pk, usage in usages.items()}
+    queued = waiting.queued(row.team, limits, but=row)
     rooms: dict[str, Room] = {}
     for usage in usages.values():
         fact, own = flavors.get(usage.flavor.slug), known.get(usage.flavor.pk, 0)
@@ -143,7 +177,7 @@ def _alternatives(row: Deployment, latest: Revision, usages: dict[int, holds.Usa
         rooms[fact.slug] = Room(
             Choice(fact.slug, fact.gpu, most),
             fact.label,
-            quota=(usage.free if not usage.over else 0) + own,
+            quota=(usage.free if not usage.over and not queued[usage.flavor.pk] else 0) + own,
             free=None if fact.free is None else fact.free + own,
             block=fact.largest_free_block if not own else None,
         )

@@ -13,9 +13,11 @@ from deployments.engine.options import Choice
 from deployments.engine.profiles import seeded_profiles
 from deployments.findings import field_of
 from deployments.models import Deployment, EngineProfile, Flavor, Team, User
+from deployments.preflight import check
 from deployments.preflight.cluster import surge_of
-from deployments.services import ledger, lifecycle, quota_requests, waiting
-from deployments.services.waits import Freeing, changed, waiting_of
+from deployments.services import facts, ledger, lifecycle, quota_requests, waiting
+from deployments.services.waits import Freeing, changed, missing, waiting_of
+from deployments.spec import DeploymentSpec
 from deployments.views.waiting_links import links_of
 from tests.deployments import factories as make
 from tests.deployments.viewing import add_node
@@ -164,7 +166,7 @@ def test_who_waits_sees_the_place_and_what_would_free_gpus(team: Team, h100: Fla
     assert two is not None
     assert (one.place, one.of, one.needs, one.more, one.free, one.limit) == (1, 2, 2, 2, 0, 4)
     assert (one.beyond, one.ask_for) == (0, 2)
-    assert (two.place, two.beyond, two.ask_for) == (2, 2, 6)
+    assert (two.place, two.beyond, two.ask_for) == (2, 2, 8), "with six more the first would take two of them"
     assert one.frees == (
         Freeing("stopping", 1, "going", going.pk),
         Freeing("grant", 2, at=begins),
@@ -188,6 +190,79 @@ def test_other_ways_are_weighed_against_quota_and_free_gpus(
     assert found is not None
     assert [item.sets for item in found.alternatives] == [(("/spec/replicas/max", 1),)]
     assert hub == [], "nobody asks the hub to draw a page"
+
+
+@pytest.mark.django_db
+def test_whoever_is_not_first_is_told_what_those_before_take(team: Team, h100: Flavor, ann: User) -> None:
+    add_node(gpus=8)
+    holder = make.make_deployment(team, ann, name="holder", gpus=3, approved=True)
+    ledger.reserve(deployment=holder, revision=holder.latest, gpus=3)  # type: ignore[arg-type]
+    first, second = wait(team, ann, h100, 3, "first"), wait(team, ann, h100, 2, "second")
+
+    one, two = waiting_of(first), waiting_of(second)
+
+    assert one is not None
+    assert two is not None
+    assert (one.free, one.more, one.ask_for) == (1, 3, 2)
+    assert (two.free, two.more, two.ask_for) == (1, 2, 4)
+    assert two.alternatives == (), "a change waits after the first, however few GPUs it needs"
+    make.make_grant(team, h100, two.ask_for - 1)
+    account = ledger.account_of(team_id=team.pk, flavor_id=h100.pk)
+    assert (waiting.wake(account.pk), waiting_of(first)) == (1, None)
+    make.make_grant(team, h100, 1)
+    assert (waiting.wake(account.pk), waiting_of(second)) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "limit", "free", "more"),
+    [
+        ([(2, 0)], 4, 4, 0),
+        ([(2, 0)], 4, 1, 1),
+        ([(6, 0)], 4, 4, 2),
+        ([(6, 4)], 4, 0, 2),
+        ([(3, 0), (2, 0)], 4, 1, 4),
+        ([(8, 0), (2, 0)], 4, 1, 1),  # the first waits for a larger quota, and lets the second pass
+        ([(5, 0), (2, 0)], 4, 1, 6),  # with one more the first fits the limit, and does not
+        ([(2, 0)], 4, -2, 4),
+    ],
+)
+def test_quota_that_is_missing_serves_the_line_in_order(
+    line: list[tuple[int, int]], limit: int, free: int, more: int
+) -> None:
+    assert missing(line, limit=limit, free=free) == more
+
+
+@pytest.mark.django_db
+def test_preflight_says_who_is_served_before(team: Team, h100: Flavor, ann: User) -> None:
+    holder = make.make_deployment(team, ann, name="holder", gpus=2, approved=True)
+    ledger.reserve(deployment=holder, revision=holder.latest, gpus=2)  # type: ignore[arg-type]
+    waits = wait(team, ann, h100, 3)
+    wait(team, ann, h100, 9, "beyond")
+    spec = DeploymentSpec.from_json(waits.latest.spec | {"replicas": {"min": 1, "max": 1}})  # type: ignore[union-attr]
+
+    def said(deployment: Deployment | None) -> list[str]:
+        known = facts.gather(team=team, name="new", deployment=deployment, spec=spec)
+        return [each.message for each in check(spec, "new", team.slug, known) if each.code == "quota_line"]
+
+    assert said(None) == [f"1 deployment waits for {h100.name} of the team's quota: approved, this is served after."]
+    assert said(waits) == []
+    assert said(holder) == [], "it takes none on top of what it holds"
+
+
+@pytest.mark.django_db
+def test_an_edit_that_takes_no_more_passes_the_line(team: Team, h100: Flavor, ann: User) -> None:
+    row = make.make_deployment(team, ann, gpus=4, approved=True)
+    ledger.reserve(deployment=row, revision=row.latest, gpus=4)  # type: ignore[arg-type]
+    Deployment.objects.filter(pk=row.pk).update(applied=row.latest)
+    row.refresh_from_db()
+    late = wait(team, ann, h100, 2)
+    revision = make.add_revision(row, ann, gpus=4)
+    make.approve(revision, current=False)
+
+    assert waiting.accept(deployment=row, revision=revision, actor=None)
+    found = waiting_of(late)
+    assert found is not None
+    assert (found.place, found.of) == (1, 1)
 
 
 @pytest.mark.django_db
