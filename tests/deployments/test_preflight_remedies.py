@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+from django.template.loader import render_to_string
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -210,3 +211,16 @@ def test_an_answer_tells_all_that_a_remedy_sets():
         {"pointer": "/spec/engine/args/tensor-parallel-size", "field": "tensor_parallel_size", "value": 8},
         {"pointer": "/spec/engine/args/pipeline-parallel-size", "field": "pipeline_parallel_size", "value": 2},
     ]
+
+
+def test_one_press_sets_all_that_belongs_together():
+    fields = {"message": "Does not fit.", "remedy": "", "severity": "error", "set": "2", "field": "nodes"}
+    both = {**fields, "shown": "nodes 2, tensor-parallel-size 8", "sets": "nodes=2&tensor_parallel_size=8"}
+    page = render_to_string("parts/messages.html", {"messages": [both]})
+    assert 'name="way"' in page
+    assert 'value="nodes=2&amp;tensor_parallel_size=8"' in page
+    assert "data-set-field" not in page
+    page = render_to_string("parts/messages.html", {"messages": [{**fields, "shown": "2", "sets": ""}]})
+    assert 'name="set"' in page
+    assert 'value="nodes=2"' in page
+    assert "data-set-many" not in page
