@@ -102,8 +102,8 @@
   on("htmx:oobAfterSwap", (event) => times(event.detail.target));
   on("htmx:responseError", (event) => toast(event.detail.xhr.status === 404 ? "This is not here any more." : event.detail.xhr.status === 413 ? "That is more than one request may hold. Nothing was changed." : "That did not work. The page may be out of date: reload it.", "red"));
   on("htmx:sendError", () => toast("Slipway cannot be reached just now. Nothing was lost; try again in a moment.", "red"));
-  // A person reads forms again with their mistakes marked: swap those answers too.
-  on("htmx:beforeSwap", (event) => { if (event.detail.xhr.status === 422) { event.detail.shouldSwap = true; event.detail.isError = false; } });
+  // A person reads forms again with their mistakes marked, and why what they decided about is another thing by now.
+  on("htmx:beforeSwap", (event) => { if ([409, 412, 422].includes(event.detail.xhr.status)) { event.detail.shouldSwap = true; event.detail.isError = false; } });
 
   // ---- a field is marked wrong while its message box says so
   const markInvalid = () => $$("[id^='msg-']").forEach((box) => {

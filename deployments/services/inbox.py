@@ -55,7 +55,7 @@ class Case:
     @property
     def month(self) -> float:
         """What its most replicas cost in a month, in the currency of the flavors' prices."""
-        return float(self.revision.flavor.price_per_hour) * self.revision.gpus * HOURS_A_MONTH
+        return round(float(self.revision.flavor.price_per_hour) * self.revision.gpus * HOURS_A_MONTH, 2)
 
     @property
     def leaves(self) -> int:
@@ -77,7 +77,7 @@ class QuotaCase:
     @property
     def month(self) -> float:
         """What its GPUs cost in a month, in the currency of the flavors' prices."""
-        return float(self.request.flavor.price_per_hour) * self.request.gpus * HOURS_A_MONTH
+        return round(float(self.request.flavor.price_per_hour) * self.request.gpus * HOURS_A_MONTH, 2)
 
 
 @dataclass(frozen=True)

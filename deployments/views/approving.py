@@ -34,6 +34,8 @@ from deployments.views.inbox import Refused, cards_of, history_page, inbox_page
 from portal.lib.htmx import PortalRequest, is_htmx, signed_in
 
 LONGEST = 600
+# Refusals whose words stand in the card (`static/app.js`); others are told beside the page.
+SWAPPED = frozenset({409, 412, 422})
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,8 @@ def _answered(
         errors = error.errors if isinstance(error, DecisionError) else {error.field: error.message}
         said = {key: Refused(error.message, error.field, values, errors)}
         if is_htmx(request):
-            return _card_again(request, principal, row, said)
+            status = error.status if error.status in SWAPPED else 422
+            return _card_again(request, principal, row, said, status)
         if isinstance(error, InvalidError):
             page = inbox_page(principal, request.GET, said)
             return render(request, "pages/approvals.html", {"view": "waiting", **page}, status=422)
@@ -263,7 +266,7 @@ def _card_again(
     if card is None:
         key = f"r{row.pk}" if isinstance(row, Revision) else f"q{row.pk}"
         why = said[key].message if key in said else "This waits no more."
-        return render(request, "parts/approval_gone.html", {"key": key, "why": why}, status=422)
+        return render(request, "parts/approval_gone.html", {"key": key, "why": why}, status=status)
     return render(request, "parts/approval_card.html", {"card": card}, status=status)
 
 

@@ -89,6 +89,7 @@ async def _serve(args: argparse.Namespace, terminal: Terminal, stop: asyncio.Eve
     except (OSError, ValueError) as error:
         terminal.say(f"Cannot start: {error}")
         return 1
+    stack.layout.keep_mail()
     stack.layout.write_environment(stack.environment)
     stack.layout.write_description(stack.describe())
     terminal.expected = len(programs)

@@ -48,6 +48,10 @@ class Layout:
                 return
             yield True
 
+    def keep_mail(self) -> None:
+        """Make the folder of mails, for this account alone: they hold links that let somebody in."""
+        (self.data / "mail").mkdir(mode=0o700, exist_ok=True)
+
     def ground(self, wanted: str) -> str:
         """Keep to the ground that this folder's cluster was begun on; ValueError when that was another."""
         self.fits(wanted)

@@ -281,3 +281,9 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
         assert alone
         assert idle_folder(tmp_path / "servers") == tmp_path / "servers-2"
     assert idle_folder(tmp_path / "servers") == first
+
+
+def test_mails_are_for_this_account_alone(tmp_path: Path) -> None:
+    Layout(tmp_path).keep_mail()
+
+    assert (tmp_path / "mail").stat().st_mode & 0o777 == 0o700

@@ -243,3 +243,10 @@ def test_kinds_that_begin_alike_can_be_asked_for_together(carol: User) -> None:
     assert '<option value="quota_*" selected>Quota: all</option>' in page
     assert '<option value="stopped">Stopped</option>' in page
     assert len(ids(carol, "kind=quota_*")) == 2
+
+
+def test_kinds_of_other_teams_are_not_offered(chat: Deployment, alice: User, bob: User, carol: User) -> None:
+    events.record(kind="stopped", message="x", deployment=chat)
+
+    offered = ['<option value="stopped">' in shown(person) for person in (carol, alice, bob)]
+    assert offered == [True, True, False]

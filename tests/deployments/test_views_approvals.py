@@ -91,6 +91,7 @@ def test_a_stale_card_says_so_and_keeps_the_comment(asked: Revision, carol: User
     answer = signed_in(carol).post(url, {"digest": "0" * 64, "verdict": "reject", "comment": "half a"}, headers=HTMX)
 
     text = answer.content.decode()
+    assert answer.status_code == 412
     assert "was changed since the page was loaded" in text
     assert 'value="half a"' in text
 
