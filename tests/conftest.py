@@ -19,7 +19,7 @@ from _pytest.terminal import TerminalReporter
 
 from portal.demo.layout import REPOSITORY
 from portal.demo.running import idle_folder, running
-from tests import lanes
+from tests import emptying, lanes
 from tests.scenarios import timings
 
 INNER_LOOP = "not integration"  # what `make test-fast` selects
@@ -152,6 +152,7 @@ def django_db_modify_db_settings(servers: dict[str, str]) -> None:
     settings.DATABASES["default"].update(database_from_url(servers["DATABASE_URL"]))
     # After a test that commits Django empties all tables, those too that a trigger protects.
     settings.DATABASES["default"]["OPTIONS"]["options"] = "-c slipway.may_truncate=on"
+    emptying.install()
     settings.REDIS_URL = settings.CELERY_BROKER_URL = app.conf.broker_url = servers["REDIS_URL"]
 
 
