@@ -4,7 +4,6 @@ nothing, and what somebody changes stands in the audit under their name."""
 from __future__ import annotations
 
 import re
-import zlib
 
 import pytest
 from django.http import HttpResponseBase
@@ -20,8 +19,6 @@ ROUTES = django_routes()
 SIGN_IN = ("/accounts/login/", "/django-admin/login/")
 DONE = range(200, 400)
 FEW = {"anonymous", "lead", "admin", "staff"}
-# Between them they may whatever anybody may.
-MIGHTY = {"lead", "admin", "token-admin"}
 FOR_THE_API = {
     "token-invoke",
     "token-elsewhere",
@@ -50,7 +47,7 @@ def test_a_route_is_for_those_whom_the_table_names(world: World, route: str) -> 
         # The views of the models of Django's admin are the same ones: a few questions show what registers other.
         for method in METHODS if number == 0 else ("GET", "POST"):
             done = False
-            for caller in _asking(route, row, method, _callers(world, row, few=number > 0)):
+            for caller in _callers(world, row, few=number > 0):
                 problem, did = _ask(world, row, address, method, caller)
                 done = done or did
                 if problem:
@@ -66,20 +63,6 @@ def _callers(world: World, row: Row, *, few: bool) -> list[Caller]:
     if few:
         return [caller for caller in world.callers if caller.name in FEW]
     return [caller for caller in world.callers if row.kind == "api" or caller.name not in FOR_THE_API]
-
-
-def _asking(route: str, row: Row, method: str, callers: list[Caller]) -> list[Caller]:
-    """Everybody, for GET and for what has a rule. HEAD is answered as GET is, and other methods nobody has: of those
-    whom the table treats alike in all methods one is asked, another one at each address; and who may most, always."""
-    if method == "GET" or method in row.rules:
-        return callers
-    alike: dict[tuple[object, ...], list[Caller]] = {}
-    for caller in callers:
-        standings = tuple(_standing(row, row.rule(each), each, caller) for each in METHODS)
-        alike.setdefault((*standings, bool(caller.headers), caller.out), []).append(caller)
-    turn = zlib.crc32(f"{method} {route}".encode())
-    drawn = {same[turn % len(same)].name for same in alike.values()}
-    return [caller for caller in callers if caller.name in drawn | MIGHTY]
 
 
 def _ask(world: World, row: Row, address: str, method: str, caller: Caller) -> tuple[str, bool]:
