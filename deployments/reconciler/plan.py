@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.kube.kinds import Ref
+from deployments.manifests.scaling import SCALER_KINDS
 
 # Kinds that make pods: they go first and come back last.
 WORKLOADS = frozenset({"InferenceService", "LLMInferenceService", "Deployment"})
@@ -155,6 +156,7 @@ def _steps(desired: Desired, observed: Observed) -> Iterator[Action]:
     wanted = {wish.ref for wish in desired.objects}
     leaving = [row for row in observed.held if row.ref not in wanted]
     yield from _remove_workloads(leaving)
+    yield from _make_way(leaving, desired, held)
     for wish in desired.objects:
         row = held.get(wish.ref)
         if wish.ref.kind == JOB:
@@ -256,6 +258,22 @@ def _remove_workloads(leaving: list[Held]) -> Iterator[Action]:
         yield from _remove(row)
     if any(row.live is not None and _same(row) for row in making):
         yield Wait("The service is being deleted.")
+
+
+def _make_way(leaving: list[Held], desired: Desired, held: Mapping[Ref, Held]) -> Iterator[Action]:
+    """An autoscaler goes before its successor comes: KEDA admits none for a workload that another one scales.
+
+    Everything else that a revision drops may stand beside what comes, and goes last. Autoscalers of an
+    InferenceService are KServe's, which changes them itself.
+    """
+    rows = (held.get(wish.ref) for wish in desired.objects if wish.ref.kind in SCALER_KINDS)
+    if all(row is not None and row.live is not None for row in rows):
+        return
+    before = [row for row in leaving if row.ref.kind in SCALER_KINDS and _same(row)]
+    for row in before:
+        yield from _remove(row)
+    if before:
+        yield Wait("The autoscaler before is being removed; its successor comes when it is gone.")
 
 
 def _await_pods(desired: Desired, observed: Observed) -> Iterator[Action]:

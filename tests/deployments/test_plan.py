@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +28,8 @@ from deployments.reconciler.plan import (
 
 POLICY = Ref("networking.k8s.io/v1", "NetworkPolicy", "ns", "chat")
 SERVICE = Ref("serving.kserve.io/v1beta1", "InferenceService", "ns", "chat")
+HPA = Ref("autoscaling/v2", "HorizontalPodAutoscaler", "ns", "chat-slipway")
+SCALED = Ref("keda.sh/v1alpha1", "ScaledObject", "ns", "chat-slipway")
 NAMESPACE = Ref("v1", "Namespace", "", "ns")
 
 
@@ -116,6 +119,37 @@ def test_a_stranger_in_the_place_of_a_dropped_object_is_only_forgotten():
     runtime = Ref("serving.kserve.io/v1alpha1", "ServingRuntime", "ns", "old")
     seen = Observed((there(POLICY), there(SERVICE), there(runtime, live_uid="another")))
     assert plan(WANTED, seen) == [Forget(runtime)]
+
+
+@pytest.mark.parametrize(("before", "after"), [(HPA, SCALED), (SCALED, HPA)])
+def test_an_autoscaler_goes_before_its_successor_comes(before: Ref, after: Ref):
+    runtime = Ref("serving.kserve.io/v1alpha1", "ServingRuntime", "ns", "old")
+    wanted = Desired((*WANTED.objects, wish(after)))
+    rest = (there(POLICY), there(SERVICE), there(runtime))
+    removal, wait = plan(wanted, Observed((*rest, there(before))))
+    assert removal == Delete(before, "u")
+    assert isinstance(wait, Wait)
+    [still] = plan(wanted, Observed((*rest, there(before, deleting=True))))
+    assert isinstance(still, Wait)
+    # Everything else that is dropped stays until what comes is there.
+    assert plan(wanted, Observed((*rest, gone(before)))) == [Create(wish(after)), Forget(before), Delete(runtime, "u")]
+
+
+def test_autoscalers_of_all_roles_go_before_the_first_successor_comes():
+    def of_roles(scaler: Ref) -> list[Ref]:
+        return [replace(scaler, name=f"chat-slipway-{role}") for role in ("prefill", "decode")]
+
+    wanted = Desired((*WANTED.objects, *map(wish, of_roles(SCALED))))
+    *removed, wait = plan(wanted, Observed((there(POLICY), there(SERVICE), *map(there, of_roles(HPA)))))
+    assert removed == [Delete(ref, "u") for ref in of_roles(HPA)]
+    assert isinstance(wait, Wait)
+
+
+def test_an_autoscaler_without_successor_goes_last():
+    seen = Observed((there(POLICY), there(SERVICE, digest="old"), there(HPA)))
+    first, last = plan(WANTED, seen)
+    assert isinstance(first, Apply)
+    assert last == Delete(HPA, "u")
 
 
 def test_leaving_begins_with_the_service_and_waits_for_it():
