@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from deployments.engine.facts import GIB
+from deployments.engine.host import cache_gib, kept_gib
 from deployments.manifests.common import Wish
 from deployments.spec import DeploymentSpec
 
@@ -69,9 +70,12 @@ def resources(wish: Wish, spec: DeploymentSpec) -> dict[str, dict[str, str]]:
 
 
 def shared_memory_gib(spec: DeploymentSpec) -> int:
-    """Shared memory of the processes of one pod; one GPU needs no more than the container has anyway."""
-    gpus = spec.gpus_per_pod
-    return 0 if gpus == 1 else 2 + gpus
+    """Shared memory of the processes of one pod, with the KV cache that is kept there.
+
+    One GPU without it needs no more than the container has anyway.
+    """
+    gpus, cache = spec.gpus_per_pod, math.ceil(cache_gib(spec))
+    return 0 if gpus == 1 and not cache else 2 + gpus + cache
 
 
 def startup_attempts(wish: Wish) -> int:
@@ -99,10 +103,9 @@ def environment(home: str) -> dict[str, str]:
 
 
 def _host_memory_gib(wish: Wish, spec: DeploymentSpec) -> int:
-    """Main memory of the engine: processes, shared memory, offloaded weights, and a share of the page cache."""
-    gpus = spec.gpus_per_pod
+    """Main memory of the engine: processes, shared memory, what flags keep there, and a share of the page cache."""
     weights = (wish.resolution.weights_bytes or 0) / GIB
-    offload = spec.engine.args.get("cpu-offload-gb", 0)
-    offloaded = float(offload) * gpus if isinstance(offload, int | float) else 0.0
-    total = 12 + 4 * gpus + shared_memory_gib(spec) + offloaded + weights / 4
+    # The cache that is kept there lies in shared memory.
+    kept = sum(kept_gib(spec).values()) - cache_gib(spec)
+    total = 12 + 4 * spec.gpus_per_pod + shared_memory_gib(spec) + kept + weights / 4
     return math.ceil(total / 2) * 2

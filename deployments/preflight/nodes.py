@@ -1,17 +1,22 @@
-"""Rules about replicas that span nodes: whether there are as many, whether it pays, and what cannot change."""
+"""Rules about nodes: their main memory, and replicas that span several, whether these are there, pay and can change."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from deployments.engine.flags import flags_of, versions
+from deployments.engine.host import kept_gib
 from deployments.findings import Change, Finding, arg_pointer, error, warning
-from deployments.preflight.rules import Case, Rules, plural
+from deployments.preflight.roles import TITLES, own_pointer
+from deployments.preflight.rules import Case, Rules, gib, plural
+from deployments.spec import Role
 
 rules = Rules()
 
 POINTER = "/spec/nodes"
 FLAG = "nnodes"
+# Main memory of a node that is surely there, as a multiple of the memory of its GPUs: few have less, most have more.
+USUAL_HOST = 2
 
 
 @rules.rule
@@ -96,3 +101,22 @@ def nodes_stay(case: Case) -> Iterator[Finding]:
             "Ask for a deployment of another name.",
             before,
         )
+
+
+@rules.rule
+def main_memory(case: Case) -> Iterator[Finding]:
+    """What flags keep in main memory must be on a node; how much a node has is not known here."""
+    if case.flavor is None:
+        return
+    for role, own in case.spec.by_role().items():
+        kept, usual = kept_gib(own), USUAL_HOST * own.gpus_per_pod * case.flavor.gpu.visible_gib
+        if sum(kept.values()) > usual:
+            most, title = max(kept, key=lambda flag: kept[flag]), "" if role is Role.BOTH else f"{TITLES[role]}: "
+            yield warning(
+                "main_memory",
+                own_pointer(arg_pointer(most), role, case.spec),
+                f"{title}{' and '.join(sorted(kept))} would keep {gib(sum(kept.values()))} in the main memory of one "
+                f"pod, more than twice what its {plural(own.gpus_per_pod, 'GPU')} of {case.flavor.label} hold. It "
+                "waits for ever where no node has as much free.",
+                f"Lower {most}, or ask an admin how much main memory these nodes have.",
+            )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
-from deployments.findings import ARGS_POINTER, Change, Finding, error, info, warning
+from deployments.engine.host import OFFLOADED_CACHE
+from deployments.findings import ARGS_POINTER, Change, Finding, arg_pointer, error, info, warning
 from deployments.preflight.rules import Case, Rule, Rules, plural
 from deployments.spec import DeploymentSpec, Role, RoleSpec, Strategy
 
@@ -30,8 +31,8 @@ def of_engines(case: Case, checks: Iterable[Rule]) -> Iterator[Finding]:
                 title = TITLES[role]
                 yield dataclasses.replace(
                     finding,
-                    pointer=_own_pointer(finding.pointer, role, case.spec),
-                    also=tuple((_own_pointer(pointer, role, case.spec), value) for pointer, value in finding.also),
+                    pointer=own_pointer(finding.pointer, role, case.spec),
+                    also=tuple((own_pointer(pointer, role, case.spec), value) for pointer, value in finding.also),
                     message=f"{title}: {finding.message}",
                 )
 
@@ -43,7 +44,7 @@ def alone(case: Case, role: Role) -> Case:
         return dataclasses.replace(case, spec=own)
 
     def admits(changes: Sequence[Change]) -> bool:
-        return whole([(_own_pointer(pointer, role, case.spec), value) for pointer, value in changes])
+        return whole([(own_pointer(pointer, role, case.spec), value) for pointer, value in changes])
 
     return dataclasses.replace(case, spec=own, admits=admits)
 
@@ -58,11 +59,11 @@ def placed(finding: Finding, spec: DeploymentSpec) -> Finding:
         return dataclasses.replace(finding, pointer=pointer, value=None)
     if finding.pointer.startswith(ARGS_POINTER):
         larger = max(spec.by_role().items(), key=lambda pair: pair[1].gpus_per_replica)[0]
-        return dataclasses.replace(finding, pointer=_own_pointer(finding.pointer, larger, spec))
+        return dataclasses.replace(finding, pointer=own_pointer(finding.pointer, larger, spec))
     return finding
 
 
-def _own_pointer(pointer: str, role: Role, spec: DeploymentSpec) -> str:
+def own_pointer(pointer: str, role: Role, spec: DeploymentSpec) -> str:
     """The place of a role's own where there is one: how it splits always is, other flags where the role sets them."""
     if pointer.startswith(REPLICAS):
         return pointer.replace(REPLICAS, f"/spec/{role}/replicas")
@@ -133,6 +134,22 @@ def one_engine_each(case: Case) -> Iterator[Finding]:
                 "Leave data-parallel-size out, and ask for more replicas.",
                 1,
             )
+
+
+@rules.rule
+def cache_on_gpus(case: Case) -> Iterator[Finding]:
+    """An engine has one connector for its KV cache: the one to main memory takes the place of the hand-over's."""
+    if case.spec.strategy is not Strategy.DISAGGREGATED:
+        return
+    given = [role for role, own in case.spec.by_role().items() if OFFLOADED_CACHE in own.engine.args]
+    for pointer in dict.fromkeys(own_pointer(arg_pointer(OFFLOADED_CACHE), role, case.spec) for role in given):
+        yield error(
+            "roles_offload",
+            pointer,
+            f"With {OFFLOADED_CACHE} the KV cache goes to main memory, and is no more handed from prefill to decode: "
+            "an engine has one connector for it.",
+            f"Leave {OFFLOADED_CACHE} out, or choose standard.",
+        )
 
 
 @rules.rule

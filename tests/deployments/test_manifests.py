@@ -229,8 +229,40 @@ def test_shared_memory_is_there_where_gpus_talk_and_counts_in_the_memory():
     volumes = one(split, "ServingRuntime")["spec"]["volumes"]
     assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "6Gi"}} in volumes
     assert memory(SPLIT) >= memory(spec_of()) + 6
-    offloading = spec_of(args={"max-model-len": 8192, "cpu-offload-gb": 64})
-    assert memory(offloading) >= memory(spec_of()) + 64
+
+
+@pytest.mark.parametrize(
+    ("args", "memory", "shared"),
+    [
+        ({}, 20, 0),
+        ({"cpu-offload-gb": 64}, 84, 0),
+        ({"cpu-offload-gb": 8, "tensor-parallel-size": 4}, 70, 6),
+        # What is kept of the cache lies in shared memory, of all GPUs of an engine together.
+        ({"kv-offloading-size": 500}, 524, 503),
+        ({"kv-offloading-size": 100.5, "tensor-parallel-size": 4}, 140, 107),
+        ({"kv-offloading-size": 100, "tensor-parallel-size": 2, "data-parallel-size": 2}, 238, 206),
+        # Processed images are kept twice for each engine.
+        ({"mm-processor-cache-gb": 16}, 52, 0),
+        ({"mm-processor-cache-gb": 16, "data-parallel-size": 2}, 92, 4),
+    ],
+)
+def test_main_memory_holds_what_flags_keep_there(args: dict[str, Any], memory: int, shared: int):
+    objects = build(wish_of(spec_of(args=args)))
+    resources = one(objects, "InferenceService")["spec"]["predictor"]["model"]["resources"]
+    assert resources["requests"]["memory"] == resources["limits"]["memory"] == f"{memory}Gi"
+    volumes = one(objects, "ServingRuntime")["spec"].get("volumes", [])
+    sizes = [volume["emptyDir"]["sizeLimit"] for volume in volumes if volume["name"] == "shm"]
+    assert sizes == ([f"{shared}Gi"] if shared else [])
+
+
+def test_of_a_cache_in_main_memory_each_node_of_a_replica_holds_its_part():
+    args = {"tensor-parallel-size": 4, "pipeline-parallel-size": 2, "kv-offloading-size": 100}
+    service = one(build(wish_of(spec_of(args=args, nodes=2))), "LLMInferenceService")["spec"]
+    for pod in (service["template"], service["worker"]):
+        (engine,) = [each for each in pod["containers"] if each["name"] == "main"]
+        assert engine["resources"]["limits"]["memory"] == "88Gi"
+        memory = [each["emptyDir"] for each in pod["volumes"] if each.get("emptyDir", {}).get("medium") == "Memory"]
+        assert memory == [{"medium": "Memory", "sizeLimit": "56Gi"}]
 
 
 def test_arguments_are_single_words_after_those_of_the_runtime():

@@ -360,3 +360,31 @@ def test_a_step_holds_its_requests_and_without_chunks_a_whole_prompt(
     finding = the(code, said(args=args))
     assert (finding.field, finding.value, finding.is_error) == (field, value, True)
     assert code not in codes(said(args={**args, "max-num-batched-tokens": value}))
+
+
+@pytest.mark.parametrize(
+    ("spec", "places"),
+    [
+        ({"args": {"kv-offloading-size": 8}}, ["/spec/engine/args/kv-offloading-size"]),
+        ({"decode": {"args": {"kv-offloading-size": 8}}}, ["/spec/decode/args/kv-offloading-size"]),
+    ],
+)
+def test_a_cache_that_is_handed_over_is_not_kept_in_main_memory(spec: dict[str, Any], places: list[str]):
+    found = check(DeploymentSpec.from_json(roles_json(**spec)), "chat", "search", facts_of())
+    assert [finding.pointer for finding in found if finding.code == "roles_offload"] == places
+    assert "roles_offload" not in codes(said(args={"kv-offloading-size": 8}))
+
+
+def test_much_in_main_memory_is_a_warning():
+    found = the("main_memory", said(args={"kv-offloading-size": 500, "mm-processor-cache-gb": 8}))
+    assert found.severity is Severity.WARNING
+    assert found.field == "kv_offloading_size"
+    assert "kv-offloading-size and mm-processor-cache-gb would keep 516 GiB in the main memory" in found.message
+    assert "main_memory" not in codes(said(args={"kv-offloading-size": 100}))
+
+
+def test_much_in_main_memory_of_one_role_is_told_there():
+    spec = DeploymentSpec.from_json(roles_json(decode={"args": {"cpu-offload-gb": 400}}))
+    found = the("main_memory", check(spec, "chat", "search", facts_of()))
+    assert found.pointer == "/spec/decode/args/cpu-offload-gb"
+    assert found.message.startswith("Decode: cpu-offload-gb would keep")
