@@ -38,6 +38,7 @@ MAX_TEXT = 256
 
 SLUG = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 FLAG_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+OPTIMIZATION = re.compile(r"-{0,2}O(=?[0-9])?")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 # What no name in Git has: a way up, an empty part, a part that begins or ends with a dot.
 NO_REVISION = re.compile(r"\.\.|//|/\.|\.(?:/|\Z)|/\Z")
@@ -249,6 +250,8 @@ class PlacesError(ValueError):
 
 def flag_name_problem(name: str) -> str:
     """Why `name` is not how an engine flag is written here."""
+    if OPTIMIZATION.fullmatch(name):
+        return "This is vLLM's short form of optimization-level, which cannot be set here: leave it out."
     bare = name.lstrip("-").replace("_", "-").split("=", 1)[0].lower()
     if bare != name and FLAG_NAME.fullmatch(bare) and len(bare) <= MAX_LABEL:
         return f"Write this flag as “{bare}”, with its value apart."

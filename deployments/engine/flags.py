@@ -15,9 +15,32 @@ from deployments.engine.profiles import DATA
 from deployments.findings import Finding, arg_pointer, error, warning
 from deployments.spec import ArgValue
 
+AUTO = "auto"
 ABBREVIATED = re.compile(r"(?P<count>[1-9][0-9]{0,5})\s?(?P<unit>[kKmM])")
 # What to propose where vLLM's default follows from model and GPU, and these are not known.
 USUAL: Mapping[str, int | float] = {"max-model-len": 8192}
+# Flags that Slipway sets or withholds, of which a wish says the same elsewhere.
+OF_ADAPTERS = "Name adapters in the wish itself, as adapters."
+ELSEWHERE: Mapping[str, str] = {
+    "enable-lora": OF_ADAPTERS,
+    "lora-modules": OF_ADAPTERS,
+    "max-loras": OF_ADAPTERS,
+    "max-lora-rank": OF_ADAPTERS,
+    "max-cpu-loras": OF_ADAPTERS,
+    "model": "Name the model as the source.",
+    "revision": "Name the revision with the source.",
+    "nnodes": "Set how many nodes a replica spans as nodes.",
+    "served-model-name": "The model is served under the name of the deployment.",
+}
+# Forbidden flags of which others, that may be set, do the part that can be checked.
+INSTEAD: Mapping[str, str] = {
+    "speculative-config": "spec-method",
+    "spec-model": "spec-method",
+    "kv-offloading-backend": "kv-offloading-size",
+    "swap-space": "kv-offloading-size",
+    "cudagraph-capture-sizes": "max-cudagraph-capture-size",
+    "max-num-partial-prefills": "long-prefill-token-threshold",
+}
 
 
 class FlagClass(StrEnum):
@@ -115,15 +138,15 @@ def check_args(
         if flag is None:
             found.append(_unknown(version, name))
         else:
-            found += _check(flag, value, proposals)
+            found += _check(version, flag, value, proposals)
     return found
 
 
-def _check(flag: Flag, value: ArgValue, usual: Mapping[str, int | float]) -> list[Finding]:
+def _check(version: str, flag: Flag, value: ArgValue, usual: Mapping[str, int | float]) -> list[Finding]:
     if flag.cls is FlagClass.MANAGED:
         return [_managed(flag)]
     if flag.cls is FlagClass.FORBIDDEN:
-        return [_forbidden(flag)]
+        return [_forbidden(version, flag)]
     if problem := _value_problem(flag, value, usual):
         return [problem]
     if flag.cls is FlagClass.GUARDED:
@@ -147,9 +170,7 @@ def _value_problem(flag: Flag, value: ArgValue, usual: Mapping[str, int | float]
     if flag.kind == "choice":
         return _choice_problem(flag, value)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        number = meant(str(value)) if flag.kind == "int" else None
-        remedy = f"Write it out: {number:,} for {value}." if number is not None else ""
-        return error("flag_type", pointer, f"“{flag.name}” takes a number.", remedy, number)
+        return _no_number(flag, value, usual)
     if flag.kind == "int" and not isinstance(value, int):
         whole = int(value) if value == int(value) else round(value)
         return error("flag_type", pointer, f"“{flag.name}” takes a whole number.", value=whole)
@@ -158,6 +179,18 @@ def _value_problem(flag: Flag, value: ArgValue, usual: Mapping[str, int | float]
         said = f"“{flag.name}” takes one of: {_listed(flag.choices)}."
         return error("flag_choice", pointer, said, f"Use {near}.", int(near))
     return _range_problem(flag, value, usual)
+
+
+def _no_number(flag: Flag, value: bool | str, usual: Mapping[str, int | float]) -> Finding:
+    """Something else than a number; “auto” is vLLM's word for whatever fits, of which nothing can be said before."""
+    number = meant(str(value)) if flag.kind == "int" else None
+    proposed = _proposal(flag, 0, usual)
+    remedy = "Leave it out: vLLM chooses by itself." if proposed is None else f"Use {_amount(proposed)}, for example."
+    if number is not None:
+        remedy = f"Write it out: {number:,} for {value}."
+    elif value == AUTO and proposed is not None:
+        number, remedy = proposed, f"Use {_amount(proposed)}: what the engine would choose cannot be checked before."
+    return error("flag_type", arg_pointer(flag.name), f"“{flag.name}” takes a number.", remedy, number)
 
 
 def meant(text: str) -> int | None:
@@ -227,7 +260,7 @@ def _unknown(version: str, name: str) -> Finding:
             "flag_removed",
             pointer,
             f"“{name}” {when}: the engine would not start.",
-            gone.remedy if there or not gone.replacement else "Leave the flag out.",
+            gone.remedy if there or not gone.replacement else _newer(version, gone.replacement),
             instead=gone.replacement if there else "",
         )
     if later := _came_with(version, name):
@@ -250,21 +283,32 @@ def _came_with(version: str, name: str) -> str:
     return next((item for item in newer if name in flags_of(item)), "")
 
 
+def _newer(version: str, replacement: str) -> str:
+    """What to do where the successor of a flag is not there yet."""
+    later = _came_with(version, replacement)
+    return f"Leave it out, or use {replacement} on an engine of vLLM {later} or newer." if later else "Leave it out."
+
+
 def _managed(flag: Flag) -> Finding:
+    alone = "Set data-parallel-size alone." if flag.name.startswith("data-parallel") else "Remove it."
     return error(
-        "flag_managed",
-        arg_pointer(flag.name),
-        f"“{flag.name}” is set by Slipway.",
-        "Set data-parallel-size alone." if flag.name.startswith("data-parallel") else "Remove it.",
+        "flag_managed", arg_pointer(flag.name), f"“{flag.name}” is set by Slipway.", ELSEWHERE.get(flag.name, alone)
     )
 
 
-def _forbidden(flag: Flag) -> Finding:
+def _forbidden(version: str, flag: Flag) -> Finding:
+    """Nobody can open it: what an engine profile says is its version and its image."""
+    why = flag.help
+    if not why and flag.kind == "text":
+        why = "It takes free text; an engine gets numbers, switches and choices of a list only."
+    instead = INSTEAD.get(flag.name, "")
+    there = instead in flags_of(version)
     return error(
         "flag_forbidden",
         arg_pointer(flag.name),
-        f"“{flag.name}” cannot be set here. {flag.help}".rstrip(),
-        "Remove it, or ask an admin for an engine profile that carries it.",
+        f"“{flag.name}” cannot be set here, not by an admin either. {why}".rstrip(),
+        f"Remove it. {instead} can be set." if there else "Remove it.",
+        instead=instead if there else "",
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from deployments.spec import FLAG_NAME, MAX_LABEL, ArgValue
 
 MAX_LINES = 64
+# Python would read 1_0, nan and the digits of any script too.
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
 
 
 class FlagTextError(ValueError):
@@ -25,7 +28,7 @@ def parse_flags(text: str) -> dict[str, ArgValue]:
         name, equals, value = line.partition("=")
         bare = name.strip().removeprefix("--").replace("_", "-")
         if not name.strip().startswith("--") or not FLAG_NAME.fullmatch(bare) or len(bare) > MAX_LABEL:
-            raise FlagTextError(f"Line {number}: write “--flag=value”, as --max-num-seqs=64.")
+            raise FlagTextError(f"Line {number}: write “--flag=value”, as --stream-interval=8.")
         if bare in flags or (not equals and bare.removeprefix("no-") in flags):
             raise FlagTextError(f"Line {number}: “--{bare}” is given twice.")
         if equals and not value.strip():
@@ -41,7 +44,7 @@ def value_of(text: str) -> ArgValue:
     """A number in the digits 0 to 9, true or false, or the text itself."""
     if text.lower() in {"true", "false"}:
         return text.lower() == "true"
-    for kind in (int, float) if text.isascii() else ():
+    for kind in (int, float) if NUMBER.fullmatch(text) else ():
         try:
             return kind(text)
         except ValueError:

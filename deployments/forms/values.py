@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from deployments.engine.flags import meant
+from deployments.engine.flags import AUTO, meant
 
 SPELLED = {
     int: re.compile(r"[+-]?[0-9]+"),
@@ -34,6 +34,8 @@ def not_a(kind: type, text: str = "") -> str:
     """What to say of a text that is no value of that kind."""
     if kind is int and (said := meant(text)) is not None:
         return f"Must be a whole number: write {said} for {text}."
+    if kind in (int, float) and text.lower() == AUTO:
+        return "Must be a number: leave this empty for what vLLM chooses by itself."
     return {int: "Must be a whole number.", float: "Must be a number."}.get(kind, "Choose one of the values.")
 
 

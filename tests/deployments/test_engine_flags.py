@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from deployments.engine.flags import (
+    INSTEAD,
     FlagClass,
     check_args,
     classify,
@@ -165,6 +166,15 @@ def test_code_of_the_model_needs_an_admin():
         ("task", "gone since vLLM 0.13.0", "runner"),
         ("max-modle-len", "does not know", "max-model-len"),
         ("tensor-parallel", "does not know", "tensor-parallel-size"),
+        ("speculative-model", "gone since vLLM 0.8.5", "spec-method"),
+        ("num-speculative-tokens", "gone since vLLM 0.8.5", "spec-tokens"),
+        ("ngram-prompt-lookup-max", "gone since vLLM 0.8.5", "spec-method"),
+        ("speculative-config", "cannot be set here", "spec-method"),
+        ("spec-model", "cannot be set here", "spec-method"),
+        ("dp", "is not a flag of vLLM", "data-parallel-size"),
+        ("dcp", "is not a flag of vLLM", "decode-context-parallel-size"),
+        ("ep", "is not a flag of vLLM", "enable-expert-parallel"),
+        ("q", "is not a flag of vLLM", "quantization"),
         ("qqqqqqqq", "does not know", ""),
     ],
 )
@@ -180,7 +190,7 @@ def test_removed_and_misspelt_flags_are_answered_with_what_to_use(name: str, sai
 @pytest.mark.parametrize(
     ("version", "name", "code", "instead"),
     [
-        ("0.17.0", "swap-space", "flag_forbidden", ""),
+        ("0.17.0", "swap-space", "flag_forbidden", "kv-offloading-size"),
         ("0.18.0", "swap-space", "flag_removed", "kv-offloading-size"),
         ("0.17.0", "use-v2-block-manager", "flag_removed", ""),
         ("0.17.0", "enable-flash-attention", "flag_removed", "attention-backend"),
@@ -214,7 +224,60 @@ def test_no_removed_flag_is_known_to_the_version_and_all_successors_are(version:
     for gone in gone_flags().values():
         if not gone.gone_by or release(gone.gone_by) <= release(version):
             assert gone.name not in known
-            assert not gone.replacement or gone.replacement in known
+            assert not gone.replacement or gone.replacement in known or gone.replacement in flags_of(VERSION)
+
+
+def test_what_is_proposed_instead_can_be_set():
+    settable = {FlagClass.OPEN, FlagClass.GUARDED}
+    proposed = {gone.replacement for gone in gone_flags().values() if gone.replacement} | set(INSTEAD.values())
+    assert {name for name in proposed if classify(VERSION, name) not in settable} == set()
+    assert {name for name in INSTEAD if any(classify(version, name) in settable for version in versions())} == set()
+
+
+def test_a_successor_that_is_not_there_yet_is_named_with_its_version():
+    (finding,) = check_args("0.20.0", {"speculative-model": "x"})
+    assert (finding.instead, finding.remedy) == (
+        "",
+        "Leave it out, or use spec-method on an engine of vLLM 0.32.0 or newer.",
+    )
+
+
+@pytest.mark.parametrize("version", versions())
+def test_no_forbidden_flag_is_said_to_come_with_an_engine_profile(version: str):
+    forbidden = [flag for flag in flags_of(version).values() if flag.cls is FlagClass.FORBIDDEN]
+    for flag in forbidden:
+        (finding,) = check_args(version, {flag.name: 1})
+        assert (finding.code, finding.is_error) == ("flag_forbidden", True)
+        assert "cannot be set here, not by an admin either." in finding.message
+        assert finding.remedy == (f"Remove it. {finding.instead} can be set." if finding.instead else "Remove it.")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("lora-modules", "Name adapters in the wish itself, as adapters."),
+        ("revision", "Name the revision with the source."),
+        ("nnodes", "Set how many nodes a replica spans as nodes."),
+        ("data-parallel-rank", "Set data-parallel-size alone."),
+        ("port", "Remove it."),
+    ],
+)
+def test_what_slipway_sets_is_told_where_the_wish_says_it(name: str, remedy: str):
+    assert [finding.remedy for finding in check_args(VERSION, {name: 1})] == [remedy]
+
+
+@pytest.mark.parametrize(
+    ("args", "value", "remedy"),
+    [
+        ({"max-model-len": "auto"}, 8192, "Use 8,192: what the engine would choose cannot be checked before."),
+        ({"gpu-memory-utilization": "auto"}, 0.92, "Use 0.92: what the engine would choose cannot be checked before."),
+        ({"max-num-seqs": "auto"}, None, "Leave it out: vLLM chooses by itself."),
+        ({"max-model-len": "long"}, None, "Use 8,192, for example."),
+    ],
+)
+def test_a_word_in_place_of_a_number_is_told_what_to_write(args: dict[str, str], value: object, remedy: str):
+    (finding,) = check_args(VERSION, args)  # type: ignore[arg-type]
+    assert (finding.code, finding.value, finding.remedy) == ("flag_type", value, remedy)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from deployments.spec import EXPANSIONS, DeploymentSpec, Role, digest
+from deployments.spec import EXPANSIONS, DeploymentSpec, Role, digest, flag_name_problem
 from deployments.spec_errors import flat_errors, parse_request, parse_spec
 from tests.deployments.wishes import roles_json, spec_json, spec_of
 
@@ -325,3 +325,10 @@ def test_a_revision_has_no_way_up(revision: str):
 @pytest.mark.parametrize("revision", ["main", "v1.0.2", "refs/pr/1", "feature/a.b", "a" * 40])
 def test_names_of_git_are_revisions(revision: str):
     assert parse_spec({**spec_json(), "source": {**spec_json()["source"], "revision": revision}})[1] == []
+
+
+@pytest.mark.parametrize("name", ["O", "-O", "O3", "-O=3"])
+def test_the_short_form_of_optimization_levels_is_no_flag_to_write_in_small_letters(name: str):
+    said = flag_name_problem(name)
+    assert said == "This is vLLM's short form of optimization-level, which cannot be set here: leave it out."
+    assert flag_name_problem("--max_model_len=8") == "Write this flag as “max-model-len”, with its value apart."

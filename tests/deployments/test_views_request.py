@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from django.template.loader import render_to_string
 from django.urls import reverse
 
+from deployments.engine.flags import check_args, versions
+from deployments.forms.engine_fields import BY_FLAG
 from deployments.forms.flags import FlagTextError, format_flags, parse_flags
 from deployments.forms.request import DeploymentForm, initial_of, with_value
 from deployments.models import CatalogEntry, Deployment, Team, User
@@ -315,6 +319,23 @@ def test_flags_are_read_as_people_write_them() -> None:
         "dtype": "half",
     }
     assert parse_flags(format_flags(flags)) == flags
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [("1_0", "1_0"), ("+10", 10), ("1e3", 1000.0), (".5", 0.5), ("nan", "nan"), ("inf", "inf"), ("10_000", "10_000")],
+)
+def test_a_flag_takes_the_numbers_that_a_command_line_takes(typed: str, value: object) -> None:
+    assert parse_flags(f"--stream-interval={typed}") == {"stream-interval": value}
+
+
+def test_what_the_box_shows_as_an_example_has_no_field_of_its_own() -> None:
+    page = render_to_string("parts/expert_fields.html", {"values": {}, "fields": {}})
+    (example,) = re.findall(r'placeholder="(--[^"]+)"', page)
+    (name,) = parse_flags(example)
+    assert name not in BY_FLAG
+    for version in versions():
+        assert check_args(version, parse_flags(example)) == []
 
 
 @pytest.mark.parametrize("text", ["max-num-seqs=64", "--a=1\n--a=2", "--a=", "--", "--A B=1", "--x=1 " * 40 + "\n=--y"])
