@@ -183,7 +183,7 @@ def _value_problem(flag: Flag, value: ArgValue, usual: Mapping[str, int | float]
 
 def _no_number(flag: Flag, value: bool | str, usual: Mapping[str, int | float]) -> Finding:
     """Something else than a number; “auto” is vLLM's word for whatever fits, of which nothing can be said before."""
-    number = meant(str(value)) if flag.kind == "int" else None
+    number: int | float | None = meant(str(value)) if flag.kind == "int" else None
     proposed = _proposal(flag, 0, usual)
     remedy = "Leave it out: vLLM chooses by itself." if proposed is None else f"Use {_amount(proposed)}, for example."
     if number is not None:

@@ -66,7 +66,7 @@ def check(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> list[Find
     trials = Trials(spec, lambda changed: _found(Case(spec=changed, name=name, team=team, facts=facts)))
     found = _found(Case(spec=spec, name=name, team=team, facts=facts, admits=trials.admits))
     order = list(Severity)
-    return sorted(found, key=lambda finding: order.index(finding.severity))
+    return sorted(map(trials.whole, found), key=lambda finding: order.index(finding.severity))
 
 
 def _found(case: Case) -> dict[Finding, None]:

@@ -73,7 +73,7 @@ def context_shared(case: Case) -> Iterator[Finding]:
             "context_parallel",
             pointer,
             f"{shared} GPUs cannot share the context of {size} that share the layers: the first must divide the other.",
-            f"Use a divisor of {size}.",
+            "Leave it out." if size == 1 else f"Use a divisor of {size}, or leave it out.",
             1,
         )
     elif model is not None and not model.is_mla and model.kv_heads and model.heads:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from deployments.engine.options import most_nodes
 from deployments.findings import Finding, error, info, warning
 from deployments.preflight.cluster import surge_of
+from deployments.preflight.facts import FlavorFacts
 from deployments.preflight.rules import Case, Rules, plural
 from deployments.sources import RESOLVED, Scheme, SourceCode, check_uri
-from deployments.spec import MAX_LABEL, MAX_NAME, MAX_NODES, DeploymentSpec, Strategy
+from deployments.spec import MAX_LABEL, MAX_NAME, Strategy
 
 rules = Rules()
 
@@ -50,7 +52,7 @@ def name_form(case: Case) -> Iterator[Finding]:
 @rules.rule
 def name_reserved(case: Case) -> Iterator[Finding]:
     """Some names would collide with parts of the cluster."""
-    if case.name in RESERVED or case.name.endswith(("-predictor", "-slipway")):
+    if case.name in RESERVED or case.name.endswith("-predictor") or "-slipway-" in f"{case.name}-":
         yield error(
             "name_reserved",
             "/name",
@@ -231,6 +233,19 @@ def quota(case: Case) -> Iterator[Finding]:
 
 
 @rules.rule
+def scaling_moves(case: Case) -> Iterator[Finding]:
+    """When replicas are added says nothing where their number is fixed."""
+    fixed = all(own.replicas.min == own.replicas.max for own in case.spec.by_role().values())
+    if case.spec.scaling is not None and fixed:
+        yield info(
+            "scaling_idle",
+            "/spec/scaling/concurrency",
+            "The number of replicas is fixed, so nothing scales: these settings do nothing.",
+            "Let the most replicas be more than the fewest, or leave them out.",
+        )
+
+
+@rules.rule
 def node_size(case: Case) -> Iterator[Finding]:
     """All GPUs of one replica stand in one node."""
     flavor, needed = case.flavor, case.spec.gpus_per_pod
@@ -248,7 +263,7 @@ def node_size(case: Case) -> Iterator[Finding]:
         return
     wide = case.spec.nodes > 1
     what = f"On each of its {case.spec.nodes} nodes a replica" if wide else "One replica"
-    spread = nodes_for(case.spec, flavor.gpus_per_node)
+    spread = _nodes_for(case, flavor)
     yield error(
         "gpus_per_node",
         "/spec/engine/args/tensor-parallel-size",
@@ -273,13 +288,14 @@ def slices_apart(case: Case) -> Iterator[Finding]:
         )
 
 
-def nodes_for(spec: DeploymentSpec, per_node: int) -> int | None:
-    """The fewest nodes over which the GPUs of a replica can be shared out evenly; None where there are none."""
-    if spec.strategy is not Strategy.STANDARD:
+def _nodes_for(case: Case, flavor: FlavorFacts) -> int | None:
+    """The fewest nodes there that share out the GPUs of a replica evenly, where nothing else keeps it from them."""
+    if case.spec.strategy is not Strategy.STANDARD or case.admits is None:
         return None
-    gpus = spec.gpus_per_replica
-    fits = (nodes for nodes in range(2, MAX_NODES + 1) if gpus % nodes == 0 and gpus // nodes <= per_node)
-    return next(fits, None)
+    gpus, admits = case.spec.gpus_per_replica, case.admits
+    counts = range(2, most_nodes(flavor.nodes, whole=not flavor.is_slice) + 1)
+    fits = (nodes for nodes in counts if gpus % nodes == 0 and gpus // nodes <= flavor.gpus_per_node)
+    return next((nodes for nodes in fits if admits([("/spec/nodes", nodes)])), None)
 
 
 def proposed_name(name: str) -> str:

@@ -15,7 +15,17 @@ rules = Rules()
 REPLICAS = "/spec/replicas"
 CONTEXT = "max-model-len"
 # KServe gives the parts of such a service names of this form.
-CHILD_ENDINGS = ("-kserve", "-kserve-prefill", "-kserve-router-scheduler", "-inference-pool", "-epp-service")
+CHILD_ENDINGS = (
+    "-kserve-workload-svc",
+    "-kserve-router-scheduler",
+    "-kserve-route",
+    "-kserve-prefill",
+    "-kserve-mn-prefill",
+    "-kserve-mn",
+    "-kserve",
+    "-inference-pool",
+    "-epp-service",
+)
 TITLES = {Role.PREFILL: "Prefill", Role.DECODE: "Decode"}
 
 
@@ -83,11 +93,11 @@ def _spec_of(spec: DeploymentSpec, role: Role) -> RoleSpec | None:
 @rules.rule
 def names_of_parts(case: Case) -> Iterator[Finding]:
     """A deployment must not be called as a part of another one."""
-    if case.name.endswith(CHILD_ENDINGS):
+    if ending := next((each for each in CHILD_ENDINGS if case.name.endswith(each)), ""):
         yield error(
             "name_reserved",
             "/name",
-            f"Names that end like “{case.name[-12:]}” are those of parts that KServe makes.",
+            f"Names that end in “{ending}” are those of parts that KServe makes.",
             "Choose another name.",
         )
 

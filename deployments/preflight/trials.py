@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from deployments.findings import Change, Finding
+from deployments.findings import Change, Finding, arg_pointer
 from deployments.preflight.roles import TITLES
 from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
@@ -31,6 +32,20 @@ class Trials:
             self._refused = self._errors(self._spec)
         return self._errors(changed) <= self._refused
 
+    def whole(self, finding: Finding) -> Finding:
+        """The finding with what else must change for its value to make a wish; without a value where nothing does."""
+        changes: tuple[Change, ...] = ((finding.pointer, finding.value), *finding.also)
+        of_spec = finding.pointer.startswith("/spec/")
+        if finding.value is None or not of_spec or with_changes(self._spec, changes) is not None:
+            return finding
+        ways = [
+            more for more in _beside(self._spec, finding) if with_changes(self._spec, (*changes, *more)) is not None
+        ]
+        if not ways:
+            return dataclasses.replace(finding, value=None, also=())
+        best = next((more for more in ways if self.admits((*changes, *more))), ways[-1])
+        return dataclasses.replace(finding, also=(*finding.also, *best))
+
     def _errors(self, spec: DeploymentSpec) -> frozenset[str]:
         return frozenset(_words(finding) for finding in self._check(spec) if finding.is_error)
 
@@ -41,6 +56,18 @@ def _words(finding: Finding) -> str:
         if finding.message.startswith(f"{title}: "):
             return finding.message.removeprefix(f"{title}: ")
     return finding.message
+
+
+def _beside(spec: DeploymentSpec, finding: Finding) -> Iterator[tuple[Change, ...]]:
+    """What may stand in the way of a change: the other bound, parts of roles (decode's flags stay), many nodes."""
+    place, _, bound = finding.pointer.rpartition("/")
+    if place.endswith("/replicas"):
+        yield ((f"{place}/{'min' if bound == 'max' else 'max'}", finding.value),)
+    if spec.decode is not None:
+        kept = ((arg_pointer(flag), value) for flag, value in spec.decode.args.items())
+        yield (("/spec/prefill", None), ("/spec/decode", None), *kept)
+    for nodes in range(1, spec.nodes):
+        yield (("/spec/nodes", nodes),)
 
 
 def with_changes(spec: DeploymentSpec, changes: Sequence[Change]) -> DeploymentSpec | None:

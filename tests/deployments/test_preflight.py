@@ -152,6 +152,7 @@ def test_more_than_the_quota_leaves_is_told_with_numbers_and_a_proposal():
     assert "needs 6 GPUs" in finding.message
     assert "5 left of 8" in finding.message
     assert (finding.field, finding.value, finding.is_error) == ("replicas_max", 5, False)
+    assert finding.also == (("/spec/replicas/min", 5),)
     assert "it waits until the team has GPUs free" in finding.remedy
     more = the("quota_exceeded", findings(facts=facts, replicas={"min": 9, "max": 9}))
     assert "it waits until the team's quota is raised" in more.remedy

@@ -16,6 +16,7 @@ from deployments.findings import Finding
 from deployments.preflight import Facts, FlavorFacts, QuotaFacts, check
 from deployments.preflight.trials import with_changes
 from deployments.spec import DeploymentSpec
+from deployments.spec_errors import parse_spec
 from tests.deployments.preflighting import SERVED, the, with_cluster
 from tests.deployments.wishes import A100, H100, L4, LLAMA, T4, facts_of, roles_json, spec_json, spec_of
 
@@ -153,6 +154,120 @@ def test_a_role_is_given_what_its_wish_admits():
     assert finding.value == 8
     changed = carried_out(spec, finding)
     assert {role.tensor_parallel for role in changed.by_role().values()} >= {8}
+
+
+@pytest.mark.parametrize(
+    ("code", "flavor", "args", "nodes", "changes"),
+    [
+        ("heads_not_divisible", H100, {"tensor-parallel-size": 3}, 3, [("tensor-parallel-size", 2), ("nodes", 1)]),
+        ("heads_not_divisible", H100, {"tensor-parallel-size": 6}, 2, [("tensor-parallel-size", 4)]),
+        ("engines_across_nodes", H100, {"data-parallel-size": 2}, 2, [("data-parallel-size", 1), ("nodes", 1)]),
+        (
+            "engines_across_nodes",
+            H100,
+            {"data-parallel-size": 2, "tensor-parallel-size": 2},
+            4,
+            [("data-parallel-size", 1), ("nodes", 1)],
+        ),
+        (
+            "slices_apart",
+            dataclasses.replace(H100, product="NVIDIA-H100-MIG-3g.40gb"),
+            {"tensor-parallel-size": 2},
+            2,
+            [("tensor-parallel-size", 1), ("nodes", 1)],
+        ),
+    ],
+)
+def test_a_split_that_is_put_right_still_goes_over_the_nodes(
+    code: str, flavor: FlavorFacts, args: dict[str, int], nodes: int, changes: list[tuple[str, int]]
+):
+    spec = spec_of(args={"max-model-len": 4096, **args}, nodes=nodes)
+    finding = the(code, check(spec, "chat", "search", facts_with(LLAMA, flavor)))
+    sets = [(finding.pointer, finding.value), *finding.also]
+    assert [(pointer.rpartition("/")[2], value) for pointer, value in sets] == changes
+    assert code not in {item.code for item in refused(carried_out(spec, finding), facts_with(LLAMA, flavor))}
+
+
+def test_two_roles_that_become_standard_leave_their_parts_behind():
+    spec = DeploymentSpec.from_json(roles_json(decode={"args": {"max-num-seqs": 64}}))
+    facts = facts_with(LLAMA, dataclasses.replace(H100, total=1, gpus_per_node=1, nodes=1))
+    finding = the("never_whole", check(spec, "chat", "search", facts))
+    assert (finding.pointer, finding.value) == ("/spec/strategy", "standard")
+    assert finding.also == (
+        ("/spec/prefill", None),
+        ("/spec/decode", None),
+        ("/spec/engine/args/max-num-seqs", 64),
+    )
+    assert refused(carried_out(spec, finding), facts) == []
+
+
+def test_a_source_that_roles_cannot_load_leads_to_a_whole_wish():
+    spec = DeploymentSpec.from_json(roles_json(source={"uri": "gs://bucket/model"}))
+    finding = the("source_strategy", check(spec, "chat", "search", facts_with(LLAMA, H100)))
+    changed = carried_out(spec, finding)
+    assert (changed.strategy.value, changed.prefill, changed.decode) == ("standard", None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "flavor", "groups", "spread"),
+    [
+        ({}, {}, LWS, 2),
+        ({}, {"nodes": 1}, LWS, None),
+        ({}, {}, SERVED, None),
+        ({"source": {"uri": "gs://bucket/model"}}, {}, LWS, None),
+        ({"adapters": [{"name": "haiku", "uri": "hf://owner/adapter"}]}, {}, LWS, None),
+        ({"strategy": "oci-volume", "source": {"uri": "oci://registry.example.com/a/b:1"}}, {}, LWS, None),
+        ({}, {"product": "NVIDIA-H100-MIG-3g.40gb"}, LWS, None),
+        ({"args": {"max-model-len": 8192, "tensor-parallel-size": 16}}, {"nodes": 2, "total": 8}, LWS, None),
+        ({"args": {"max-model-len": 8192, "tensor-parallel-size": 16}}, {"nodes": 4}, LWS, 4),
+    ],
+    ids=["there", "one node", "no controller", "source", "adapters", "strategy", "slices", "two of four", "four"],
+)
+def test_more_nodes_are_named_only_where_a_replica_can_span_them(
+    changes: dict[str, Any], flavor: dict[str, Any], groups: Any, spread: int | None
+):
+    card = dataclasses.replace(H100, gpus_per_node=4, **{"nodes": 4, "total": 16, **flavor})
+    spec = spec_of(**{"args": {"max-model-len": 8192, "tensor-parallel-size": 8}, **changes})
+    found = check(spec, "chat", "search", facts_with(LARGE, card, groups=groups))
+    finding = the("gpus_per_node", found)
+    assert finding.remedy == "Split over fewer GPUs, or choose a flavor with larger ones" + (
+        f"; or let a replica span {spread} nodes." if spread else "."
+    )
+    if spread:
+        facts = facts_with(LARGE, card, groups=groups)
+        changed = with_changes(spec, [("/spec/nodes", spread)])
+        assert changed is not None
+        assert refused(changed, facts) == []
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(
+    args=st.fixed_dictionaries(
+        {"tensor-parallel-size": st.sampled_from([1, 2, 3, 4, 6, 8, 99])},
+        optional={
+            "max-model-len": st.sampled_from([2048, 10**9]),
+            "pipeline-parallel-size": st.sampled_from([1, 2, 3, 200]),
+            "data-parallel-size": st.sampled_from([1, 2, 3]),
+            "dtype": st.sampled_from(["half", "int8"]),
+        },
+    ),
+    nodes=st.sampled_from([1, 2, 3, 4]),
+    card=st.sampled_from([H100, L4, dataclasses.replace(L4, product="NVIDIA-L4-SHARED")]),
+    uri=st.sampled_from(["hf://a/b", "gs://bucket/model", "oci://registry.example.com/a/b:1"]),
+    roles=st.booleans(),
+    replicas=st.sampled_from([1, 3, 40]),
+)
+def test_every_value_that_is_offered_makes_a_wish(
+    args: dict[str, Any], nodes: int, card: FlavorFacts, uri: str, roles: bool, replicas: int
+):
+    several = {"min": replicas, "max": replicas}
+    data = roles_json(args=args) if roles else spec_json(args=args, nodes=nodes, replicas=several)
+    spec, _ = parse_spec({**data, "flavor": card.slug, "source": {"uri": uri}})
+    if spec is None:
+        return
+    for finding in check(spec, "chat", "search", facts_with(LLAMA, card)):
+        if finding.value is not None:
+            carried_out(spec, finding)
 
 
 MODELS = st.builds(

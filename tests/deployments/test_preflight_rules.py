@@ -388,3 +388,34 @@ def test_much_in_main_memory_of_one_role_is_told_there():
     found = the("main_memory", check(spec, "chat", "search", facts_of()))
     assert found.pointer == "/spec/decode/args/cpu-offload-gb"
     assert found.message.startswith("Decode: cpu-offload-gb would keep")
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        *("-kserve", "-kserve-prefill", "-kserve-mn", "-kserve-workload-svc", "-kserve-route"),
+        *("-kserve-router-scheduler", "-inference-pool", "-epp-service"),
+    ],
+)
+def test_names_of_parts_that_kserve_makes_are_refused(ending: str):
+    found = the("name_reserved", said(name=f"chat{ending}"))
+    assert found.message == f"Names that end in “{ending}” are those of parts that KServe makes."
+
+
+@pytest.mark.parametrize("name", ["chat-slipway", "chat-slipway-api", "chat-slipway-prefill", "chat-predictor"])
+def test_names_of_parts_beside_another_deployment_are_refused(name: str):
+    assert the("name_reserved", said(name=name)).message.startswith(f"“{name}” is reserved")
+
+
+def test_settings_of_scaling_that_do_nothing_are_told():
+    found = the("scaling_idle", said(scaling={"percent": 60}))
+    assert (found.severity, found.field) == (Severity.INFO, "scaling_concurrency")
+    assert "scaling_idle" not in codes(said(scaling={"percent": 60}, replicas={"min": 1, "max": 2}))
+    assert "scaling_idle" not in codes(said())
+    several = {"decode": {"replicas": {"min": 1, "max": 2}}, "scaling": {"percent": 60}}
+    roles = DeploymentSpec.from_json(roles_json(**several))
+    assert "scaling_idle" not in codes(check(roles, "chat", "search", facts_of()))
+
+
+def test_one_gpu_has_no_context_to_share():
+    assert the("context_parallel", said(args={"decode-context-parallel-size": 2})).remedy == "Leave it out."
