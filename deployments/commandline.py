@@ -27,9 +27,10 @@ from deployments.preflight.memory import NUMBERS
 from deployments.preflight.objects import check_objects
 from deployments.preflight.storage import StorageFacts, chosen
 from deployments.sources import RESOLVED, Scheme, SourceError, parse
+from deployments.sources.huggingface import SHA
 from deployments.sources.oci import digest_of
 from deployments.sources.pinned import as_loaded, file_of, pinned
-from deployments.spec import DeploymentSpec, digest
+from deployments.spec import Adapter, DeploymentSpec, Source, digest
 from deployments.spec_errors import parse_spec
 
 PLACEHOLDER_COMMIT, PLACEHOLDER_DIGEST = "0" * 40, "sha256:" + "0" * 64
@@ -84,7 +85,7 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
         autoscaler=available(known.cluster.groups or {KEDA}),
         image_mode=mode,
         file=file_of(storage) if storage else "",
-        adapters=tuple(_adapters(spec)),
+        adapters=tuple(_adapters(spec, known)),
         lora_rank=lora_rank(known.adapters) if spec.adapters else 0,
         **_claim(spec, known),
     )
@@ -108,10 +109,17 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
     }
 
 
-def _adapters(spec: DeploymentSpec) -> Iterator[dict[str, str]]:
-    """The adapters by name, each at the commit that its revision names, or a placeholder where nobody looked."""
+def _adapters(spec: DeploymentSpec, known: Facts) -> Iterator[dict[str, str]]:
+    """The adapters by name, each at the commit that its wish names or that is known, or at a placeholder."""
     for adapter in spec.adapters:
-        yield {"name": adapter.name, "uri": pinned(adapter.uri, adapter.revision or PLACEHOLDER_COMMIT)}
+        found = known.adapters.get(adapter.name)
+        yield {"name": adapter.name, "uri": pinned(adapter.uri, _commit(adapter, found.sha if found else ""))}
+
+
+def _commit(named: Source | Adapter, known: str) -> str:
+    """The commit of something on the hub. A branch or a tag is none: what it stands for is known to the hub alone."""
+    revision = named.revision or parse(named.uri).revision or ""
+    return revision if SHA.fullmatch(revision) else known or PLACEHOLDER_COMMIT
 
 
 def _claim(spec: DeploymentSpec, known: Facts) -> dict[str, Any]:
@@ -202,7 +210,6 @@ def diagnose_documents(
 
 def _source(spec: DeploymentSpec, known: Facts) -> tuple[str, str, str]:
     """Pin, address and way of an image into pods (the last two only for images); placeholders where nobody looked."""
-    commit = known.model.sha if known.model and known.model.sha else PLACEHOLDER_COMMIT
     try:
         scheme = parse(spec.source.uri).scheme
     except SourceError as failure:
@@ -212,7 +219,7 @@ def _source(spec: DeploymentSpec, known: Facts) -> tuple[str, str, str]:
     if scheme not in {Scheme.HF, Scheme.OCI}:
         return "", as_loaded(spec.source.uri), ""
     if scheme is Scheme.HF:
-        return commit, "", ""
+        return _commit(spec.source, known.model.sha if known.model else ""), "", ""
     digest_ = digest_of(spec.source.uri) or PLACEHOLDER_DIGEST
     return digest_, pinned(spec.source.uri, digest_), mode_of(mounts_images=known.cluster.mounts_images).value
 

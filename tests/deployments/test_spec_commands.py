@@ -116,6 +116,30 @@ def test_render_gives_the_objects_and_the_digest_that_would_be_signed(run: Any):
 
 
 @pytest.mark.parametrize(
+    ("source", "commit"),
+    [
+        ({"uri": "hf://a/b", "revision": "c" * 40}, "c" * 40),
+        ({"uri": f"hf://a/b:{'d' * 40}"}, "d" * 40),
+        ({"uri": "hf://a/b", "revision": "main"}, "0" * 40),
+        ({"uri": "hf://a/b:main"}, "0" * 40),
+        ({"uri": "hf://a/b"}, "0" * 40),
+    ],
+)
+def test_render_pins_the_commit_that_the_wish_names(run: Any, source: dict[str, str], commit: str):
+    answer = run("spec", "render", request(source=source))
+    (service,) = (obj for obj in answer["objects"] if obj["kind"] == "InferenceService")
+    assert service["spec"]["predictor"]["model"]["storageUri"] == f"hf://a/b:{commit}"
+
+
+@pytest.mark.parametrize(("revision", "commit"), [("c" * 40, "c" * 40), ("main", "0" * 40), (None, "0" * 40)])
+def test_render_pins_adapters_at_commits_alone(run: Any, revision: str | None, commit: str):
+    adapter = {"name": "haiku", "uri": "hf://owner/adapter", "revision": revision}
+    answer = json.dumps(run("spec", "render", request(adapters=[adapter])))
+    assert f"hf://owner/adapter:{commit}" in answer
+    assert "hf://owner/adapter:main" not in answer
+
+
+@pytest.mark.parametrize(
     ("groups", "class_"),
     [(None, "keda"), (without_keda(), "hpa"), (SERVED, "keda")],
 )
