@@ -13,6 +13,7 @@ from deployments.engine.facts import ModelFacts
 from deployments.spec import ArgValue
 
 BLOCK = 16
+ONE_CACHE = "disable-hybrid-kv-cache-manager"
 KV_BYTES = {
     "auto": 0.0,
     "float16": 2.0,
@@ -43,9 +44,8 @@ def kv_bytes_per_token(model: ModelFacts, args: Mapping[str, ArgValue]) -> int:
 
 def kv_bytes(model: ModelFacts, args: Mapping[str, ArgValue], length: int, batch: int) -> float:
     """KV cache bytes of one request of `length` tokens on one GPU, in whole blocks; `batch` tokens are one step."""
-    layers = _layers_on_rank(model, args)
-    sliding = 0
-    if model.sliding_window and model.sliding_layers and attending(model):
+    layers, sliding = _layers_on_rank(model, args), 0
+    if model.sliding_window and windows(model, args):
         sliding = min(layers, math.floor(layers * model.sliding_layers / attending(model)))
     block = block_of(args)
     full = math.ceil(length / block) * block
@@ -58,7 +58,7 @@ def tokens_held(model: ModelFacts, args: Mapping[str, ArgValue], available: floa
     """Tokens that `available` bytes hold, in whole blocks; with sliding layers, those of full-length requests."""
     if available <= 0 or not attending(model):
         return 0
-    if model.sliding_layers:
+    if windows(model, args):
         return int(available / kv_bytes(model, args, length, batch) * length)
     block = block_of(args)
     return int(available // (block * kv_bytes_per_token(model, args))) * block
@@ -67,7 +67,7 @@ def tokens_held(model: ModelFacts, args: Mapping[str, ArgValue], available: floa
 def largest_context(model: ModelFacts, args: Mapping[str, ArgValue], available: float, batch: int) -> int:
     """The largest context of one request in `available` bytes, at most what the model was made for."""
     block, most = block_of(args), model.max_position or 10_000_000
-    if not model.sliding_layers:
+    if not windows(model, args):
         each = block * _layers_on_rank(model, args) * _layer_bytes(model, args)
         return min(int(max(0.0, available) // each) if each else most, most // block) * block
     low, high = 0, most
@@ -83,6 +83,20 @@ def largest_context(model: ModelFacts, args: Mapping[str, ArgValue], available: 
 def attending(model: ModelFacts) -> int:
     """Layers whose cache grows with the context."""
     return max(0, (model.layers or 0) - model.linear_layers)
+
+
+def windows(model: ModelFacts, args: Mapping[str, ArgValue]) -> bool:
+    """True where some layers keep their window alone.
+
+    Without the manager of different caches, layers with a window keep as much as the others beside them.
+    """
+    count = attending(model)
+    return model.sliding_layers > 0 and count > 0 and (model.sliding_layers >= count or not one_cache(args))
+
+
+def one_cache(args: Mapping[str, ArgValue]) -> bool:
+    """True where all layers are told to keep the same kind of cache."""
+    return args.get(ONE_CACHE) is True
 
 
 def block_of(args: Mapping[str, ArgValue]) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from deployments.engine.defaults import NEWEST, Defaults
 from deployments.engine.facts import GpuFacts, ModelFacts
-from deployments.engine.kv import whole
+from deployments.engine.kv import ONE_CACHE, one_cache, whole
 from deployments.engine.sizing import Fit, FitState, fit
 from deployments.findings import ARGS_POINTER, Change
 from deployments.spec import MAX_NODES, ArgValue
@@ -75,6 +75,7 @@ def options(
     others = list(others)
     found = [
         _shorter(model, gpu, args, defaults),
+        _own_caches(model, gpu, args, defaults),
         _smaller_cache(model, gpu, args, defaults),
         _more_gpus(model, gpu, args, gpus_per_node * now, defaults),
         *(_other_flavor(model, args, choice, defaults) for choice in others),
@@ -169,6 +170,16 @@ def _shorter(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], def
     if result.state is FitState.NO:
         return None
     return Option("/spec/engine/args/max-model-len", length, f"max-model-len {length:,}", result)
+
+
+def _own_caches(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], defaults: Defaults) -> Option | None:
+    """Layers with a window keep their window alone, unless they were told to keep as much as the others."""
+    if not one_cache(args) or not model.sliding_layers:
+        return None
+    result = fit(model, gpu, {**args, ONE_CACHE: False}, defaults=defaults)
+    if result.state is FitState.NO:
+        return None
+    return Option(f"{ARGS_POINTER}{ONE_CACHE}", False, f"{ONE_CACHE} off", result)
 
 
 def _smaller_cache(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], defaults: Defaults) -> Option | None:

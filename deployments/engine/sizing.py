@@ -7,6 +7,7 @@ weights, measures the activation peak, and gives the rest to the KV cache; that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -37,6 +38,8 @@ NON_TORCH_SPLIT_GIB = 0.6
 GRAPHS_GIB = 0.5
 SAMPLER_BYTES = 18
 FEW_SEQUENCES = 256
+# Of an estimate, what only remedies need.
+EXACT = frozenset({"needed_bytes", "most_bytes"})
 
 
 class FitState(StrEnum):
@@ -78,6 +81,9 @@ class Fit:
     engines: int = 1
     # What the weights take before they are quantised; None where they are loaded as they are stored.
     stored_gib: float | None = None
+    # To the byte: the KV cache of one request, and the most that weights and engine leave of the whole GPU.
+    needed_bytes: int = 0
+    most_bytes: int = 0
 
     @property
     def at_once(self) -> float:
@@ -102,7 +108,8 @@ class Fit:
 
     def as_json(self) -> dict[str, Any]:
         """This estimate as plain JSON values."""
-        return {**asdict(self), "state": self.state.value, "bar": self.bar}
+        shown = {name: value for name, value in asdict(self).items() if name not in EXACT}
+        return {**shown, "state": self.state.value, "bar": self.bar}
 
 
 def fit(
@@ -150,10 +157,11 @@ def fit(
         available = seen.kv_gib
         activation = max(0.0, min(activation, budget - rank_gib - available))
         overhead = max(0.0, budget - rank_gib - available - activation)
-    needed = kv_bytes(model, args, length, batch) / GIB
+    needed_bytes = math.ceil(kv_bytes(model, args, length, batch))
+    needed, most = needed_bytes / GIB, gpu.visible_gib - rank_gib - activation - overhead
     headroom = available - needed
     if forced:
-        headroom = min(headroom, gpu.visible_gib - rank_gib - activation - overhead - available)
+        headroom = min(headroom, most - available)
     return Fit(
         state=_state(headroom),
         total_gib=round(gpu.visible_gib, 2),
@@ -172,6 +180,8 @@ def fit(
         gpus=split * engines,
         engines=engines,
         stored_gib=round(stored / split * loss / GIB, 2) if held < stored else None,
+        needed_bytes=needed_bytes,
+        most_bytes=max(0, math.floor(most * GIB)),
     )
 
 
@@ -187,14 +197,20 @@ def batched_tokens(gpu: GpuFacts, args: Mapping[str, ArgValue], length: int, def
     given = whole(args, "max-num-batched-tokens", 0)
     if given:
         return given
-    default = 8192 if _is_big(gpu) and defaults.chunked else 2048
+    default = (8192 if _is_big(gpu) and defaults.chunked else 2048) * _doubled(args)
     chunked = args.get("enable-chunked-prefill", defaults.chunked)
     return max(default, length) if chunked is False else default
 
 
 def sequences(gpu: GpuFacts, args: Mapping[str, ArgValue], defaults: Defaults = NEWEST) -> int:
     """Requests that run at once: the flag, or vLLM's default for this size of GPU."""
-    return whole(args, "max-num-seqs", 0) or (defaults.most_sequences if _is_big(gpu) else FEW_SEQUENCES)
+    usual = defaults.most_sequences if _is_big(gpu) else FEW_SEQUENCES
+    return whole(args, "max-num-seqs", 0) or usual * _doubled(args)
+
+
+def _doubled(args: Mapping[str, ArgValue]) -> int:
+    """How much more of everything vLLM takes at once where throughput is what counts."""
+    return 2 if args.get("performance-mode") == "throughput" else 1
 
 
 def _is_big(gpu: GpuFacts) -> bool:

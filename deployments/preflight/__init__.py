@@ -20,6 +20,7 @@ from deployments.preflight import (
     model,
     nodes,
     parallel,
+    quantised,
     request,
     roles,
     sources,
@@ -57,7 +58,14 @@ OF_WISH: tuple[Rule, ...] = (
     *cache.rules,
     *roles.rules,
 )
-OF_ENGINE: tuple[Rule, ...] = (*engine.rules, *parallel.rules, *model.rules, *formats.rules, *memory.rules)
+OF_ENGINE: tuple[Rule, ...] = (
+    *engine.rules,
+    *parallel.rules,
+    *model.rules,
+    *formats.rules,
+    *quantised.rules,
+    *memory.rules,
+)
 RULES: tuple[Rule, ...] = (*OF_WISH, *OF_ENGINE)
 
 

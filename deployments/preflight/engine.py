@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import check_args, versions
-from deployments.engine.kv import block_of
+from deployments.engine.kv import block_of, one_cache
 from deployments.engine.options import MIN_CONTEXT, round_context, splits, splits_by
 from deployments.engine.sizing import UnknownShapeError, batched_tokens, fit, sequences
 from deployments.findings import Finding, arg_pointer, error, info, warning
@@ -20,6 +20,8 @@ COMMON_NODE = 8  # GPUs of a node, where the flavor does not say
 VENDOR = "nvidia.com/"
 # Families whose layers of this kind the configuration does not count.
 MTP_UNSAID = ("Qwen3Next",)
+# Methods whose proposals the GPU makes by itself.
+PLANNED = frozenset({"mtp", "eagle", "eagle3", "draft_model", "ngram_gpu"})
 # Block sizes that the attention kernels of NVIDIA GPUs take.
 BLOCKS = (16, 32, 64, 128, 256)
 
@@ -196,6 +198,72 @@ def speculation_layers(case: Case) -> Iterator[Finding]:
             f"{model.id} has no layers of its own that propose tokens (mtp): the engine would not start.",
             "Use ngram, which takes them from the prompt, or leave spec-method and spec-tokens out.",
             "ngram",
+        )
+
+
+@rules.rule
+def speculation_planned(case: Case) -> Iterator[Finding]:
+    """The next step is planned ahead only where what it proposes is already on the GPU."""
+    method = case.arg("spec-method")
+    if case.arg("async-scheduling") is True and method is not None and method not in PLANNED:
+        yield error(
+            "speculation_async",
+            arg_pointer("async-scheduling"),
+            f"With {method} vLLM cannot plan a step ahead (async-scheduling): the engine would not start.",
+            "Leave async-scheduling out: the engine then does without.",
+            False,
+        )
+
+
+@rules.rule
+def experts_moved(case: Case) -> Iterator[Finding]:
+    """Experts are moved by load only where they are spread over several GPUs."""
+    if case.arg("enable-eplb") is not True:
+        return
+    model, gpus = case.model, case.spec.tensor_parallel * case.spec.data_parallel
+    if model is not None and not model.experts and model.has_shape:
+        said, one = f"{model.id} has no experts", True
+    elif gpus == 1:
+        said, one = "on one GPU there is nowhere to move them", True
+    elif case.arg("enable-expert-parallel") is not True:
+        said, one = "only those that enable-expert-parallel spreads can be moved", False
+    else:
+        return
+    yield error(
+        "experts_moved",
+        arg_pointer("enable-eplb" if one else "enable-expert-parallel"),
+        f"enable-eplb moves experts between GPUs, and {said}: the engine would not start.",
+        "Leave enable-eplb out." if one else "Set enable-expert-parallel too, or leave enable-eplb out.",
+        not one,
+    )
+
+
+@rules.rule
+def half_batches(case: Case) -> Iterator[Finding]:
+    """Half batches overlap only over all-to-all kernels that nobody can choose here."""
+    if case.arg("enable-dbo") is True:
+        yield error(
+            "half_batches",
+            arg_pointer("enable-dbo"),
+            "enable-dbo takes other all-to-all kernels than the usual ones, and all2all-backend cannot be set here: "
+            "the engine would not start.",
+            "Leave it out.",
+            False,
+        )
+
+
+@rules.rule
+def caches_of_a_kind(case: Case) -> Iterator[Finding]:
+    """Layers that keep a state cannot be given the cache of those that keep tokens."""
+    model = case.model
+    if one_cache(case.spec.engine.args) and model is not None and model.linear_layers:
+        yield error(
+            "cache_hybrid",
+            arg_pointer("disable-hybrid-kv-cache-manager"),
+            f"{plural(model.linear_layers, 'layer')} of {model.id} keep a state in place of a KV cache: without the "
+            "manager of different caches the engine would not start.",
+            "Leave disable-hybrid-kv-cache-manager out.",
+            False,
         )
 
 

@@ -1,4 +1,4 @@
-"""Rules about number formats: those of weights, of arithmetic and of the KV cache, against what the GPU can do."""
+"""Rules about number formats: those of arithmetic and of the KV cache, against what the GPU can do."""
 
 from __future__ import annotations
 
@@ -7,43 +7,19 @@ from collections.abc import Iterator
 from deployments.engine.dtypes import (
     BFLOAT16,
     FLOAT16,
-    FLOAT32,
     asked_dtype,
     bears_half,
     dtype_of,
     has_bfloat16,
 )
 from deployments.findings import Finding, arg_pointer, error, warning
+from deployments.preflight.quantised import possible_dtypes, word_of
 from deployments.preflight.rules import Case, Rules
 
 rules = Rules()
 
 FP8_CAPABILITY = 8.9
 FP4_CAPABILITY = 10.0
-FP8_METHODS = frozenset({"fp8", "fbgemm_fp8", "modelopt", "fp8_per_tensor", "fp8_per_block"})
-MINIMUM = {
-    "awq": 7.5,
-    "awq_marlin": 7.5,
-    "gptq_marlin": 7.5,
-    "gptq": 6.0,
-    "auto_gptq": 6.0,
-    "gguf": 6.0,
-    "fp8": 7.5,
-    "modelopt": 8.9,
-    "modelopt_fp4": 7.5,
-    "bitsandbytes": 7.0,
-    "mxfp4": 8.0,
-    "experts_int8": 8.0,
-}
-# Methods that are the same weights read by other kernels: naming one for the other is no mismatch.
-KIN = (
-    frozenset({"awq", "awq_marlin"}),
-    frozenset({"gptq", "gptq_marlin", "auto_gptq"}),
-    frozenset({"modelopt", "modelopt_fp4", "modelopt_mxfp8", "modelopt_mixed"}),
-    frozenset({"mxfp4", "gpt_oss_mxfp4"}),
-)
-# Methods whose scales are written beside the weights: vLLM cannot make them at its start.
-STORED = frozenset({"awq", "awq_marlin", "gptq", "gptq_marlin", "auto_gptq", "compressed-tensors", "fbgemm_fp8"})
 LATENT_CACHES = frozenset({"fp8_ds_mla", "nvfp4_ds_mla"})
 
 
@@ -55,12 +31,18 @@ def number_formats(case: Case) -> Iterator[Finding]:
         return
     asked, pointer = asked_dtype(case.spec.engine.args), arg_pointer("dtype")
     lacks = f"{flavor.label} (compute capability {flavor.compute_capability}) cannot compute in bfloat16"
+    possible = possible_dtypes(case)
     if asked == BFLOAT16:
-        instead = "half" if model is None or bears_half(model) else FLOAT32
-        yield error("dtype_bfloat16", pointer, f"{lacks}: the engine would not start.", f"Use {instead}.", instead)
-    elif model is None or asked != "auto" or model.dtype != BFLOAT16:
+        instead = word_of(possible[0]) if possible else None
+        remedy = f"Use {instead}." if instead else "Choose a GPU of compute capability 8.0 or more."
+        yield error("dtype_bfloat16", pointer, f"{lacks}: the engine would not start.", remedy, instead)
         return
-    elif dtype_of(model, flavor.compute_capability, case.spec.engine.args) == FLOAT16:
+    if model is None or asked != "auto" or model.dtype != BFLOAT16:
+        return
+    taken = dtype_of(model, flavor.compute_capability, case.spec.engine.args)
+    if taken not in possible:
+        return  # Refused for the method in which the model is quantised.
+    if taken == FLOAT16:
         yield warning(
             "dtype_falls_back",
             pointer,
@@ -85,64 +67,18 @@ def half_precision(case: Case) -> Iterator[Finding]:
     if model is None or bears_half(model) or asked_dtype(case.spec.engine.args) != FLOAT16:
         return
     old = flavor is not None and not has_bfloat16(flavor.compute_capability)
+    possible = possible_dtypes(case)
+    bfloat16 = "bfloat16 takes a GPU of compute capability 8.0 or more."
+    if possible:
+        remedy = f"Use {possible[0]} here; {bfloat16}" if old else f"Use {possible[0]}."
+    else:
+        remedy = f"Leave dtype out; {bfloat16}"
     yield error(
         "dtype_half",
         arg_pointer("dtype"),
         f"{model.id} overflows in float16: the engine would not start.",
-        "Use float32 here; bfloat16 takes a GPU of compute capability 8.0 or more." if old else "Use bfloat16.",
-        FLOAT32 if old else BFLOAT16,
-    )
-
-
-@rules.rule
-def quantization(case: Case) -> Iterator[Finding]:
-    """Quantised weights need kernels that the GPU has, and a model that is quantised that way."""
-    flavor, model = case.flavor, case.model
-    asked = case.arg("quantization")
-    method = asked if isinstance(asked, str) else (model.quantization if model else None)
-    if flavor is None or method is None or not flavor.compute_capability:
-        return
-    least = MINIMUM.get(method, 0.0)
-    pointer = arg_pointer("quantization") if asked else "/spec/flavor"
-    if flavor.compute_capability < least:
-        yield error(
-            "quantization_gpu",
-            pointer,
-            f"{method} weights need compute capability {least}; {flavor.label} has {flavor.compute_capability}.",
-            "Choose a newer GPU or another variant of the model.",
-        )
-    elif method in FP8_METHODS and flavor.compute_capability < FP8_CAPABILITY:
-        yield warning(
-            "fp8_emulated",
-            pointer,
-            f"{flavor.label} has no fp8 arithmetic: fp8 weights save memory there, but no time.",
-            "A GPU of compute capability 8.9 or more computes in fp8.",
-        )
-
-
-@rules.rule
-def quantization_of_model(case: Case) -> Iterator[Finding]:
-    """What the flag says must be what the model is."""
-    asked, model = case.arg("quantization"), case.model
-    if not isinstance(asked, str) or model is None:
-        return
-    if not model.quantization:
-        if asked in STORED and model.architecture:
-            yield error(
-                "quantization_absent",
-                arg_pointer("quantization"),
-                f"{model.id} is not quantised, and {asked} reads weights that are: the engine would not start.",
-                f"Choose a variant of the model in {asked}, or leave quantization out.",
-            )
-        return
-    own = model.quantization
-    if asked == own or any({asked, own} <= family for family in KIN):
-        return
-    yield error(
-        "quantization_mismatch",
-        arg_pointer("quantization"),
-        f"{model.id} is quantised as {own}, not as {asked}: the engine would not start.",
-        "Leave quantization out: vLLM reads it from the model.",
+        remedy,
+        possible[0] if possible else None,
     )
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
-from deployments.engine.facts import MIB, ModelFacts
+from deployments.engine.facts import GIB, MIB, ModelFacts
 from deployments.engine.lora import lora_gib
 from deployments.engine.options import Choice, Option, most_nodes, options, round_context
 from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit, missing_numbers
 from deployments.findings import Finding, arg_pointer, error, info, warning
+from deployments.preflight.facts import FlavorFacts
 from deployments.preflight.rules import Case, Rules, gib
 
 rules = Rules()
 
 MOST_SHARE = 0.95
-SHARED_MOST = 0.5
+SHARED_MOST, SHARED_PART = 0.5, 0.4
 # Facts of a model that nobody can do without, as people say them.
 NUMBERS = {
     "weights_bytes": "the size of its weights",
@@ -78,20 +79,20 @@ def _cache_as_told(case: Case, estimate: Fit) -> Finding | None:
     told = case.whole("kv-cache-memory-bytes")
     if told is None:
         return None
-    pointer, taken = arg_pointer("kv-cache-memory-bytes"), estimate.weights_gib + estimate.activation_gib
-    taken += estimate.overhead_gib
-    left, needed = estimate.total_gib - taken, math.ceil(estimate.kv_needed_gib * 1024) * MIB
-    if left < estimate.kv_needed_gib:
+    # In whole MiB, so that nobody has to type odd bytes: at least what is needed, at most what there is.
+    needed, most = math.ceil(estimate.needed_bytes / MIB) * MIB, estimate.most_bytes // MIB * MIB
+    if most < needed:
         return None  # No size of it would do.
-    if told < needed:
+    left = gib(estimate.most_bytes / GIB)
+    if told < estimate.needed_bytes:
         said = f"hold no request of {estimate.max_model_len:,} tokens, which needs {gib(estimate.kv_needed_gib)}."
     else:
-        said = f"are more than the {gib(left)} that weights and engine leave of {gib(estimate.total_gib)} per GPU."
+        said = f"are more than the {left} that weights and engine leave of {gib(estimate.total_gib)} per GPU."
     return error(
         "cache_bytes",
-        pointer,
+        arg_pointer("kv-cache-memory-bytes"),
         f"The {told:,} bytes of KV cache that are asked for {said}",
-        f"Leave it out: the engine takes what is left. Or use {needed:,} to {int(left * 1024) * MIB:,} bytes.",
+        f"Leave it out: the engine takes what is left. Or use {needed:,} to {most:,} bytes.",
         needed,
     )
 
@@ -147,9 +148,13 @@ def ways_to_fit(case: Case) -> list[Option]:
 def utilization(case: Case) -> Iterator[Finding]:
     """vLLM takes its share of the whole GPU at start, and starts only when that much is free."""
     share, flavor = case.arg("gpu-memory-utilization"), case.flavor
+    pointer = arg_pointer("gpu-memory-utilization")
+    if share is None:
+        if flavor is not None and flavor.is_time_shared and not case.arg("kv-cache-memory-bytes"):
+            yield _share_of_time(case, flavor)
+        return
     if not isinstance(share, int | float) or isinstance(share, bool):
         return
-    pointer = arg_pointer("gpu-memory-utilization")
     if case.arg("kv-cache-memory-bytes"):
         yield info(
             "utilization_unused",
@@ -161,8 +166,8 @@ def utilization(case: Case) -> Iterator[Finding]:
             "utilization_shared",
             pointer,
             f"{flavor.label} is shared by time, and {share:g} of its memory leaves little for others.",
-            "Keep to your part, for example 0.4 where two share.",
-            0.4,
+            f"Keep to your part, for example {SHARED_PART} where two share.",
+            SHARED_PART,
         )
     elif MOST_SHARE < share <= 1:
         yield warning(
@@ -172,6 +177,22 @@ def utilization(case: Case) -> Iterator[Finding]:
             f"Use at most {MOST_SHARE}.",
             MOST_SHARE,
         )
+
+
+def _share_of_time(case: Case, flavor: FlavorFacts) -> Finding:
+    """Nobody divides the memory of a GPU that is shared by time: what vLLM takes by itself is nearly all of it."""
+    pointer = arg_pointer("gpu-memory-utilization")
+    part = case.admits is None or case.admits([(pointer, SHARED_PART)])
+    return warning(
+        "utilization_whole",
+        pointer,
+        f"{flavor.label} is shared by time, and vLLM takes {case.defaults.utilization:g} of its memory where "
+        "gpu-memory-utilization is not given: what others hold then is not there when it starts.",
+        f"Keep to your part, for example {SHARED_PART} where two share."
+        if part
+        else f"At {SHARED_PART} this model does not fit: choose GPUs that are not shared.",
+        SHARED_PART if part else None,
+    )
 
 
 @rules.rule

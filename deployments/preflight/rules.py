@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from deployments.engine.defaults import NEWEST, Defaults, defaults_of
 from deployments.engine.facts import ModelFacts
+from deployments.engine.flags import versions
 from deployments.engine.lora import lora_rank
 from deployments.engine.profiles import EngineProfile
 from deployments.findings import Change, Finding
@@ -40,6 +41,11 @@ class Case:
     def profile(self) -> EngineProfile | None:
         """The chosen engine profile, if it exists."""
         return self.facts.profiles.get(self.spec.engine.profile)
+
+    @property
+    def version(self) -> str:
+        """The vLLM version of the chosen engine; the newest that is known where there is none."""
+        return self.profile.version if self.profile else versions()[-1]
 
     @property
     def model(self) -> ModelFacts | None:

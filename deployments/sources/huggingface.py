@@ -23,6 +23,8 @@ LONGEST_NAME = 1000
 DTYPE = "bfloat16"
 # Methods whose weights share a scale in groups along one side.
 GROUPED = frozenset({"awq", "gptq"})
+# What ModelOpt's algorithms are called in, and the method that vLLM reads them with; FP8 has the name of the tool.
+ALGORITHMS = (("MXFP8", "modelopt_mxfp8"), ("FP4", "modelopt_fp4"), ("MIXED_PRECISION", "modelopt_mixed"))
 # Of layers that propose further tokens, as families call their number.
 MTP_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "mtp_num_layers")
 STATE_LAYERS = frozenset({"linear_attention", "mamba", "mamba2", "conv", "recurrent"})
@@ -200,7 +202,15 @@ def _quantization(config: Mapping[str, Any]) -> str | None:
     section = config.get("quantization_config") or config.get("compression_config")
     if not isinstance(section, Mapping):
         return None
-    return plain(section.get("quant_method")) or plain(section.get("quantization")) or None
+    method = plain(section.get("quant_method")) or plain(section.get("quantization")) or None
+    if method != "modelopt":
+        return method
+    # One name for several formats: which, the algorithm says, here or one level further down.
+    inner = section.get("quantization")
+    algorithm = plain(section.get("quant_algo"))
+    if not algorithm and isinstance(inner, Mapping):
+        algorithm = plain(inner.get("quant_algo"))
+    return next((found for word, found in ALGORITHMS if word in algorithm.upper()), method)
 
 
 def _context(text: Mapping[str, Any]) -> int | None:

@@ -1,0 +1,84 @@
+"""Methods of quantisation by vLLM version: what weights each takes, what it computes in, and what it needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+from deployments.engine.flags import release
+from deployments.engine.profiles import DATA
+
+# Which of them it is says the model alone, whatever the flag names.
+OF_MODELOPT = frozenset({"modelopt", "modelopt_fp4", "modelopt_mxfp8", "modelopt_mixed"})
+# Kernels that vLLM takes by itself where a GPU has them; a method named by the flag it takes at its word.
+MARLIN = {"awq": "awq_marlin", "gptq": "gptq_marlin"}
+
+
+class Weights(StrEnum):
+    """What weights a method takes: stored in it, any that it quantises as it loads them, or as it is told elsewhere."""
+
+    STORED = "stored"
+    ONLINE = "online"
+    CONFIGURED = "configured"
+
+
+class Scales(StrEnum):
+    """Whether scales of the KV cache are read with the weights."""
+
+    NONE = ""
+    DECLARED = "declared"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method in one vLLM version. `dtypes` are the number formats that it computes in, by their full names."""
+
+    name: str
+    weights: Weights
+    dtypes: tuple[str, ...]
+    capability: float = 0.0
+    scales: Scales = Scales.NONE
+    deprecated: bool = False
+
+
+@cache
+def method(version: str, name: str, *, stored: bool = True) -> Method | None:
+    """A method in a vLLM version, as it reads weights that are `stored` so or 16-bit ones; None for an unknown name."""
+    row = _rows().get(name)
+    if row is None:
+        return None
+    row = dict(row)
+    older = dict(row.pop("older", {}))
+    if older and release(version) <= release(older.pop("to")):
+        row |= older
+    online = row.pop("online", {})
+    return _method(name, row if stored else row | online)
+
+
+def method_of(version: str, asked: str | None, own: str | None, capability: float) -> Method | None:
+    """The method that an engine takes: the flag's, else the model's; None where there is none, or nothing is known."""
+    if own is None:
+        return method(version, asked, stored=False) if asked else None
+    if asked and own not in OF_MODELOPT:
+        return method(version, asked)
+    found = method(version, own)
+    faster = method(version, MARLIN[own]) if own in MARLIN else None
+    if found is None or faster is None or 0 < capability < faster.capability:
+        return found
+    return replace(found, dtypes=faster.dtypes)
+
+
+@cache
+def _rows() -> Mapping[str, Mapping[str, Any]]:
+    rows: dict[str, Mapping[str, Any]] = json.loads((DATA / "quantization.json").read_text())["methods"]
+    return rows
+
+
+def _method(name: str, row: Mapping[str, Any]) -> Method:
+    words = {"weights": Weights(row["weights"]), "scales": Scales(row.get("scales", ""))}
+    return Method(name, **{**row, **words, "dtypes": tuple(row["dtypes"])})
