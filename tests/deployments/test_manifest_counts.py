@@ -117,32 +117,83 @@ def test_gpus_at_most_scale_are_never_more_than_is_reserved(monkeypatch: pytest.
     assert over == [], f"seed {SEED}"
 
 
+HASHED = r"/\d+/metadata/(annotations/slipway\.dev/spec-hash|name)|"
+FLAG = r"/\d+/spec/predictor/model/args/\d+|"
+# Where text of a person may stand, by what the wish is of. Names are of hashes of what is in the object.
 PLACES = {
     "standard": r"/\d+/(spec/predictor/model/(storageUri|args/\d+)|metadata/annotations/.*)$|/4/metadata.*",
     # Flags go into one variable of each role; the address of the model is said once.
     "disaggregated": r"/\d+/(spec/(prefill/)?(template/containers/0/env/\d+/value|model/uri)|metadata/annotations/.*)$",
+    "across-nodes": HASHED + r"/4/spec/(model/uri|(template|worker)/containers/0/args/\d+)",
+    "adapters": HASHED
+    + FLAG
+    + r"/4/spec/predictor/(model/(storageUri|runtime)|initContainers/0/(args/\d|volumeMounts/\d/mountPath))|"
+    + r"/1/spec/containers/0/volumeMounts/1/mountPath",
+    "folder": HASHED + FLAG + r"/4/spec/predictor/model/runtime|/1/spec/containers/0/volumeMounts/1/subPath",
+    # One word of the init container's shell, of characters that no shell takes apart.
+    "folder-by-sidecar": HASHED + FLAG + r"/4/spec/predictor/initContainers/0/command/2",
+    "claim": HASHED + FLAG + r"/4/spec/predictor/model/storageUri",
+    "fetched-ahead": HASHED
+    + r"/2/spec/template/spec/(containers/0/args/0|volumes/0/persistentVolumeClaim/claimName)|"
+    + r"/7/spec/predictor/model/(storageUri|args/\d+)",
 }
 
 
-@pytest.mark.parametrize("strategy", PLACES)
-@given(uri=HOSTILE, flavor=HOSTILE, word=HOSTILE, other=HOSTILE)
+@pytest.mark.parametrize("kind", PLACES)
+@given(text=HOSTILE, flavor=HOSTILE, word=HOSTILE, other=HOSTILE)
 @settings(max_examples=100, deadline=None)
-def test_text_of_a_person_changes_declared_places_alone(strategy: str, uri: str, flavor: str, word: str, other: str):
-    changed = document(strategy, uri=f"hf://a/b{uri}", flavor=f"a{flavor}", word=word, other=other)
-    spec, _ = parse_spec(changed)
-    if spec is None:
+def test_text_of_a_person_changes_declared_places_alone(kind: str, text: str, flavor: str, word: str, other: str):
+    after = worded(kind, text, flavor=f"a{flavor}", word=word, other=other)
+    if after is None:
         return
-    plain, _ = parse_spec(document(strategy, uri="hf://a/b", flavor="h100", word="half", other="auto"))
-    assert plain is not None
-    before, after = (dict(leaves(build(wish_of(each)))) for each in (plain, spec))
-    assert set(after) == set(before)
-    touched = {path for path in after if after[path] != before[path]}
-    assert all(re.fullmatch(PLACES[strategy], path) for path in touched), touched
+    before = worded(kind, "", flavor="h100", word="half", other="auto")
+    assert before is not None
+    old, new = (dict(leaves(build(each))) for each in (before, after))
+    assert set(new) == set(old)
+    touched = {path for path in new if new[path] != old[path]}
+    assert all(re.fullmatch(PLACES[kind], path) for path in touched), touched
 
 
-def document(strategy: str, *, uri: str, flavor: str, word: str, other: str) -> dict[str, Any]:
-    args = {"dtype": word, "seed": 1}
-    changes = {"source": {"uri": uri}, "flavor": flavor, "args": args}
-    if strategy == "standard":
-        return spec_json(**changes)
-    return roles_json(**changes, prefill={"args": {"load-format": other}}, decode={"args": {"load-format": other}})
+@pytest.mark.parametrize("kind", PLACES)
+def test_texts_that_pass_do_reach_their_places(kind: str):
+    before, after = (worded(kind, text, flavor="h100", word=text or "half", other="auto") for text in ("", "b-_.b"))
+    assert before is not None
+    assert after is not None
+    assert "b-_.b" in json.dumps(build(after))
+    assert "b-_.b" not in json.dumps(build(before))
+
+
+def worded(kind: str, text: str, *, flavor: str, word: str, other: str) -> Wish | None:
+    """A wish with text in all places where that kind has some; None where that is no wish."""
+    changes: dict[str, Any] = {
+        "flavor": flavor,
+        "args": {"dtype": word, "seed": 1},
+        "source": {"uri": f"hf://a/b{text}"},
+    }
+    resolved: dict[str, Any] = {}
+    match kind:
+        case "disaggregated":
+            role = {"args": {"load-format": other}}
+            changes = roles_json(**changes, prefill=role, decode=role)
+        case "across-nodes":
+            changes |= {"args": {**changes["args"], "tensor-parallel-size": 4}, "nodes": 2}
+        case "adapters":
+            name, address = f"a{text}", f"hf://a/adapter{text}"
+            changes["adapters"] = [{"name": name, "uri": address}]
+            resolved = {"adapters": ({"name": name, "uri": f"{address}:{'d' * 40}"},), "lora_rank": 16}
+        case "folder" | "folder-by-sidecar":
+            image = "oci://registry.example.com/a/b@sha256:" + "1" * 64
+            changes |= {"strategy": "oci-volume", "source": {"uri": image, "folder": f"/a{text}"}}
+            resolved = {"storage_uri": image, "image_mode": "volume" if kind == "folder" else "modelcar"}
+        case "claim":
+            address = f"pvc://weights/a{text}"
+            changes["source"] = {"uri": address}
+            resolved = {"commit": "", "storage_uri": address}
+        case "fetched-ahead":
+            changes["source"]["cache"] = "claim"
+            resolved = {"claim_gib": 20, "claim_class": "files", "claim_mode": "ReadWriteMany"}
+    spec, _ = parse_spec(changes if kind == "disaggregated" else spec_json(**changes))
+    if spec is None:
+        return None
+    wish = wish_of(spec)
+    return dataclasses.replace(wish, resolution=dataclasses.replace(wish.resolution, **resolved))
