@@ -15,8 +15,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "deployments" / "data"
 RECORDED = ROOT / "tests" / "data" / "engine"
-# What is not for NVIDIA GPUs, or takes a class of one's own.
-ELSEWHERE = ("ROCM", "XPU", "CPU", "CUSTOM")
+# What is not for NVIDIA GPUs, or takes a class of one's own: attention backends, kernels, Gaudi's number format.
+ELSEWHERE = ("ROCM", "XPU", "CPU", "CUSTOM", "cpu_", "fp8_inc")
 NOTES = {
     "recorded": "Recorded from vllm serve --help of this version.",
     "parsed": "Read from vLLM's source at the cut of this version's release branch; the release may differ by a flag.",
@@ -70,7 +70,7 @@ def _joined(row: Row, classes: Mapping[str, Any], lists: Mapping[str, Any]) -> R
             more |= {"kind": "choice", "choices": sorted(c for c in choices if c in taken and not _elsewhere(c))}
     joined = {**row, **more, "cls": cls}
     if "choices" in joined:
-        joined["choices"] = [str(choice) for choice in joined["choices"]]
+        joined["choices"] = [str(choice) for choice in joined["choices"] if not _elsewhere(str(choice))]
     return joined
 
 

@@ -133,7 +133,8 @@ def test_choices_of_open_flags_are_those_the_parser_enforces():
     recorded = {name[2:]: item["choices"] for item in RECORDED for name in item["flags"] if name.startswith("--")}
     for flag in flags_of(VERSION).values():
         if flag.cls is FlagClass.OPEN and flag.kind == "choice":
-            assert list(flag.choices) == recorded[flag.name]
+            # Gaudi's number format alone is left out.
+            assert list(flag.choices) == [choice for choice in recorded[flag.name] if choice != "fp8_inc"]
 
 
 def test_defaults_follow_the_version():

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from deployments.engine.facts import GIB, ModelFacts
+from deployments.engine.flags import flags_of, versions
 from deployments.engine.gpus import gpu_facts
 from deployments.engine.kv import kv_bytes, kv_bytes_per_token, largest_context, tokens_held
+from deployments.engine.profiles import EngineProfile
 from deployments.engine.sizing import FitState, batched_tokens, fit, sequences
 from deployments.findings import Severity
 from deployments.preflight import check
@@ -162,3 +164,13 @@ def test_on_a_gpu_shared_by_time_the_usual_share_is_a_warning():
     small = facts_of(flavors={"l4": dataclasses.replace(L4, product="NVIDIA-L4-SHARED")})
     finding = the("utilization_whole", said(small, flavor="l4"))
     assert (finding.value, "not shared" in finding.remedy) == (None, True)
+
+
+@pytest.mark.parametrize("version", versions())
+def test_what_is_made_for_other_chips_is_not_offered(version: str):
+    choices = [choice for flag in flags_of(version).values() for choice in flag.choices]
+    assert "fp8_e5m2" in choices
+    assert not {"fp8_inc", "cpu_awq", "CPU_ATTN"} & set(choices)
+    profile = EngineProfile("vllm", version, "vllm/vllm-openai@sha256:" + "0" * 64)
+    engine = {"profile": "vllm", "args": {"max-model-len": 2048, "kv-cache-dtype": "fp8_inc"}}
+    assert the("flag_choice", said(facts_of(profiles={"vllm": profile}), engine=engine)).is_error

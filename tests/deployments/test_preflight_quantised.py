@@ -42,7 +42,7 @@ def test_every_method_that_the_form_offers_is_classed(version: str):
 
 
 def test_every_method_of_the_table_is_offered_by_some_version():
-    assert sorted(set(METHODS) - {name for names in OFFERED.values() for name in names} - {"cpu_awq"}) == []
+    assert sorted(set(METHODS) - {name for names in OFFERED.values() for name in names}) == []
     for name in METHODS:
         for version in versions():
             found = method(version, name)
