@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 MANAGER = "sandbox-install"
 DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-PATIENCE = 90.0  # seconds: a new CRD is served a moment after it was made, a webhook when its controller listens
+# Seconds. A new CRD is served a moment after it was made, a webhook when its controller listens; KServe's largest
+# kinds take an API server with little processor longer than one request waits (30 s), time after time.
+PATIENCE = 240.0
 AT_ONCE = 6
 YEAR = 365 * 24 * 3600
 
