@@ -14,7 +14,7 @@ from deployments.engine.measured import Measured
 from deployments.engine.profiles import DATA, EngineProfile, seeded_profiles
 from deployments.preflight import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts
 from deployments.preflight.storage import SANDBOX_STORAGE, storage_of
-from deployments.sources.huggingface import model_facts
+from deployments.sources.huggingface import SHA, model_facts
 
 T = TypeVar("T")
 
@@ -85,7 +85,8 @@ def model_from(document: Mapping[str, Any]) -> ModelFacts | None:
     if config is not None:
         model = model_facts(str(section.get("id") or config.get("_name_or_path") or "the model"), section, config)
     elif "layers" in section or (section is not document and figures):
-        model = ModelFacts(id=str(section.get("id") or "the model"))
+        sha = str(section.get("sha") or "")
+        model = ModelFacts(id=str(section.get("id") or "the model"), sha=sha if SHA.fullmatch(sha) else "")
         figures = {**_figures(section, deep=True), **figures}
     else:
         return None

@@ -131,6 +131,14 @@ def test_render_pins_the_commit_that_the_wish_names(run: Any, source: dict[str, 
     assert service["spec"]["predictor"]["model"]["storageUri"] == f"hf://a/b:{commit}"
 
 
+@pytest.mark.parametrize(("sha", "commit"), [("e" * 40, "e" * 40), ("main", "0" * 40)])
+def test_render_pins_the_commit_that_facts_know_where_the_wish_names_none(run: Any, sha: str, commit: str):
+    shape = {"layers": 32, "heads": 32, "kv_heads": 8, "head_dim": 128, "hidden": 4096, "weights_bytes": 10**10}
+    facts = {"model": {"id": "a/b", "sha": sha, **shape}}
+    answer = run("spec", "render", request(source={"uri": "hf://a/b", "revision": "v1"}), "--facts", facts)
+    assert f"hf://a/b:{commit}" in json.dumps(answer)
+
+
 @pytest.mark.parametrize(("revision", "commit"), [("c" * 40, "c" * 40), ("main", "0" * 40), (None, "0" * 40)])
 def test_render_pins_adapters_at_commits_alone(run: Any, revision: str | None, commit: str):
     adapter = {"name": "haiku", "uri": "hf://owner/adapter", "revision": revision}
