@@ -99,8 +99,8 @@ def test_what_it_says_is_what_the_sandbox_hub_serves(row: dict[str, Any]) -> Non
     read = huggingface.model_facts(name, told, served.config)
     model = entry_of(row).model
     assert model is not None
-    # A card knows of no files besides weights: what a download takes, the hub says.
-    shape = {**read.as_json(), "license": "", "download_bytes": None}
+    # A card knows of no files besides weights and of no layers besides its own: what a download takes, the hub says.
+    shape = {**read.as_json(), "license": "", "download_bytes": None, "mtp_layers": None}
     assert model.as_json() == shape
     assert (row["licence"], row["context"]) == (read.license, read.max_position)
     assert row["revision"] == served.sha
