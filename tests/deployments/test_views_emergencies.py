@@ -66,7 +66,7 @@ def test_who_called_takes_it_back_and_nobody_signs_it_any_more(own: Revision, ca
     assert answer.status_code == 200
     assert "Withdraw the emergency" not in answer.content.decode()
     sign = reverse("approvals-sign", args=[emergency.pk])
-    assert signed_in(erin).post(sign, {"digest": own.digest}, headers=HTMX).status_code == 422
+    assert signed_in(erin).post(sign, {"digest": own.digest}, headers=HTMX).status_code == 412
     assert not Approval.objects.exists()
 
 
