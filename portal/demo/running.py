@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -10,8 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from portal.demo.layout import REPOSITORY, Layout
+
+# Open files, whose locks end with the process.
+_CLAIMS: dict[Path, IO[str]] = {}
 
 
 @contextmanager
@@ -43,11 +48,30 @@ def running(
 
 
 def idle_folder(base: Path) -> Path:
-    """Return `base`, or `base`-2, -3, ... where another program runs a stack on it."""
+    """Return `base`, or `base`-2, -3, ... where another program runs a stack on it, or is about to.
+
+    The folder is this process's own until it ends: two that look at the same moment get different ones.
+    """
     number = 1
     while True:
         folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        with Layout(folder).alone() as alone:
-            if alone:
-                return folder
+        if _claim(folder):
+            with Layout(folder).alone() as alone:
+                if alone:
+                    return folder
         number += 1
+
+
+def _claim(folder: Path) -> bool:
+    if folder in _CLAIMS:
+        return True
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the folder, for what lies in it may be cleared.
+    claim = folder.with_name(f"{folder.name}.claim").open("w")
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        claim.close()
+        return False
+    _CLAIMS[folder] = claim
+    return True

@@ -283,6 +283,20 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     assert idle_folder(tmp_path / "servers") == first
 
 
+def test_two_that_look_at_the_same_moment_get_different_folders(tmp_path: Path) -> None:
+    look = "import sys; from pathlib import Path; from portal.demo.running import idle_folder; "
+    look += "print(idle_folder(Path(sys.argv[1])).name, flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", look, str(tmp_path / "servers")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": REPOSITORY}
+    both = [subprocess.Popen(command, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    names = {process.stdout.readline().strip() for process in both}  # both are there still
+    for process in both:
+        process.communicate()
+
+    assert names == {"servers", "servers-2"}
+    assert idle_folder(tmp_path / "servers") == tmp_path / "servers"
+
+
 def test_mails_are_for_this_account_alone(tmp_path: Path) -> None:
     Layout(tmp_path).keep_mail()
 
