@@ -61,11 +61,11 @@ def stop_by_itself(*, deployment: Deployment, reason: str) -> bool:
 def start(*, principal: Principal, deployment: Deployment) -> Deployment:
     """Run what was approved last; while that waits for quota, what ran before. QuotaExceededError when neither can."""
     row = _locked(principal, deployment)
+    if row.wanted == Wanted.RUNNING:
+        return row
     waits = _waits_for_quota(row) and row.approved_id != row.latest_id
     if row.approved is None and not waits:
         raise ConflictError("No revision of it is approved.")
-    if row.wanted == Wanted.RUNNING:
-        return row
     _want(row, Wanted.RUNNING)
     events.record(
         kind="started",

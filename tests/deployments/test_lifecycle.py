@@ -78,14 +78,6 @@ def test_what_was_never_approved_is_withdrawn_not_stopped(team, ann):
     assert (waits.wanted, waits.latest.verdict) == (Wanted.DELETED, "superseded")
 
 
-def test_what_nobody_approved_is_not_started_either(team, ann):
-    row = make.make_deployment(team, ann)
-    before = Event.objects.count()
-    with pytest.raises(ConflictError, match="No revision of it is approved"):
-        lifecycle.start(principal=make.principal(ann), deployment=row)
-    assert Event.objects.count() == before
-
-
 def test_delete_marks_and_keeps_row_ledger_and_events(chat, ann):
     lifecycle.delete(principal=make.principal(ann), deployment=chat)
     chat.refresh_from_db()

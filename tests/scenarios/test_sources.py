@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from deployments.models import Credential, Flavor, Principal
-from deployments.services import credentials, source_checks
+from deployments.services import credentials, facts, source_checks
 from deployments.sources import SourceCheck, SourceCode
 from sandbox.hub import catalog
 from sandbox.node.images import model_image
@@ -298,5 +298,11 @@ def fill(stage: Stage, file: str = "") -> None:
         seen = stage.ground.read("Pod", pod["metadata"]["name"], stage.namespace) or {}
         return {"phase": seen.get("status", {}).get("phase")}
 
+    def followed() -> dict[str, Any]:
+        stage.turn()
+        known = facts.gather(team=stage.team, name="any").cluster.claims
+        return {"claim": known is None or CLAIM in known}
+
     stage.see(phase, {"phase": "Succeeded"}, within=90, note="a claim filled")
     stage.ground.remove("Pod", "fill", stage.namespace)
+    stage.see(followed, {"claim": True}, note="a claim that the watcher has seen")
