@@ -20,7 +20,7 @@ from deployments.services import files, lifecycle, states, waits
 from deployments.services.principals import principal_of
 from deployments.views import keys, present
 from deployments.views.inbox import decider_of
-from deployments.views.standing import fix_of, heading, stopped_by, up_after
+from deployments.views.standing import fix_of, heading, stopped_by, up_after, waits_for_quota
 from deployments.views.steps import steps
 from deployments.views.timeline import READ, SHOWN_FIRST, said, told
 from deployments.views.waiting_links import links_of
@@ -51,19 +51,13 @@ def header(principal: Principal, row: Deployment, tab: str) -> dict[str, Any]:
         "approval": approval,
         "endpoint": present.endpoint(row),
         "may_edit": member and row.wanted != Wanted.DELETED,
+        "awaits_quota": row.approved_id is not None and waits_for_quota(row),
         "coming_up": row.state == Deployment.State.RUNNING and bool(row.detail.get("text")),
         "may_stop": operable and row.wanted == Wanted.RUNNING and started,
         "may_start": operable and row.wanted == Wanted.STOPPED,
         "may_delete": operable and row.wanted != Wanted.DELETED,
         "may_prompt": row.state in {Deployment.State.RUNNING, Deployment.State.DEGRADED},
     }
-
-
-def _may_wait(row: Deployment) -> bool:
-    """True where the newest revision may wait for quota, also while the one before it runs on."""
-    newest = row.latest
-    approved = newest is not None and newest.verdict == Revision.Verdict.APPROVED
-    return approved and row.approved_id != row.latest_id and row.wanted == Wanted.RUNNING
 
 
 @require_safe
@@ -79,7 +73,7 @@ def detail(request: PortalRequest, pk: int) -> HttpResponse:
     holds = QuotaHold.objects.filter(deployment=row, gpus__gt=0).select_related("account__flavor")
     lines = told(Event.objects.filter(deployment=row).select_related("actor")[:READ])
     quota = list(holds.annotate(team_reserved=Sum("account__reserved")))
-    waiting = waits.waiting_of(row) if _may_wait(row) else None
+    waiting = waits.waiting_of(row) if waits_for_quota(row) else None
     context |= {
         "steps": way,
         "heading": heading(row),

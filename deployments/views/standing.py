@@ -50,9 +50,18 @@ def heading(row: Deployment) -> str:
             return WORDS[State.AWAITING_APPROVAL]
         if row.detail.get("failing_revision") == latest.number:
             return WORDS[State.FAILED]
+        if waits_for_quota(row):
+            return WORDS[State.AWAITING_QUOTA]
     if row.state == State.RUNNING:
         return "is coming up" if row.detail.get("text") else "serves"
     return WORDS.get(State(row.state), "on its way")
+
+
+def waits_for_quota(row: Deployment) -> bool:
+    """True where the newest revision is approved and not yet the one that runs, also while the one before it does."""
+    newest = row.latest
+    approved = newest is not None and newest.verdict == Revision.Verdict.APPROVED
+    return approved and row.approved_id != row.latest_id and row.wanted == Wanted.RUNNING
 
 
 def stopped_by(row: Deployment) -> Stop | None:

@@ -115,5 +115,8 @@ def test_an_edit_that_fits_only_once_the_old_one_is_gone_is_offered_to_stop_firs
     assert "both revisions while one replaces the other" in text
     assert "Stopped first it fits: the new revision alone takes 4 GPUs" in text
     assert "Stop it first" in text
+    assert "· 3 × H100-80GB ·" in text.partition("asked for by")[0], "what runs is told, not what waits"
+    assert "revision 3 waits for quota</span>" in text
+    assert 'Revision 3 <span class="muted small">waits for quota' in text
     answer = signed_in(ann).get(f"/api/v1/deployments/{row.pk}/").json()["waiting"]
     assert (answer["needs"], answer["apart"], answer["fits_apart"]) == (5, 4, True)
