@@ -1,6 +1,7 @@
 """Write `deployments/data/flags-vllm-<version>.json`: what each flag takes, joined with who may set it.
 
-What the parsers take is recorded under tests/data/engine; who may set a flag is reviewed by hand in
+What the parsers take is recorded under tests/data/engine, and so are the names that only the source of a release
+lists (scripts/wheel_names.py); who may set a flag is reviewed by hand in
 `deployments/data/flag-classes.json`. A flag of any version that nobody reviewed stops this script.
 """
 
@@ -16,10 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "deployments" / "data"
 RECORDED = ROOT / "tests" / "data" / "engine"
 # What is not for NVIDIA GPUs, or takes a class of one's own: attention backends, kernels, Gaudi's number format.
-ELSEWHERE = ("ROCM", "XPU", "CPU", "CUSTOM", "cpu_", "fp8_inc")
+ELSEWHERE = ("ROCM", "XPU", "CPU", "AMX", "CUSTOM", "cpu_", "fp8_inc")
 NOTES = {
     "recorded": "Recorded from vllm serve --help of this version.",
-    "parsed": "Read from vLLM's source at the cut of this version's release branch; the release may differ by a flag.",
+    "parsed": "Read from vLLM's source at the cut of this version's release branch; the release may differ by a flag. "
+    "Names that only the release lists are those of its wheel.",
 }
 
 Row = dict[str, Any]
@@ -33,8 +35,9 @@ def documents() -> dict[str, str]:
     """The text of every flag file, by vLLM version; raises UnclassifiedError for a flag that nobody reviewed."""
     classes = _read(DATA / "flag-classes.json")
     parsed = _read(RECORDED / "flags-by-version.json")
-    lists: dict[str, Any] = {version: entry["lists"] for version, entry in parsed["versions"].items()}
-    lists |= parsed["lists"]
+    lists: dict[str, Any] = _read(RECORDED / "names-by-version.json")["versions"]
+    for version, found in parsed["lists"].items():
+        lists[version] |= {"quantization_methods": found["quantization_methods"]}
     takes = {version: list(_from_source(entry["flags"])) for version, entry in parsed["versions"].items()}
     made = {version: _document(version, rows, classes, lists[version], "parsed") for version, rows in takes.items()}
     recorded = _read(RECORDED / "flags-0.32.0.json")
@@ -64,9 +67,11 @@ def _joined(row: Row, classes: Mapping[str, Any], lists: Mapping[str, Any]) -> R
     more: Row = {"help": reviewed} if isinstance(reviewed, str) and reviewed else {}
     if isinstance(reviewed, Mapping):
         more = {key: value for key, value in reviewed.items() if key not in {"list", "choices"}}
-        choices = reviewed.get("choices") or (lists[reviewed["list"]] if "list" in reviewed else None)
-        if choices:
-            taken = row.get("choices") or choices
+        # What the release itself has goes before what was read of its parser, which may be a few days older.
+        taken = lists[reviewed["list"]] if "list" in reviewed else row.get("choices")
+        choices = reviewed.get("choices") or taken
+        if choices and {"list", "choices"} & set(reviewed):
+            taken = taken or choices
             more |= {"kind": "choice", "choices": sorted(c for c in choices if c in taken and not _elsewhere(c))}
     joined = {**row, **more, "cls": cls}
     if "choices" in joined:

@@ -147,7 +147,7 @@ def _check(version: str, flag: Flag, value: ArgValue, usual: Mapping[str, int | 
         return [_managed(flag)]
     if flag.cls is FlagClass.FORBIDDEN:
         return [_forbidden(version, flag)]
-    if problem := _value_problem(flag, value, usual):
+    if problem := _value_problem(version, flag, value, usual):
         return [problem]
     if flag.cls is FlagClass.GUARDED:
         return [
@@ -161,14 +161,14 @@ def _check(version: str, flag: Flag, value: ArgValue, usual: Mapping[str, int | 
     return []
 
 
-def _value_problem(flag: Flag, value: ArgValue, usual: Mapping[str, int | float]) -> Finding | None:
+def _value_problem(version: str, flag: Flag, value: ArgValue, usual: Mapping[str, int | float]) -> Finding | None:
     pointer = arg_pointer(flag.name)
     if flag.kind == "bool":
         if isinstance(value, bool):
             return None
         return error("flag_type", pointer, f"“{flag.name}” is a switch: true or false.")
     if flag.kind == "choice":
-        return _choice_problem(flag, value)
+        return _choice_problem(version, flag, value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _no_number(flag, value, usual)
     if flag.kind == "int" and not isinstance(value, int):
@@ -199,17 +199,30 @@ def meant(text: str) -> int | None:
     return int(match["count"]) * 1024 ** (1 + "km".index(match["unit"].lower())) if match else None
 
 
-def _choice_problem(flag: Flag, value: ArgValue) -> Finding | None:
+def _choice_problem(version: str, flag: Flag, value: ArgValue) -> Finding | None:
     if isinstance(value, str) and value in flag.choices:
         return None
     close = difflib.get_close_matches(str(value), flag.choices, n=1)
+    other = _taken_by(version, flag.name, value)
+    remedies = (
+        f"Did you mean “{close[0]}”?" if close else "",
+        f"An engine of vLLM {other} takes “{value}”." if other else "",
+    )
     return error(
         "flag_choice",
         arg_pointer(flag.name),
         f"“{flag.name}” takes one of: {_listed(flag.choices)}.",
-        f"Did you mean “{close[0]}”?" if close else "",
+        " ".join(filter(None, remedies)),
         close[0] if close else None,
     )
+
+
+def _taken_by(version: str, name: str, value: ArgValue) -> str:
+    """The version nearest to this one, newer ones first, whose flag takes this word; empty when none does."""
+    newer = [item for item in versions() if release(item) > release(version)]
+    older = [item for item in reversed(versions()) if release(item) < release(version)]
+    known = ((item, flags_of(item).get(name)) for item in (*newer, *older))
+    return next((item for item, flag in known if flag is not None and value in flag.choices), "")
 
 
 def _range_problem(flag: Flag, value: int | float, usual: Mapping[str, int | float]) -> Finding | None:
