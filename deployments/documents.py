@@ -31,6 +31,8 @@ COUNTS = (
     "intermediate",
     "vocab",
     "max_position",
+    "max_position_stretched",
+    "context_unasked",
     "experts",
     "expert_intermediate",
     "kv_lora_rank",

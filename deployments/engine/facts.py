@@ -35,6 +35,9 @@ class ModelFacts:
     intermediate: int | None = None
     vocab: int | None = None
     max_position: int | None = None
+    # As engines up to 0.20 took it, and what is taken where nobody asks; None where these are the same.
+    max_position_stretched: int | None = None
+    context_unasked: int | None = None
     experts: int = 0
     expert_intermediate: int | None = None
     tied: bool = False
@@ -64,6 +67,11 @@ class ModelFacts:
         if self.is_mla:
             return bool(self.layers)
         return bool(self.layers and self.heads and self.kv_heads and self.head_dim)
+
+    @property
+    def usual_context(self) -> int | None:
+        """The context that an engine takes where `max-model-len` is not given."""
+        return self.context_unasked or self.max_position
 
     def as_json(self) -> dict[str, Any]:
         """These facts as plain JSON values."""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from deployments.engine.defaults import NEWEST, Defaults
+from deployments.engine.defaults import NEWEST, Defaults, as_taken
 from deployments.engine.dtypes import dtype_of
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
 from deployments.engine.kv import (
@@ -126,14 +126,14 @@ def fit(
     What an engine of the same shape reported at its start (`measured`) takes the place of what is computed. `extra_gib`
     is what the engine keeps besides, as room for adapters.
     """
-    seen = measured or Measured()
+    seen, model = measured or Measured(), as_taken(model, defaults)
     args = {**args, "dtype": dtype_of(model, gpu.compute_capability, args)}
     weights = weights_bytes(model)
     if missing := missing_numbers(model):
         raise UnknownShapeError(f"Of {model.id or 'this model'} is not known: {', '.join(missing)}.", missing)
     tp, pp = whole(args, "tensor-parallel-size", 1), whole(args, "pipeline-parallel-size", 1)
     split, engines = tp * pp, whole(args, "data-parallel-size", 1)
-    length = whole(args, "max-model-len", 0) or model.max_position or 4096
+    length = whole(args, "max-model-len", 0) or model.usual_context or 4096
     budget = gpu.visible_gib * _float(args, "gpu-memory-utilization", defaults.utilization)
     offload = _float(args, "cpu-offload-gb", 0.0)
     stored = _as_computed(model, args, weights or 0)
@@ -202,10 +202,10 @@ def batched_tokens(gpu: GpuFacts, args: Mapping[str, ArgValue], length: int, def
     return max(default, length) if chunked is False else default
 
 
-def sequences(gpu: GpuFacts, args: Mapping[str, ArgValue], defaults: Defaults = NEWEST) -> int:
-    """Requests that run at once: the flag, or vLLM's default for this size of GPU."""
+def sequences(gpu: GpuFacts, args: Mapping[str, ArgValue], batch: int, defaults: Defaults = NEWEST) -> int:
+    """Requests that run at once: the flag, or vLLM's default for this size of GPU, at most the `batch` of a step."""
     usual = defaults.most_sequences if _is_big(gpu) else FEW_SEQUENCES
-    return whole(args, "max-num-seqs", 0) or usual * _doubled(args)
+    return whole(args, "max-num-seqs", 0) or min(usual * _doubled(args), batch)
 
 
 def _doubled(args: Mapping[str, ArgValue]) -> int:
@@ -224,7 +224,7 @@ def _activation_gib(
     intermediate = model.intermediate or 4 * hidden
     width = width_of(model, args)
     forward = batch * width * (3 * intermediate / tp + 4 * hidden)
-    sampler = sequences(gpu, args, defaults) * (model.vocab or USUAL_VOCABULARY) * SAMPLER_BYTES
+    sampler = sequences(gpu, args, batch, defaults) * (model.vocab or USUAL_VOCABULARY) * SAMPLER_BYTES
     return max(forward, sampler) / GIB
 
 

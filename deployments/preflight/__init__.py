@@ -16,6 +16,7 @@ from deployments.preflight import (
     engine,
     formats,
     images,
+    kv_cache,
     memory,
     model,
     nodes,
@@ -24,6 +25,7 @@ from deployments.preflight import (
     request,
     roles,
     sources,
+    speculation,
 )
 from deployments.preflight.facts import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts
 from deployments.preflight.rules import Case, Rule
@@ -60,6 +62,8 @@ OF_WISH: tuple[Rule, ...] = (
 )
 OF_ENGINE: tuple[Rule, ...] = (
     *engine.rules,
+    *speculation.rules,
+    *kv_cache.rules,
     *parallel.rules,
     *model.rules,
     *formats.rules,

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import check_args, versions
-from deployments.engine.kv import block_of, one_cache
 from deployments.engine.options import MIN_CONTEXT, round_context, splits, splits_by
 from deployments.engine.sizing import UnknownShapeError, batched_tokens, fit, sequences
-from deployments.findings import Finding, arg_pointer, error, info, warning
-from deployments.preflight.rules import Case, Rules, plural
+from deployments.findings import Finding, arg_pointer, error, info
+from deployments.preflight.facts import FlavorFacts
+from deployments.preflight.rules import Case, Rules
 from deployments.spec import hazard
 
 rules = Rules()
 
 COMMON_NODE = 8  # GPUs of a node, where the flavor does not say
 VENDOR = "nvidia.com/"
-# Families whose layers of this kind the configuration does not count.
-MTP_UNSAID = ("Qwen3Next",)
-# Methods whose proposals the GPU makes by itself.
-PLANNED = frozenset({"mtp", "eagle", "eagle3", "draft_model", "ngram_gpu"})
-# Block sizes that the attention kernels of NVIDIA GPUs take.
-BLOCKS = (16, 32, 64, 128, 256)
 
 
 @rules.rule
@@ -121,9 +114,7 @@ def batch_holds_requests(case: Case) -> Iterator[Finding]:
     """One step must have room for one token of each running request."""
     if case.flavor is None:
         return
-    gpu, args = case.flavor.gpu, case.spec.engine.args
-    length = case.whole("max-model-len") or (case.model.max_position if case.model else None) or 4096
-    batch, running = batched_tokens(gpu, args, length, case.defaults), sequences(gpu, args, case.defaults)
+    batch, running, length = steps(case, case.flavor)
     if batch < running:
         pointer = "max-num-batched-tokens" if case.arg("max-num-batched-tokens") else "max-num-seqs"
         yield error(
@@ -139,6 +130,29 @@ def batch_holds_requests(case: Case) -> Iterator[Finding]:
             arg_pointer("max-num-batched-tokens"),
             f"Without chunked prefill a step must hold a whole prompt: {batch:,} tokens are fewer than {length:,}.",
             f"Use at least {length:,}, or leave chunked prefill on.",
+            length,
+        )
+
+
+def steps(case: Case, flavor: FlavorFacts) -> tuple[int, int, int]:
+    """Tokens of one step, requests that run at once, and tokens of the context, where flags say or as is usual."""
+    args = case.spec.engine.args
+    length = case.context or 4096
+    batch = batched_tokens(flavor.gpu, args, length, case.defaults)
+    return batch, sequences(flavor.gpu, args, batch, case.defaults), length
+
+
+@rules.rule
+def long_prompts_within_context(case: Case) -> Iterator[Finding]:
+    """What counts as a long prompt cannot be longer than any prompt."""
+    threshold, length = case.whole("long-prefill-token-threshold"), case.context
+    if threshold is not None and length and threshold > length:
+        yield error(
+            "long_prefill",
+            arg_pointer("long-prefill-token-threshold"),
+            f"Prompts count as long from {threshold:,} tokens on, and the context is {length:,}: the engine would not "
+            "start.",
+            f"Use at most {length:,}, or leave it out.",
             length,
         )
 
@@ -160,58 +174,6 @@ def tools_need_parser(case: Case) -> Iterator[Finding]:
             "A parser alone lets no model call tools by itself: that takes enable-auto-tool-choice.",
             "Set it to let the model choose.",
             True,
-        )
-
-
-@rules.rule
-def speculation(case: Case) -> Iterator[Finding]:
-    """Proposing several tokens at once takes a method and a number."""
-    method, count = case.arg("spec-method"), case.whole("spec-tokens")
-    if method is not None and count is None:
-        yield error(
-            "speculation_tokens",
-            arg_pointer("spec-tokens"),
-            "spec-method needs the number of tokens that are proposed at once: the engine would not start.",
-            "Set spec-tokens, for example to 3.",
-            3,
-        )
-    elif method is None and count is not None:
-        yield error(
-            "speculation_method",
-            arg_pointer("spec-method"),
-            "spec-tokens needs the method by which tokens are proposed: the engine would not start.",
-            "Set spec-method, for example to ngram.",
-            "ngram",
-        )
-
-
-@rules.rule
-def speculation_layers(case: Case) -> Iterator[Finding]:
-    """Layers that propose tokens are part of the model, or there are none."""
-    model = case.model
-    if case.arg("spec-method") != "mtp" or model is None or model.mtp_layers != 0:
-        return
-    if not model.architecture.startswith(MTP_UNSAID):
-        yield error(
-            "speculation_mtp",
-            arg_pointer("spec-method"),
-            f"{model.id} has no layers of its own that propose tokens (mtp): the engine would not start.",
-            "Use ngram, which takes them from the prompt, or leave spec-method and spec-tokens out.",
-            "ngram",
-        )
-
-
-@rules.rule
-def speculation_planned(case: Case) -> Iterator[Finding]:
-    """The next step is planned ahead only where what it proposes is already on the GPU."""
-    method = case.arg("spec-method")
-    if case.arg("async-scheduling") is True and method is not None and method not in PLANNED:
-        yield error(
-            "speculation_async",
-            arg_pointer("async-scheduling"),
-            f"With {method} vLLM cannot plan a step ahead (async-scheduling): the engine would not start.",
-            "Leave async-scheduling out: the engine then does without.",
-            False,
         )
 
 
@@ -249,54 +211,4 @@ def half_batches(case: Case) -> Iterator[Finding]:
             "the engine would not start.",
             "Leave it out.",
             False,
-        )
-
-
-@rules.rule
-def caches_of_a_kind(case: Case) -> Iterator[Finding]:
-    """Layers that keep a state cannot be given the cache of those that keep tokens."""
-    model = case.model
-    if one_cache(case.spec.engine.args) and model is not None and model.linear_layers:
-        yield error(
-            "cache_hybrid",
-            arg_pointer("disable-hybrid-kv-cache-manager"),
-            f"{plural(model.linear_layers, 'layer')} of {model.id} keep a state in place of a KV cache: without the "
-            "manager of different caches the engine would not start.",
-            "Leave disable-hybrid-kv-cache-manager out.",
-            False,
-        )
-
-
-@rules.rule
-def cache_blocks(case: Case) -> Iterator[Finding]:
-    """So many blocks of KV cache must hold one request of full length."""
-    count, model = case.whole("num-gpu-blocks-override"), case.model
-    length = case.whole("max-model-len") or (model.max_position if model else None)
-    if count is None or count < 1 or not length:
-        return
-    block = block_of(case.spec.engine.args) * (case.whole("decode-context-parallel-size") or 1)
-    needed = math.ceil(length / block)
-    if count < needed:
-        yield error(
-            "cache_blocks",
-            arg_pointer("num-gpu-blocks-override"),
-            f"{plural(count, 'block')} of {block} tokens hold {count * block:,}; one request of {length:,} tokens "
-            f"needs {needed:,}.",
-            f"Leave it out: the engine measures what it has. Or use at least {needed:,}.",
-            needed,
-        )
-
-
-@rules.rule
-def blocks(case: Case) -> Iterator[Finding]:
-    """Attention kernels take blocks of a few sizes."""
-    size = case.whole("block-size")
-    if size is not None and 1 <= size <= BLOCKS[-1] and size not in BLOCKS:
-        near = min(BLOCKS, key=lambda item: abs(item - size))
-        yield warning(
-            "block_size",
-            arg_pointer("block-size"),
-            f"Blocks of {size} tokens: most attention kernels take {', '.join(map(str, BLOCKS))} only.",
-            f"Use {near}, or leave it out.",
-            near,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deployments.findings import Finding, arg_pointer, error, warning
+from deployments.findings import Finding, arg_pointer, error, info, warning
 from deployments.preflight.rules import Case, Rules
 
 rules = Rules()
@@ -25,6 +25,21 @@ def context_within_model(case: Case) -> Iterator[Finding]:
         f"{model.id} was made for {model.max_position:,} tokens; {length:,} is more.",
         f"Use at most {model.max_position:,}.",
         model.max_position,
+    )
+
+
+@rules.rule
+def context_unasked(case: Case) -> Iterator[Finding]:
+    """Models with two sets of rotary factors are served with the shorter one where nobody asks for more."""
+    model = case.model
+    if model is None or not model.context_unasked or case.arg("max-model-len") is not None:
+        return
+    yield info(
+        "context_unasked",
+        arg_pointer("max-model-len"),
+        f"vLLM takes {model.context_unasked:,} tokens of {model.id} where max-model-len is not given: short prompts "
+        f"are answered best so. It was made for up to {model.max_position or 0:,}.",
+        "Set it where longer prompts come.",
     )
 
 

@@ -22,6 +22,8 @@ KIN = (
     frozenset({"inc", "auto-round"}),
 )
 WORDS = {FLOAT16: "half"}
+# What names of KV cache formats for latent attention end in.
+OF_LATENTS = "_ds_mla"
 
 
 def method_here(case: Case) -> Method | None:
@@ -163,10 +165,18 @@ def quantization_deprecated(case: Case) -> Iterator[Finding]:
 @rules.rule
 def cache_of_scales(case: Case) -> Iterator[Finding]:
     """Scales of the KV cache that come with the weights are made for fp8_e4m3; latent attention takes no fp8_e5m2."""
-    found, model = method_here(case), case.model
-    if case.arg("kv-cache-dtype") != "fp8_e5m2":
-        return
+    found, model, kind = method_here(case), case.model, str(case.arg("kv-cache-dtype") or "")
     pointer = arg_pointer("kv-cache-dtype")
+    if model is not None and model.is_mla and kind.startswith("nvfp4") and not kind.endswith(OF_LATENTS):
+        yield error(
+            "cache_nvfp4",
+            pointer,
+            f"{model.id} has latent attention, for which vLLM has no KV cache in {kind}: the engine would not start.",
+            "Use fp8, or leave it out.",
+            "fp8",
+        )
+    if kind != "fp8_e5m2":
+        return
     if model is not None and model.is_mla:
         yield error(
             "cache_e5m2",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from deployments.engine.defaults import NEWEST, Defaults, defaults_of
+from deployments.engine.defaults import NEWEST, Defaults, as_taken, defaults_of
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import versions
 from deployments.engine.lora import lora_rank
@@ -49,13 +49,18 @@ class Case:
 
     @property
     def model(self) -> ModelFacts | None:
-        """What is known of the model, if it was looked up."""
-        return self.facts.model
+        """What is known of the model, if it was looked up, as the chosen engine takes it."""
+        return as_taken(self.facts.model, self.defaults) if self.facts.model else None
 
     @property
     def defaults(self) -> Defaults:
         """What the chosen engine assumes where a flag is not given."""
         return defaults_of(self.profile.version) if self.profile else NEWEST
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of a request's prompt and answer: as asked for, or what the engine takes by itself."""
+        return self.whole("max-model-len") or (self.model.usual_context if self.model else None)
 
     @property
     def loads(self) -> Source | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from deployments.engine.facts import ModelFacts
 from deployments.sources.checks import Reply, SourceCheck, SourceCode, plain
+from deployments.sources.contexts import contexts
 from deployments.sources.formats import WeightFormat, format_of, weights_bytes
 
 Get = Callable[[str], Reply]
@@ -18,7 +19,7 @@ SHA = re.compile(r"[0-9a-f]{40}")
 MAX_FILES = 20_000
 MAX_LAYERS = 10_000
 # Numbers of a configuration beyond these are nonsense, and so are names of files.
-MOST, MOST_TOKENS = 10**15, 10**9
+MOST = 10**15
 LONGEST_NAME = 1000
 DTYPE = "bfloat16"
 # Methods whose weights share a scale in groups along one side.
@@ -28,6 +29,9 @@ ALGORITHMS = (("MXFP8", "modelopt_mxfp8"), ("FP4", "modelopt_fp4"), ("MIXED_PREC
 # Of layers that propose further tokens, as families call their number.
 MTP_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "mtp_num_layers")
 STATE_LAYERS = frozenset({"linear_attention", "mamba", "mamba2", "conv", "recurrent"})
+# Heads with keys and values of their own, as families call their number; and those that may have one for all others.
+KV_HEADS = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups")
+ONE_HEAD = frozenset({"falcon", "RefinedWeb", "RefinedWebModel", "gpt_bigcode"})
 # Which models have one full layer in so many, where the configuration leaves it out.
 _FULL_EVERY = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
 
@@ -105,6 +109,7 @@ def model_facts(model_id: str, metadata: Mapping[str, Any], config: Any = None) 
     layers = _number(text, "num_hidden_layers", "n_layer")
     window, sliding = _sliding(text, layers)
     architectures = shape.get("architectures")
+    length = contexts(shape, text, _number)
     return ModelFacts(
         id=model_id,
         sha=str(metadata.get("sha") or ""),
@@ -117,12 +122,14 @@ def model_facts(model_id: str, metadata: Mapping[str, Any], config: Any = None) 
         params=_parameters(metadata),
         layers=layers,
         heads=heads,
-        kv_heads=_number(text, "num_key_value_heads") or heads,
+        kv_heads=_kv_heads(text, heads),
         head_dim=_number(text, "head_dim") or (hidden // heads if hidden and heads else None),
         hidden=hidden,
         intermediate=_number(text, "intermediate_size", "n_inner", "ffn_dim"),
         vocab=_number(text, "vocab_size") or _number(shape, "vocab_size"),
-        max_position=_context(text),
+        max_position=length.longest,
+        max_position_stretched=length.stretched,
+        context_unasked=length.unasked,
         experts=_number(text, "num_experts", "num_local_experts", "n_routed_experts") or 0,
         expert_intermediate=_number(text, "moe_intermediate_size"),
         tied=bool(text.get("tie_word_embeddings", shape.get("tie_word_embeddings", False))),
@@ -213,22 +220,14 @@ def _quantization(config: Mapping[str, Any]) -> str | None:
     return next((found for word, found in ALGORITHMS if word in algorithm.upper()), method)
 
 
-def _context(text: Mapping[str, Any]) -> int | None:
-    """The context vLLM derives: the trained positions, stretched by a scaling that is not applied yet."""
-    base = _number(text, "max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
-    scaling = text.get("rope_scaling") or text.get("rope_parameters")
-    # Gemma 3 gives the context after scaling already.
-    if base is None or not isinstance(scaling, Mapping) or plain(text.get("model_type")).startswith("gemma3"):
-        return base
-    kind = plain(scaling.get("rope_type")) or plain(scaling.get("type"))
-    factor = scaling.get("factor")
-    if not isinstance(factor, int | float) or not 1 < factor < MOST:
-        return base
-    if kind == "yarn":
-        base = _number(scaling, "original_max_position_embeddings") or base
-    elif kind not in {"linear", "dynamic"}:
-        return base
-    return min(int(base * factor), MOST_TOKENS)
+def _kv_heads(text: Mapping[str, Any], heads: int | None) -> int | None:
+    """Heads that keep keys and values: as many as there are, unless the configuration names fewer."""
+    family = plain(text.get("model_type"))
+    if family in ONE_HEAD and text.get("multi_query") is True and text.get("new_decoder_architecture") is not True:
+        return 1
+    own = text.get("attn_config")
+    found = _number(text, *KV_HEADS) or (_number(own, "kv_n_heads") if isinstance(own, Mapping) else None)
+    return found or heads
 
 
 def _sliding(text: Mapping[str, Any], layers: int | None) -> tuple[int | None, int]:

@@ -15,7 +15,7 @@ from django.views.decorators.vary import vary_on_headers
 from deployments.kube.observe import HELPERS
 from deployments.labels import ENGINE_CONTAINERS
 from deployments.manifests.text import as_yaml
-from deployments.models import Approval, Deployment, Event, Principal, QuotaHold, Revision, Wanted
+from deployments.models import Approval, Deployment, Event, Principal, QuotaHold, Wanted
 from deployments.services import files, lifecycle, states, waits
 from deployments.services.principals import principal_of
 from deployments.views import keys, present

@@ -124,12 +124,12 @@ def test_layers_that_keep_a_state_need_a_cache_of_their_own():
 @pytest.mark.parametrize(("product", "batch", "running"), [("NVIDIA-L4", 2048, 256), ("NVIDIA-H200", 8192, 1024)])
 def test_for_throughput_twice_as_much_is_done_at_once(product: str, batch: int, running: int):
     gpu, more = gpu_facts(product), {"performance-mode": "throughput"}
-    assert (batched_tokens(gpu, {}, 8192), sequences(gpu, {})) == (batch, running)
-    assert (batched_tokens(gpu, more, 8192), sequences(gpu, more)) == (2 * batch, 2 * running)
+    assert (batched_tokens(gpu, {}, 8192), sequences(gpu, {}, batch)) == (batch, running)
+    assert (batched_tokens(gpu, more, 8192), sequences(gpu, more, 2 * batch)) == (2 * batch, 2 * running)
     other = {"performance-mode": "interactivity"}
-    assert (batched_tokens(gpu, other, 8192), sequences(gpu, other)) == (batch, running)
+    assert (batched_tokens(gpu, other, 8192), sequences(gpu, other, batch)) == (batch, running)
     told = {**more, "max-num-batched-tokens": 3000, "max-num-seqs": 100}
-    assert (batched_tokens(gpu, told, 8192), sequences(gpu, told)) == (3000, 100)
+    assert (batched_tokens(gpu, told, 8192), sequences(gpu, told, 3000)) == (3000, 100)
     whole = {**more, "enable-chunked-prefill": False}
     assert batched_tokens(gpu, whole, 100_000) == 100_000
 

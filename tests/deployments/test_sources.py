@@ -185,7 +185,7 @@ def test_a_multimodal_model_is_read_from_its_text_part():
     ("scaling", "expected"),
     [
         (None, 32768),
-        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}, 131072),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}, 32768),
         ({"rope_type": "linear", "factor": 2.0}, 65536),
         ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}, 32768),
         ({"rope_type": "yarn", "factor": "4"}, 32768),

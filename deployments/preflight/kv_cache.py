@@ -1,0 +1,87 @@
+"""Rules about the KV cache: its blocks, how many of them, and layers that keep none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from deployments.engine.kv import block_of, kv_bytes_per_token, one_cache, windows
+from deployments.engine.sizing import UnknownShapeError, fit
+from deployments.findings import Finding, arg_pointer, error, warning
+from deployments.preflight.rules import Case, Rules, plural
+
+rules = Rules()
+
+# Block sizes that the attention kernels of NVIDIA GPUs take.
+BLOCKS = (16, 32, 64, 128, 256)
+
+
+@rules.rule
+def caches_of_a_kind(case: Case) -> Iterator[Finding]:
+    """Layers that keep a state cannot be given the cache of those that keep tokens."""
+    model = case.model
+    if one_cache(case.spec.engine.args) and model is not None and model.linear_layers:
+        yield error(
+            "cache_hybrid",
+            arg_pointer("disable-hybrid-kv-cache-manager"),
+            f"{plural(model.linear_layers, 'layer')} of {model.id} keep a state in place of a KV cache: without the "
+            "manager of different caches the engine would not start.",
+            "Leave disable-hybrid-kv-cache-manager out.",
+            False,
+        )
+
+
+@rules.rule
+def cache_blocks(case: Case) -> Iterator[Finding]:
+    """So many blocks of KV cache must hold one request of full length."""
+    count, length = case.whole("num-gpu-blocks-override"), case.context
+    if count is None or count < 1 or not length:
+        return
+    block = block_of(case.spec.engine.args) * (case.whole("decode-context-parallel-size") or 1)
+    needed = math.ceil(length / block)
+    if count < needed:
+        yield error(
+            "cache_blocks",
+            arg_pointer("num-gpu-blocks-override"),
+            f"{plural(count, 'block')} of {block} tokens hold {count * block:,}; one request of {length:,} tokens "
+            f"needs {needed:,}.",
+            f"Leave it out: the engine measures what it has. Or use at least {needed:,}.",
+            needed,
+        )
+    elif (most := _most_blocks(case)) and count > most:
+        yield error(
+            "cache_blocks_memory",
+            arg_pointer("num-gpu-blocks-override"),
+            f"{count:,} blocks of {block} tokens take more memory than weights and engine leave: about {most:,} do "
+            "fit, and the engine takes as many as it is told to.",
+            "Leave it out: the engine measures what it has.",
+            most,
+        )
+
+
+def _most_blocks(case: Case) -> int | None:
+    """Blocks of KV cache that the whole GPU holds beside weights and engine; None where that is not known."""
+    model, args = case.model, case.spec.engine.args
+    if model is None or case.flavor is None or windows(model, args):
+        return None  # With caches of several kinds a block is not one size.
+    try:
+        most = fit(model, case.flavor.gpu, args, defaults=case.defaults).most_bytes
+    except UnknownShapeError:
+        return None
+    each = kv_bytes_per_token(model, args) * block_of(args)
+    return most // each if each else None
+
+
+@rules.rule
+def blocks(case: Case) -> Iterator[Finding]:
+    """Attention kernels take blocks of a few sizes."""
+    size = case.whole("block-size")
+    if size is not None and 1 <= size <= BLOCKS[-1] and size not in BLOCKS:
+        near = min(BLOCKS, key=lambda item: abs(item - size))
+        yield warning(
+            "block_size",
+            arg_pointer("block-size"),
+            f"Blocks of {size} tokens: most attention kernels take {', '.join(map(str, BLOCKS))} only.",
+            f"Use {near}, or leave it out.",
+            near,
+        )

@@ -1,0 +1,65 @@
+"""Numbers of one flag that bound another, as vLLM 0.32.0 does at its start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from deployments.engine.flags import versions
+from deployments.engine.gpus import gpu_facts
+from deployments.engine.render import render_args
+from deployments.engine.sizing import sequences
+from tests.deployments.preflighting import codes, said, the, with_model
+
+ADAPTER = [{"name": "legal", "uri": "hf://org/legal-lora"}]
+
+
+@pytest.mark.parametrize("batch", [16, 512, 1023])
+def test_a_small_step_alone_lets_fewer_requests_run(batch: int):
+    assert "batch_below_requests" not in codes(said(args={"max-num-batched-tokens": batch}))
+    assert sequences(gpu_facts("NVIDIA-H100-80GB-HBM3"), {}, batch) == batch
+
+
+def test_a_prompt_is_not_long_beyond_the_context():
+    args = {"max-model-len": 8192, "long-prefill-token-threshold": 16384}
+    finding = the("long_prefill", said(args=args))
+    assert (finding.field, finding.value, finding.is_error) == ("long_prefill_token_threshold", 8192, True)
+    assert "long_prefill" not in codes(said(args={**args, "long-prefill-token-threshold": 8192}))
+
+
+def test_with_adapters_a_step_holds_what_is_proposed_for_each_request():
+    # 1,024 requests at once on an H100, of 9 tokens each, in a step of 8,192.
+    args: dict[str, Any] = {"spec-method": "ngram", "spec-tokens": 8}
+    finding = the("speculation_adapters", said(args=args, adapters=ADAPTER))
+    assert (finding.field, finding.value, finding.is_error) == ("max_num_seqs", 910, True)
+    assert "9,216" in finding.message
+    assert "speculation_adapters" not in codes(said(args={**args, "max-num-seqs": 910}, adapters=ADAPTER))
+    assert "speculation_adapters" in codes(said(args={**args, "max-num-seqs": 911}, adapters=ADAPTER))
+    assert "speculation_adapters" not in codes(said(args={**args, "max-num-batched-tokens": 9216}, adapters=ADAPTER))
+    assert "speculation_adapters" not in codes(said(args=args))
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("nvfp4", True), ("nvfp4_4over6", True), ("fp8", False)])
+def test_latent_attention_has_no_nvfp4_cache(kind: str, refused: bool):
+    latent = with_model(kv_lora_rank=512, rope_head_dim=64, architecture="DeepseekV2ForCausalLM")
+    found = said(latent, args={"kv-cache-dtype": kind})
+    assert ("cache_nvfp4" in codes(found)) is refused
+    assert "cache_nvfp4" not in codes(said(args={"kv-cache-dtype": kind}))
+
+
+def test_more_blocks_than_memory_holds_are_refused():
+    finding = the("cache_blocks_memory", said(args={"num-gpu-blocks-override": 1_000_000}))
+    assert (finding.field, finding.is_error) == ("num_gpu_blocks_override", True)
+    # Of an H100 about 62 GiB stay, at 128 KiB a token in blocks of 16.
+    assert isinstance(finding.value, int)
+    assert 25_000 < finding.value < 33_000
+    assert "cache_blocks_memory" not in codes(said(args={"num-gpu-blocks-override": finding.value}))
+    assert "cache_blocks_memory" in codes(said(args={"num-gpu-blocks-override": finding.value + 1}))
+
+
+@pytest.mark.parametrize("version", versions())
+def test_not_to_disable_the_manager_leaves_it_to_the_engine(version: str):
+    # Said outright, the engine does not start where it would have done without.
+    assert render_args(version, {"disable-hybrid-kv-cache-manager": False}) == []
+    assert render_args(version, {"disable-hybrid-kv-cache-manager": True}) == ["--disable-hybrid-kv-cache-manager"]
