@@ -19,6 +19,7 @@ from deployments.kube.log_causes import from_log
 from deployments.kube.log_patterns import last_error
 from deployments.kube.observe import Observed, event_view, pod_view, service_view
 from deployments.manifests import Resolution, Wish, build, build_service_account, gpus_of
+from deployments.manifests.adapters import BY_TOKEN
 from deployments.manifests.cache import gib_for
 from deployments.manifests.images import mode_of
 from deployments.manifests.scaling import KEDA, available
@@ -113,7 +114,9 @@ def _adapters(spec: DeploymentSpec, known: Facts) -> Iterator[dict[str, str]]:
     """The adapters by name, each at the commit that its wish names or that is known, or at a placeholder."""
     for adapter in spec.adapters:
         found = known.adapters.get(adapter.name)
-        yield {"name": adapter.name, "uri": pinned(adapter.uri, _commit(adapter, found.sha if found else ""))}
+        by_token = spec.source.credential is not None and found is not None and not found.is_public
+        uri = pinned(adapter.uri, _commit(adapter, found.sha if found else ""))
+        yield {"name": adapter.name, "uri": uri} | (BY_TOKEN if by_token else {})
 
 
 def _commit(named: Source | Adapter, known: str) -> str:

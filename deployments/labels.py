@@ -11,6 +11,8 @@ LABEL_COMPONENT = "slipway.dev/component"
 FETCH_COMPONENT = "fetch"
 ANNOTATION_HASH = "slipway.dev/spec-hash"
 ANNOTATION_SECRETS = "slipway.dev/secrets"
+# Of a signed service: the container of its own that the token of the deployment's credential goes to.
+ANNOTATION_TOKEN = "slipway.dev/token-for"  # noqa: S105 - a name
 ANNOTATION_STOP = "serving.kserve.io/stop"
 LABEL_ISVC = "serving.kserve.io/inferenceservice"
 LABEL_LLM_NAME = "app.kubernetes.io/name"  # of an LLMInferenceService, on pods whose part-of says so

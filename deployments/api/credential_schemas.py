@@ -32,7 +32,10 @@ class _Parts(serializers.Serializer[Any]):
 
 
 class CredentialBody(_Parts):
-    """A new credential. `test_uri` is a model of its kind of source that it is tested with."""
+    """A new credential. `test_uri` is a model of its kind of source that it is tested with.
+
+    A token of the hub may be tested with a model and LoRA adapters: their addresses, with a space between.
+    """
 
     team = serializers.SlugField(max_length=20)
     name = serializers.CharField(max_length=40)

@@ -1,21 +1,26 @@
 """LoRA adapters of a deployment: fetched by an init container of our own, and named to the engine at its start.
 
 KServe loads one model per InferenceService, so its initializer is run once more for the adapters, with the same words.
-It gets no keys: adapters are public.
+KServe gives the Secrets of an account to the initializer that it adds itself, and to no other: where an adapter is not
+public, what is signed says that the token of the deployment's credential goes to ours, and `with_token` brings it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from deployments.engine.lora import at_once
-from deployments.labels import ADAPTER_INITIALIZER
+from deployments.labels import ADAPTER_INITIALIZER, ANNOTATION_TOKEN
 from deployments.manifests.cluster import default_initializer_image
-from deployments.manifests.common import Wish
+from deployments.manifests.common import Object, Wish
 from deployments.manifests.downloads import fetch_resources
 from deployments.manifests.pods import container_security
 
 FOLDER = "/mnt/adapters"
+# Of a resolved adapter: it is fetched with the credential of the wish.
+ACCESS, BY_TOKEN = "access", {"access": "credential"}
+TOKEN = "HF_TOKEN"  # noqa: S105 - the name of a variable
 
 
 def volumes(wish: Wish) -> list[dict[str, Any]]:
@@ -51,6 +56,25 @@ def initializer(wish: Wish) -> dict[str, Any] | None:
     }
 
 
+def annotations_of(wish: Wish) -> dict[str, str]:
+    """What the service says of a token for them; nothing where all are public."""
+    return {ANNOTATION_TOKEN: ADAPTER_INITIALIZER} if any(map(_by_token, wish.resolution.adapters)) else {}
+
+
+def with_token(service: Object, secret: str) -> Object:
+    """The same InferenceService with the token of a Secret where it says that one goes."""
+    named = service["metadata"].get("annotations", {}).get(ANNOTATION_TOKEN)
+    if named != ADAPTER_INITIALIZER:
+        return service
+    predictor = service["spec"]["predictor"]
+    variable = {"name": TOKEN, "valueFrom": {"secretKeyRef": {"key": TOKEN, "name": secret}}}
+    containers = [
+        {**each, "env": [*each["env"], variable]} if each["name"] == named else each
+        for each in predictor["initContainers"]
+    ]
+    return {**service, "spec": {**service["spec"], "predictor": {**predictor, "initContainers": containers}}}
+
+
 def arguments(wish: Wish) -> list[str]:
     """How the engine is told of them, last: the names and paths are words of one flag."""
     adapters = wish.resolution.adapters
@@ -64,6 +88,10 @@ def arguments(wish: Wish) -> list[str]:
         "--lora-modules",
         *(f"{adapter['name']}={_path(adapter['name'])}" for adapter in adapters),
     ]
+
+
+def _by_token(adapter: Mapping[str, str]) -> bool:
+    return adapter.get(ACCESS) == BY_TOKEN[ACCESS]
 
 
 def _volume(place: int) -> str:

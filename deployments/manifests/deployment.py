@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 
 from deployments.labels import ANNOTATION_SECRETS, ANNOTATION_STOP
-from deployments.manifests import cache, disaggregated, multinode, standard
+from deployments.manifests import adapters, cache, disaggregated, multinode, standard
 from deployments.manifests.common import Object, Wish, short_hash
 from deployments.manifests.scaling import SCALER_KINDS
 from deployments.spec import Strategy
@@ -41,11 +41,19 @@ def marked(objects: Iterable[Object], secret_names: Sequence[str]) -> list[Objec
 
 
 def with_keys(objects: Iterable[Object], kind: str, secret: str, settings: Mapping[str, str]) -> list[Object]:
-    """The same objects with the Secret of a credential where weights are fetched ahead.
+    """The same objects with the Secret of a credential where weights are fetched ahead, and where adapters are.
 
-    KServe gives it to the pods of engines by their account, and to nobody else.
+    KServe gives it by the account to the initializers that it adds itself, and to nobody else.
     """
-    return [cache.with_keys(obj, kind, secret, settings) if obj["kind"] == "Job" else obj for obj in objects]
+    return [_with_keys(obj, kind, secret, settings) for obj in objects]
+
+
+def _with_keys(obj: Object, kind: str, secret: str, settings: Mapping[str, str]) -> Object:
+    if obj["kind"] == "Job":
+        return cache.with_keys(obj, kind, secret, settings)
+    if obj["kind"] == "InferenceService" and kind == "hf":
+        return adapters.with_token(obj, secret)
+    return obj
 
 
 def _with_mark(obj: Object, mark: str) -> Object:

@@ -57,6 +57,7 @@ def _inference_service(wish: Wish, runtime: str, weights: Weights) -> Object:
     metadata["annotations"] = {
         "serving.kserve.io/deploymentMode": "Standard",
         "serving.kserve.io/autoscalerClass": autoscaler_of(wish).value,
+        **adapters.annotations_of(wish),
     }
     return {
         "apiVersion": "serving.kserve.io/v1beta1",

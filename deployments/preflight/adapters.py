@@ -9,17 +9,20 @@ from deployments.engine.lora import RANKS, rank_for
 from deployments.findings import Finding, error, warning
 from deployments.preflight.rules import Case, Rules
 from deployments.sources import Scheme, SourceCode, SourceError, parse
+from deployments.sources.adapters import AdapterFacts
 from deployments.sources.formats import WeightFormat
 
 rules = Rules()
 
 POINTER = "/spec/adapters"
+# Kinds of credentials that the hub may know; "" where nobody said of which kind one is.
+HUB_KINDS = frozenset({"hf", ""})
 FLAGS = ("enable-lora", "lora-modules", "max-lora-rank", "max-loras", "max-cpu-loras")
 
 
 @rules.rule
 def adapter_address(case: Case) -> Iterator[Finding]:
-    """Adapters are fetched beside the model, without keys: from the hub."""
+    """Adapters are fetched beside the model: from the hub."""
     for place, adapter in enumerate(case.spec.adapters):
         pointer = f"{POINTER}/{place}/uri"
         try:
@@ -51,13 +54,49 @@ def adapter_name(case: Case) -> Iterator[Finding]:
 
 @rules.rule
 def adapter_answer(case: Case) -> Iterator[Finding]:
-    """What the hub said about each adapter."""
+    """What the hub said about each adapter, to everybody or to the wish's own credential."""
     for place, adapter in enumerate(case.spec.adapters):
         known = case.facts.adapters.get(adapter.name)
-        if known is None or known.found:
+        if known is None or known.found or _may_open(case, known):
             continue
         make = warning if known.code == SourceCode.UNREACHABLE else error
-        yield make(f"adapter_{known.code}", f"{POINTER}/{place}/uri", f"{adapter.name}: {known.message}")
+        text, remedy = f"{adapter.name}: {known.message}", known.remedy
+        if known.code == SourceCode.GATED and not known.private and (other := _of_another_kind(case)):
+            text, remedy = f"{text} {other}", "Take the model from the hub too, or an adapter that everybody may read."
+        yield make(f"adapter_{known.code}", f"{POINTER}/{place}/uri", text, remedy)
+
+
+@rules.rule
+def adapter_not_asked(case: Case) -> Iterator[Finding]:
+    """Slipway cannot read a stored token: what it opens is known of adapters that it was tested with."""
+    name = case.spec.source.credential
+    for place, adapter in enumerate(case.spec.adapters):
+        known = case.facts.adapters.get(adapter.name)
+        if known is None or not _may_open(case, known):
+            continue
+        yield warning(
+            "adapter_not_asked",
+            f"{POINTER}/{place}/uri",
+            f"{adapter.name}: {known.id} is private or gated, or not there. Whether “{name}” opens it shows when it is "
+            "downloaded.",
+            f"To know before: enter the token again and have it tested with {adapter.uri} beside the model.",
+        )
+
+
+def _may_open(case: Case, known: AdapterFacts) -> bool:
+    """True where the wish's token may open what nobody else is shown, and nobody has tried yet."""
+    credential = case.facts.credentials.get(case.spec.source.credential or "")
+    mine = credential is not None and credential.kind in HUB_KINDS and not credential.refused
+    return mine and known.code == SourceCode.GATED and not known.private
+
+
+def _of_another_kind(case: Case) -> str:
+    """Why the wish's credential is of no use for adapters; empty where there is none, or one of the hub."""
+    name = case.spec.source.credential
+    credential = case.facts.credentials.get(name or "")
+    if credential is None or credential.kind in HUB_KINDS:
+        return ""
+    return f"Adapters are fetched with the credential of the model, and “{name}” is no Hugging Face token."
 
 
 @rules.rule

@@ -118,7 +118,8 @@ class ClusterFacts:
 class CredentialFacts:
     """A credential of the team: its kind ("" where nobody said), whether its value is on the cluster or on its way.
 
-    `refused`: its server did not accept it when it was tested last. `asked`: the source was looked up with it.
+    `refused`: its server did not accept it when it was tested last. `asked`: the source was looked up with it, and so
+    were `adapters`.
     """
 
     kind: str = "hf"
@@ -127,6 +128,7 @@ class CredentialFacts:
     refused: bool = False
     asked: bool = False
     endpoint: str = ""
+    adapters: tuple[AdapterFacts, ...] = ()
 
 
 @dataclass(frozen=True)

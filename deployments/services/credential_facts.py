@@ -8,7 +8,11 @@ from deployments.engine.facts import ModelFacts
 from deployments.models import Credential, Team
 from deployments.preflight.facts import CredentialFacts
 from deployments.sources import Scheme, SourceCheck, SourceCode, SourceError, parse
+from deployments.sources.adapters import AdapterFacts
 from deployments.spec import DeploymentSpec
+
+# How a test may end of which nothing follows for what it was made with.
+NOTHING_LEARNT = frozenset({SourceCode.UNREACHABLE, SourceCode.BAD_TOKEN})
 
 
 def known_of(
@@ -25,15 +29,19 @@ def known_of(
     if row is None:
         return {}, check
     wanted = check.loads if check is not None and check.loads else spec.source.uri
-    asked = bool(row.test_uri) and _is_same(row.test_uri, wanted)
+    adapters = tuple(map(AdapterFacts.from_json, row.test_facts.get("adapters", ())))
+    # Among the addresses of a test those of adapters say nothing of the model.
+    models = [uri for uri in row.test_uri.split() if parse(uri).id not in {each.id for each in adapters}]
+    asked = any(_is_same(uri, wanted) for uri in models)
     version = row.current or row.versions.order_by("-number").first()
     known = CredentialFacts(
         kind=row.kind,
         stored=row.current_id is not None,
         waiting=row.state == Credential.State.PENDING,
         refused=row.test_code == SourceCode.BAD_TOKEN,
-        asked=asked and row.test_code not in {SourceCode.UNREACHABLE, SourceCode.BAD_TOKEN},
+        asked=asked and row.test_code not in NOTHING_LEARNT,
         endpoint=str(version.settings.get("endpoint", "")) if version is not None else "",
+        adapters=tuple(each for each in adapters if each.code not in NOTHING_LEARNT),
     )
     if known.asked:
         return {name: known}, _with_token(row, check)

@@ -167,14 +167,18 @@ def _tested(test: SourceCheck | None, test_uri: str) -> dict[str, Any]:
         "test_message": test.message[:500],
         "test_remedy": test.remedy[:500],
         "test_uri": test_uri,
-        # Of a model that it may not read nothing is kept but why.
-        "test_facts": _learnt(test) if test.code is SourceCode.FOUND else {},
+        # Of a model that it may not read nothing is kept but why; adapters each have an answer of their own.
+        "test_facts": (_learnt(test) if test.code is SourceCode.FOUND else {}) | _of_adapters(test),
     }
 
 
 def _learnt(test: SourceCheck) -> dict[str, Any]:
     facts = test.model.as_json() if test.model else {}
     return {**facts, "loads": test.loads} if test.loads else facts
+
+
+def _of_adapters(test: SourceCheck) -> dict[str, Any]:
+    return {"adapters": [dict(facts) for facts in test.adapters]} if test.adapters else {}
 
 
 def _told(credential: Credential, version: SecretVersion, kind: str, message: str, *, level: str) -> None:

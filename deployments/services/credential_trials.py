@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -28,12 +29,12 @@ from deployments.services import source_checks
 from deployments.services.credential_values import GOOGLE_TOKEN_URI
 from deployments.services.sealing import Opened
 from deployments.services.source_checks import Keys
-from deployments.sources import Reply, SourceCheck, SourceCode, huggingface, parse, s3
+from deployments.sources import Reply, SourceCheck, SourceCode, adapters, huggingface, parse, s3
 from deployments.sources.oci import parse_image
 from portal.lib import outbound
 
-# A few calls at most: all of them end well within a lease.
-SECONDS = 4.0
+# A few calls at most: all of them end well within a lease. Of several addresses the last are not asked in time.
+SECONDS, ADDRESS_SECONDS = 4.0, 14.0
 ACCOUNT = re.compile(r"[A-Za-z0-9._-]{1,60}")
 CHALLENGE = re.compile(r'(realm|service)="([^"]{1,300})"')
 AGAIN = "Enter it again, or another."
@@ -65,6 +66,7 @@ def _of_model(accepted: SourceCheck, test_uri: str, keys: Keys, what: str) -> So
 @sensitive_variables()
 def _hub(opened: Opened, test_uri: str) -> SourceCheck:
     token = opened.value["token"]
+    until = time.monotonic() + ADDRESS_SECONDS
     who = _hub_get("/api/whoami-v2", token)
     if who.status in {401, 403}:
         return SourceCheck(SourceCode.BAD_TOKEN, "The hub does not accept this token.", AGAIN)
@@ -72,15 +74,50 @@ def _hub(opened: Opened, test_uri: str) -> SourceCheck:
         said = f"status {who.status}" if who.status else (who.error or "no answer")
         return SourceCheck(SourceCode.UNREACHABLE, f"The hub could not be asked ({said[:120]}).", LATER)
     if test_uri:
-        source = parse(test_uri)
-        found = huggingface.check(source.id, source.revision, lambda path: _hub_get(path, token), with_token=True)
-        if found.found:
-            return replace(found, message=f"The hub accepts this token, and it opens {source.id}.")
-        return found
+
+        @cache
+        def get(path: str) -> Reply:
+            in_time = time.monotonic() < until
+            return _hub_get(path, token) if in_time else Reply(0, error="the hub was too slow")
+
+        return _of_addresses(test_uri.split(), get)
     name = who.json.get("name") if isinstance(who.json, Mapping) else None
     # Whatever a hub says of itself ends on pages: a plain name or nothing.
     account = f", as {name}" if isinstance(name, str) and ACCOUNT.fullmatch(name) else ""
     return SourceCheck(SourceCode.FOUND, f"The hub accepts this token{account}.")
+
+
+@sensitive_variables()
+def _of_addresses(uris: Sequence[str], get: huggingface.Get) -> SourceCheck:
+    """What a token makes of a model and of LoRA adapters.
+
+    The first address is that of the model, unless its files tell that it is an adapter too: of what the token may not
+    see nothing tells which of both it is.
+    """
+    model: SourceCheck | None = None
+    tested: list[adapters.AdapterFacts] = []
+    opens: list[str] = []
+    for source in map(parse, uris):
+        if model is not None or adapters.is_adapter(source.id, source.revision, get):
+            facts = adapters.check_adapter(source.id, source.revision, get, with_token=True)
+            tested.append(facts)
+            opens += [source.id] if facts.found else []
+        else:
+            model = huggingface.check(source.id, source.revision, get, with_token=True)
+            opens += [source.id] if model.found else []
+    refused = [facts for facts in tested if not facts.found]
+    # Rules about the model go by its own answer; of adapters each has one of its own.
+    first = next(iter(refused), None)
+    code = SourceCode(first.code) if first is not None else SourceCode.FOUND
+    found = model or SourceCheck(code, "", first.remedy if first is not None else "")
+    said = [*([found.message] if model is not None and not model.found else []), *(facts.message for facts in refused)]
+    if opens:
+        said.insert(0, f"The hub accepts this token, and it opens {_listed(opens)}.")
+    return replace(found, message=" ".join(said), adapters=tuple(facts.as_json() for facts in tested))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _hub_get(path: str, token: str) -> Reply:

@@ -24,11 +24,14 @@ from deployments.services.errors import ConflictError, InvalidError, MissingErro
 from deployments.services.principals import anew
 from deployments.services.transactions import in_transaction
 from deployments.sources import SourceError, parse
+from deployments.spec import MAX_ADAPTERS
 from portal.lib.hints import RECONCILE_TEAM, hint
 
 # How long a value waits for a worker; who forgets it comes every twenty seconds, so none lies there for ten minutes.
 LIVES = timedelta(minutes=9, seconds=30)
 PER_TEAM = 50
+# Of one test: a model with as many adapters as a deployment takes, and what a row holds of their addresses.
+MOST_TESTED, LONGEST_TEST = 1 + MAX_ADAPTERS, 512
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?")
 
 
@@ -200,11 +203,23 @@ def _needs_key() -> None:
 
 
 def _test_uri(kind: str, uri: object) -> str:
-    """The model to test with, which must be of a source that this kind opens; "" for none."""
+    """What to test with, which must be of a source that this kind opens; "" for none.
+
+    Tokens of a hub also take the LoRA adapters that are wanted with a model: several addresses, one space between.
+    """
     if uri in (None, ""):
         return ""
-    if not isinstance(uri, str) or len(uri) > 512:
+    if not isinstance(uri, str) or len(uri) > LONGEST_TEST:
         raise _wrong_uri("Must be the address of a model.")
+    if kind != Credential.Kind.HF:
+        return _address(kind, uri)
+    found = " ".join(dict.fromkeys(_address(kind, each) for each in uri.split()))
+    if len(found.split()) > MOST_TESTED or len(found) > LONGEST_TEST:
+        raise _wrong_uri(f"At most {MOST_TESTED} addresses, of {LONGEST_TEST} characters together.")
+    return found
+
+
+def _address(kind: str, uri: str) -> str:
     try:
         source = parse(uri if "://" in uri or kind != Credential.Kind.HF else f"hf://{uri}")
     except SourceError as error:

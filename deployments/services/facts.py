@@ -47,7 +47,7 @@ def gather(
         model=check.model if check else None,
         source_check=check,
         credentials=credentials,
-        adapters=adapter_checks.known_of(spec) if spec else {},
+        adapters=adapter_checks.known_of(spec, credentials.get(spec.source.credential or "")) if spec else {},
         name_taken=team is not None and is_taken(team, name, deployment),
         nodes_before=_nodes_before(deployment),
         namespace=team.namespace if team else "",

@@ -16,6 +16,7 @@ from deployments.engine.lora import lora_rank
 from deployments.engine.options import Option
 from deployments.engine.sizing import Fit
 from deployments.findings import Finding, Severity, error
+from deployments.manifests.adapters import BY_TOKEN
 from deployments.manifests.cache import gib_for
 from deployments.manifests.common import Resolution
 from deployments.manifests.images import ImageMode, mode_of
@@ -50,7 +51,7 @@ from deployments.services.holds import Usage
 from deployments.services.teams import SLUG
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
-from deployments.sources import Scheme, SourceCheck, SourceError, parse
+from deployments.sources import Scheme, SourceCheck, SourceCode, SourceError, parse
 from deployments.sources.pinned import file_of, pinned
 from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
@@ -333,12 +334,16 @@ def _endpoint(spec: DeploymentSpec, known: Facts) -> str:
 
 
 def _adapters(spec: DeploymentSpec, known: Facts) -> Iterator[dict[str, str]]:
-    """The adapters by name, each with the address of its commit; those that nobody could pin are left out."""
+    """The adapters by name, each with the address of its commit; those that nobody could pin are left out.
+
+    What was not given to everybody is fetched with the credential.
+    """
     for adapter in spec.adapters:
         facts = known.adapters.get(adapter.name)
-        commit = (facts.sha if facts else "") or adapter.revision or ""
+        commit = (facts.sha if facts else "") or adapter.revision or parse(adapter.uri).revision or ""
         if model_checks.COMMIT.fullmatch(commit):
-            yield {"name": adapter.name, "uri": pinned(adapter.uri, commit)}
+            by_token = spec.source.credential is not None and not (facts is not None and facts.is_public)
+            yield {"name": adapter.name, "uri": pinned(adapter.uri, commit)} | (BY_TOKEN if by_token else {})
 
 
 def _image_mode(spec: DeploymentSpec, known: Facts) -> str:
@@ -364,17 +369,29 @@ def _check(
     findings = rules.check(spec, name, team.slug if team else "", known)
     if not rules.has_errors(findings) and not _address(spec, check):
         findings.append(_not_pinned(spec))
-    if not rules.has_errors(findings) and len(list(_adapters(spec, known))) < len(spec.adapters):
-        findings.append(
-            error(
-                NOT_PINNED,
-                "/spec/adapters",
-                "An adapter cannot be pinned to a commit while the hub does not answer.",
-                "Try again later, or give its revision as a commit (40 hex digits).",
-            )
-        )
+    if not rules.has_errors(findings):
+        findings += _adapters_not_pinned(spec, known)
     order = list(Severity)
     return sorted(findings, key=lambda item: order.index(item.severity))
+
+
+def _adapters_not_pinned(spec: DeploymentSpec, known: Facts) -> Iterator[Finding]:
+    done = {each["name"] for each in _adapters(spec, known)}
+    for place, adapter in enumerate(spec.adapters):
+        if adapter.name in done:
+            continue
+        facts = known.adapters.get(adapter.name)
+        hidden = facts is not None and facts.code != SourceCode.UNREACHABLE
+        yield error(
+            NOT_PINNED,
+            f"/spec/adapters/{place}/revision" if hidden else "/spec/adapters",
+            f"Which commit of {adapter.name} is meant is told only to a token that may read it."
+            if hidden
+            else "An adapter cannot be pinned to a commit while the hub does not answer.",
+            f"Enter the token again and have it tested with {adapter.uri}, or give the commit (40 hex digits)."
+            if hidden
+            else "Try again later, or give its revision as a commit (40 hex digits).",
+        )
 
 
 def _not_pinned(spec: DeploymentSpec) -> Finding:

@@ -41,6 +41,8 @@ class SourceCheck:
     remedy: str = ""
     model: ModelFacts | None = None
     loads: str = ""
+    # Of a credential's test: what was learnt of LoRA adapters, as their facts are kept (sources.adapters).
+    adapters: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
 
     def __post_init__(self) -> None:
         for name in ("message", "remedy"):

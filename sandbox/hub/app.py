@@ -56,7 +56,7 @@ class Hub:
         found = [
             model
             for model in self.models.values()
-            if wanted in model.id.lower() and (not tag or tag in model.card["tags"])
+            if wanted in model.id.lower() and (not tag or tag in model.card["tags"]) and not model.private
         ]
         # Asked to tell more, the hub tells what was asked for; here that is all that there is to tell.
         return json_answer(
@@ -111,6 +111,9 @@ class Hub:
         model = self.models.get(model_id)
         if model is None:
             return _error(404, "RepoNotFound", "Repository not found")
+        if model.private and access(model, token) is not None:
+            # As if it were not there: whoever shows no token is asked for one.
+            return _error(401 if token is None else 404, "RepoNotFound", "Repository not found")
         if not model.knows(revision):
             return _error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return model
@@ -154,7 +157,7 @@ def _summary(model: Model) -> dict[str, Any]:
         "id": model.id,
         "modelId": model.id,
         "author": model.id.split("/")[0],
-        "private": False,
+        "private": model.private,
         "gated": model.gated,
         "library_name": "transformers",
         **model.card,

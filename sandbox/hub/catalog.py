@@ -41,6 +41,7 @@ class Model:
     files: tuple[HubFile, ...]
     card: dict[str, Any]
     config_name: str = "config.json"
+    private: bool = False  # then nobody but its own people is told that it is there
 
     def file(self, name: str) -> HubFile | None:
         """Find a file by path."""
@@ -65,7 +66,7 @@ def access(model: Model, token: str | None) -> str | None:
     """Say why `token` may not read the files of `model`: "invalid", "anonymous", "unaccepted" or None (it may)."""
     if token is not None and not valid(token):
         return "invalid"
-    if not model.gated:
+    if not (model.gated or model.private):
         return None
     if token is None:
         return "anonymous"
@@ -93,4 +94,5 @@ def _model(entry: dict[str, Any]) -> Model:
         files=tuple(sorted(files, key=lambda file: file.name)),
         card={key: entry[key] for key in kept},
         config_name=name,
+        private=entry.get("private", False),
     )

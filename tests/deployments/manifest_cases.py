@@ -136,6 +136,14 @@ WISHES: dict[str, Wish] = {
         adapters=tuple({"name": name, "uri": f"hf://example/{name}:{'d' * 40}"} for name in ("sql", "tone")),
         lora_rank=16,
     ),
+    "adapters-of-the-team": wish(
+        spec_of(
+            source={"uri": "hf://meta-llama/Llama-3.1-8B-Instruct", "credential": "hf"},
+            adapters=[{"name": "sql", "uri": "hf://example/sql"}],
+        ),
+        adapters=({"name": "sql", "uri": f"hf://example/sql:{'d' * 40}", "access": "credential"},),
+        lora_rank=16,
+    ),
     "across-nodes": wish(spec_of(nodes=2, args={"tensor-parallel-size": 4, "pipeline-parallel-size": 2})),
     "across-nodes-scaled": wish(
         spec_of(nodes=2, args={"tensor-parallel-size": 4, "pipeline-parallel-size": 2}, replicas={"min": 1, "max": 3}),
