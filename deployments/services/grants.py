@@ -85,21 +85,24 @@ def change_grant(
 ) -> QuotaGrant:
     """Cut, raise, end or prolong a grant; without an end (None) it holds for good. What is held stays held.
 
-    Growth alone is refused from then on. ConflictError where nothing would change; StaleError where the grant is not as
-    its `tag_of` that was `seen` says; InvalidError for an end that lies in the past: 0 GPUs end it at once.
+    Growth alone is refused from then on. Any admin cuts; only a stranger to the team raises or prolongs. ConflictError
+    where nothing would change; StaleError where the grant is not as its `tag_of` that was `seen` says; InvalidError for
+    an end that lies in the past: 0 GPUs end it at once.
     """
     _needs_admin(principal)
     why = line_of(comment, field="comment", longest=500, required=False)
     row = QuotaGrant.objects.writable_by(principal).select_related("team", "flavor").filter(pk=grant_id).first()
     if row is None:
         raise MissingError("There is no such grant.")
-    impartial.needs_stranger(principal, _governed(principal, row.team_id), "change its quota")
+    team = _governed(principal, row.team_id)
     row.refresh_from_db(fields=["gpus", "valid_until", "warned_at", "ended_at"])
     if seen is not None and seen != tag_of(row):
         end = f"until {timezone.localtime(row.valid_until):%-d %b %Y}" if row.valid_until else "without an end"
         raise StaleError(f"Somebody changed this grant meanwhile: it is of {row.gpus} now, {end}. Look at it again.")
     before = {"gpus": row.gpus, "until": row.valid_until.isoformat() if row.valid_until else None}
     checks, until = Checks(), row.valid_until if until is KEPT else until
+    if (gpus is not None and gpus > row.gpus) or _later(until, row.valid_until):
+        impartial.needs_stranger(principal, team, "raise its quota")
     if gpus is not None:
         checks.of(partial(check_gpus, gpus, least=0), None)
     checks.of(partial(check_end, row, until), None)
@@ -116,6 +119,11 @@ def change_grant(
     message = f"Grant of {row.flavor.name} to {row.team.name} changed to {row.gpus}" + (f": {why}" if why else "")
     _granted(principal, row, message, {**events.changed(before, after), "comment": why})
     return row
+
+
+def _later(one: datetime | None, other: datetime | None) -> bool:
+    """True when the one end is after the other; no end is after all."""
+    return other is not None and (one is None or one > other)
 
 
 def tag_of(row: QuotaGrant) -> str:

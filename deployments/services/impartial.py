@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
 
 from allauth.socialaccount.models import SocialAccount
 from django.db.models import Exists, F, OuterRef, QuerySet, Subquery
+from django.utils import timezone
 
-from deployments.models import Event, Flavor, Invitation, Membership, Principal, QuotaGrant, Team, User, admins_now
+from deployments.models import (
+    Event,
+    Flavor,
+    Invitation,
+    Membership,
+    Principal,
+    QuotaGrant,
+    QuotaRequest,
+    Team,
+    User,
+    admins_now,
+)
 from deployments.services.asks import LEAD, Ask
 from deployments.services.errors import NotAllowedError
 
 # What decides whether policy approves; another field of it says nothing about who arranged that.
 RULES = ("policy", "ask_above")
+# So long somebody who left a team is no stranger to it.
+LATELY = timedelta(days=30)
 ADMIN_ASKS = Ask("author_rules", "An admin asks for it: somebody else decides.", LEAD)
 SETTER_ASKS = Ask("author_rules", "Who asks for it has set the team's policy: somebody else decides.", LEAD)
 GRANTER_ASKS = Ask("author_rules", "Who asks for it has granted the quota: somebody else decides.", LEAD)
@@ -62,13 +78,50 @@ def guests_hosts(user_id: int) -> QuerySet[Invitation, int]:
 
 
 def needs_stranger(principal: Principal, team: Team, what: str) -> None:
-    """NotAllowedError for an admin who belongs to the team: `what`, as a verb, is another admin's there."""
-    if not Membership.objects.filter(team=team, user=principal.user).exists():
+    """NotAllowedError for an admin who is no stranger to the team: `what`, as a verb, is another admin's there.
+
+    Where there is no other, it is enough to have left.
+    """
+    bond = _bond(principal.user, team)
+    if bond is None:
         return
-    words = f"You belong to {team.name}: another admin has to {what}."
+    words = f"{bond.words}: another admin has to {what}."
     if not User.objects.filter(admins_now()).exclude(pk=principal.user.pk).exists():
+        if not bond.is_member:
+            return
         words += " There is no other admin: leave the team first, or have one made (manage.py make_admin)."
     raise NotAllowedError(words)
+
+
+@dataclass(frozen=True)
+class _Bond:
+    """What ties somebody to a team, as a clause."""
+
+    words: str
+    is_member: bool = False
+
+
+def _bond(user: User, team: Team) -> _Bond | None:
+    """Why somebody is no stranger to a team: they belong to it, did a moment ago, or asked for quota of it."""
+    if Membership.objects.filter(team=team, user=user).exists():
+        return _Bond(f"You belong to {team.name}", is_member=True)
+    left = Event.objects.filter(team=team, kind__in=("member_left", "member_removed"), data__user=user.pk)
+    if left.filter(created_at__gt=timezone.now() - LATELY).exists():
+        return _Bond(f"You belonged to {team.name} within the last {LATELY.days} days")
+    if QuotaRequest.objects.pending().filter(team=team, author=user).exists():
+        return _Bond(f"You asked for quota of {team.name}, which waits")
+    return None
+
+
+def needs_own_word(principal: Principal, user: User) -> None:
+    """NotAllowedError for whoever lets an admin into a team and is none: an admin who belongs to it cannot rule it."""
+    if user.pk == principal.user.pk or principal.is_admin:
+        return
+    if User.objects.filter(admins_now(), pk=user.pk).exists():
+        raise NotAllowedError(
+            f"{user.username} is an admin, and admins rule no team that they belong to: send them an invitation, which "
+            "they take up themselves, or ask an admin."
+        )
 
 
 def _granters(team: Team, flavor: Flavor) -> set[int]:

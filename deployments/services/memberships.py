@@ -6,7 +6,7 @@ from django.utils import timezone
 
 from deployments.models import ApiToken, Deployment, EndpointKey, Invitation, Membership, Principal, Team, User
 from deployments.models.accounts import TeamQuerySet
-from deployments.services import authority, events, left_keys, telling
+from deployments.services import authority, events, impartial, left_keys, telling
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
 from deployments.services.principals import anew
 from deployments.services.transactions import in_transaction
@@ -27,6 +27,8 @@ def add(
     """
     row = ruled(principal, team)
     check_role(role)
+    if _membership(row, user) is None and not by:
+        impartial.needs_own_word(principal, user)
     if not User.objects.filter(pk=user.pk, is_active=True).exists():
         raise InvalidError("This account is switched off.", field="username", pointer="/username")
     before = _membership(row, user)

@@ -208,6 +208,12 @@ def _asker(event: Event) -> int | None:
     return asked.values_list("author_id", flat=True).first()
 
 
+def _its_people(event: Event) -> Q:
+    """Who made the deployment, and who asked for its newest revision."""
+    asked = Deployment.objects.filter(pk=event.deployment_id or 0)
+    return Q(pk__in=asked.values("created_by")) | Q(pk__in=asked.values("latest__author"))
+
+
 def _admins(event: Event) -> Q:
     return admins_now()
 
@@ -325,6 +331,9 @@ RULES: dict[str, Rule] = {
     "quota_request_granted": Rule(_named("author"), _quota_requests),
     "quota_denied": Rule(_named("author"), _quota_requests),
     "quota_expired": Rule(_named("author"), _quota_requests),
+    # It stops, or goes: who asked for it, if somebody else did that.
+    "stopped": Rule(_its_people, _of_deployment),
+    "delete_asked": Rule(_its_people, _of_deployment),
     # What a team may hold changed or ends: its leads.
     "quota_granted": Rule(_told_of_grant, _quotas),
     "quota_begun": Rule(_leads, _quotas),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
@@ -12,6 +13,8 @@ from deployments.services.principals import anew
 from deployments.services.transactions import in_transaction
 
 MOST_GPUS = 10_000
+# Whose word it takes, from nobody's to an admin's.
+STRICTNESS: Mapping[str, int] = {Team.Policy.AUTO: 0, Team.Policy.LEAD: 1, Team.Policy.ASK: 2}
 
 
 class Keep(Enum):
@@ -34,8 +37,8 @@ def set_policy(
 ) -> Team:
     """Say who approves the team's requests; `ask_above` GPUs an admin does, whatever the policy (None: however many).
 
-    Only an admin may who does not belong to the team. What waits already goes on waiting: a new policy counts for later
-    requests, and for who may decide about those that wait.
+    Only an admin may, and one who belongs to the team tightens it only. What waits already goes on waiting: a new
+    policy counts for later requests, and for who may decide about those that wait.
     """
     _needs_admin(principal)
     row = Team.objects.active().governed_by(principal).hold(team.pk)
@@ -43,7 +46,6 @@ def set_policy(
         raise MissingError("There is no such team.")
     # Again: who waited for the lock may be no admin any more.
     _needs_admin(anew(principal))
-    impartial.needs_stranger(principal, row, "set its policy")
     before = _values(row)
     if policy is not None:
         row.policy = policy_named(policy)
@@ -52,6 +54,8 @@ def set_policy(
     if not isinstance(ask_above, Keep):
         row.ask_above = _limit(ask_above)
     changes = events.changed(before, _values(row))
+    if _loosens(before, row):
+        impartial.needs_stranger(principal, row, "loosen its policy")
     if changes["after"]:
         row.save(update_fields=["policy", "ask_above", "at_expiry"])
         events.record(
@@ -62,6 +66,16 @@ def set_policy(
             data=changes,
         )
     return row
+
+
+def _loosens(before: Mapping[str, object], row: Team) -> bool:
+    """True when more is let through than before, or for longer: fewer approvals, a higher limit, no stop at the end."""
+    above = before["ask_above"]
+    return (
+        STRICTNESS[row.policy] < STRICTNESS[str(before["policy"])]
+        or (isinstance(above, int) and (row.ask_above is None or row.ask_above > above))
+        or (before["at_expiry"] != row.at_expiry and row.at_expiry != Team.AtExpiry.STOP)
+    )
 
 
 def in_words(team: Team) -> str:

@@ -90,6 +90,7 @@ def test_another_way_opens_the_form_with_its_values(hub: list[str], team: Team, 
     row = waiting(team, ann)
     [way] = client.get(reverse("deployment-detail", args=[row.pk])).context["quota_links"]["ways"]
     assert way["text"] == "1 replica"
+    assert "A change gives up the place in line, and somebody has to approve it first." in page(ann, row)
     assert parse_qsl(urlsplit(way["url"]).query) == [("set", "replicas_max=1")]
 
     form = client.get(way["url"] + "&set=kv_cache_dtype%3Dfp8").context["form"]
