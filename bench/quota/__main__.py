@@ -28,7 +28,7 @@ from bench.quota.clients import Outcome
 from bench.quota.referee import Verdict
 from portal.demo.running import running
 
-LEVELS = (IsolationLevel.READ_COMMITTED, IsolationLevel.REPEATABLE_READ)
+LEVELS = {"read-committed": IsolationLevel.READ_COMMITTED, "repeatable-read": IsolationLevel.REPEATABLE_READ}
 ROW = "{:<28} {:<16} {:>8} {:>8} {:>7} {:>7} {:>6} {:>6} {:>8} {:>8} {:>9} {:>9} {:>7}"
 HEAD = (
     "guard",
@@ -53,8 +53,10 @@ def main() -> int:
     arguments.add_argument("--services", type=int, help="transactions through the services, at each level")
     arguments.add_argument("--connections", type=int, default=32)
     arguments.add_argument("--approvals", type=int, default=2_000)
+    arguments.add_argument("--isolation", choices=LEVELS, help="one level alone")
     arguments.add_argument("--seed", type=int, default=1)
     wanted = arguments.parse_args()
+    wanted.levels = [level for name, level in LEVELS.items() if wanted.isolation in (None, name)]
     wanted.services = wanted.transactions if wanted.services is None else wanted.services
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as another user where this runs as root
@@ -94,7 +96,7 @@ def plain(url: str, wanted: argparse.Namespace) -> bool:
 
     failed = False
     for guard in guards.EACH:
-        for level in LEVELS:
+        for level in wanted.levels:
             made = world.make(waiting=0, seed=wanted.seed)
             with connection.cursor() as cursor:
                 cursor.execute(guard.sql())
@@ -117,7 +119,7 @@ def through_services(url: str, wanted: argparse.Namespace) -> bool:
 
     failed = False
     rates = {}
-    for level in LEVELS:
+    for level in wanted.levels:
         made = world.make(waiting=0, seed=wanted.seed)
         referee_starts()
         share = wanted.services // wanted.connections
@@ -132,7 +134,7 @@ def through_services(url: str, wanted: argparse.Namespace) -> bool:
         show_acts(outcome, server)
         failed |= not verdict.clean or bool(total["deadlocks left"])
     ways: list[tuple[str, IsolationLevel | None]] = [("in SQL", None)]
-    ways += [(f"by the service, {level.name}", level) for level in LEVELS]
+    ways += [(f"by the service, {level.name}", level) for level in wanted.levels]
     for name, way in ways:
         made = world.make(waiting=wanted.approvals, seed=wanted.seed)
         referee_starts()
