@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
-from deployments.engine.flags import versions
+from deployments.engine.flags import flags_of, versions
 from deployments.engine.gpus import gpu_facts
 from deployments.engine.render import render_args
 from deployments.engine.sizing import sequences
+from deployments.preflight import check
+from deployments.spec import DeploymentSpec
 from tests.deployments.preflighting import codes, said, the, with_model
+from tests.deployments.wishes import facts_of, roles_json
 
 ADAPTER = [{"name": "legal", "uri": "hf://org/legal-lora"}]
 
@@ -63,3 +66,15 @@ def test_not_to_disable_the_manager_leaves_it_to_the_engine(version: str):
     # Said outright, the engine does not start where it would have done without.
     assert render_args(version, {"disable-hybrid-kv-cache-manager": False}) == []
     assert render_args(version, {"disable-hybrid-kv-cache-manager": True}) == ["--disable-hybrid-kv-cache-manager"]
+
+
+@pytest.mark.parametrize("version", versions())
+def test_no_server_is_asked_of_a_draft(version: str):
+    assert flags_of(version)["runner"].choices == ("auto", "generate", "pooling")
+
+
+def test_what_pools_has_nothing_to_decode():
+    found = check(DeploymentSpec.from_json(roles_json(args={"runner": "pooling"})), "chat", "search", facts_of())
+    finding = the("roles_pooling", found)
+    assert (finding.field, finding.is_error) == ("runner", True)
+    assert "roles_pooling" not in codes(said(args={"runner": "pooling"}))
