@@ -73,6 +73,13 @@ class Flag:
         """The name of this flag's form field."""
         return self.name.replace("-", "_")
 
+    def needs_admin(self, value: ArgValue) -> bool:
+        """True when an admin must approve this value: of a guarded flag any but what vLLM does by itself."""
+        if self.cls is not FlagClass.GUARDED:
+            return False
+        # To Python true is 1, and 0 is false: a switch and a number are never the same value.
+        return self.default != value or isinstance(self.default, bool) is not isinstance(value, bool)
+
 
 @dataclass(frozen=True)
 class Gone:
@@ -119,8 +126,9 @@ def classify(version: str, name: str) -> FlagClass:
 
 
 def guarded_args(version: str, args: Mapping[str, ArgValue]) -> list[str]:
-    """Which of these flags an admin must approve."""
-    return [name for name in sorted(args) if classify(version, name) is FlagClass.GUARDED]
+    """Which of these flags an admin must approve; a flag that says what vLLM does anyway is none of them."""
+    known = flags_of(version)
+    return [name for name in sorted(args) if name in known and known[name].needs_admin(args[name])]
 
 
 def check_args(
@@ -149,7 +157,7 @@ def _check(version: str, flag: Flag, value: ArgValue, usual: Mapping[str, int | 
         return [_forbidden(version, flag)]
     if problem := _value_problem(version, flag, value, usual):
         return [problem]
-    if flag.cls is FlagClass.GUARDED:
+    if flag.needs_admin(value):
         return [
             warning(
                 "flag_guarded",

@@ -193,7 +193,7 @@ def _offer(field: EngineField, version: str) -> Offer:
         )
     words = field.help or flag.help
     if flag.cls is FlagClass.GUARDED:
-        words = f"{words} An admin approves it.".strip()
+        words = f"{words} An admin approves it{' where it is on' if field.kind is bool else ''}.".strip()
     empty = field.placeholder or _default(flag)
     if not chosen:
         return Offer(words, empty)

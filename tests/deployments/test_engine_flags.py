@@ -158,6 +158,32 @@ def test_code_of_the_model_needs_an_admin():
     assert "approval of an admin" in finding.message
 
 
+@pytest.mark.parametrize("version", versions())
+def test_what_vllm_does_anyway_needs_no_admin(version: str):
+    """Of every guarded flag; another value of it, of the same kind, still does."""
+    defaults = {
+        flag.name: flag.default
+        for flag in flags_of(version).values()
+        if flag.cls is FlagClass.GUARDED and flag.default not in (None, "")
+    }
+    other = {"bool": True, "int": 7, "float": 7.5, "choice": "none"}
+    assert (defaults["trust-remote-code"], defaults["load-format"]) == (False, "auto")
+    assert guarded_args(version, defaults) == []
+    assert check_args(version, defaults) == []
+    changed = {name: other[flags_of(version)[name].kind] for name in defaults}
+    assert guarded_args(version, changed) == sorted(defaults)
+
+
+def test_a_switch_is_no_number_beside_its_default():
+    """To Python false is 0: where preflight was left out, an admin still sees what is no switch."""
+    assert guarded_args(VERSION, {"trust-remote-code": 0}) == ["trust-remote-code"]
+    assert guarded_args(VERSION, {"cpu-offload-gb": False}) == ["cpu-offload-gb"]
+    assert guarded_args(VERSION, {"kv-cache-memory-bytes": 0, "attention-backend": "FLASHINFER"}) == [
+        "attention-backend",
+        "kv-cache-memory-bytes",
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "said", "instead"),
     [

@@ -79,6 +79,16 @@ def test_policy_leaves_guarded_options_to_an_admin(ann, team):
     assert deployment.state == State.AWAITING_APPROVAL
 
 
+def test_a_guarded_switch_that_is_off_is_approved_by_policy_and_kept_in_the_signed_wish(ann, team):
+    Team.objects.update(policy=Team.Policy.AUTO)
+    args = {"max-model-len": 16384, "trust-remote-code": False}
+    deployment = ask(ann, team, engine={"profile": "vllm-0.32.0", "args": args})
+    assert deployment.latest.guarded == []
+    assert "flag_guarded" not in {finding["code"] for finding in deployment.latest.findings}
+    assert deployment.approved == deployment.latest
+    assert deployment.latest.spec["engine"]["args"] == args
+
+
 def test_policy_leaves_what_quota_does_not_cover_now_to_an_admin(ann, team):
     Team.objects.update(policy=Team.Policy.AUTO)
     ask(ann, team, replicas={"min": 3, "max": 3})
