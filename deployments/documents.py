@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
-from deployments.engine.gpus import catalog, gpu_facts
+from deployments.engine.gpus import COMMON_NODE, catalog, gpu_facts
 from deployments.engine.measured import Measured
 from deployments.engine.profiles import DATA, EngineProfile, seeded_profiles
 from deployments.preflight import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts
@@ -19,7 +19,6 @@ from deployments.sources.huggingface import SHA, model_facts
 T = TypeVar("T")
 
 MOST = 10**18
-COMMON_NODE = 8  # GPUs of a node, where nobody says
 # Numbers of a model that may stand beside a configuration which does not say them, and words.
 COUNTS = (
     "params",

@@ -13,7 +13,6 @@ from deployments.spec import ArgValue
 
 BF16_CAPABILITY = 8.0
 FLOAT16, BFLOAT16, FLOAT32 = "float16", "bfloat16", "float32"
-HALF = frozenset({"half", FLOAT16})
 SPELLED = {"half": FLOAT16, "float": FLOAT32}
 # Families that overflow in 16 bits with a short exponent; vLLM does not start them in it.
 NO_HALF = ("Gemma2", "Gemma3For", "Gemma3Text", "Glm4For", "Plamo2")

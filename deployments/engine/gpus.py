@@ -11,6 +11,10 @@ from deployments.engine.profiles import DATA
 
 # Of the memory a node reports (NVML), what CUDA leaves for a process: measured 0.94 to 0.99.
 VISIBLE_SHARE = 0.965
+# From this compute capability on GPUs compute in fp8.
+FP8_CAPABILITY = 8.9
+# GPUs of a node, where nobody says.
+COMMON_NODE = 8
 
 
 @cache

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from deployments.engine.defaults import NEWEST, Defaults
 from deployments.engine.facts import GpuFacts, ModelFacts
+from deployments.engine.gpus import FP8_CAPABILITY
 from deployments.engine.kv import ONE_CACHE, one_cache, whole
 from deployments.engine.sizing import Fit, FitState, fit
 from deployments.findings import ARGS_POINTER, Change
 from deployments.spec import MAX_NODES, ArgValue
 
-FP8_CAPABILITY = 8.9
 MIN_CONTEXT = 512
 SPLIT, STAGES = f"{ARGS_POINTER}tensor-parallel-size", f"{ARGS_POINTER}pipeline-parallel-size"
 Admits = Callable[[Sequence[Change]], bool]

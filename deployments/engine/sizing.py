@@ -91,11 +91,6 @@ class Fit:
         return self.concurrency * self.engines
 
     @property
-    def headroom_gib(self) -> float:
-        """KV memory beyond one request of full length; negative when it does not fit."""
-        return self.free_gib
-
-    @property
     def bar(self) -> dict[str, float]:
         """The memory of one GPU from bottom to top, in GiB; what vLLM leaves to others is `left`."""
         parts = {

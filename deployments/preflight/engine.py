@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import check_args, versions
+from deployments.engine.gpus import COMMON_NODE
 from deployments.engine.options import MIN_CONTEXT, round_context, splits, splits_by
 from deployments.engine.sizing import UnknownShapeError, batched_tokens, fit, sequences
 from deployments.findings import Finding, arg_pointer, error, info
@@ -15,7 +16,6 @@ from deployments.spec import hazard
 
 rules = Rules()
 
-COMMON_NODE = 8  # GPUs of a node, where the flavor does not say
 VENDOR = "nvidia.com/"
 
 

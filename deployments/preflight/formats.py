@@ -12,13 +12,13 @@ from deployments.engine.dtypes import (
     dtype_of,
     has_bfloat16,
 )
+from deployments.engine.gpus import FP8_CAPABILITY
 from deployments.findings import Finding, arg_pointer, error, warning
 from deployments.preflight.quantised import possible_dtypes, word_of
 from deployments.preflight.rules import Case, Rules
 
 rules = Rules()
 
-FP8_CAPABILITY = 8.9
 FP4_CAPABILITY = 10.0
 LATENT_CACHES = frozenset({"fp8_ds_mla", "nvfp4_ds_mla"})
 

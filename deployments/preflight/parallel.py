@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from deployments.engine.gpus import COMMON_NODE
 from deployments.engine.options import splits, splits_by
 from deployments.findings import Finding, arg_pointer, error, info
 from deployments.preflight.rules import Case, Rules, plural
 from deployments.sources.huggingface import GROUPED
 
 rules = Rules()
-
-COMMON_NODE = 8  # GPUs of a node, where the flavor does not say
 
 
 @rules.rule

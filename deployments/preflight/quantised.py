@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deployments.engine.dtypes import BFLOAT16, FLOAT16, FLOAT32, asked_dtype, bears_half, dtype_of, has_bfloat16
+from deployments.engine.gpus import FP8_CAPABILITY
 from deployments.engine.quantization import Method, Scales, Weights, method, method_of
 from deployments.findings import Finding, arg_pointer, error, warning
 from deployments.preflight.rules import Case, Rules
 
 rules = Rules()
 
-FP8_CAPABILITY = 8.9
 FP8_METHODS = frozenset({"fp8", "fbgemm_fp8", "modelopt", "fp8_per_tensor", "fp8_per_block"})
 # Methods that are the same weights read by other kernels: naming one for the other is no mismatch.
 KIN = (

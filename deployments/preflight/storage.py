@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 MANY, ONE = "ReadWriteMany", "ReadWriteOnce"
-MODES = (MANY, ONE)
 DEFAULT = "storageclass.kubernetes.io/is-default-class"
 # Drivers of shared file systems, by their names or the ends of them; Rook puts its namespace in front.
 SHARED = (

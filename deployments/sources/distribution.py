@@ -24,6 +24,8 @@ _ACCEPT = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
+# What weights in an image mean for who serves them.
+MEANING = "OCI image: nodes keep it, and mount it without a download"
 _CHALLENGE = re.compile(r'(realm|service|scope)="([^"]{1,300})"')
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,8192}")
@@ -52,7 +54,8 @@ def check(image: Image, ask: Ask, *, base: str = "", login: tuple[str, str] | No
         )
     if image.digest and image.digest != made:
         return SourceCheck(SourceCode.UNUSABLE, "The registry gave another image than that of this digest.", LATER)
-    return SourceCheck(SourceCode.FOUND, f"Found {image.name} at {made[:19]}.", "", None, SCHEME + image.at(made))
+    said = f"Found {image.name} at {made[:19]} ({MEANING})."
+    return SourceCheck(SourceCode.FOUND, said, "", None, SCHEME + image.at(made))
 
 
 def _basic(login: tuple[str, str] | None) -> dict[str, str]:

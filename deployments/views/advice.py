@@ -9,6 +9,7 @@ from typing import Any
 from deployments import preflight
 from deployments.engine.defaults import Defaults, defaults_of
 from deployments.engine.facts import ModelFacts
+from deployments.engine.gpus import FP8_CAPABILITY
 from deployments.engine.options import splits, splits_beside, splits_by
 from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit
 from deployments.engine.weights import weights_bytes
@@ -21,6 +22,7 @@ from deployments.services.asks import OVER_QUOTA, Ask
 from deployments.services.holds import Usage
 from deployments.services.requests import PreflightResult
 from deployments.services.text import gpus_in_words
+from deployments.sources.formats import MEANING, WeightFormat
 from deployments.spec import DeploymentSpec
 from deployments.views.numbers import Asked, asked_for
 
@@ -31,7 +33,6 @@ ROLE_REPLICAS = frozenset(f"{role}_{name}" for role in ROLES for name in REPLICA
 FIT_FIELDS = SET_BY_WAYS | {"decode_tensor_parallel_size", "decode_args", "args"}
 FIT_FIELDS |= {field.name for field in FIELDS if field.fits}
 HOURS_A_MONTH = 730
-FP8_CAPABILITY = 8.9
 WORDS = {
     FitState.FITS: ("fits", "green", "dot"),
     FitState.TIGHT: ("tight", "yellow", "triangle"),
@@ -90,6 +91,11 @@ class Advice:
     def known(self) -> bool:
         """True when there is something to say."""
         return self.fit is not None or self.model is not None or bool(self.approval)
+
+    @property
+    def stored_as(self) -> str:
+        """How the weights are stored, and what that means for who serves them; empty where nobody knows."""
+        return MEANING.get(WeightFormat(self.model.format), "") if self.model and self.model.format else ""
 
     @property
     def waits(self) -> str:

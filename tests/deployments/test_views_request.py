@@ -13,7 +13,7 @@ from deployments.engine.flags import check_args, versions
 from deployments.forms.engine_fields import BY_FLAG
 from deployments.forms.flags import FlagTextError, format_flags, parse_flags
 from deployments.forms.request import DeploymentForm, initial_of, with_value
-from deployments.models import CatalogEntry, Deployment, Team, User
+from deployments.models import CatalogEntry, Deployment, ModelCheck, Team, User
 from tests.deployments import factories as make
 from tests.deployments.viewing import flat, signed_in
 
@@ -165,6 +165,14 @@ def test_the_side_shows_fit_other_ways_and_who_decides(hub: list[str], alice: Us
     assert sum(part["value"] for part in advice.parts) == pytest.approx(advice.fit.total_gib, abs=0.1)
     assert "1 × L4-24GB" in [way.label for way in advice.ways]
     assert advice.approval == "An admin approves every request of this team."
+
+
+def test_the_side_says_how_the_weights_are_stored_and_what_that_means(hub: list[str], alice: User) -> None:
+    known = ModelCheck.objects.get()
+    known.facts["format"] = "safetensors"
+    known.save()
+    text = flat(signed_in(alice).post(reverse("deployment-preflight"), typed()).content.decode())
+    assert "Stored as safetensors: read straight into GPU memory, and nothing in them is run." in text
 
 
 def test_an_empty_form_scolds_nobody(hub: list[str], alice: User) -> None:
