@@ -16,7 +16,9 @@ from django.conf import settings
 from django.views.decorators.debug import sensitive_variables
 
 from deployments.models import Credential
+from deployments.services import source_checks
 from deployments.services.errors import InvalidError
+from portal.lib.hosts import why_not_public
 
 Kind = Credential.Kind
 
@@ -25,6 +27,8 @@ REGION = re.compile(r"[a-z0-9-]{1,40}")
 HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(?::[0-9]{1,5})?")
 GOOGLE_TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
 LONGEST = 8192
+# Says nothing of what was typed: people paste secrets into wrong fields.
+NOT_PUBLIC = "Nothing public can be there: write a host's public name or address, or one that an admin"
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,9 @@ def _check_s3(found: dict[str, str]) -> None:
     found["endpoint"] = f"{parts.scheme}://{parts.netloc.lower()}"
     if found["endpoint"] not in settings.OBJECT_STORES and (parts.scheme != "https" or port not in (None, 443)):
         raise _wrong("endpoint", "Only https:// on port 443, or an address that an admin configured.")
+    if found["endpoint"] not in settings.OBJECT_STORES and why_not_public(parts.hostname or ""):
+        # KServe's loader would take the keys there, past everything that Slipway looks up itself.
+        raise _wrong("endpoint", f"{NOT_PUBLIC} configured (OBJECT_STORES).")
 
 
 def _check_gs(found: dict[str, str]) -> None:
@@ -145,6 +152,9 @@ def _check_registry(found: dict[str, str]) -> None:
     found["server"] = found["server"].removeprefix("https://").rstrip("/").lower()
     if not HOST.fullmatch(found["server"]):
         raise _wrong("server", "Write the host of the registry alone, as registry.example.com.")
+    listed = {entry.partition("/")[0].lower() for entry in source_checks.listed_registries()}
+    if found["server"] not in listed and why_not_public(found["server"].rpartition(":")[0] or found["server"]):
+        raise _wrong("server", f"{NOT_PUBLIC} listed (OCI_REGISTRIES, SLIPWAY_OCI_REGISTRIES).")
     if ":" in found["username"]:
         raise _wrong("username", "A user name has no “:”.")
 

@@ -7,7 +7,6 @@ the name is resolved once, every address is checked, and the connection goes to 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ import httpx
 import orjson
 
 from portal.lib.deadline import DeadlineTransport, resolve
+from portal.lib.hosts import is_public, why_not_public
 
 # What a streamed answer is, and what tests put in place of the network: nobody else names the library behind this door.
 Stream = httpx.Response
@@ -232,19 +232,6 @@ async def _begun(client: httpx.AsyncClient, request: httpx.Request, deadline: fl
         sending.cancel()
 
 
-def is_public(address: str) -> bool:
-    """True for an address of the open Internet: not private, loopback, link-local, shared, multicast or reserved."""
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        # An IPv4 address in IPv6 clothes is judged by what it really reaches.
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is not None:
-            return is_public(str(inner))
-        if ip in ipaddress.ip_network("64:ff9b::/96"):
-            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
-
-
 def _once(
     method: str,
     url: str,
@@ -309,6 +296,9 @@ def _pinned(parts: SplitResult, deadline: float) -> str:
     scheme, host, port = _origin(parts)
     if scheme != "https" or port != PORTS["https"]:
         raise OutboundError("forbidden", "Only https:// addresses on port 443 may be given.")
+    if why := why_not_public(host):
+        # Also where a resolver knows it: that of the cluster, which loads from there, need not be ours.
+        raise OutboundError("forbidden", why)
     try:
         addresses = resolve(host, port, deadline)
     except TimeoutError:

@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 from nacl.public import PrivateKey, SealedBox
 
@@ -246,6 +248,50 @@ def test_a_wrong_part_is_named_and_its_value_is_not(
     for value in fields.values():
         assert not isinstance(value, str) or len(value) < 6 or value not in str(caught.value)
     assert not Credential.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["10.0.0.1", "127.0.0.1", "169.254.169.254", "192.168.1.1", "224.0.0.1", "0.0.0.0", "2130706433", "0x7f000001",
+     "0177.0.0.1", "127.1", "10.0.0.1.", "localhost", "minio", "minio.storage.svc", "minio.storage.svc.cluster.local",
+     "x.internal", "[::1]", "[::ffff:10.0.0.1]", "minio.search-x7k2q"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["s3", "registry"])
+def test_a_place_that_cannot_be_public_is_refused_at_its_field(
+    kind: str, host: str, team: Team, alice: User
+) -> None:
+    s3 = {"access_key_id": "A", "secret_access_key": "b", "endpoint": f"https://{host}"}
+    fields = s3 if kind == "s3" else {"server": host, "username": "bot", "password": "p"}
+    field = "endpoint" if kind == "s3" else "server"
+    with pytest.raises(InvalidError) as caught:
+        credentials.create(principal=make.principal(alice), team=team, name="x", kind=kind, fields=fields)
+    assert (caught.value.field, caught.value.pointer) == (field, f"/{field}")
+    assert not Credential.objects.exists()
+
+
+def test_form_and_api_name_the_field_of_a_private_place(team: Team, alice: User, client: Client) -> None:
+    fields = {"access_key_id": "A", "secret_access_key": "b", "endpoint": "https://10.0.0.1"}
+    client.force_login(alice)
+    page = client.post(reverse("credentials-create"), {"team": team.slug, "kind": "s3", "name": "x", **fields})
+    assert page.status_code == 422
+    assert "Nothing public can be there" in page.content.decode()
+    login = {"kind": "registry", "server": "169.254.169.254", "username": "a", "password": "b"}
+    body = {"team": team.slug, "name": "x", **login}
+    answer = client.post("/api/v1/credentials/", body, content_type="application/json")
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/server")
+    assert not Credential.objects.exists()
+
+
+def test_a_registry_that_an_operator_listed_may_be_private(team: Team, alice: User, settings: Any) -> None:
+    settings.OCI_REGISTRIES = ["http://10.0.0.5:5000"]
+    settings.SLIPWAY_OCI_REGISTRIES = ["harbor.internal/models"]
+    for name, server in (("one", "10.0.0.5:5000"), ("two", "Harbor.internal")):
+        fields = {"server": server, "username": "bot", "password": "p"}
+        credentials.create(principal=make.principal(alice), team=team, name=name, kind="registry", fields=fields)
+    assert [version.settings["server"] for version in SecretVersion.objects.order_by("pk")] == [
+        "10.0.0.5:5000",
+        "harbor.internal",
+    ]
 
 
 def test_an_operators_store_may_be_private(team: Team, alice: User, settings: Any) -> None:

@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from portal.lib import outbound
-from portal.lib.outbound import OutboundError, get_json, is_public, request
+from portal.lib.hosts import is_public
+from portal.lib.outbound import OutboundError, get_json, request
 
 PRIVATE = "http://10.0.0.5:8080"
 
@@ -64,7 +65,7 @@ def test_what_is_not_exactly_the_operators_is_a_users(url, names):
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
+    ["fec0::1", "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
      "::1", "fe80::1", "fc00::1", "::ffff:127.0.0.1", "2002:7f00:1::", "64:ff9b::a00:1", "224.0.0.1", "240.0.0.1"],
 )  # fmt: skip
 def test_these_addresses_are_not_public(address):
