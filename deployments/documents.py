@@ -65,6 +65,7 @@ def facts_from(facts: Mapping[str, Any] | None, document: Mapping[str, Any]) -> 
         namespace=str(given.get("namespace") or ""),
         cluster=_cluster(given),
         registries=tuple(map(str, given["registries"])) if isinstance(given.get("registries"), list) else None,
+        origins=tuple(map(str, given["origins"])) if isinstance(given.get("origins"), list) else (),
     )
 
 

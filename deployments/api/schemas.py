@@ -197,7 +197,10 @@ class AskAnswer(serializers.Serializer[Any]):
     """One reason why somebody has to decide, and who the least person is that may: a lead or an admin."""
 
     code = serializers.ChoiceField(
-        choices=["team_policy", "lead_policy", "ask_above", "guarded", "over_quota", "quota_request"]
+        choices=[
+            *("team_policy", "lead_policy", "ask_above", "guarded", "source_unseen", "over_quota", "author_rules"),
+            "quota_request",
+        ]
     )
     message = serializers.CharField()
     who = serializers.ChoiceField(choices=["lead", "admin"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from deployments.findings import Finding, error, warning
 from deployments.preflight.rules import Case, Rules
 from deployments.sources import RESOLVED, Scheme
+from portal.lib.hosts import why_not_public
 
 rules = Rules()
 
@@ -87,6 +89,22 @@ def credential_fits_the_source(case: Case) -> Iterator[Finding]:
             POINTER,
             f"“{name}” does not open {scheme.value}:// sources; that takes {wanted[1]}.",
             "Choose another, or add one.",
+        )
+
+
+@rules.rule
+def store_is_public(case: Case) -> Iterator[Finding]:
+    """Keys are taken to servers that may be public, or that an operator configured; older ones name others."""
+    name = case.spec.source.credential
+    known = case.facts.credentials.get(name or "")
+    if known is None or not known.endpoint or known.endpoint in case.facts.origins:
+        return
+    if why := why_not_public(urlsplit(known.endpoint).hostname or ""):
+        yield error(
+            "credential_inside",
+            POINTER,
+            f"“{name}” is for {known.endpoint}. {why}",
+            "Enter it again with a public endpoint, or have an admin add the server to OBJECT_STORES.",
         )
 
 

@@ -150,3 +150,5 @@ class Facts:
     cluster: ClusterFacts = field(default_factory=ClusterFacts)
     # Where images with weights may come from, as hosts or places below them; None where nobody said (no site is asked).
     registries: tuple[str, ...] | None = None
+    # Servers of downloads and buckets that an operator configured: they may have private addresses, others must not.
+    origins: tuple[str, ...] = ()

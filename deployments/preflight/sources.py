@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from deployments.findings import Finding, error, info, warning
 from deployments.preflight.rules import Case, Rules
-from deployments.sources import RESOLVED, Scheme, SourceCode
+from deployments.sources import RESOLVED, Scheme, Source, SourceCheck, SourceCode
 from deployments.sources.formats import WeightFormat
 from deployments.sources.listing import is_archive
 from deployments.spec import Strategy
+from portal.lib.hosts import why_not_public
 
 rules = Rules()
 
@@ -30,6 +32,46 @@ def entry_resolved(case: Case) -> Iterator[Finding]:
             f"What {source.uri} stands for is not known: its registry has not answered.",
             "Try again later, or name the artifact itself, as s3://… or gs://….",
         )
+
+
+@rules.rule
+def download_is_public(case: Case) -> Iterator[Finding]:
+    """The cluster's loader connects to whatever is named, also where the portal's own look-up could not get."""
+    source, found = case.loads, case.facts.source_check
+    if source is None or source.scheme is not Scheme.HTTPS or (found and found.code is SourceCode.UNUSABLE):
+        return
+    parts = urlsplit(source.uri)
+    if f"{parts.scheme}://{parts.netloc}" in {origin.rstrip("/") for origin in case.facts.origins}:
+        return
+    why = why_not_public(parts.hostname or "")
+    if not why and (parts.scheme != "https" or parts.port not in {None, 443}):
+        why = "Only https:// addresses on port 443 may be given."
+    if why:
+        yield error(
+            "source_inside",
+            POINTER,
+            why,
+            "Use a public address, or have an admin add the server to DOWNLOAD_SERVERS.",
+        )
+
+
+@rules.rule
+def download_was_seen(case: Case) -> Iterator[Finding]:
+    """What nobody here could look at, somebody decides about: policy alone does not send the cluster there."""
+    source = case.loads
+    if source is not None and is_unseen(source, case.facts.source_check) and case.facts.source_check is not None:
+        yield warning(
+            "source_unseen",
+            POINTER,
+            f"Slipway has never reached {source.container}, and the cluster would load from it all the same.",
+            "An admin decides. Send it once the server answers, or put the file into a bucket of the team.",
+        )
+
+
+def is_unseen(source: Source, found: SourceCheck | None) -> bool:
+    """True for a download of which nothing was ever seen: neither now nor before."""
+    unanswered = found is None or (found.code is SourceCode.UNREACHABLE and found.model is None)
+    return source.scheme is Scheme.HTTPS and unanswered
 
 
 @rules.rule

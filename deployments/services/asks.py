@@ -10,6 +10,8 @@ from deployments.services.text import gpus_in_words
 
 ADMIN, LEAD = "admin", "lead"
 OVER_QUOTA = "over_quota"
+# Stands among the guarded options of a revision; said in words of its own.
+UNSEEN = "source_unseen"
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,11 @@ def reasons(team: Team, *, gpus: int, guarded: Sequence[str], within: bool) -> t
     if team.ask_above is not None and gpus > team.ask_above:
         words = f"It asks for {gpus_in_words(gpus)}: for more than {team.ask_above} an admin decides."
         found.append(Ask("ask_above", words))
-    if guarded:
-        found.append(Ask("guarded", f"It uses guarded options: {', '.join(guarded)}."))
+    if options := [name for name in guarded if name != UNSEEN]:
+        found.append(Ask("guarded", f"It uses guarded options: {', '.join(options)}."))
+    if UNSEEN in guarded:
+        words = "Slipway has never reached the server of its model, and the cluster would load from there all the same."
+        found.append(Ask(UNSEEN, words))
     if not within:
         found.append(Ask(OVER_QUOTA, "It goes beyond the team's quota as it is now."))
     return tuple(found)
@@ -54,6 +59,8 @@ def in_words(asks: Sequence[Ask]) -> str:
     codes = {ask.code for ask in asks}
     if "guarded" in codes:
         return "An admin approves: the request uses guarded options."
+    if UNSEEN in codes:
+        return "An admin approves: Slipway has never reached the server that the model comes from."
     if "team_policy" in codes:
         return "An admin approves every request of this team."
     if OVER_QUOTA in codes:

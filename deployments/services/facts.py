@@ -62,6 +62,7 @@ def gather(
             claims=_claims(cluster, team) if cluster and seen and team else None,
         ),
         registries=source_checks.listed_registries(),
+        origins=source_checks.origins(),
     )
 
 

@@ -24,6 +24,7 @@ from deployments.manifests.scaling import available
 from deployments.models import Cluster, Deployment, Principal, Revision, Team, Wanted
 from deployments.preflight import Facts, FlavorFacts
 from deployments.preflight.cluster import surge_of
+from deployments.preflight.sources import is_unseen
 from deployments.preflight.storage import chosen
 from deployments.services import (
     adapter_checks,
@@ -51,7 +52,7 @@ from deployments.services.holds import Usage
 from deployments.services.teams import SLUG
 from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
-from deployments.sources import Scheme, SourceCheck, SourceCode, SourceError, parse
+from deployments.sources import Scheme, Source, SourceCheck, SourceCode, SourceError, parse
 from deployments.sources.pinned import file_of, pinned
 from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
@@ -348,12 +349,18 @@ def _adapters(spec: DeploymentSpec, known: Facts) -> Iterator[dict[str, str]]:
 
 def _image_mode(spec: DeploymentSpec, known: Facts) -> str:
     """How weights in an image get into the pods of this cluster; empty for other sources."""
+    source = _loaded(spec, known)
+    image = source is not None and source.scheme is Scheme.OCI
+    return mode_of(mounts_images=known.cluster.mounts_images).value if image else ""
+
+
+def _loaded(spec: DeploymentSpec, known: Facts) -> Source | None:
+    """What the cluster loads, also where that is an entry of a registry; None for what preflight refuses."""
     check = known.source_check
     try:
-        source = parse(check.loads if check is not None and check.loads else spec.source.uri)
+        return parse(check.loads if check is not None and check.loads else spec.source.uri)
     except SourceError:
-        return ""  # said by preflight
-    return mode_of(mounts_images=known.cluster.mounts_images).value if source.scheme is Scheme.OCI else ""
+        return None
 
 
 def _accepted(spec: DeploymentSpec, name: str, team: Team, known: Facts, check: SourceCheck | None) -> list[Finding]:
@@ -432,6 +439,9 @@ def _guarded(spec: DeploymentSpec, known: Facts) -> list[str]:
     if _image_mode(spec, known) == ImageMode.MODELCAR:
         # The image's own shell runs in the pod: a program that nobody here has read.
         found.append(ImageMode.MODELCAR.value)
+    source = _loaded(spec, known)
+    if source is not None and is_unseen(source, known.source_check):
+        found.append(asks.UNSEEN)
     return list(dict.fromkeys(found))
 
 

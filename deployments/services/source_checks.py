@@ -145,6 +145,11 @@ def listed_registries() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*settings.SLIPWAY_OCI_REGISTRIES, *registries())))
 
 
+def origins() -> tuple[str, ...]:
+    """Servers of downloads and buckets that an operator configured, and that may have private addresses."""
+    return (*settings.DOWNLOAD_SERVERS, *settings.OBJECT_STORES)
+
+
 def hub_get(token: str = "") -> huggingface.Get:
     """A hub's answers to paths, with a token where there is one."""
     ask = door([settings.HUB_URL], HUB_HOSTS)

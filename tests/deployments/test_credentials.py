@@ -257,9 +257,7 @@ def test_a_wrong_part_is_named_and_its_value_is_not(
      "x.internal", "[::1]", "[::ffff:10.0.0.1]", "minio.search-x7k2q"],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["s3", "registry"])
-def test_a_place_that_cannot_be_public_is_refused_at_its_field(
-    kind: str, host: str, team: Team, alice: User
-) -> None:
+def test_a_place_that_cannot_be_public_is_refused_at_its_field(kind: str, host: str, team: Team, alice: User) -> None:
     s3 = {"access_key_id": "A", "secret_access_key": "b", "endpoint": f"https://{host}"}
     fields = s3 if kind == "s3" else {"server": host, "username": "bot", "password": "p"}
     field = "endpoint" if kind == "s3" else "server"

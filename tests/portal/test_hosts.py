@@ -16,7 +16,7 @@ INSIDE = [
     *("[::ffff:127.0.0.1]", "[::ffff:a00:1]", "[::127.0.0.1]", "[2002:7f00:1::]", "[64:ff9b::a00:1]", "[::g]"),
     *("localhost", "LOCALHOST.", "a.localhost", "minio", "kubernetes", "minio.", ""),
     *("printer.local", "metadata.google.internal", "x.home.arpa", "a.test", "a.invalid", "x.onion", "a.lan", "a.corp"),
-    *("kubernetes.default", "kubernetes.default.svc", "Kubernetes.Default.SVC.", "kubernetes.default.svc.cluster.local"),
+    *("kubernetes.default", "kubernetes.default.svc", "Kubernetes.Default.SVC.", "x.default.svc.cluster.local"),
     *("minio.kube-system", "store.search-x7k2q", "host.docker.internal", "a.b_c", "a.b2"),
 ]
 

@@ -47,6 +47,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         document = read_json(options["file"])
         facts = read_json(options["facts"]) if options["facts"] else None
+        if origins := [*settings.DOWNLOAD_SERVERS, *settings.OBJECT_STORES]:
+            facts = {"origins": origins, **(facts or {})}
         if settings.SLIPWAY_OCI_REGISTRIES or settings.OCI_REGISTRIES:
             # Only then: what asks servers takes its time to import.
             from deployments.services.source_checks import listed_registries
