@@ -165,7 +165,8 @@ def _number(section: Mapping[str, Any], name: str) -> float:
 
 
 def _cluster(given: Mapping[str, Any]) -> ClusterFacts:
-    """What the cluster can do: “cluster” with `groups` (a list of versions each), `version`, `claims`, `missing`.
+    """What the cluster can do: “cluster” with `groups` (a list of versions each), `version`, `claims`,
+    `own_claims` (those of them that Slipway made), `missing`.
 
     `image_volumes`: true where an older version mounts images all the same. `storage`: a list of storage classes, each
     with `name`, `provisioner` and `default`; without it that of the sandbox.
@@ -181,6 +182,7 @@ def _cluster(given: Mapping[str, Any]) -> ClusterFacts:
         groups={str(group): tuple(map(str, served or ())) for group, served in groups.items()},
         version=str(section.get("version") or ""),
         claims=frozenset(map(str, claims)) if isinstance(claims, list) else None,
+        own_claims=frozenset(map(str, own)) if isinstance(own := section.get("own_claims"), list) else frozenset(),
         image_volumes=section.get("image_volumes") is True,
         storage=storage_of(section.get("storage", SANDBOX_STORAGE)),
     )

@@ -140,19 +140,27 @@ def _first_range(spec: DeploymentSpec) -> tuple[str, Replicas] | None:
 @rules.rule
 def claim_exists(case: Case) -> Iterator[Finding]:
     """A volume must be there before a pod mounts it: KServe admits a missing one, and the pod waits for ever."""
-    claims = case.facts.cluster.claims
-    if claims is None:
-        return
+    claims, own = case.facts.cluster.claims, case.facts.cluster.own_claims
     source = case.loads
     if source is None or source.scheme is not Scheme.PVC:
         return
     claim = source.container
-    if claim not in claims:
+    others = sorted((claims or frozenset()) - own)
+    instead = f"The team's own: {', '.join(others)}." if others else "Create one of your own, or use another source."
+    if claim in own:
+        yield error(
+            "claim_of_a_cache",
+            "/spec/source/uri",
+            f"The volume claim “{claim}” holds weights that Slipway fetched ahead for one deployment, and goes when that "
+            "is deleted or loads another model: what else runs from it would lose them.",
+            f"Name where that deployment's model comes from. {instead}",
+        )
+    elif claims is not None and claim not in claims:
         yield error(
             "claim_unknown",
             "/spec/source/uri",
             f"The team's namespace has no volume claim “{claim}”.",
-            f"It has: {', '.join(sorted(claims))}." if claims else "Create it first, or use another source.",
+            f"It has: {', '.join(others)}." if others else "Create it first, or use another source.",
         )
 
 

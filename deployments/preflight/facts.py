@@ -94,6 +94,8 @@ class ClusterFacts:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     version: str = ""
     claims: frozenset[str] | None = None
+    # Those of them that Slipway made, to fetch weights ahead: each belongs to a deployment and goes with it.
+    own_claims: frozenset[str] = frozenset()
     image_volumes: bool = False
     grows: bool = False
     # None while nobody has listed them.

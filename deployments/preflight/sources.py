@@ -105,12 +105,23 @@ def place_may_change(case: Case) -> Iterator[Finding]:
 
 @rules.rule
 def single_file(case: Case) -> Iterator[Finding]:
-    """KServe's presets for prefill and decode load a folder, never a file."""
+    """KServe's presets for prefill and decode, and for replicas across nodes, load a folder, never a file."""
     model, source = case.model, case.loads
     # Of a claim, and of a bucket that nobody could look into, the name alone says so.
     named = source is not None and source.path.endswith(".gguf")
     gguf = named or (model is not None and model.format == WeightFormat.GGUF)
-    if not gguf or case.spec.strategy is not Strategy.DISAGGREGATED:
+    if not gguf:
+        return
+    if case.spec.nodes > 1:
+        fits = case.flavor is not None and case.spec.gpus_per_replica <= case.flavor.gpus_per_node
+        yield error(
+            "file_and_nodes",
+            "/spec/nodes",
+            "Replicas that span nodes load models from folders, and this one is a single GGUF file.",
+            "Use one node, or the same model as safetensors." if fits else "Use the same model as safetensors.",
+            1 if fits else None,
+        )
+    if case.spec.strategy is not Strategy.DISAGGREGATED:
         return
     yield error(
         "file_and_strategy",

@@ -60,6 +60,7 @@ def gather(
             grows=settings.SLIPWAY_CLUSTER_GROWS,
             storage=_storage(cluster) if cluster else None,
             claims=_claims(cluster, team) if cluster and seen and team else None,
+            own_claims=(_claims(cluster, team, "own_claims") if cluster and team else None) or frozenset(),
         ),
         registries=source_checks.listed_registries(),
         origins=source_checks.origins(),
@@ -152,9 +153,9 @@ def _storage(cluster: Cluster) -> tuple[StorageFacts, ...] | None:
     return storage_of(known.get("storage"), settings.SLIPWAY_CACHE_CLASS)
 
 
-def _claims(cluster: Cluster, team: Team) -> frozenset[str] | None:
+def _claims(cluster: Cluster, team: Team, which: str = "claims") -> frozenset[str] | None:
     """The volume claims of the team's namespace; None while the watcher has not seen them."""
-    known = cluster.capabilities.get("claims") if isinstance(cluster.capabilities, dict) else None
+    known = cluster.capabilities.get(which) if isinstance(cluster.capabilities, dict) else None
     names = known.get(team.namespace) if isinstance(known, dict) else None
     return frozenset(map(str, names)) if isinstance(names, list) else None
 

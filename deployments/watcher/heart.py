@@ -123,9 +123,9 @@ def team_namespaces() -> list[str]:
     return list(Team.objects.values_list("namespace", flat=True))
 
 
-def write_claims(row: Cluster, claims: dict[str, list[str]] | None) -> None:
-    """Keep the names of volume claims by namespace; None while nobody may see them."""
-    row.capabilities = {**row.capabilities, "claims": claims}
+def write_claims(row: Cluster, claims: dict[str, list[str]] | None, ours: dict[str, list[str]] | None = None) -> None:
+    """Keep the names of volume claims by namespace, and which of them are Slipway's; None while nobody may see them."""
+    row.capabilities = {**row.capabilities, "claims": claims, "own_claims": ours}
     Cluster.objects.filter(pk=row.pk).update(capabilities=row.capabilities)
 
 

@@ -216,7 +216,8 @@ class Watcher:
             nodes.write_nodes(self._row, self.world)
         if self.world.claims_changed:
             self.world.claims_changed = False
-            heart.write_claims(self._row, self.world.claims_in(heart.team_namespaces()))
+            places = heart.team_namespaces()
+            heart.write_claims(self._row, self.world.claims_in(places), self.world.claims_in(places, ours=True))
 
     def _turn(self, name: str, seconds: float) -> bool:
         now = time.monotonic()

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 from deployments.kube.kinds import Ref
@@ -147,13 +148,14 @@ class World:
             if _last_seen(event) < now - EVENTS_LIVE:
                 self._put("Event", key, None)
 
-    def claims_in(self, namespaces: Iterable[str]) -> dict[str, list[str]] | None:
-        """The names of volume claims by namespace; None while they are not followed."""
+    def claims_in(self, namespaces: Iterable[str], *, ours: bool = False) -> dict[str, list[str]] | None:
+        """The names of volume claims by namespace, or of those alone that Slipway makes; None while not followed."""
         if CLAIM not in self.synced:
             return None
         found: dict[str, list[str]] = {namespace: [] for namespace in namespaces}
-        for namespace, name in sorted(self.claims):
-            if namespace in found:
+        for (namespace, name), item in sorted(self.claims.items(), key=itemgetter(0)):
+            # Another installation's goes with a deployment too.
+            if namespace in found and (item.install or not ours):
                 found[namespace].append(name)
         return found
 

@@ -39,6 +39,7 @@ def test_claims_of_everybody_are_followed_and_ours_alone_are_watched_over() -> N
     world.take(listed(claim("models"), claim("kept", **ours), claim("theirs", **{"slipway.dev/install": "elsewhere"})))
 
     assert world.claims_in(["ns", "other"]) == {"ns": ["kept", "models", "theirs"], "other": []}
+    assert world.claims_in(["ns", "other"], ours=True) == {"ns": ["kept", "theirs"], "other": []}
     assert list(world.owned) == [Ref("v1", CLAIM, "ns", "kept")]
     world.suspects.clear()
     world.take(Changed(CLAIM, ("ns", "models"), None))
@@ -80,11 +81,11 @@ def team(db: None) -> Team:
     return found
 
 
-def refused(team: Team, uri: str) -> list[Any]:
+def refused(team: Team, uri: str, code: str = "claim_unknown") -> list[Any]:
     alice: Principal = make.principal(User.objects.get(username="alice"))
     spec = spec_json(flavor="l4-24gb", source={"uri": uri})
     answer = requests.preflight(principal=alice, team=team, name="chat", spec=spec)
-    return [finding for finding in answer.findings if finding.code == "claim_unknown"]
+    return [finding for finding in answer.findings if finding.code == code]
 
 
 def test_a_claim_that_is_not_there_is_refused_with_those_that_are(team: Team) -> None:
@@ -102,6 +103,24 @@ def test_a_claim_that_is_not_there_is_refused_with_those_that_are(team: Team) ->
     assert Cluster.objects.get().capabilities["groups"] == {name: list(served) for name, served in SERVED.items()}
     heart.record(row, heart.Beat(version="v1.36.2", uid="u", groups={"a": ["v1"]}), blind="")
     assert [item.code for item in refused(team, "pvc://modles/chat")] == ["claim_unknown"]
+
+
+def test_a_claim_of_weights_fetched_ahead_is_no_source_and_no_way_out(team: Team) -> None:
+    row, kept = heart.main_cluster(), {"slipway.dev/install": "here"}
+    world = World(install="here")
+    world.take(listed(claim("models", team.namespace), claim("chat-weights-d28c125060", team.namespace, **kept)))
+    heart.write_claims(row, world.claims_in([team.namespace]), world.claims_in([team.namespace], ours=True))
+
+    assert [item.remedy for item in refused(team, "pvc://x/y")] == ["It has: models."]
+    (finding,) = refused(team, "pvc://chat-weights-d28c125060/model", "claim_of_a_cache")
+    assert (finding.field, finding.is_error) == ("source_uri", True)
+    assert finding.remedy == "Name where that deployment's model comes from. The team's own: models."
+    assert "goes when that is deleted" in finding.message
+    heart.write_claims(row, {team.namespace: ["chat-weights-1"]}, {team.namespace: ["chat-weights-1"]})
+    assert [item.remedy for item in refused(team, "pvc://x/y")] == ["Create it first, or use another source."]
+    # Nobody saw the cluster for a while: what was Slipway's own then is so still.
+    Cluster.objects.update(seen_at=None)
+    assert refused(team, "pvc://chat-weights-1/model", "claim_of_a_cache")
 
 
 def test_nobody_is_refused_for_a_claim_that_may_be_there(team: Team) -> None:

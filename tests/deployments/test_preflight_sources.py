@@ -108,6 +108,24 @@ def test_a_bucket_that_nobody_looked_into_says_so_and_may_be_asked_for():
     assert "source_not_asked" not in found(URIS["s3"], known=CredentialFacts(kind="s3", asked=True))
 
 
+def test_a_single_file_is_for_one_node():
+    """Across nodes KServe's preset serves a folder: no name of a file is said to it, and no tokenizer."""
+    gguf = dataclasses.replace(LLAMA, format="gguf", file="llama.gguf")
+    two = {"nodes": 2, "args": {"max-model-len": 8192, "tensor-parallel-size": 4, "pipeline-parallel-size": 2}}
+
+    def of(uri: str, model: ModelFacts | None, **changes: Any) -> dict[str, Finding]:
+        spec = DeploymentSpec.from_json(spec_json(source={"uri": uri}, **(two | changes)))
+        return {item.code: item for item in check(spec, "chat", "search", facts_of(model=model))}
+
+    for uri, model in ((URIS["s3"], gguf), ("s3://bucket/m.gguf", None), ("pvc://claim/x/model.gguf", None)):
+        said = of(uri, model)["file_and_nodes"]
+        assert (said.field, said.value, said.is_error) == ("nodes", None, True), "8 GPUs are more than a node has"
+    small = {"max-model-len": 8192, "pipeline-parallel-size": 2}
+    assert of(URIS["s3"], gguf, args=small)["file_and_nodes"].value == 1
+    assert "file_and_nodes" not in of(URIS["s3"], LLAMA)
+    assert "file_and_nodes" not in of(URIS["s3"], gguf, nodes=1, args=small)
+
+
 def test_each_format_says_what_it_means():
     gguf = dataclasses.replace(LLAMA, format="gguf", file="llama.gguf")
     assert "weights_gguf" in found(URIS["s3"], model=gguf)
