@@ -55,6 +55,12 @@ class ModelFacts:
     format: str = ""
     file: str = ""
     tokenizer: str = ""
+    # What config.json names: "" for no model type, None where it was not read, or the engine reads another file.
+    model_type: str | None = None
+    architectures: tuple[str, ...] = ()
+    # Python code of the repository: for its configuration, and for the model.
+    own_config: bool = False
+    own_model: bool = False
 
     @property
     def is_mla(self) -> bool:
@@ -81,7 +87,8 @@ class ModelFacts:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Facts from stored JSON; names this version does not know are left out."""
         known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in data.items() if name in known})
+        named = {name: value for name, value in data.items() if name in known}
+        return cls(**{**named, "architectures": tuple(named.get("architectures", ()))})
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from deployments.engine.sizing import Fit
 from deployments.findings import Finding, Severity, has_errors
 from deployments.preflight import (
     adapters,
+    architecture,
     cache,
     cluster,
     credential,
@@ -66,6 +67,7 @@ OF_ENGINE: tuple[Rule, ...] = (
     *kv_cache.rules,
     *parallel.rules,
     *model.rules,
+    *architecture.rules,
     *formats.rules,
     *quantised.rules,
     *memory.rules,

@@ -13,6 +13,7 @@ from deployments.engine.facts import ModelFacts
 from deployments.sources.checks import Reply, SourceCheck, SourceCode, plain
 from deployments.sources.contexts import contexts
 from deployments.sources.formats import WeightFormat, format_of, weights_bytes
+from deployments.sources.identity import identity
 
 Get = Callable[[str], Reply]
 SHA = re.compile(r"[0-9a-f]{40}")
@@ -108,6 +109,7 @@ def model_facts(model_id: str, metadata: Mapping[str, Any], config: Any = None) 
     hidden = _number(text, "hidden_size", "n_embd", "d_model")
     layers = _number(text, "num_hidden_layers", "n_layer")
     window, sliding = _sliding(text, layers)
+    kind = identity(shape, _sizes(metadata))
     architectures = shape.get("architectures")
     length = contexts(shape, text, _number)
     return ModelFacts(
@@ -142,6 +144,10 @@ def model_facts(model_id: str, metadata: Mapping[str, Any], config: Any = None) 
         quant_block=_block(shape),
         gated=bool(metadata.get("gated")),
         license=_license(metadata),
+        model_type=kind.model_type,
+        architectures=kind.architectures,
+        own_config=kind.own_config,
+        own_model=kind.own_model,
     )
 
 
