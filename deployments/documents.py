@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
 from deployments.engine.gpus import COMMON_NODE, catalog, gpu_facts
 from deployments.engine.measured import Measured
+from deployments.engine.plugins import plugins_from
 from deployments.engine.profiles import DATA, EngineProfile, seeded_profiles
 from deployments.preflight import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts
 from deployments.preflight.storage import SANDBOX_STORAGE, storage_of
@@ -54,7 +55,7 @@ def facts_from(facts: Mapping[str, Any] | None, document: Mapping[str, Any]) -> 
     quotas = {slug: _made(QuotaFacts, row) for slug, row in mapping(given, "quotas").items()}
     if "quotas" not in given:
         quotas = {slug: QuotaFacts(limit=10_000) for slug in flavors}
-    profiles = {row["slug"]: _made(EngineProfile, row) for row in _rows(given.get("profiles"), "slug")}
+    profiles = {row["slug"]: _profile(row) for row in _rows(given.get("profiles"), "slug")}
     return Facts(
         flavors=flavors,
         quotas=quotas,
@@ -191,6 +192,16 @@ def _cluster(given: Mapping[str, Any]) -> ClusterFacts:
 def _flavor(row: Mapping[str, Any]) -> FlavorFacts:
     names = {field.name for field in dataclasses.fields(FlavorFacts)}
     return _made(FlavorFacts, {name: value for name, value in row.items() if name in names})
+
+
+def _profile(row: Mapping[str, Any]) -> EngineProfile:
+    given = row.get("plugins") or []
+    if not isinstance(given, list):
+        raise DocumentError("“plugins” of a profile must be a list.")
+    try:
+        return _made(EngineProfile, {**row, "plugins": plugins_from(given)})
+    except ValueError as failure:
+        raise DocumentError(str(failure)) from failure
 
 
 def _made(kind: type[T], row: object) -> T:

@@ -122,7 +122,7 @@ class ProfileViewSet(ApiViewSet):
     def list(self, request: Request) -> Response:
         """The engine profiles that may be chosen."""
         rows = EngineProfile.objects.filter(active=True).order_by("slug")
-        return Response(list(rows.values("slug", "name", "version", "image")))
+        return Response(list(rows.values("slug", "name", "version", "image", "plugins")))
 
 
 class WhoViewSet(ApiViewSet):

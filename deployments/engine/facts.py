@@ -55,6 +55,8 @@ class ModelFacts:
     format: str = ""
     file: str = ""
     tokenizer: str = ""
+    # Whether a config.json lies beside the one file.
+    described: bool = False
     # What config.json names: "" for no model type, None where it was not read, or the engine reads another file.
     model_type: str | None = None
     architectures: tuple[str, ...] = ()

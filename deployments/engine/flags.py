@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -132,11 +132,15 @@ def guarded_args(version: str, args: Mapping[str, ArgValue]) -> list[str]:
 
 
 def check_args(
-    version: str, args: Mapping[str, ArgValue], usual: Mapping[str, int | float] | None = None
+    version: str,
+    args: Mapping[str, ArgValue],
+    usual: Mapping[str, int | float] | None = None,
+    choices: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[Finding]:
     """What is wrong with these flags for this vLLM version, flag by flag.
 
-    `usual` holds what to propose instead of a number out of range, where the caller knows better than the defaults.
+    `usual` holds what to propose instead of a number out of range, where the caller knows better than the defaults;
+    `choices` what flags take in place of what the version alone has.
     """
     known = flags_of(version)
     proposals = {**USUAL, **(usual or {})}
@@ -146,6 +150,7 @@ def check_args(
         if flag is None:
             found.append(_unknown(version, name))
         else:
+            flag = replace(flag, choices=choices[name]) if choices and name in choices else flag
             found += _check(version, flag, value, proposals)
     return found
 

@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from deployments.engine.plugins import Plugin
+
 DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 @dataclass(frozen=True)
 class EngineProfile:
-    """One engine that a deployment may run on; `image` names its digest."""
+    """One engine that a deployment may run on; `image` names its digest, `plugins` what it has besides vLLM."""
 
     slug: str
     version: str
     image: str
     title: str = ""
     sandbox_only: bool = False
+    plugins: tuple[Plugin, ...] = ()
 
     @property
     def pinned(self) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from typing import Any
 
-from deployments.engine.flags import release
+from deployments.engine.flags import flags_of, release, versions
+from deployments.engine.plugins import Plugin
 from deployments.engine.profiles import DATA
 
 # Which of them it is says the model alone, whatever the flag names.
@@ -44,6 +45,8 @@ class Method:
     capability: float = 0.0
     scales: Scales = Scales.NONE
     deprecated: bool = False
+    # What an image must have besides this version for it; None where vLLM itself has the method, or nothing brings it.
+    plugin: Plugin | None = None
 
 
 @cache
@@ -53,6 +56,9 @@ def method(version: str, name: str, *, stored: bool = True) -> Method | None:
     if row is None:
         return None
     row = dict(row)
+    brought = row.pop("plugin", None)
+    if brought and release(version) >= release(brought["since"]):
+        row["plugin"] = Plugin(brought["name"])
     older = dict(row.pop("older", {}))
     if older and release(version) <= release(older.pop("to")):
         row |= older
@@ -71,6 +77,20 @@ def method_of(version: str, asked: str | None, own: str | None, capability: floa
     if found is None or faster is None or 0 < capability < faster.capability:
         return found
     return replace(found, dtypes=faster.dtypes)
+
+
+def methods_of(version: str, plugins: Iterable[Plugin] = ()) -> frozenset[str]:
+    """The methods of a vLLM version whose image has these plugins; empty for a version that is not known."""
+    if version not in versions():
+        return frozenset()
+    has = frozenset(plugins)
+    brought = (name for name in _rows() if (found := method(version, name)) is not None and found.plugin in has)
+    return frozenset(flags_of(version)["quantization"].choices).union(brought)
+
+
+def known_methods() -> frozenset[str]:
+    """Every method that some version of vLLM has."""
+    return frozenset(_rows())
 
 
 @cache

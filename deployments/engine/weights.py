@@ -27,12 +27,14 @@ ONLINE_BYTES = {
     "fp8": 1.0,
     "fp8_per_tensor": 1.0,
     "fp8_per_block": 1.001,
+    "fp8_per_channel": 1.0,
     "mxfp8": 1.032,
     "int8_per_channel_weight_only": 1.001,
     "experts_int8": 1.001,
     "bitsandbytes": 0.5625,
+    "nvfp4_per_token": 0.5625,
 }
-EXPERTS_ONLY = frozenset({"experts_int8"})
+EXPERTS_ONLY = frozenset({"experts_int8", "int8_per_channel_weight_only", "nvfp4_per_token"})
 USUAL_VOCABULARY = 128_000
 # At most so much of a model lies in its experts.
 MOST_OF_EXPERTS = 0.95

@@ -15,6 +15,8 @@ from typing import Any
 from django import forms
 
 from deployments.engine.flags import Flag, FlagClass, flags_of, versions
+from deployments.engine.plugins import Plugin
+from deployments.engine.quantization import methods_of
 from deployments.forms.values import as_value, shown
 from deployments.spec import PARALLEL
 
@@ -115,11 +117,12 @@ class Shown:
     version: str
     value: str
     messages: list[dict[str, Any]]
+    plugins: tuple[Plugin, ...] = ()
 
     @property
     def offer(self) -> Offer:
         """What the version says of it."""
-        return _offer(self.field, self.version)
+        return _offer(self.field, self.version, self.plugins)
 
     @property
     def options(self) -> tuple[tuple[str, str], ...]:
@@ -148,7 +151,11 @@ class Group:
 
 
 def groups(
-    version: str, values: Mapping[str, str], messages: Mapping[str, list[dict[str, Any]]], gpus: int | None
+    version: str,
+    values: Mapping[str, str],
+    messages: Mapping[str, list[dict[str, Any]]],
+    gpus: int | None,
+    plugins: tuple[Plugin, ...] = (),
 ) -> list[Group]:
     """The groups of the form for a vLLM version, with what is in its fields and what is said beside them.
 
@@ -157,7 +164,7 @@ def groups(
     found = []
     for key, title in GROUPS.items():
         fields = [
-            Shown(field, version, values.get(field.name, ""), messages.get(field.name, []))
+            Shown(field, version, values.get(field.name, ""), messages.get(field.name, []), plugins)
             for field in FIELDS
             if field.group == key
         ]
@@ -184,7 +191,7 @@ def gpus_per_replica(values: Mapping[str, str]) -> int:
 
 
 @cache
-def _offer(field: EngineField, version: str) -> Offer:
+def _offer(field: EngineField, version: str, plugins: tuple[Plugin, ...]) -> Offer:
     flag = flags_of(version).get(field.flag)
     chosen = field.kind in (bool, str)
     if flag is None or flag.cls not in {FlagClass.OPEN, FlagClass.GUARDED}:
@@ -197,7 +204,8 @@ def _offer(field: EngineField, version: str) -> Offer:
     empty = field.placeholder or _default(flag)
     if not chosen:
         return Offer(words, empty)
-    given = (("true", "On"), ("false", "Off")) if field.kind is bool else tuple((each, each) for each in flag.choices)
+    choices = tuple(sorted(methods_of(version, plugins))) if flag.name == "quantization" else flag.choices
+    given = (("true", "On"), ("false", "Off")) if field.kind is bool else tuple((each, each) for each in choices)
     return Offer(words, empty, (("", empty[0].upper() + empty[1:] if field.placeholder else empty), *given))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from django import forms
 
+from deployments.engine.plugins import Plugin, plugins_from
 from deployments.findings import Finding, field_of
 from deployments.forms import engine_fields
 from deployments.forms.adapters import AdapterTextError, format_adapters, parse_adapters
@@ -240,11 +241,21 @@ class DeploymentForm(RoleFields):
     @property
     def version(self) -> str:
         """The vLLM version of the engine that is chosen: its flags are what the form offers."""
-        chosen = getattr(self, "cleaned_data", {}).get("profile")
+        chosen = self._profile
+        return engine_fields.version_of(self.text("profile"), chosen.version if chosen else "")
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """What the image of the engine that is chosen has besides vLLM."""
+        return plugins_from(self._profile.plugins) if self._profile else ()
+
+    @property
+    def _profile(self) -> EngineProfile | None:
+        chosen: EngineProfile | None = getattr(self, "cleaned_data", {}).get("profile")
         if chosen is None:
             slug = self.text("profile") or self._default_profile()
             chosen = next((each for each in self.profiles if each.slug == slug), None)
-        return engine_fields.version_of(self.text("profile"), chosen.version if chosen else "")
+        return chosen
 
     def _default_profile(self) -> str:
         return self.profiles[0].slug if self.profiles else ""

@@ -6,6 +6,7 @@ import re
 
 from deployments.engine.flags import flags_of, gone_flags, versions
 from deployments.engine.options import round_context
+from deployments.engine.plugins import Plugin
 from deployments.kube.log_patterns import Patterns, decimal, failed, whole
 from deployments.kube.reasons import Code, Reason
 
@@ -179,6 +180,50 @@ def _other_quantization(match: re.Match[str]) -> Reason:
         field="quantization",
         value=match["model"],
         numbers={"model": match["model"], "asked": match["asked"]},
+    )
+
+
+@patterns.on(r"Unknown quantization method: (?P<asked>[\w-]{1,40})\. Must be one of")
+def _unknown_method(match: re.Match[str]) -> Reason:
+    plugin = next((each for each in Plugin if each == match["asked"]), None)
+    if plugin is not None:
+        return _plugin_missing(plugin, f"This engine has no method {plugin}: its image lacks {plugin.package}.")
+    return failed(
+        Code.QUANTIZATION,
+        f"This engine does not have the method {match['asked']}.",
+        "Choose another variant of the model or another engine, or leave quantization out where the flag says it.",
+        field="quantization",
+        numbers={"asked": match["asked"]},
+    )
+
+
+@patterns.on(
+    r"OSError: It looks like the config file at '(?P<path>/[^'\n]{0,300}\.gguf|/mnt/models)' is not a valid JSON file"
+)
+def _gguf_unknown(match: re.Match[str]) -> Reason:
+    """Without its plugin an engine takes a GGUF file for a configuration."""
+    package = Plugin.GGUF.package
+    return _plugin_missing(Plugin.GGUF, f"This engine does not read GGUF files: its image lacks {package}.")
+
+
+def _plugin_missing(plugin: Plugin, said: str) -> Reason:
+    return failed(
+        Code.PLUGIN_MISSING,
+        said,
+        f"Choose another engine, or the model as safetensors. An admin has to see that the image has {plugin.package}, "
+        "and otherwise take it off the engine’s plugins.",
+        field="profile",
+        numbers={"plugin": plugin.value},
+    )
+
+
+@patterns.on(r"is not a valid JSON file")
+def _no_json(match: re.Match[str]) -> Reason:
+    return failed(
+        Code.MODEL_FILES,
+        "A configuration of the model is not JSON.",
+        "Write the files of the model anew, or choose another source.",
+        field="source_uri",
     )
 
 

@@ -48,6 +48,7 @@ class Code(StrEnum):
     HEADS_NOT_DIVISIBLE = "heads_not_divisible"
     QUANTIZATION = "quantization"
     MODEL_FILES = "model_files"
+    PLUGIN_MISSING = "plugin_missing"
     NO_USER_NAME = "no_user_name"
     REMOTE_CODE = "remote_code"
     ENGINE_CRASH = "engine_crash"

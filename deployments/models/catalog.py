@@ -8,6 +8,7 @@ from django.db import models
 from django.utils import timezone
 
 from deployments.engine.facts import ModelFacts
+from deployments.engine.plugins import LABELS, plugins_from
 from deployments.engine.proposals import Preset
 
 from .accounts import Principal
@@ -20,10 +21,19 @@ class EngineProfile(models.Model):
     name = models.CharField(max_length=60)
     version = models.CharField(max_length=20)
     image = models.CharField(max_length=300)
+    plugins = models.JSONField(  # deployments.engine.plugins.Plugin
+        default=list, blank=True, help_text="Packages in the image besides vLLM, for example gguf"
+    )
     active = models.BooleanField(default=True)
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def title(self) -> str:
+        """The name, with what its image has besides vLLM."""
+        having = " and ".join(LABELS[plugin] for plugin in plugins_from(self.plugins))
+        return f"{self.name} with {having}" if having else self.name
 
 
 class CatalogQuerySet(models.QuerySet["CatalogEntry"]):

@@ -23,6 +23,7 @@ from deployments.preflight import (
     nodes,
     parallel,
     quantised,
+    reading,
     request,
     roles,
     sources,
@@ -58,6 +59,7 @@ OF_WISH: tuple[Rule, ...] = (
     *nodes.rules,
     *adapters.rules,
     *sources.rules,
+    *reading.of_wish,
     *cache.rules,
     *roles.rules,
 )
@@ -69,6 +71,7 @@ OF_ENGINE: tuple[Rule, ...] = (
     *model.rules,
     *architecture.rules,
     *formats.rules,
+    *reading.rules,
     *quantised.rules,
     *memory.rules,
 )

@@ -8,9 +8,11 @@ from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import check_args, versions
 from deployments.engine.gpus import COMMON_NODE
 from deployments.engine.options import MIN_CONTEXT, round_context, splits, splits_by
+from deployments.engine.quantization import methods_of
 from deployments.engine.sizing import UnknownShapeError, batched_tokens, fit, sequences
 from deployments.findings import Finding, arg_pointer, error, info
 from deployments.preflight.facts import FlavorFacts
+from deployments.preflight.reading import FLAG, says_method
 from deployments.preflight.rules import Case, Rules
 from deployments.spec import hazard
 
@@ -74,7 +76,10 @@ def values_harmless(case: Case) -> Iterator[Finding]:
 def flags(case: Case) -> Iterator[Finding]:
     """Each flag must be known to this version, settable, and have a value it takes."""
     if case.profile is not None and case.profile.version in versions():
-        yield from check_args(case.profile.version, case.spec.engine.args, _usual(case))
+        # A method that only other engines have is refused with where to find it (deployments.preflight.reading).
+        args = {name: value for name, value in case.spec.engine.args.items() if name != FLAG or not says_method(case)}
+        has = tuple(sorted(methods_of(case.profile.version, case.profile.plugins)))
+        yield from check_args(case.profile.version, args, _usual(case), {FLAG: has})
 
 
 def _usual(case: Case) -> dict[str, int | float]:

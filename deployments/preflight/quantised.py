@@ -12,10 +12,10 @@ from deployments.preflight.rules import Case, Rules
 
 rules = Rules()
 
-FP8_METHODS = frozenset({"fp8", "fbgemm_fp8", "modelopt", "fp8_per_tensor", "fp8_per_block"})
+FP8_METHODS = frozenset({"fp8", "fbgemm_fp8", "modelopt", "fp8_per_tensor", "fp8_per_block", "fp8_per_channel"})
 # Methods that are the same weights read by other kernels: naming one for the other is no mismatch.
 KIN = (
-    frozenset({"awq", "awq_marlin"}),
+    frozenset({"awq", "awq_marlin", "auto_awq"}),
     frozenset({"gptq", "gptq_marlin", "auto_gptq"}),
     frozenset({"modelopt", "modelopt_fp4", "modelopt_mxfp8", "modelopt_mixed"}),
     frozenset({"mxfp4", "gpt_oss_mxfp4"}),
@@ -110,7 +110,7 @@ def quantization_of_model(case: Case) -> Iterator[Finding]:
         return
     pointer = arg_pointer("quantization")
     if model.quantization:
-        if not _reads(asked, model.quantization, model.architecture):
+        if not reads(asked, model.quantization, model.architecture):
             yield error(
                 "quantization_mismatch",
                 pointer,
@@ -138,7 +138,7 @@ def quantization_of_model(case: Case) -> Iterator[Finding]:
         )
 
 
-def _reads(asked: str, own: str, architecture: str) -> bool:
+def reads(asked: str, own: str, architecture: str) -> bool:
     """True when a method reads weights that are stored in another."""
     if asked == own or any({asked, own} <= family for family in KIN):
         return True

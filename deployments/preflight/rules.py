@@ -13,6 +13,7 @@ from deployments.engine.profiles import EngineProfile
 from deployments.findings import Change, Finding
 from deployments.preflight.facts import Facts, FlavorFacts, QuotaFacts
 from deployments.sources import Source, SourceError, parse
+from deployments.sources.formats import WeightFormat
 from deployments.spec import ArgValue, DeploymentSpec
 
 
@@ -70,6 +71,13 @@ class Case:
             return parse(found.loads if found is not None and found.loads else self.spec.source.uri)
         except SourceError:
             return None
+
+    @property
+    def is_gguf(self) -> bool:
+        """True for a model that is one GGUF file; of a claim, or a bucket nobody could look into, the name says so."""
+        source, model = self.loads, self.model
+        named = source is not None and source.path.endswith(".gguf")
+        return named or (model is not None and model.format == WeightFormat.GGUF)
 
     @property
     def lora_rank(self) -> int:

@@ -106,11 +106,7 @@ def place_may_change(case: Case) -> Iterator[Finding]:
 @rules.rule
 def single_file(case: Case) -> Iterator[Finding]:
     """KServe's presets for prefill and decode, and for replicas across nodes, load a folder, never a file."""
-    model, source = case.model, case.loads
-    # Of a claim, and of a bucket that nobody could look into, the name alone says so.
-    named = source is not None and source.path.endswith(".gguf")
-    gguf = named or (model is not None and model.format == WeightFormat.GGUF)
-    if not gguf:
+    if not case.is_gguf:
         return
     if case.spec.nodes > 1:
         fits = case.flavor is not None and case.spec.gpus_per_replica <= case.flavor.gpus_per_node

@@ -9,6 +9,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.utils import timezone
 
+from deployments.engine.plugins import plugins_from
 from deployments.engine.profiles import EngineProfile as Profile
 from deployments.engine.profiles import seeded_profiles
 from deployments.models import Cluster, Deployment, EngineProfile, Flavor, Node, Team
@@ -131,7 +132,7 @@ def _profile(row: EngineProfile) -> Profile:
     # The digest that came with Slipway is the sandbox's; once an admin entered another it is a real image.
     seeded = seeded_profiles().get(row.slug)
     sandbox_only = seeded is not None and seeded.sandbox_only and seeded.image == row.image
-    return Profile(row.slug, row.version, row.image, row.name, sandbox_only)
+    return Profile(row.slug, row.version, row.image, row.name, sandbox_only, plugins_from(row.plugins))
 
 
 def _quotas(team: Team | None, usages: list[Usage], deployment: Deployment | None) -> dict[str, QuotaFacts]:

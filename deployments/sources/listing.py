@@ -135,10 +135,12 @@ def _gguf(place: Place, sizes: Mapping[str, int]) -> SourceCheck:
     except GgufError as error:
         return SourceCheck(SourceCode.UNUSABLE, f"{name}: {error}", "Choose another file.")
     beside = "beside" if "tokenizer.json" in sizes else ""
+    described = CONFIG in sizes
     total = sum(sizes.values())
     known = replace(
         known, weights_bytes=sizes[name], download_bytes=total, format=WeightFormat.GGUF, file=name, tokenizer=beside
     )
+    known = replace(known, described=described)
     return SourceCheck(SourceCode.FOUND, f"Found {name} ({MEANING[WeightFormat.GGUF]}).", "", known, place.uri)
 
 

@@ -246,7 +246,7 @@ def _said(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
         "deployment": form.deployment,
         "values": values,
         "version": version,
-        "groups": engine_fields.groups(version, values, said, advice.gpus),
+        "groups": engine_fields.groups(version, values, said, advice.gpus, form.plugins),
         "usual": usual_words(advice.quota, advice.gpus) if advice.gpus and not form.deployment else "",
     }
 

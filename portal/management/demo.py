@@ -103,6 +103,7 @@ class Demo:
         self.made += [
             *platform.make_flavors(self.plan["flavors"]),
             *platform.make_profiles(),
+            *(line for row in self.plan["engines"] for line in platform.add_engine(**row)),
             *platform.make_catalog(),
         ]
 

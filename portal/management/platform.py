@@ -13,6 +13,7 @@ from django.utils.text import slugify
 
 from deployments.engine.flags import versions
 from deployments.engine.gpus import catalog
+from deployments.engine.plugins import plugins_from
 from deployments.engine.profiles import DATA, seeded_profiles
 from deployments.models import CatalogEntry, Cluster, EngineProfile, Flavor, Node
 
@@ -110,6 +111,17 @@ def add_engine(version: str, image: str) -> list[str]:
     if not made:
         EngineProfile.objects.filter(pk=row.pk).update(image=image, active=True)
     return [f"engine {row.slug}: {image}"]
+
+
+def set_plugins(slug: str, names: Iterable[str]) -> list[str]:
+    """Say what the image of an engine has besides vLLM; ValueError for a plugin or an engine that is not known."""
+    plugins = [plugin.value for plugin in plugins_from(names)]
+    rows = EngineProfile.objects.filter(slug=slug)
+    if not rows.exists():
+        known = ", ".join(EngineProfile.objects.order_by("slug").values_list("slug", flat=True))
+        raise ValueError(f"There is no engine “{slug}”. Known: {known}.")
+    changed = rows.exclude(plugins=plugins).update(plugins=plugins)
+    return [f"plugins of {slug}: {', '.join(plugins) or 'none'}"] if changed else []
 
 
 def close_placeholders() -> list[str]:

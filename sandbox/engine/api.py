@@ -26,12 +26,12 @@ from sandbox.asgi import (
     text_answer,
     while_connected,
 )
+from sandbox.engine.builds import NEWEST_VERSION
 from sandbox.engine.generation import Runner
 from sandbox.engine.metrics import CONTENT_TYPE, Registry
 from sandbox.engine.protocol import Refused, Wish, Writer, error_body, read_wish
 from sandbox.engine.tokens import count
 
-VERSION = "0.32.0"
 TRAFFIC_HEADER = "x-slipway-traffic"
 UNMEASURED = re.compile("/metrics|/health|/load|/ping|/version|/server_info")
 COMPLETIONS = {"/v1/chat/completions": True, "/v1/completions": False}
@@ -71,6 +71,7 @@ class Served:
     started: float
     transfer: Transfer | None = None
     adapters: Mapping[str, str] = field(default_factory=dict)  # LoRA: folders by name
+    version: str = NEWEST_VERSION
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -136,7 +137,7 @@ class EngineApi:
             self.refresh()
             return text_answer(self.registry.text(), content_type=CONTENT_TYPE)
         if path == "/version":
-            return json_answer({"version": VERSION})
+            return json_answer({"version": self.served.version})
         if path == "/load":
             return json_answer({"server_load": len(self.runner.simulator.running)})
         return text_answer("")

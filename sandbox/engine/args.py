@@ -1,4 +1,4 @@
-"""The command line of vLLM 0.32.0, parsed against its own list of flags."""
+"""The command line of vLLM, parsed against its own list of flags."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import orjson
 
+from sandbox.engine.builds import NEWEST_VERSION, difference
 from sandbox.engine.errors import PYDANTIC, EngineExit, field_error, usage_error
 
 MODULE = "vllm.entrypoints.openai.api_server"
@@ -69,13 +70,13 @@ class EngineArgs:
     non_default: dict[str, Any] = field(default_factory=dict)
 
 
-def parse(command: Sequence[str], args: Sequence[str]) -> EngineArgs:
+def parse(command: Sequence[str], args: Sequence[str], version: str = NEWEST_VERSION) -> EngineArgs:
     """Read the words of a container of the vLLM image.
 
     Raises EngineExit as vLLM would print it, and LookupError when the words do not start vLLM at all.
     """
     words = _serve_words([*command, *args])
-    parser = _parser()
+    parser = _parser(version)
     namespace, unknown = parser.parse_known_args([_dashed(word) for word in words])
     if unknown:
         raise usage_error(f"unrecognized arguments: {' '.join(unknown)}", root=True)
@@ -111,11 +112,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 @cache
-def _parser() -> _Parser:
+def _parser(version: str) -> _Parser:
+    other = difference(version)
+    lacks = {f"--{name}" for name in other["missing"]}
     parser = _Parser(prog="vllm serve", add_help=False, conflict_handler="resolve")
     parser.add_argument("model_tag", nargs="?", default=None)
     flags = orjson.loads(Path(__file__).with_name("flags.json").read_bytes())["flags"]
-    for flag in flags:
+    for flag in (*flags, *other["added"]):
+        if not lacks.isdisjoint(flag["flags"]):
+            parser.set_defaults(**{flag["dest"]: None if isinstance(flag["default"], str) else flag["default"]})
+            continue
         options: dict[str, Any] = {"dest": flag["dest"], "default": flag["default"]}
         if flag["action"] == "BooleanOptionalAction":
             options["action"] = argparse.BooleanOptionalAction

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sandbox.engine import args as cli
 from sandbox.engine import errors, memory, shape
 from sandbox.engine.args import EngineArgs
+from sandbox.engine.builds import NEWEST, Build
 from sandbox.engine.loglines import EngineLog
 from sandbox.engine.memory import Limits, MemoryPlan
 from sandbox.engine.shape import ModelShape
@@ -24,6 +25,8 @@ MODEL_DIR = "/mnt/models"
 IMPORT_SECONDS, CORE_SECONDS, GRAPH_SECONDS = 8.0, 6.0, 8.0
 LOAD_SECONDS, LOAD_MOST_GIB = (4.0, 24.0), 140.0
 # Compute capability that a quantisation needs (vLLM get_min_capability).
+# The method that vLLM takes for weights stored under another name.
+STORED_AS = {"auto-round": "inc"}
 MIN_CAPABILITY = {"awq": 75, "awq_marlin": 75, "gptq": 60, "fp8": 75, "compressed-tensors": 75, "modelopt": 89}
 
 
@@ -37,12 +40,13 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the container has: GPUs of one kind, and a limit on host memory in bytes (None = no limit)."""
+    """What the container has: GPUs of one kind, a limit on host memory in bytes (None = no limit), and its image."""
 
     gpu: Gpu
     gpus: int
     memory_limit: int | None
     environment: Mapping[str, str]
+    build: Build = NEWEST
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,10 @@ class Boot:
 
     async def run(self, command: Sequence[str], arguments: Sequence[str]) -> Ready:
         """Start; raises EngineExit as vLLM ends, OutOfMemory, or LookupError for words that are not vLLM's."""
-        args = cli.parse(command, arguments)
+        build = self.machine.build
+        args = cli.parse(command, arguments, build.version)
         await self.sleep(IMPORT_SECONDS)
-        self.lines.logo(args.model)
+        self.lines.logo(args.model, build.version)
         self.lines.api("api_utils.py:286", f"non-default args: {args.non_default}")
         model = await self._model(args)
         context, limits = self._configure(args, model)
@@ -116,9 +121,25 @@ class Boot:
                 "   - For Hugging Face models: ensure the presence of a 'config.json'.\n"
                 "   - For Mistral models: ensure the presence of a 'params.json'.\n"
             )
+        self._check_gguf(args, found)
         model = shape.read({**found.config, **args.hf_overrides}, found.files)
         self.lines.api("model.py:733", f"Resolved architecture: {model.architecture}")
         return model
+
+    def _check_gguf(self, args: EngineArgs, found: ModelFiles) -> None:
+        """A file is looked at before anything else, as configuration where nothing knows what GGUF is."""
+        described = "config.json" in found.files
+        file = args.model.endswith(".gguf") or (not described and any(name.endswith(".gguf") for name in found.files))
+        build = self.machine.build
+        if file and not build.reads_gguf:
+            text = f"It looks like the config file at '{args.model}' is not a valid JSON file."
+            raise errors.plain_error(f"OSError: {text}")
+        if file and build.needs_config and not described:
+            folder = args.model.rpartition("/")[0]
+            raise errors.plain_error(
+                f"OSError: {folder} does not appear to have a file named config.json. Checkout "
+                f"'https://huggingface.co/{folder}/tree/main' for available files."
+            )
 
     def _configure(self, args: EngineArgs, model: ModelShape) -> tuple[int, Limits]:
         """The checks of ModelConfig, CacheConfig and VllmConfig, in vLLM's order."""
@@ -171,6 +192,9 @@ class Boot:
         if asked in ("awq", "gptq", "awq_marlin", "gptq_marlin") and model.quantization is None:
             raise errors.engine_config_error(f"Cannot find the config file for {asked.removesuffix('_marlin')}")
         method = asked or model.quantization
+        methods = self.machine.build.methods
+        if method is not None and STORED_AS.get(method, method) not in methods:
+            raise errors.model_config_error(f"Unknown quantization method: {method}. Must be one of {methods}.")
         major, minor = self.machine.gpu.compute
         needed = MIN_CAPABILITY.get(method or "", 0)
         if major * 10 + minor < needed:
@@ -196,8 +220,9 @@ class Boot:
     async def _start_core(self, args: EngineArgs, model: ModelShape, context: int) -> None:
         await self.sleep(CORE_SECONDS)
         dtype = memory.compute_dtype(args, model)
-        self.lines.core("core.py:133", f"Initializing a V1 LLM engine (v0.32.0) with config: model='{args.model}', "
-            f"speculative_config=None, tokenizer='{args.model}', dtype=torch.{dtype}, max_seq_len={context}, "
+        self.lines.core("core.py:133", f"Initializing a V1 LLM engine (v{self.machine.build.version}) with config: "
+            f"model='{args.model}', speculative_config=None, tokenizer='{args.model}', dtype=torch.{dtype}, "
+            f"max_seq_len={context}, "
             f"load_format=auto, tensor_parallel_size={args.tensor_parallel}, "
             f"pipeline_parallel_size={args.pipeline_parallel}, data_parallel_size={args.data_parallel}, "
             f"quantization={args.quantization or model.quantization}, enforce_eager={args.enforce_eager}, "

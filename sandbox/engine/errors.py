@@ -86,6 +86,11 @@ def core_error(error: str, core: str, *, while_loading: bool = False) -> EngineE
 
 def adapter_error(error: str) -> EngineExit:
     """A LoRA adapter that the server cannot load at its start."""
+    return plain_error(error)
+
+
+def plain_error(error: str) -> EngineExit:
+    """An exception of the server itself, whose frames nobody recorded."""
     return EngineExit(1, ["Traceback (most recent call last):", error])
 
 

@@ -15,7 +15,7 @@ CORE_PID = 77
 LOGO = (
     "",
     "       █     █     █▄   ▄█",
-    " ▄▄ ▄█ █     █     █ ▀▄▀ █  version 0.32.0",
+    " ▄▄ ▄█ █     █     █ ▀▄▀ █  version {version}",
     "  █▄█▀ █     █     █     █  model   {model}",
     "   ▀▀  ▀▀▀▀▀ ▀▀▀▀▀ ▀     ▀",
     "",
@@ -48,10 +48,10 @@ class EngineLog:
         """The start of an engine core line up to the level, for `errors.core_error`."""
         return f"({CORE} pid={CORE_PID}) {{level}} {self._stamp()} "
 
-    def logo(self, model: str) -> None:
+    def logo(self, model: str, version: str) -> None:
         """The banner."""
         for line in LOGO:
-            self.api("api_utils.py:347", line.format(model=model))
+            self.api("api_utils.py:347", line.format(model=model, version=version))
 
     def _line(self, process: str, pid: int, where: str, text: str, level: str) -> None:
         self.write(f"({process} pid={pid}) {level} {self._stamp()} [{where}] {text}")

@@ -156,7 +156,16 @@ class EngineProcess:
             port = int(around.machine.environment.get("VLLM_NIXL_SIDE_CHANNEL_PORT", NIXL_PORT))
             transfer = Transfer(str(uuid.uuid4()), around.ip, port, ready.args.tensor_parallel)
         adapters = dict(ready.args.adapters)
-        served = Served(ready.args.served_names, ready.args.model, ready.context, keys, time.time(), transfer, adapters)
+        served = Served(
+            names=ready.args.served_names,
+            root=ready.args.model,
+            context=ready.context,
+            api_keys=keys,
+            started=time.time(),
+            transfer=transfer,
+            adapters=adapters,
+            version=around.machine.build.version,
+        )
         _set_constants(registry, ready, time.time())
         api = EngineApi(served, self._runner, registry, self._refresh, around.write)
         return None if ready.args.headless else await listen(api, around.ip, ready.args.port)

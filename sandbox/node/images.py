@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from dataclasses import dataclass
 from functools import cache
 
 from sandbox.engine.boot import ModelFiles
+from sandbox.engine.builds import NEWEST_VERSION, Build, known
 from sandbox.hub import catalog
 
 PULL_BYTES_PER_SECOND = 520e6  # at speed 1
@@ -34,9 +36,17 @@ class Repository:
     size: int
     tags: str = r"latest|v?\d+\.\d+(\.\d+)?(-[a-z0-9.-]+)?"
     weights: Weights | None = None
+    plugins: frozenset[str] = frozenset()  # of vLLM's
+
+    def build(self, reference: str) -> Build:
+        """What vLLM an image of it has: the tag says so, and a digest alone is the newest."""
+        tag = reference.partition("@")[0].rpartition(":")[2].removeprefix("v")
+        return Build(tag if tag in known() else NEWEST_VERSION, self.plugins)
 
 
 VLLM = Repository("vllm", 9_843_112_960, r"latest|nightly|v0\.\d+\.\d+(-[a-z0-9.-]+)?")
+# The same with a package installed into it, as an operator of GGUF models builds it.
+VLLM_GGUF = dataclasses.replace(VLLM, plugins=frozenset({"gguf"}))
 LLM_D = Repository("vllm", 10_412_883_968)
 PICKER = Repository("endpoint-picker", 71_303_168)
 SIDECAR = Repository("routing-sidecar", 62_914_560)
@@ -45,6 +55,7 @@ PAUSE = Repository("pause", 318_000, r"\d+(\.\d+)*|latest")
 REPOSITORIES = {
     "docker.io/vllm/vllm-openai": VLLM,
     "quay.io/vllm/vllm-openai": VLLM,
+    "ghcr.io/slipway-engines/vllm-openai-gguf": VLLM_GGUF,
     "ghcr.io/llm-d/llm-d-cuda": LLM_D,
     "ghcr.io/llm-d/llm-d-router-endpoint-picker": PICKER,
     "ghcr.io/llm-d/llm-d-router-disagg-sidecar": SIDECAR,

@@ -31,7 +31,7 @@ ROUTING: dict[str, Callable[..., Program]] = {"endpoint-picker": EndpointPicker,
 def make(container: Container, repository: Repository, environment: Mapping[str, str], log: LogFile) -> Program:
     """The program of a container's image, not yet running."""
     if repository.program == "vllm":
-        return engine(container, environment, log)
+        return engine(container, repository, environment, log)
     if repository.program == "storage-initializer":
         return InitializerProgram(container, environment, log)
     if repository.weights is not None:
@@ -120,7 +120,7 @@ class EngineProgram(EngineProcess):
         return self.killed_for_memory
 
 
-def engine(container: Container, environment: Mapping[str, str], log: LogFile) -> EngineProgram:
+def engine(container: Container, repository: Repository, environment: Mapping[str, str], log: LogFile) -> EngineProgram:
     """Make the engine of a vLLM container."""
     pod, node = container.pod, container.pod.node
 
@@ -136,7 +136,9 @@ def engine(container: Container, environment: Mapping[str, str], log: LogFile) -
             raise snapshot_error(str(error)) from error
 
     limit = container.memory_limit()
-    machine = Machine(node.shape.gpu, len(container.gpus), int(limit) if limit is not None else None, environment)
+    build = repository.build(container.spec["image"])
+    most = int(limit) if limit is not None else None
+    machine = Machine(node.shape.gpu, len(container.gpus), most, environment, build)
     around = Surroundings(
         ip=pod.ip,
         machine=machine,
@@ -150,7 +152,7 @@ def engine(container: Container, environment: Mapping[str, str], log: LogFile) -
     command, arguments = words(container.spec, "command", environment), words(container.spec, "args", environment)
     script = shell.script_of([*command, *arguments])
     if script is not None:
-        found = shell.command(*script, environment)
+        found = shell.command(*script, environment, build.version)
         if found:
             command, arguments = found, []
     return EngineProgram(command, arguments, around)

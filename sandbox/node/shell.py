@@ -12,8 +12,9 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
+from sandbox.engine.builds import NEWEST_VERSION
+
 SHELLS = ("bash", "sh")
-VERSION = "0.32.0"  # what `vllm --version` prints here
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:(\w+|[@*])|\{(\w+)(?::-([^}]*))?\})")
 _PRODUCT = re.compile(r"\$\(\(\s*(\S+)\s*\*\s*(\S+)\s*\)\)")
@@ -30,9 +31,14 @@ def script_of(words: Sequence[str]) -> tuple[str, list[str]] | None:
     return words[2], list(words[4:])
 
 
-def command(script: str, arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Return the words of the command a script ends in; empty when it ends in none that can be read here."""
-    shell = _Shell({**environment, "VLLM_VERSION": VERSION}, list(arguments))
+def command(
+    script: str, arguments: Sequence[str], environment: Mapping[str, str], version: str = NEWEST_VERSION
+) -> list[str]:
+    """Return the words of the command a script ends in; empty when it ends in none that can be read here.
+
+    `version` is what `vllm --version` prints.
+    """
+    shell = _Shell({**environment, "VLLM_VERSION": version}, list(arguments))
     shell.variables.setdefault("DP_ADDRESS", environment.get("LWS_LEADER_ADDRESS", ""))
     for statement in _statements(script):
         try:

@@ -93,6 +93,13 @@ def make_profile() -> EngineProfile:
     )[0]
 
 
+def make_older_profile() -> EngineProfile:
+    """The older engine of the demo, which reads GGUF files by itself."""
+    image = f"vllm/vllm-openai:v0.20.0@{DIGEST}"
+    values = {"name": "vLLM 0.20.0", "version": "0.20.0", "image": image}
+    return EngineProfile.objects.get_or_create(slug="vllm-0.20.0", defaults=values)[0]
+
+
 def make_check(uri: str = QWEN, revision: str = "", **fields: Any) -> ModelCheck:
     """What the hub is known to have said about a model, so that nothing asks it."""
     facts = {

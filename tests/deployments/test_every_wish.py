@@ -30,7 +30,8 @@ from tests.deployments.preflighting import SERVED
 
 pytestmark = pytest.mark.django_db
 
-FLAVORS = [row["slug"] for row in json.loads(DATA.read_text(encoding="utf-8"))["flavors"]]
+PLAN = json.loads(DATA.read_text(encoding="utf-8"))
+FLAVORS = [row["slug"] for row in PLAN["flavors"]]
 DIGEST = "sha256:" + "7" * 64
 ARTIFACT, FOLDER, SMALL = "s3://bucket/chat", "s3://bucket/chat/", make.QWEN
 FILE = "https://files.example.com/chat.gguf"
@@ -81,13 +82,15 @@ STRATEGIES: dict[str, dict[str, str]] = {
     "oci-volume": {"strategy": "oci-volume"},
     "multi-node": {"nodes": "2", "args": "--pipeline-parallel-size=2"},
 }
+# Of these the engine of the newest version reads none, and the older one all.
+GGUFS = {"s3 GGUF", "pvc GGUF", "https GGUF"}
+OLDER = "vllm-0.20.0"
 # Admitted as they are, on every GPU that has room; the others are refused first.
 AT_ONCE = {
-    "standard": {"hf", "s3", "s3 GGUF", "gs", "pvc", "pvc GGUF", "https", "https GGUF"}
-    | {"mlflow", "mlflow to gs", "model registry"},
+    "standard": {"hf", "s3", "gs", "pvc", "https", "mlflow", "mlflow to gs", "model registry"} | GGUFS,
     "disaggregated": {"hf", "s3", "pvc", "oci", "mlflow", "model registry"},
     "oci-volume": {"oci"},
-    "multi-node": {"hf", "s3", "s3 GGUF", "pvc", "pvc GGUF", "oci", "mlflow", "model registry"},
+    "multi-node": {"hf", "s3", "pvc", "oci", "mlflow", "model registry"},
 }
 # Both roles of the form's preset hold eight GPUs from the start; of H100s there are four.
 TOO_FEW = {("disaggregated", "h100-80gb")}
@@ -117,8 +120,10 @@ def search(settings: Any) -> Team:
     """A team on the platform of the demo, as its watcher knows the cluster."""
     settings.SLIPWAY_SANDBOX = True
     settings.SLIPWAY_OCI_REGISTRIES = ["registry.example.com/models"]
-    platform.make_flavors(json.loads(DATA.read_text(encoding="utf-8"))["flavors"])
+    platform.make_flavors(PLAN["flavors"])
     platform.make_profiles()
+    for row in PLAN["engines"]:
+        platform.add_engine(**row)
     groups = {**SERVED, "leaderworkerset.x-k8s.io": ("v1",)}
     seen = {"seen_at": timezone.now(), "version": "v1.36.2", "capabilities": {"groups": groups}}
     cluster = Cluster.objects.create(name="main", **seen)
@@ -161,6 +166,18 @@ def test_a_wish_is_admitted_or_what_is_refused_names_what_works(search: Team, al
     assert at_once == (LARGE_ONES if source == "hf of 70B" else expected - TOO_FEW)
 
 
+@pytest.mark.parametrize("source", sorted(GGUFS))
+def test_the_newest_engine_sends_a_gguf_file_to_the_older_one(search: Team, alice: Principal, source: str):
+    for strategy, takes in AT_ONCE.items():
+        if source in takes:
+            data = {**typed(source, strategy, "l4-24gb"), "profile": "vllm-0.32.0"}
+            form = DeploymentForm(data, principal=alice)
+            answer = requests.preflight(principal=alice, team=search, name="chat", spec=form.spec)
+            (refused,) = (finding for finding in answer.findings if finding.is_error)
+            assert (refused.code, refused.field, refused.value) == ("gguf_engine", "profile", OLDER)
+            assert followed(alice, search, data) == 1
+
+
 def test_without_keda_the_same_wishes_are_admitted(search: Team, alice: Principal):
     """The other ground of the demo has KServe's controllers alone."""
     cluster = Cluster.objects.get()
@@ -173,7 +190,8 @@ def test_without_keda_the_same_wishes_are_admitted(search: Team, alice: Principa
 def typed(source: str, strategy: str, flavor: str) -> dict[str, str]:
     """The form as a person fills it in for one cell."""
     wish = {"team": "search", "name": "chat", "source_uri": SOURCES[source][0], "flavor": flavor}
-    return {**DEFAULTS, **wish, "max_model_len": "8192", **STRATEGIES[strategy]}
+    engine = {"profile": OLDER} if source in GGUFS else {}
+    return {**DEFAULTS, **wish, **engine, "max_model_len": "8192", **STRATEGIES[strategy]}
 
 
 def followed(alice: Principal, team: Team, data: dict[str, str]) -> int:

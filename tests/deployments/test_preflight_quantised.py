@@ -145,7 +145,7 @@ def test_on_weights_that_are_not_quantised_a_method_quantises_or_is_refused(vers
 def test_methods_that_read_stored_scales_are_these():
     stored = {name for name in OFFERED["0.32.0"] if (found := method("0.32.0", name)) and found.weights == "stored"}
     assert stored >= {
-        *("modelopt", "modelopt_fp4", "quark", "torchao", "gguf", "gpt_oss_mxfp4", "deepseek_v4_fp8", "moe_wna16"),
+        *("modelopt", "modelopt_fp4", "quark", "torchao", "gpt_oss_mxfp4", "deepseek_v4_fp8", "moe_wna16"),
         *("awq", "gptq_marlin", "compressed-tensors", "inc"),
     }
 

@@ -10,7 +10,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
 
+from deployments.engine.plugins import Plugin
 from deployments.models import CatalogEntry, Cluster, EngineProfile, Event, Flavor, Membership, Node, Team, User
+from deployments.services import facts
 
 pytestmark = pytest.mark.django_db
 IMAGE = f"registry.example.com/vllm:v0.32.0@sha256:{'a' * 64}"
@@ -87,6 +89,26 @@ def test_an_engine_of_another_version_stands_beside_the_newest() -> None:
     assert "engine vllm" not in run("setup_platform", "--image", IMAGE, "--engine", f"0.20.0={older}")[0]
     moved = older.replace("b", "c")
     assert moved in run("setup_platform", "--engine", f"0.20.0={moved}")[0]
+
+
+def test_what_an_image_has_besides_vllm_is_said_and_taken_back() -> None:
+    run("setup_platform", "--image", IMAGE)
+    out, _ = run("setup_platform", "--plugins", "vllm-0.32.0=gguf,bitsandbytes")
+
+    assert "plugins of vllm-0.32.0: bitsandbytes, gguf" in out
+    row = EngineProfile.objects.get(slug="vllm-0.32.0")
+    assert (row.plugins, row.title) == (["bitsandbytes", "gguf"], "vLLM 0.32.0 with bitsandbytes and GGUF")
+    assert facts.profiles()["vllm-0.32.0"].plugins == (Plugin.BITSANDBYTES, Plugin.GGUF)
+    assert "plugins of" not in run("setup_platform", "--plugins", "vllm-0.32.0=gguf,bitsandbytes")[0]
+    assert "plugins of vllm-0.32.0: none" in run("setup_platform", "--plugins", "vllm-0.32.0=")[0]
+    assert EngineProfile.objects.get(slug="vllm-0.32.0").title == "vLLM 0.32.0"
+
+
+@pytest.mark.parametrize("word", ["vllm-0.32.0=llama.cpp", "vllm-9.9.9=gguf", "gguf"])
+def test_plugins_and_engines_that_are_not_known_are_not_taken(word: str) -> None:
+    run("setup_platform", "--image", IMAGE)
+    with pytest.raises(CommandError, match="Known"):
+        run("setup_platform", "--plugins", word)
 
 
 @pytest.mark.parametrize("word", ["0.20.0=vllm:latest", "0.20.0", f"9.9.9={IMAGE}"])

@@ -235,12 +235,15 @@ def test_weights_and_cache_take_the_width_that_the_engine_computes_in():
         ("fp8", 8.46),
         ("fp8_per_tensor", 8.46),
         ("mxfp8", 8.66),
-        ("int8_per_channel_weight_only", 8.46),
+        ("fp8_per_channel", 8.46),
         ("bitsandbytes", 5.61),
         # Not methods of this kind: they read what is stored, or nobody knows what they make of it.
         ("awq", 14.96),
         ("torchao", 14.96),
+        # Of models without experts these take nothing.
         ("experts_int8", 14.96),
+        ("int8_per_channel_weight_only", 14.96),
+        ("nvfp4_per_token", 14.96),
     ],
 )
 def test_weights_quantised_at_load_take_less(method: str, expected: float):

@@ -12,6 +12,7 @@ import httpx
 from sandbox.engine import args as cli
 from sandbox.engine import memory, shape
 from sandbox.engine.boot import Machine, ModelFiles
+from sandbox.engine.builds import NEWEST, Build
 from sandbox.engine.cost import CostModel
 from sandbox.engine.memory import Limits
 from sandbox.engine.metrics import Registry
@@ -127,12 +128,14 @@ async def run_engine(
     model_url: str = "http://127.0.0.1:1",
     until: Callable[[EngineProcess, httpx.AsyncClient], object] | None = None,
     resolve: Resolve | None = None,
+    build: Build = NEWEST,
+    found: ModelFiles | None = None,
 ) -> tuple[int, list[str]]:
     """Run an engine to its end, or until `until` (a coroutine function) is done; returns exit status and log."""
     log: list[str] = []
 
     async def fetch(path: str, variables: Mapping[str, str]) -> ModelFiles | None:
-        return None if model is None else files_of(model)
+        return found or (None if model is None else files_of(model))
 
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(0)
@@ -141,7 +144,7 @@ async def run_engine(
         return host
 
     async with httpx.AsyncClient(trust_env=False, timeout=20, verify=False) as http:
-        machine = Machine(gpu, gpus, memory_limit, environment or {})
+        machine = Machine(gpu, gpus, memory_limit, environment or {}, build)
         around = Surroundings(ip, machine, model_url, http, fetch, sleep, log.append, resolve or as_it_is)
         process = EngineProcess(["python", "-m", cli.MODULE], ["--model=/mnt/models", *words], around)
         task = asyncio.create_task(process.run())

@@ -344,6 +344,6 @@ def versions(stage: Stage, row: Deployment) -> dict[str, str]:
     return found
 
 
-def engine(**args: Any) -> Mapping[str, Any]:
+def engine(profile: str = "vllm-0.32.0", **args: Any) -> Mapping[str, Any]:
     """The engine part of a spec; underscores stand for the hyphens of vLLM's flags."""
-    return {"profile": "vllm-0.32.0", "args": {name.replace("_", "-"): value for name, value in args.items()}}
+    return {"profile": profile, "args": {name.replace("_", "-"): value for name, value in args.items()}}

@@ -16,8 +16,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from deployments.models import Credential, Flavor, Principal
+from deployments.models import Credential, EngineProfile, Flavor, Principal
 from deployments.services import credentials, facts, source_checks
+from deployments.services.errors import RefusedError
 from deployments.sources import SourceCheck, SourceCode
 from sandbox.hub import catalog
 from sandbox.node.images import model_image
@@ -33,6 +34,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.timeout(400)]
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 BUCKET, CLAIM = "weights", "models"
+NEWEST, OLDER = "vllm-0.32.0", "vllm-0.20.0"
 # The same shape as a GGUF file says it.
 GGUF = gguf(
     ("general.architecture", "llama"),
@@ -57,6 +59,8 @@ def s3() -> Iterator[servers.S3]:
     with servers.s3() as running:
         running.put(BUCKET, {f"smol/{name}": content for name, content in files().items()})
         running.put(BUCKET, {"smol.gguf": GGUF})
+        running.put(BUCKET, {f"beside/{name}": files()[name] for name in ("config.json", "tokenizer.json")})
+        running.put(BUCKET, {"beside/smol.gguf": GGUF})
         yield running
 
 
@@ -132,6 +136,7 @@ def lead(stage: Stage) -> Principal:
 
 def test_weights_from_everywhere(stage: Stage, lead: Principal, s3: servers.S3, web: str, settings: Any):
     uri = f"s3://{BUCKET}/smol"
+    make.make_older_profile()
     store = opened(stage, lead, s3, web, settings)
     assert (store.test_code, store.test_facts["layers"]) == ("found", 30)
     fill(stage)
@@ -145,7 +150,10 @@ def test_weights_from_everywhere(stage: Stage, lead: Principal, s3: servers.S3, 
         "google": {"uri": f"gs://{BUCKET}/smol"},
     }
     with serving(Google, stage.ground.agents.google_port) as settings.GS_URL:
-        asked = [stage.ask(name, source=source, engine=engine(max_model_len=2048)) for name, source in rows.items()]
+        asked = [
+            stage.ask(name, source=source, engine=engine(OLDER if name == "file" else NEWEST, max_model_len=2048))
+            for name, source in rows.items()
+        ]
         for row in asked:
             stage.comes_to(row, Says("Running"), within=120, note=row.name)
 
@@ -169,6 +177,7 @@ def test_weights_from_everywhere(stage: Stage, lead: Principal, s3: servers.S3, 
 
 def test_weights_for_roles_and_across_nodes(stage: Stage, lead: Principal, s3: servers.S3, web: str, settings: Any):
     """What else brings weights to each kind of service, on each kind of GPU, all at once."""
+    make.make_older_profile()
     opened(stage, lead, s3, web, settings)
     settings.MLFLOW_URL = web
     for flavor in Flavor.objects.all():
@@ -178,7 +187,7 @@ def test_weights_for_roles_and_across_nodes(stage: Stage, lead: Principal, s3: s
     one = {"replicas": {"min": 1, "max": 1}, "args": {}}
     apart = {"strategy": "disaggregated", "prefill": one, "decode": one, "engine": engine(max_model_len=2048)}
     wide = {"nodes": 2, "engine": engine(max_model_len=2048, pipeline_parallel_size=2)}
-    alone = {"engine": engine(max_model_len=2048)}
+    alone = {"engine": engine(OLDER, max_model_len=2048)}
     wishes: dict[str, tuple[dict[str, str], str, dict[str, Any]]] = {
         "claimed-file": ({"uri": f"pvc://{CLAIM}/smol.gguf"}, "l4-24gb", alone),
         "fetched-file": ({"uri": f"{web}/smol.gguf"}, "l4-24gb", alone),
@@ -186,7 +195,6 @@ def test_weights_for_roles_and_across_nodes(stage: Stage, lead: Principal, s3: s
         "roles-claim": ({"uri": f"pvc://{CLAIM}/smol"}, "h100-80gb", apart),
         "roles-image": ({"uri": image}, "l4-24gb", apart),
         "wide-entry": ({"uri": "models:/smol/3", "credential": "store"}, "l4-24gb", wide),
-        "wide-file": ({"uri": f"s3://{BUCKET}/smol.gguf", "credential": "store"}, "l40s-48gb", wide),
         "wide-claim": ({"uri": f"pvc://{CLAIM}/smol"}, "h100-80gb", wide),
         "wide-image": ({"uri": image}, "l4-24gb", wide),
     }
@@ -207,7 +215,7 @@ def gpus(pod: Object) -> int:
     return sum(int(limit.get("nvidia.com/gpu", 0)) for limit in limits)
 
 
-def opened(stage: Stage, lead: Principal, s3: servers.S3, web: str, settings: Any) -> Credential:
+def opened(stage: Stage, lead: Principal, s3: servers.S3, web: str, settings: Any, folder: str = "smol") -> Credential:
     """The servers vouched for, and keys of the team's to the bucket, tested and stored."""
     use_keys(settings)
     settings.OBJECT_STORES, settings.DOWNLOAD_SERVERS, settings.MODEL_REGISTRY_URL = [s3.url], [web], web
@@ -219,9 +227,30 @@ def opened(stage: Stage, lead: Principal, s3: servers.S3, web: str, settings: An
         name="store",
         kind="s3",
         fields={**keys, "endpoint": s3.url, "region": "us-east-1"},
-        test_uri=f"s3://{BUCKET}/smol",
+        test_uri=f"s3://{BUCKET}/{folder}",
     )
     return stored(stage, made)
+
+
+def test_an_image_that_lacks_the_plugin_it_was_said_to_have(
+    stage: Stage, lead: Principal, s3: servers.S3, web: str, settings: Any
+):
+    """Preflight takes an admin at their word; what the engine then says of the file names the plugin and a way on."""
+    store = opened(stage, lead, s3, web, settings, "beside")
+    assert (store.test_facts["file"], store.test_facts["described"]) == ("smol.gguf", True)
+    make.make_profile()
+    source = {"uri": f"s3://{BUCKET}/beside", "credential": "store"}
+    with pytest.raises(RefusedError, match="vllm-gguf-plugin"):
+        stage.ask("early", source=source, engine=engine(max_model_len=2048))
+
+    EngineProfile.objects.filter(slug=NEWEST).update(plugins=["gguf"])
+    row = stage.ask(source=source, engine=engine(max_model_len=2048))
+
+    row = stage.comes_to(row, Says("Failed", "plugin_missing", "profile"), within=60)
+    assert "/mnt/models/smol.gguf" in row.reason["evidence"]
+    EngineProfile.objects.filter(slug=NEWEST).update(image=f"ghcr.io/slipway-engines/vllm-openai-gguf@{make.DIGEST}")
+    row = stage.revise(row, source=source, engine=engine(max_model_len=1024))
+    stage.comes_to(row, Says("Running"), within=60, note="with an image that has it")
 
 
 def test_a_public_bucket_is_asked_as_anybody(stage: Stage):

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
+from deployments.engine.plugins import Plugin
 from deployments.models import Flavor
 from portal.management import platform
 
@@ -19,7 +20,7 @@ class Command(BaseCommand):
     help = "Make flavors of the GPUs that the nodes have, engine profiles, recommended models and the cluster's row."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """GPUs before the watcher has seen any, the engine's image, and engines of other versions."""
+        """GPUs before the watcher has seen any, the engine's image, engines of other versions, and what images have."""
         parser.add_argument(
             "--gpu", action="append", default=[], metavar="PRODUCT", help="a node's label nvidia.com/gpu.product"
         )
@@ -31,8 +32,15 @@ class Command(BaseCommand):
             metavar="VERSION=IMAGE@sha256:…",
             help="a vLLM of another version, to choose beside the newest",
         )
+        parser.add_argument(
+            "--plugins",
+            action="append",
+            default=[],
+            metavar="ENGINE=PLUGIN,…",
+            help=f"what the image of an engine has besides vLLM ({', '.join(Plugin)}); nothing after = for none",
+        )
 
-    def handle(self, *, gpu: list[str], image: str, engine: list[str], **options: Any) -> None:
+    def handle(self, *, gpu: list[str], image: str, engine: list[str], plugins: list[str], **options: Any) -> None:
         """Make what is missing and say so."""
         rows, strangers = platform.flavors_of_nodes()
         seen = {row["product"] for row in rows}
@@ -48,6 +56,9 @@ class Command(BaseCommand):
                 for word in engine:
                     version, _, name = word.partition("=")
                     made += platform.add_engine(version, name)
+                for word in plugins:
+                    slug, _, names = word.partition("=")
+                    made += platform.set_plugins(slug, filter(None, names.split(",")))
             except ValueError as error:
                 raise CommandError(str(error)) from None
             closed = [] if settings.SLIPWAY_SANDBOX else platform.close_placeholders()
