@@ -21,6 +21,7 @@ from deployments.services import (
     invitation_mails,
     key_ends,
     mails,
+    notice_ends,
     notices,
     probes,
     seals,
@@ -98,6 +99,16 @@ def mail_invitation(pk: int) -> None:
     invitation_mails.send(pk)
 
 
+CHORES = (
+    credentials.expire,
+    key_ends.warn,
+    notice_ends.settle,
+    notices.forget_read,
+    idempotency.forget_old,
+    tries.forget_old,
+)
+
+
 @shared_task(name="deployments.sweep_mail")
 def sweep_mail() -> int:
     """Send a message for everything that mails are due about, and clear away what is old. Returns how many."""
@@ -105,7 +116,7 @@ def sweep_mail() -> int:
     due += [(MAIL_INVITATION, pk) for pk in invitation_mails.due(BATCH)]
     for task, pk in due:
         current_app.send_task(task, args=[pk], expires=WORTH_SECONDS, retry=False, ignore_result=True)
-    for chore in (credentials.expire, key_ends.warn, notices.forget_read, idempotency.forget_old, tries.forget_old):
+    for chore in CHORES:
         try:
             chore()
         except Exception:

@@ -231,6 +231,8 @@ class QueueAnswer(serializers.Serializer[Any]):
     """The place in the team's line for a flavor, in GPUs: it needs `needs`, `more` than it holds.
 
     With `fits_apart` it starts at once where the old revision is stopped first, as it then needs `apart`.
+    With `ask_for` GPUs of quota on top it starts, whoever waits before it served; by `beyond` the whole quota is too
+    small for it.
     """
 
     flavor = serializers.SlugField()
@@ -240,6 +242,8 @@ class QueueAnswer(serializers.Serializer[Any]):
     apart = serializers.IntegerField()
     fits_apart = serializers.BooleanField()
     more = serializers.IntegerField()
+    ask_for = serializers.IntegerField()
+    beyond = serializers.IntegerField()
     free = serializers.IntegerField()
     limit = serializers.IntegerField()
     frees = FreeingAnswer(many=True)

@@ -19,6 +19,8 @@ def waiting(found: Waiting | None) -> dict[str, Any] | None:
         "apart": found.apart,
         "fits_apart": found.fits_apart,
         "more": found.more,
+        "ask_for": found.ask_for,
+        "beyond": found.beyond,
         "free": found.free,
         "limit": found.limit,
         "frees": [

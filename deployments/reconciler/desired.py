@@ -23,7 +23,7 @@ from deployments.manifests import (
     with_keys,
 )
 from deployments.manifests import Wish as Rendered
-from deployments.models import Approval, Credential, Deployment, QuotaHold, Revision, Team, Wanted
+from deployments.models import Approval, Credential, Deployment, Flavor, Node, QuotaHold, Revision, Team, Wanted
 from deployments.reconciler import presets
 from deployments.reconciler.plan import Block, Desired, Wait, Wish
 from deployments.services import holds
@@ -205,9 +205,12 @@ def _outside(team: Team, objects: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _gpus_by_resource(team: Team) -> dict[str, int]:
-    """GPUs per resource name: what the live grants allow, never less than what is reserved."""
-    limits: dict[str, int] = {}
-    reserved: dict[str, int] = {}
+    """GPUs per resource name: what the live grants allow, never less than what is reserved.
+
+    Every name that a flavor or a node has is there: of one that a quota leaves out, Kubernetes lets in as many as come.
+    """
+    known = {name for kind in (Flavor, Node) for name in kind.objects.values_list("resource_name", flat=True)}
+    limits, reserved = dict.fromkeys(known, 0), dict.fromkeys(known, 0)
     for row in holds.usage(team):
         name = row.flavor.resource_name
         limits[name] = limits.get(name, 0) + row.limit

@@ -114,6 +114,7 @@ def create(*, principal: Principal, **values: object) -> Flavor:
         actor=principal.user,
         data={"flavor": row.slug, "after": as_json(row)},
     )
+    _follow()
     return row
 
 
@@ -151,9 +152,13 @@ def change(*, principal: Principal, slug: str, **values: object) -> Flavor:
         data={"flavor": row.slug, **changed},
     )
     if "resource_name" in changed["after"]:
-        # The ResourceQuotas of the teams name it.
-        Team.objects.filter(accounts__flavor=row).update(next_reconcile_at=Now())
+        _follow()
     return row
+
+
+def _follow() -> None:
+    """The ResourceQuota of every team names the resources of all flavors, with none of them where none is granted."""
+    Team.objects.active().update(next_reconcile_at=Now())
 
 
 def _keep_apart(row: Flavor) -> None:

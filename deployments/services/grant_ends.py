@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db.models import Exists, F, OuterRef, Q, Sum, TextField
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast, Now
+from django.db.models.lookups import GreaterThanOrEqual
 from django.utils import timezone
 
 from deployments.models import Deployment, Event, QuotaAccount, QuotaGrant, QuotaHold, Team, Wanted
@@ -40,8 +41,11 @@ def follow_dates() -> int:
 
 
 def _ending() -> Q:
+    """Grants whose end is near: within the days of the warning; of short ones once half their time is over."""
     soon = Now() + timedelta(days=settings.QUOTA_WARNING_DAYS)
-    return Q(valid_from__lte=Now(), valid_until__gt=Now(), valid_until__lte=soon, warned_at=None, gpus__gt=0)
+    half_over = GreaterThanOrEqual(Now() - F("valid_from"), F("valid_until") - Now())
+    near = Q(valid_from__lte=Now(), valid_until__gt=Now(), valid_until__lte=soon, warned_at=None, gpus__gt=0)
+    return near & Q(half_over)
 
 
 def _ended() -> Q:

@@ -9,7 +9,6 @@ from functools import partial
 from hashlib import sha256
 from typing import Final
 
-from django.conf import settings
 from django.utils import timezone
 
 from deployments.models import Flavor, Principal, QuotaAccount, QuotaGrant, Team
@@ -64,8 +63,6 @@ def grant(
         valid_until=until,
         granted_by=principal.user,
         comment=why,
-        # Made inside the days of the warning, its end is known: nobody is warned of it.
-        warned_at=timezone.now() if until and until <= timezone.now() + _warning() else None,
     )
     message = f"{gpus} × {flavor.name} granted to {team.name}"
     after = {"gpus": gpus, "from": since.isoformat() if since else None, "until": until.isoformat() if until else None}
@@ -194,10 +191,6 @@ def _granted(principal: Principal, row: QuotaGrant, message: str, data: Mapping[
         data={**data, "grant": row.pk, "flavor": row.flavor.slug},
     )
     follow(row.team_id, row.flavor_id)
-
-
-def _warning() -> timedelta:
-    return timedelta(days=settings.QUOTA_WARNING_DAYS)
 
 
 def _needs_admin(principal: Principal) -> None:

@@ -6,7 +6,8 @@ import re
 import secrets
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import Case, F, PositiveIntegerField, Q, Value, When
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from deployments.models import (
@@ -136,7 +137,8 @@ def _end_all_of(team: Team) -> dict[str, int]:
         "group_rules": GroupRule.objects.filter(team=team).delete()[0],
         "quota_requests": requests.update(state=QuotaRequest.State.WITHDRAWN, decided_at=now),
         "grants": QuotaGrant.objects.filter(Q(valid_until=None) | Q(valid_until__gt=now), team=team).update(
-            valid_until=now
+            valid_until=Greatest(Value(now), F("valid_from")),
+            gpus=Case(When(valid_from__gt=now, then=0), default=F("gpus"), output_field=PositiveIntegerField()),
         ),
     }
 

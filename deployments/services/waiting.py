@@ -14,7 +14,7 @@ from functools import partial
 
 from django.db import transaction
 from django.db.models import F, Max
-from django.db.models.functions import Now
+from django.db.models.functions import Greatest, Now
 
 from deployments.models import Deployment, DeploymentQuerySet, QuotaAccount, Revision, Team, User, Wanted
 from deployments.services import authority, events, holds, states
@@ -71,16 +71,17 @@ def someone_before(deployment: Deployment, room: holds.Room, gpus: int) -> bool:
 
     What takes none on top of what it holds (`gpus` in all) keeps nobody waiting, and waits for nobody.
     """
-    if not room.awaited or gpus <= room.held:
-        return False
+    if not room.awaited or gpus <= room.held or gpus > room.limit:
+        return False  # Beyond the whole limit it waits for a grant, not for others.
     first = next((waiting.pk for waiting in line(room.account) if needs_of(waiting) <= room.limit), deployment.pk)
     return first != deployment.pk
 
 
 def line(account: QuotaAccount) -> list[Deployment]:
-    """Who waits for GPUs of this account, in order."""
+    """Who waits for GPUs of this account, in order: since the approval, or since it was last started after that."""
     rows = _in_line(account).select_related("latest", "applied")
-    return list(rows.annotate(since=Max("latest__approvals__pk")).order_by("since"))
+    since = Greatest(Max("latest__approvals__created_at"), "wanted_at")
+    return list(rows.annotate(since=since, word=Max("latest__approvals__pk")).order_by("since", "word"))
 
 
 def queued(team: Team, limits: Mapping[int, int], but: Deployment | None = None) -> Counter[int]:

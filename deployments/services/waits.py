@@ -106,7 +106,7 @@ def waiting_of(deployment: Deployment) -> Waiting | None:
         free=usage.free,
         limit=usage.limit,
         ask_for=missing([*before, (needs, held[row.pk])], limit=usage.limit, free=usage.free - usage.over),
-        frees=tuple(_frees(row, latest)[:NAMED]),
+        frees=tuple(_frees(row, latest, beyond=needs > usage.limit)[:NAMED]),
         alternatives=tuple(_alternatives(row, latest, usages)),
     )
 
@@ -136,8 +136,11 @@ def holds_of(account: QuotaAccount) -> Counter[int]:
     return Counter(dict(QuotaHold.objects.filter(account=account).values_list("deployment_id", "gpus")))
 
 
-def _frees(row: Deployment, latest: Revision) -> list[Freeing]:
-    """What goes already first, then what is promised, then what is held, the largest first (three queries)."""
+def _frees(row: Deployment, latest: Revision, *, beyond: bool) -> list[Freeing]:
+    """What goes already first, then what is promised, then what is held, the largest first (three queries).
+
+    Where the whole quota is too small (`beyond`), nothing that others give back helps.
+    """
     held = QuotaHold.objects.filter(account__team=row.team_id, account__flavor=latest.flavor_id, gpus__gt=0)
     rows = list(held.exclude(deployment=row.pk).select_related("deployment").order_by("-gpus", "deployment__name"))
     going = [hold for hold in rows if hold.deployment.wanted != Wanted.RUNNING]
@@ -146,6 +149,8 @@ def _frees(row: Deployment, latest: Revision) -> list[Freeing]:
         team=row.team_id, flavor=latest.flavor_id, valid_from__gt=timezone.now(), gpus__gt=0
     )
     asked = QuotaRequest.objects.pending().filter(team=row.team_id, flavor=latest.flavor_id)
+    if beyond:
+        rows, going, stays = [], [], []
     return [
         *(Freeing("stopping", hold.gpus, hold.deployment.name, hold.deployment_id) for hold in going),
         *(Freeing("grant", grant.gpus, at=grant.valid_from) for grant in later.order_by("valid_from")),

@@ -84,6 +84,7 @@ INNER: dict[str, str] = {
     "memberships.end_words_of": "writes its line; called where somebody loses a role",
     "memberships.write": "the line of add, change and accept is written here",
     "model_checks.look_up": "remembers what the hub said",
+    "notice_ends.settle": "notices of what was decided",
     "notices.forget_read": "read notices that are old",
     "notices.notify": "is told by the audit",
     "notices.read": "one's own reading",

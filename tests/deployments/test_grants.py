@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from deployments.models import Deployment, Event, Flavor, QuotaGrant, QuotaRequest, Team, User
+from deployments.models import Deployment, Event, Flavor, Node, QuotaGrant, QuotaRequest, Team, User
 from deployments.reconciler.desired import desired_of_team
-from deployments.services import expiry, grant_ends, grants, ledger, quota_requests
+from deployments.services import expiry, flavors, grant_ends, grants, ledger, quota_requests
 from deployments.services.errors import InvalidError, QuotaExceededError
 from deployments.tasks import sweep
 from tests.deployments import factories as make
+from tests.deployments.viewing import add_node
 
 pytestmark = pytest.mark.django_db
+
+LONG_AGO = timezone.now() - timedelta(days=60)
 
 
 def runs(team: Team, user: User, flavor: Flavor, gpus: int, name: str) -> Deployment:
@@ -45,8 +48,8 @@ def told(kind: str) -> list[str]:
 
 def test_a_team_is_told_once_that_a_grant_ends_soon(team: Team, h100: Flavor, ann: User, settings: Any) -> None:
     settings.QUOTA_WARNING_DAYS = 7
-    near = make.make_grant(team, h100, 2, valid_until=timezone.now() + timedelta(days=6))
-    make.make_grant(team, h100, 1, valid_until=timezone.now() + timedelta(days=8))
+    near = make.make_grant(team, h100, 2, valid_from=LONG_AGO, valid_until=timezone.now() + timedelta(days=6))
+    make.make_grant(team, h100, 1, valid_from=LONG_AGO, valid_until=timezone.now() + timedelta(days=8))
     runs(team, ann, h100, 6, "chat")
 
     assert grant_ends.follow_dates() == 1
@@ -59,8 +62,21 @@ def test_a_team_is_told_once_that_a_grant_ends_soon(team: Team, h100: Flavor, an
     assert near.warned_at is not None
 
 
+def test_a_short_grant_is_warned_of_once_half_of_it_is_over(team: Team, h100: Flavor, carol: User) -> None:
+    now = timezone.now()
+    made = grants.grant(
+        principal=make.principal(carol), team=team, flavor=h100, gpus=2, until=now + timedelta(days=4), comment="Fair"
+    )
+    grant_ends.follow_dates()
+    assert told("quota_ends_soon") == []
+
+    QuotaGrant.objects.filter(pk=made.pk).update(valid_from=now - timedelta(days=5))
+    assert grant_ends.follow_dates() == 1
+    assert len(told("quota_ends_soon")) == 1
+
+
 def test_a_prolonged_grant_is_told_of_anew(team: Team, h100: Flavor, carol: User) -> None:
-    grant = make.make_grant(team, h100, 2, valid_until=timezone.now() + timedelta(days=2))
+    grant = make.make_grant(team, h100, 2, valid_from=LONG_AGO, valid_until=timezone.now() + timedelta(days=2))
     grant_ends.follow_dates()
     grants.change_grant(
         principal=make.principal(carol), grant_id=grant.pk, until=timezone.now() + timedelta(days=5), comment="Fair"
@@ -171,6 +187,33 @@ def test_grants_of_flavors_that_share_a_resource_are_summed(team: Team, h100: Fl
     Flavor.objects.filter(pk=shared.pk).update(resource_name="nvidia.com/gpu.shared")
     make.make_grant(team, shared, 5)
     assert gpus_in_namespace(team) == {"requests.nvidia.com/gpu": "7", "requests.nvidia.com/gpu.shared": "5"}
+
+
+def test_of_a_resource_that_is_not_granted_the_namespace_holds_none(team: Team, h100: Flavor, ann: User) -> None:
+    slices = make.make_flavor("l40s-48gb")
+    Flavor.objects.filter(pk=slices.pk).update(resource_name="nvidia.com/mig-1g.10gb")
+    grant = make.make_grant(team, slices, 4, valid_until=timezone.now() + timedelta(days=1))
+    end(grant)
+    # And of one that a node has, and no flavor names.
+    add_node(gpus=4)
+    Node.objects.update(resource_name="nvidia.com/mig-3g.40gb")
+
+    assert gpus_in_namespace(team) == {
+        "requests.nvidia.com/gpu": "4",
+        "requests.nvidia.com/mig-1g.10gb": "0",
+        "requests.nvidia.com/mig-3g.40gb": "0",
+    }
+
+
+def test_another_flavor_is_in_every_teams_limits(team: Team, h100: Flavor, carol: User) -> None:
+    Team.objects.update(next_reconcile_at=timezone.now() + timedelta(hours=1))
+    values = {"slug": "slices", "name": "Slices", "product": "NVIDIA-H100-80GB-HBM3", "memory_mib": 10_000}
+    flavors.create(
+        principal=make.principal(carol), resource_name="nvidia.com/mig-1g.10gb", compute_capability="9.0", **values
+    )
+    team.refresh_from_db()
+    assert team.next_reconcile_at <= timezone.now()
+    assert gpus_in_namespace(team)["requests.nvidia.com/mig-1g.10gb"] == "0"
 
 
 def test_requests_for_quota_expire_undecided(team: Team, h100: Flavor, alice: User, settings: Any) -> None:

@@ -20,7 +20,9 @@ from deployments.services import (
     expiry,
     grant_ends,
     grants,
+    lifecycle,
     mails,
+    notice_ends,
     notices,
     quota_requests,
     requests,
@@ -258,6 +260,29 @@ def test_reading(team: Team, alice: User, bob: User, carol: User) -> None:
     with pytest.raises(MissingError):
         notices.read(principal=make.principal(bob), pk=third.pk)
     assert notices.read_all(principal=make.principal(bob)) == 0
+
+
+def test_what_was_decided_asks_nobody_any_more(
+    hub: list[str], team: Team, h100: Flavor, ann: User, alice: User, carol: User
+) -> None:
+    spec = DeploymentSpec.from_json(make.a_spec())
+    for name in ("one", "two", "three"):
+        requests.submit(principal=make.principal(ann), team=team, name=name, spec=spec)
+    one, _, three = Deployment.objects.order_by("pk")
+    asked = [
+        quota_requests.ask(principal=make.principal(alice), team=team, flavor=h100, gpus=gpus, why="More")
+        for gpus in (1, 2)
+    ]
+    assert Notification.objects.filter(user=carol).unread().count() == 5
+    assert notice_ends.settle() == 0
+
+    make.approve(one.latest)  # type: ignore[arg-type]
+    lifecycle.delete(principal=make.principal(ann), deployment=three)
+    quota_requests.withdraw(principal=make.principal(alice), request_id=asked[0].pk)
+
+    assert notice_ends.settle() >= 3
+    left = Notification.objects.filter(user=carol).unread().values_list("event__kind", "event__deployment__name")
+    assert sorted(left, key=str) == [("quota_asked", None), ("requested", "two")]
 
 
 def test_read_notices_are_kept_for_90_days(team: Team, alice: User, carol: User) -> None:

@@ -213,6 +213,50 @@ def test_whoever_is_not_first_is_told_what_those_before_take(team: Team, h100: F
     assert (waiting.wake(account.pk), waiting_of(second)) == (1, None)
 
 
+@pytest.mark.django_db
+def test_who_was_stopped_while_waiting_starts_again_behind_the_others(team: Team, h100: Flavor, ann: User) -> None:
+    holder = make.make_deployment(team, ann, name="holder", gpus=4, approved=True)
+    ledger.reserve(deployment=holder, revision=holder.latest, gpus=4)  # type: ignore[arg-type]
+    parked = wait(team, ann, h100, 2, "parked")
+    lifecycle.stop(principal=make.principal(ann), deployment=parked)
+    wait(team, ann, h100, 2, "late")
+    Deployment.objects.filter(pk=parked.pk).update(wanted="running", wanted_at=timezone.now())
+
+    account = ledger.account_of(team_id=team.pk, flavor_id=h100.pk)
+    assert [each.name for each in waiting.line(account)] == ["late", "parked"]
+
+
+@pytest.mark.django_db
+def test_beyond_the_whole_quota_only_grants_and_requests_help(team: Team, h100: Flavor, ann: User) -> None:
+    holder = make.make_deployment(team, ann, name="holder", gpus=3, approved=True)
+    ledger.reserve(deployment=holder, revision=holder.latest, gpus=3)  # type: ignore[arg-type]
+    wait(team, ann, h100, 2, "first")
+    begins = timezone.now() + timedelta(days=3)
+    make.make_grant(team, h100, 2, valid_from=begins)
+
+    found = waiting_of(wait(team, ann, h100, 6, "beyond"))
+
+    assert found is not None
+    assert (found.beyond, found.frees) == (2, (Freeing("grant", 2, at=begins),))
+
+
+@pytest.mark.django_db
+def test_what_is_asked_for_already_is_not_asked_for_again(team: Team, h100: Flavor, ann: User, alice: User) -> None:
+    row, lead = wait(team, ann, h100, 9), make.principal(alice)
+
+    def asks() -> str | None:
+        return links_of(lead, row, waiting_of(row))["ask"].get("gpus")
+
+    assert asks() == "5"
+    quota_requests.ask(principal=lead, team=team, flavor=h100, gpus=1, why="Something else")
+    assert asks() == "4"
+    later = timezone.now() + timedelta(days=9)
+    quota_requests.ask(principal=lead, team=team, flavor=h100, gpus=7, why="For a fair", valid_from=later)
+    assert asks() == "4", "what begins later does not start it now"
+    quota_requests.ask(principal=lead, team=team, flavor=h100, gpus=4, why="The rest")
+    assert asks() is None
+
+
 @pytest.mark.parametrize(
     ("line", "limit", "free", "more"),
     [
