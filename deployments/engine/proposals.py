@@ -51,16 +51,24 @@ class Preset:
         return cls(str(data["flavor"]), dict(data.get("args", {})), int(data.get("replicas", 1)))
 
 
-def propose(model: ModelFacts, choices: Iterable[Choice], defaults: Defaults = NEWEST) -> list[Preset]:
-    """A preset for each flavor that holds the model with room to spare; none while its shape is not known."""
+def propose(
+    model: ModelFacts,
+    choices: Iterable[Choice],
+    defaults: Defaults = NEWEST,
+    beside: Mapping[str, ArgValue] | None = None,
+) -> list[Preset]:
+    """A preset for each flavor that holds the model with room to spare; none while its shape is not known.
+
+    `beside` are flags that the engine has anyway; presets do not name them.
+    """
     try:
-        found = [_on(model, choice, defaults) for choice in choices]
+        found = [_on(model, choice, defaults, beside or {}) for choice in choices]
     except UnknownShapeError:
         return []
     return [preset for preset in found if preset is not None]
 
 
-def _on(model: ModelFacts, choice: Choice, defaults: Defaults) -> Preset | None:
+def _on(model: ModelFacts, choice: Choice, defaults: Defaults, beside: Mapping[str, ArgValue]) -> Preset | None:
     caches = ("", "fp8") if choice.gpu.compute_capability >= FP8_CAPABILITY else ("",)
     for size in splits(model, max(1, choice.gpus_per_node)):
         for cache in caches:  # A shorter context costs nothing; a smaller cache some precision.
@@ -68,7 +76,7 @@ def _on(model: ModelFacts, choice: Choice, defaults: Defaults) -> Preset | None:
                 args: dict[str, ArgValue] = {SPLIT: size, "max-model-len": length}
                 if cache:
                     args["kv-cache-dtype"] = cache
-                result = fit(model, choice.gpu, args, defaults=defaults)
+                result = fit(model, choice.gpu, {**beside, **args}, defaults=defaults)
                 if result.state is FitState.FITS and result.concurrency >= AT_ONCE:
                     return Preset(choice.slug, args)
     return None

@@ -154,12 +154,15 @@ def groups(
     version: str,
     values: Mapping[str, str],
     messages: Mapping[str, list[dict[str, Any]]],
-    gpus: int | None,
     plugins: tuple[Plugin, ...] = (),
+    *,
+    per_replica: str = "",
+    roles: bool = False,
 ) -> list[Group]:
     """The groups of the form for a vLLM version, with what is in its fields and what is said beside them.
 
-    `gpus` are those of one replica, where that is known. Names of `values` and `messages` are those of the form.
+    `per_replica` says how many GPUs a replica takes, where that is known; with `roles` the fields that each of them
+    has for itself count for nothing. Names of `values` and `messages` are those of the form.
     """
     found = []
     for key, title in GROUPS.items():
@@ -170,9 +173,10 @@ def groups(
         ]
         names = [shown.field.name for shown in fields] or ["args", "adapters"]
         severities = [said["severity"] for name in names for said in messages.get(name, ())]
-        set_here = _listed(fields) if fields else _counted(values)
-        if key == "parallelism" and gpus:
-            set_here = ", ".join(filter(None, (f"{_plural(gpus, 'GPU')} per replica", set_here)))
+        counting = [shown for shown in fields if not (roles and shown.field.apart)]
+        set_here = _listed(counting) if fields else _counted(values)
+        if key == "parallelism":
+            set_here = ", ".join(filter(None, (per_replica, set_here)))
         opened = key in UNFOLDED or not LOUD.isdisjoint(severities)
         found.append(Group(key, title, fields, set_here, severities.count("error"), opened))
     return found

@@ -33,6 +33,13 @@ TEXT_LIMIT = 600
 # Refused for what the team or the GPU has, not for what was typed.
 NO_MISTAKE = frozenset({"memory", "quota_none", "quota_exceeded", "source_gated"})
 REQUIRED = frozenset({"name_required", "required"})
+# What is said of a choice that is none, here and by preflight: once is enough.
+NO_CHOICE = {
+    "team": "You do not belong to a team of this name.",
+    "flavor": "There is no flavor of this name.",
+    "profile": "There is no engine of this name.",
+}
+SAID_ALREADY = REQUIRED | frozenset({"team_unknown", "flavor_unknown", "profile_unknown"})
 
 
 class DeploymentForm(RoleFields):
@@ -84,6 +91,8 @@ class DeploymentForm(RoleFields):
             # How long it is nobody knows of what was cut (portal.long_forms).
             field.error_messages["max_length"] = "At most %(limit_value)d characters."
         self._choices("profile").queryset = EngineProfile.objects.filter(active=True).order_by("-version", "slug")
+        for name, words in NO_CHOICE.items():
+            self.fields[name].error_messages["invalid_choice"] = words
         if deployment:
             self.fields["name"].disabled = True
             self.fields["team"].disabled = True
@@ -269,7 +278,7 @@ class DeploymentForm(RoleFields):
         said = [{"severity": "error", "message": text, "set": None} for text in self.errors.get(name, [])]
         texts = {entry["message"] for entry in said}
         for finding in self.findings:
-            if said and finding.code in REQUIRED:
+            if said and finding.code in SAID_ALREADY:
                 continue  # The form's own words say so already.
             if self.field_of(finding) == name and finding.message not in texts:
                 said.append(

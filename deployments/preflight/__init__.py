@@ -32,7 +32,7 @@ from deployments.preflight import (
 from deployments.preflight.facts import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts
 from deployments.preflight.rules import Case, Rule
 from deployments.preflight.trials import Trials
-from deployments.spec import DeploymentSpec
+from deployments.spec import DeploymentSpec, Role
 from deployments.spec_errors import parse_spec
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "check",
     "check_raw",
     "estimate",
+    "estimates",
     "has_errors",
     "ways",
 ]
@@ -109,5 +110,11 @@ def check_raw(data: Mapping[str, Any], facts: Facts) -> tuple[DeploymentSpec | N
 
 def estimate(spec: DeploymentSpec, facts: Facts) -> Fit | None:
     """The memory estimate of this spec, of two roles that of decode; None while model, flavor or shape are unknown."""
-    *_, own = spec.by_role().values()
-    return memory.estimate_of(Case(spec=own, name="", team="", facts=facts))
+    return list(estimates(spec, facts).values())[-1]
+
+
+def estimates(spec: DeploymentSpec, facts: Facts) -> dict[Role, Fit | None]:
+    """The memory estimate of what each role runs, prefill before decode; None while something of it is not known."""
+    return {
+        role: memory.estimate_of(Case(spec=own, name="", team="", facts=facts)) for role, own in spec.by_role().items()
+    }

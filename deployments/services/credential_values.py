@@ -83,7 +83,7 @@ def entered(kind: str, fields: Mapping[str, Any]) -> Entered:
     parts = PARTS[kind]
     for name, text in fields.items():
         if text not in (None, "") and name not in {part.name for part in parts}:
-            raise _wrong(name, f"A {Credential.Kind(kind).label} has no such part.")
+            raise _wrong(name, f"A credential of the kind “{Credential.Kind(kind).label}” has no such part.")
     found: dict[str, str] = {}
     for part in parts:
         text = fields.get(part.name)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from deployments.engine.defaults import NEWEST
+from deployments.engine.defaults import NEWEST, Defaults, defaults_of
 from deployments.engine.facts import GIB, ModelFacts
 from deployments.engine.gpus import gpu_facts
 from deployments.engine.options import Choice
-from deployments.engine.proposals import propose
+from deployments.engine.proposals import Preset, propose
 from deployments.engine.weights import weights_bytes
 from deployments.models import CatalogEntry, Flavor, ModelCheck
 from deployments.services import source_checks
 from deployments.services.text import line_of
 from deployments.sources.hub_search import Hit, hits_of, search_path
+from deployments.spec import ArgValue
 
 SHORTEST, LONGEST = 2, 100
 
@@ -24,16 +25,22 @@ SHORTEST, LONGEST = 2, 100
 class Judged:
     """A hit beside a flavor and a quota. `gpus` hold it at least; None where its size is not known or none hold it.
 
-    `closely`: the memory estimate says so, of a shape that was looked up before; otherwise the weights alone do.
-    `left` is what the team's quota has free of the flavor; None without a team.
+    `closely`: the memory estimate says so, of a shape that was looked up before, with the settings of `preset`;
+    otherwise the weights alone do. `left` is what the team's quota has free of the flavor; None without a team.
     """
 
     hit: Hit
     weights_gib: float | None = None
     gpus: int | None = None
-    context: int | None = None
+    preset: Preset | None = None
     closely: bool = False
     left: int | None = None
+
+    @property
+    def context(self) -> int | None:
+        """The longest request with which it fits."""
+        length = self.preset.args.get("max-model-len") if self.preset else None
+        return length if isinstance(length, int) else None
 
     @property
     def uri(self) -> str:
@@ -72,11 +79,32 @@ def search(words: str) -> Answer:
     return Answer(tuple(hits))
 
 
-def judged(hits: Iterable[Hit], flavor: Flavor | None, left: int | None) -> list[Judged]:
-    """Each hit beside a flavor (two queries); of shapes that are known from before the estimate speaks."""
+def judged(
+    hits: Iterable[Hit],
+    flavor: Flavor | None,
+    left: int | None,
+    *,
+    version: str = "",
+    beside: Mapping[str, ArgValue] | None = None,
+) -> list[Judged]:
+    """Each hit beside a flavor (two queries); of shapes that are known from before the estimate speaks.
+
+    It speaks of an engine of this vLLM version, with the flags `beside`.
+    """
     rows = list(hits)
     known = _known([f"hf://{hit.id}" for hit in rows])
-    return [_judge(hit, known.get(f"hf://{hit.id}"), flavor, left) for hit in rows]
+    seat = _Seat(flavor, left, defaults_of(version) if version else NEWEST, beside or {})
+    return [_judge(hit, known.get(f"hf://{hit.id}"), seat) for hit in rows]
+
+
+@dataclass(frozen=True)
+class _Seat:
+    """What hits are held against."""
+
+    flavor: Flavor | None
+    left: int | None
+    defaults: Defaults
+    beside: Mapping[str, ArgValue]
 
 
 def _known(uris: list[str]) -> dict[str, ModelFacts]:
@@ -87,18 +115,17 @@ def _known(uris: list[str]) -> dict[str, ModelFacts]:
     return {uri: model for uri, model in found.items() if model.has_shape and weights_bytes(model)}
 
 
-def _judge(hit: Hit, model: ModelFacts | None, flavor: Flavor | None, left: int | None) -> Judged:
+def _judge(hit: Hit, model: ModelFacts | None, seat: _Seat) -> Judged:
     size = (weights_bytes(model) if model else None) or hit.weights_bytes
     gib = size / GIB if size else None
+    flavor, left = seat.flavor, seat.left
     if flavor is None:
         return Judged(hit, gib)
     gpu = gpu_facts(flavor.product, flavor.memory_mib, float(flavor.compute_capability))
     if model is not None:
-        places = propose(model, [Choice(flavor.slug, gpu, flavor.gpus_per_node)])
-        if not places:
-            return Judged(hit, gib, closely=True, left=left)
-        length = places[0].args["max-model-len"]
-        return Judged(hit, gib, places[0].gpus, length if isinstance(length, int) else None, True, left)
+        choice = Choice(flavor.slug, gpu, flavor.gpus_per_node)
+        preset = next(iter(propose(model, [choice], seat.defaults, seat.beside)), None)
+        return Judged(hit, gib, preset.gpus if preset else None, preset, closely=True, left=left)
     # Weights alone: fewer GPUs than these cannot do; whether these do is looked at once the model is chosen.
-    least = ceil(gib / (gpu.visible_gib * NEWEST.utilization)) if gib and gpu.visible_gib else None
+    least = ceil(gib / (gpu.visible_gib * seat.defaults.utilization)) if gib and gpu.visible_gib else None
     return Judged(hit, gib, least if least and least <= flavor.gpus_per_node else None, left=left)

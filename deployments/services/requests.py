@@ -54,7 +54,7 @@ from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
 from deployments.sources import Scheme, Source, SourceCheck, SourceCode, SourceError, parse
 from deployments.sources.pinned import file_of, pinned
-from deployments.spec import DeploymentSpec
+from deployments.spec import DeploymentSpec, Role
 from deployments.spec_errors import parse_spec
 
 MOST_PENDING = 20
@@ -68,7 +68,8 @@ class PreflightResult:
 
     findings: tuple[Finding, ...]
     spec: DeploymentSpec | None = None
-    fit: Fit | None = None
+    # What each role runs, in the memory of its GPUs; None while something of it is not known.
+    fits: Mapping[Role, Fit | None] = field(default_factory=dict)
     options: tuple[Option, ...] = ()
     model_facts: ModelFacts | None = None
     check: SourceCheck | None = None
@@ -80,6 +81,11 @@ class PreflightResult:
     missing: tuple[str, ...] = ()
     # Every flavor by slug, as it was looked up for the findings.
     flavors: Mapping[str, FlavorFacts] = field(default_factory=dict)
+
+    @property
+    def fit(self) -> Fit | None:
+        """The memory estimate, of two roles that of decode."""
+        return list(self.fits.values())[-1] if self.fits else None
 
     @property
     def ok(self) -> bool:
@@ -131,7 +137,7 @@ def preflight(
     return PreflightResult(
         findings=(*findings, *found),
         spec=parsed,
-        fit=rules.estimate(parsed, guess),
+        fits=rules.estimates(parsed, guess),
         options=tuple(rules.ways(parsed, name, own.slug if own else "", guess)),
         missing=unknown_models.missing_of(model),
         model_facts=known.model,

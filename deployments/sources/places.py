@@ -54,7 +54,7 @@ def download(uri: str) -> str:
     if parts.query or parts.fragment or "?" in uri or "#" in uri:
         raise ValueError("The address must not have a query: a signed one would be stored and shown to everybody.")
     if not _HOST.fullmatch(parts.netloc):
-        raise ValueError("That is not a web address.")
+        raise ValueError(_no_host(parts.netloc))
     path = _path(parts.path.lstrip("/"))
     name = path.rpartition("/")[2]
     if not is_file(name) or not FILE_NAME.fullmatch(name):
@@ -64,6 +64,13 @@ def download(uri: str) -> str:
     if _AZURE.search(uri):
         raise ValueError("The cluster would take this address for Azure storage, of which it has no keys.")
     return f"{parts.netloc}/{path}"
+
+
+def _no_host(netloc: str) -> str:
+    """Why this is not the host of a download."""
+    if netloc.startswith("["):
+        return "Write the server by its name: an address in brackets (IPv6) is not taken."
+    return "Write https:// and the server's name, then the path."
 
 
 def entry(uri: str) -> str:

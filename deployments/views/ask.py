@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings
@@ -18,7 +19,7 @@ from deployments.forms.roles import PRESET, preset_within
 from deployments.forms.usual import replicas_within, usual_words
 from deployments.models import CatalogEntry, Deployment, Flavor, Principal, Team
 from deployments.preflight.request import proposed_name
-from deployments.services import holds, requests
+from deployments.services import holds, hub_search, requests
 from deployments.services.capacity_now import flavors_now
 from deployments.services.errors import DomainError, RefusedError, StaleError
 from deployments.services.principals import principal_of
@@ -96,9 +97,7 @@ def edit(request: PortalRequest, pk: int) -> HttpResponse:
         older = deployment.revisions.filter(number=_number(request.GET.get("from"))).first()
         spec_of = older.spec if older else latest.spec
         values = {**initial_of(spec_of), "team": deployment.team.slug, "name": deployment.name}
-        for change in request.GET.getlist("set")[:MOST_SETS]:
-            name, equals, value = change.partition("=")
-            values = with_value(values, name, value) if name and equals else values
+        values = _set(values, request.GET.getlist("set")[:MOST_SETS])
         form = DeploymentForm(values, principal=principal, deployment=deployment)
         return _page(request, form, _look(form, principal, strict=False), status=200)
     if TAKE in request.POST:
@@ -226,6 +225,9 @@ def _page(
     # What was typed as YAML stays, whatever became of the form.
     kept = wish or WishFiles(str(form.data.get("wish", ""))[:MOST_CHARACTERS])
     context = _context(form, advice) | {"refused": status == 422, "wish": kept}
+    # `?hub=` is a search of the hub, which stands in the address as long as its hits stand on the page.
+    words = request.GET.get("hub", "")[: hub_search.LONGEST]
+    context |= {"words": words, "searching": bool(words) and request.method != "POST"}
     context["usual"] = context["usual"] or usual
     return render(request, "pages/ask.html", context, status=status)
 
@@ -246,7 +248,9 @@ def _said(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
         "deployment": form.deployment,
         "values": values,
         "version": version,
-        "groups": engine_fields.groups(version, values, said, advice.gpus, form.plugins),
+        "groups": engine_fields.groups(
+            version, values, said, form.plugins, per_replica=advice.per_replica, roles=form.has_roles
+        ),
         "usual": usual_words(advice.quota, advice.gpus) if advice.gpus and not form.deployment else "",
     }
 
@@ -279,7 +283,8 @@ def _url(deployment: Deployment | None, of_one: str, of_all: str) -> str:
 def _first_values(request: PortalRequest, principal: Principal) -> tuple[dict[str, str], str]:
     """What an empty form begins with, and why with so many replicas.
 
-    `?model=` takes a catalogue entry (`&flavor=` its preset), `?team=` a team.
+    `?model=` takes a catalogue entry (`&flavor=` its preset), `?team=` a team, `?uri=` any model, and `?set=` sets a
+    value as in an edit.
     """
     values = dict(DEFAULTS)
     teams = {team.slug: team for team in Team.objects.writable_by(principal).order_by("slug")}
@@ -307,6 +312,7 @@ def _first_values(request: PortalRequest, principal: Principal) -> tuple[dict[st
         values["name"] = proposed_name(entry.slug)
     uri = request.GET.get("uri", "")
     values |= {"source_uri": uri[:600]} if uri else {}
+    values = _set(values, request.GET.getlist("set")[:MOST_SETS])
     usage, gpus = quota.get(values["flavor"]), engine_fields.gpus_per_replica(values)
     values |= preset_within(usage.free if usage else 0)
     if preset is None:
@@ -324,11 +330,16 @@ def _fixed(posted: Any) -> dict[str, str]:
     name, _, value = str(posted.get("set", "")).partition("=")
     if value:
         data = with_value(data, name, value)
-    for change in str(posted.get("way", "")).split("&"):
+    return _set(data, str(posted.get("way", "")).split("&"))
+
+
+def _set(values: dict[str, str], changes: Iterable[str]) -> dict[str, str]:
+    """The form's values with each “field=value” set; nothing after the sign empties the field."""
+    for change in changes:
         name, equals, value = change.partition("=")
         if name and equals:
-            data = with_value(data, name, value)
-    return data
+            values = with_value(values, name, value)
+    return values
 
 
 def _number(text: str | None) -> int:

@@ -299,6 +299,13 @@ def test_an_operators_store_may_be_private(team: Team, alice: User, settings: An
     assert SecretVersion.objects.get().settings == {"endpoint": "http://minio.storage:9000"}
 
 
+def test_a_part_of_another_kind_is_told_with_the_kind(team: Team, alice: User) -> None:
+    fields = {"access_key_id": "A", "secret_access_key": "b", "token": TOKEN}
+    with pytest.raises(InvalidError) as caught:
+        credentials.create(principal=make.principal(alice), team=team, name="x", kind="s3", fields=fields)
+    assert str(caught.value) == "A credential of the kind “S3 keys” has no such part."
+
+
 @pytest.mark.parametrize("name", ["", "Hub", "a b", "-a", "a" * 41, "ä"])
 def test_a_name_is_what_a_spec_can_name(name: str, team: Team, alice: User) -> None:
     with pytest.raises(InvalidError) as caught:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from django.urls import reverse
 
+from deployments.forms.roles import BATCH
 from deployments.models import Flavor, Team, User
 from deployments.services import hub_search, source_checks
 from deployments.sources import Reply
@@ -75,7 +76,8 @@ def test_each_hit_stands_beside_the_flavor_and_the_quota(alice: User) -> None:
     assert "quota covers it (4 left)" in rows["Qwen/Qwen2.5-7B-Instruct"]
     assert "quota has 4 left" in rows["Qwen/Qwen2.5-72B-Instruct"]  # Weights alone promise nothing.
     assert "licence apache-2.0, 14.2 GiB" in rows["Qwen/Qwen2.5-7B-Instruct"]
-    assert 'value="source_uri=hf://Qwen/Qwen2.5-7B-Instruct&amp;source_revision="' in text
+    # Of what is not promised nothing is set.
+    assert 'value="source_uri=hf://Qwen/Qwen2.5-72B-Instruct&amp;source_revision="' in text
 
 
 @pytest.mark.usefixtures("lists")
@@ -135,3 +137,92 @@ def test_a_hit_is_put_into_the_form_and_what_was_typed_stays(alice: User) -> Non
 
     assert (values["source_uri"], values["source_revision"]) == (make.QWEN, "")
     assert (values["name"], values["note"]) == ("chat", "Why.")
+
+
+def way_of(answer: Any, model: str) -> str:
+    """What the button of a hit sets."""
+    found = [str(row.way) for row in answer.context["hits"] if row.judged.hit.id == model]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.usefixtures("lists", "hub")
+@pytest.mark.parametrize(
+    "typed",
+    [
+        {"strategy": "standard"},
+        # Settings that were right for another model, one of them as a line of its own.
+        {
+            "strategy": "standard",
+            "max_model_len": "131072",
+            "gpu_memory_utilization": "0.2",
+            "nodes": "2",
+            "pipeline_parallel_size": "2",
+            "quantization": "awq",
+            "args": "--kv-cache-dtype=fp8",
+            "replicas_max": "40",
+        },
+        {
+            "strategy": "disaggregated",
+            "max_model_len": "131072",
+            "prefill_args": BATCH,
+            "prefill_tensor_parallel_size": "4",
+            "decode_args": BATCH,
+            "decode_tensor_parallel_size": "3",
+        },
+    ],
+    ids=["as it begins", "after another model", "roles"],
+)
+def test_what_a_hit_promises_holds_when_it_is_put_into_the_form(alice: User, typed: dict[str, str]) -> None:
+    client = signed_in(alice)
+    answer = client.get(reverse("deployment-hub"), {**WISH, **typed}, headers=HTMX)
+    [hit] = [row.judged for row in answer.context["hits"] if row.judged.hit.id == "Qwen/Qwen2.5-7B-Instruct"]
+    assert (hit.gpus, hit.context, hit.closely) == (1, 32_768, True)
+
+    pressed = {"team": "search", "flavor": "h100-80gb", **typed, "way": way_of(answer, hit.hit.id)}
+    page = client.post(reverse("deployment-create"), pressed)
+
+    fits = page.context["advice"].fits
+    assert fits
+    assert {(one.word, one.gpus, one.fit.max_model_len) for one in fits} == {("fits", 1, 32_768)}
+    assert not any(finding.is_error for finding in page.context["form"].findings if finding.field != "name")
+    if typed.get("replicas_max"):
+        assert hit.covered
+        assert page.context["advice"].needed <= 4
+
+
+@pytest.mark.usefixtures("lists", "hub")
+def test_a_link_to_a_hit_begins_a_form_in_which_it_fits(alice: User) -> None:
+    client = signed_in(alice)
+    [row] = [
+        row
+        for row in client.get(reverse("deployment-hub"), WISH).context["hits"]
+        if row.judged.hit.id == "Qwen/Qwen2.5-7B-Instruct"
+    ]
+
+    page = client.get(row.href)
+
+    values = page.context["values"]
+    assert (values["flavor"], values["max_model_len"], values["gpu_memory_utilization"]) == ("h100-80gb", "32768", "")
+    assert [(one.word, one.gpus) for one in page.context["advice"].fits] == [("fits", 1)]
+
+
+@pytest.mark.usefixtures("lists", "hub")
+def test_the_search_stands_in_the_address_of_the_form(alice: User) -> None:
+    client, new = signed_in(alice), reverse("deployment-create")
+
+    def address(words: str, page: str) -> str | None:
+        headers = {**HTMX, "hx-current-url": f"http://testserver{page}"}
+        return client.get(reverse("deployment-hub"), {**WISH, "hub": words}, headers=headers).get("HX-Replace-Url")
+
+    assert address("qwen 7b", new) == f"{new}?hub=qwen+7b"
+    assert address("llama", f"{new}?team=search&hub=qwen") == f"{new}?team=search&hub=llama"
+    assert address("", f"{new}?hub=qwen") == new
+    # Any other page keeps its address, and so does one that is none.
+    assert [address("qwen", page) for page in ("/", "/no/such/page/", "//[x")] == [None, None, None]
+
+    page = client.get(new, {"hub": "qwen"}).content.decode()
+    assert 'value="qwen"' in page
+    assert 'hx-trigger="input delay:500ms, submit, load"' in page
+    # A form that was only sent searches for nothing again.
+    assert ", load" not in client.post(f"{new}?hub=qwen", {"team": "search", "way": "nodes="}).content.decode()

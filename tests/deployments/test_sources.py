@@ -125,6 +125,8 @@ def test_each_kind_of_address_is_taken_apart(uri: str, scheme: Scheme, container
         ("pvc://Claim/m", "not the name of a volume claim"),
         ("pvc://claim/..", "parts that are not taken"),
         ("https://host.example/m.safetensors", "one file"),
+        ("https://[::1]/m.gguf", "by its name: an address in brackets"),
+        ("https:///m.gguf", "the server's name"),
         ("https://host.example/m.tar.gz?X-Amz-Signature=abc", "must not have a query"),
         ("https://host.example/m.tar.gz#x", "must not have a query"),
         ("https://who:what@host.example/m.tar", "user name or password"),

@@ -224,3 +224,23 @@ def test_nobody_sees_a_preview_for_a_team_that_is_not_the_own(hub: list[str], bo
     assert answer.status_code == 200
     assert answer.context["wish"].objects == []
     assert team.namespace not in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("field", "written", "words"),
+    [
+        ("team", "team: labs\nname: chat\n", "You do not belong to a team of this name."),
+        ("flavor", "team: search\nname: chat\n", "There is no flavor of this name."),
+        ("profile", "team: search\nname: chat\n", "There is no engine of this name."),
+    ],
+)
+def test_a_choice_that_is_none_is_said_once_in_slipways_words(
+    hub: list[str], alice: User, field: str, written: str, words: str
+) -> None:
+    flavor = "no-such-gpu" if field == "flavor" else "h100-80gb"
+    profile = "vllm-9.9.9" if field == "profile" else "vllm-0.32.0"
+    spec = f"spec:\n  source: {{uri: {make.QWEN}}}\n  flavor: {flavor}\n  engine: {{profile: {profile}}}\n"
+
+    answer = take(alice, written + spec)
+
+    assert [said["message"] for said in answer.context["fields"][field]["messages"]] == [words]
