@@ -36,8 +36,6 @@ def documents() -> dict[str, str]:
     classes = _read(DATA / "flag-classes.json")
     parsed = _read(RECORDED / "flags-by-version.json")
     lists: dict[str, Any] = _read(RECORDED / "names-by-version.json")["versions"]
-    for version, found in parsed["lists"].items():
-        lists[version] |= {"quantization_methods": found["quantization_methods"]}
     takes = {version: list(_from_source(entry["flags"])) for version, entry in parsed["versions"].items()}
     made = {version: _document(version, rows, classes, lists[version], "parsed") for version, rows in takes.items()}
     recorded = _read(RECORDED / "flags-0.32.0.json")
