@@ -51,6 +51,10 @@ ARGS_POINTER = "/spec/engine/args/"
 ROLE_ARGS = {"/spec/prefill/args/": "prefill_", "/spec/decode/args/": "decode_"}
 
 
+# Errors that may be none a moment later, and after how many seconds it is worth asking again.
+PASSING = {"claim_unknown": 5}
+
+
 class Severity(StrEnum):
     """How much a finding weighs: an error stops a request, a warning and an info do not."""
 
@@ -124,6 +128,13 @@ def warning(
 def info(code: str, pointer: str, message: str, remedy: str = "", value: object = None) -> Finding:
     """A finding that only tells."""
     return Finding(Severity.INFO, code, pointer, message, remedy, _plain(value))
+
+
+def passing(findings: Iterable[Finding]) -> int | None:
+    """Seconds after which a wish may be taken as it is, though it is refused now; None where time changes nothing."""
+    waits = [PASSING.get(finding.code) for finding in findings if finding.is_error]
+    known = [seconds for seconds in waits if seconds is not None]
+    return max(known) if known and len(known) == len(waits) else None
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:

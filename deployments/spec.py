@@ -313,9 +313,7 @@ class DeploymentSpec(_Closed):
         return self
 
     def _of_adapters(self) -> dict[str, str]:
-        """What is wrong with adapters as such: where there can be none, and names that are used twice."""
-        if self.adapters and (self.strategy is Strategy.DISAGGREGATED or self.nodes > 1):
-            return {"/adapters": "Roles and replicas that span nodes take no adapters: leave these out."}
+        """What is wrong with adapters as such: names that are used twice."""
         names = [adapter.name for adapter in self.adapters]
         return {
             f"/adapters/{place}/name": f"Two adapters are called “{name}”."

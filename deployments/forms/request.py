@@ -177,7 +177,7 @@ class DeploymentForm(RoleFields):
                 spec["nodes"] = self._count("nodes")
         if scaling := self._scaling():
             spec["scaling"] = scaling
-        if not self.has_roles and (adapters := self._adapters()):
+        if adapters := self._adapters():
             spec["adapters"] = adapters
         profile = self.text("profile") or self._default_profile()
         if profile:

@@ -1,6 +1,10 @@
-"""LoRA adapters of a deployment: fetched by an init container of our own, and named to the engine at its start.
+"""LoRA adapters of a deployment: fetched before the engine starts, and named to it as it starts.
 
-KServe loads one model per InferenceService, so its initializer is run once more for the adapters, with the same words.
+KServe loads one model per InferenceService, so its initializer is run once more for the adapters, with the same words,
+as an init container of our own. For an LLMInferenceService KServe fetches them itself, beside the model. It would write
+the engine's flags too, in quotes that only a shell takes off again; where they are there it leaves them alone, so they
+are signed here for every strategy.
+
 KServe gives the Secrets of an account to the initializer that it adds itself, and to no other: where an adapter is not
 public, what is signed says that the token of the deployment's credential goes to ours, and `with_token` brings it.
 """
@@ -18,6 +22,8 @@ from deployments.manifests.downloads import fetch_resources
 from deployments.manifests.pods import container_security
 
 FOLDER = "/mnt/adapters"
+# Where KServe puts those of an LLMInferenceService.
+KSERVE_FOLDER = "/mnt/lora"
 # Of a resolved adapter: it is fetched with the credential of the wish.
 ACCESS, BY_TOKEN = "access", {"access": "credential"}
 TOKEN = "HF_TOKEN"  # noqa: S105 - the name of a variable
@@ -75,8 +81,14 @@ def with_token(service: Object, secret: str) -> Object:
     return {**service, "spec": {**service["spec"], "predictor": {**predictor, "initContainers": containers}}}
 
 
-def arguments(wish: Wish) -> list[str]:
-    """How the engine is told of them, last: the names and paths are words of one flag."""
+def of_model(wish: Wish) -> dict[str, Any]:
+    """What an LLMInferenceService says of its model for KServe to fetch them; nothing where there are none."""
+    found = [{"name": each["name"], "uri": each["uri"]} for each in wish.resolution.adapters]
+    return {"lora": {"adapters": found}} if found else {}
+
+
+def arguments(wish: Wish, folder: str = FOLDER) -> list[str]:
+    """How the engine is told of them: the names and paths are words of one flag, which another flag ends."""
     adapters = wish.resolution.adapters
     if not adapters:
         return []
@@ -86,7 +98,7 @@ def arguments(wish: Wish) -> list[str]:
         f"--max-cpu-loras={len(adapters)}",
         f"--max-lora-rank={wish.resolution.lora_rank}",
         "--lora-modules",
-        *(f"{adapter['name']}={_path(adapter['name'])}" for adapter in adapters),
+        *(f"{adapter['name']}={folder}/{adapter['name']}" for adapter in adapters),
     ]
 
 

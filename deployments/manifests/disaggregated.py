@@ -17,7 +17,7 @@ from deployments.labels import (
     LABEL_ROLE,
     PREFILL_COMPONENT,
 )
-from deployments.manifests import cache, llm
+from deployments.manifests import adapters, cache, llm
 from deployments.manifests.common import (
     Object,
     Wish,
@@ -114,7 +114,7 @@ def _service(wish: Wish, preset: str) -> Object:
         "metadata": metadata_of(wish, wish.name),
         "spec": {
             "baseRefs": [{"name": preset}],
-            "model": {"uri": llm.address(wish), "name": wish.name},
+            "model": llm.model_of(wish),
             **_workload(wish, Role.DECODE, roles[Role.DECODE]),
             "prefill": _workload(wish, Role.PREFILL, roles[Role.PREFILL]),
             "router": llm.router(wish, scheduler={**llm.marks(wish), "template": _scheduler(wish)}),
@@ -158,7 +158,8 @@ def _variables(wish: Wish, role: Role, spec: DeploymentSpec) -> list[dict[str, A
     # KServe writes the tensor-parallel size itself, from `parallelism`.
     args = {name: value for name, value in spec.engine.args.items() if name != TENSOR}
     connector = json.dumps({"kv_connector": "NixlConnector", "kv_role": KV_ROLES[role]}, separators=(",", ":"))
-    words = [*render_args(engine_version(wish), args), f"--kv-transfer-config={connector}"]
+    more = adapters.arguments(wish, adapters.KSERVE_FOLDER)
+    words = [*render_args(engine_version(wish), args), *more, f"--kv-transfer-config={connector}"]
     return [
         *({"name": name, "value": value} for name, value in environment(HOME).items()),
         *([KEEP_ALIVE] if role is Role.PREFILL else []),
@@ -174,7 +175,7 @@ def _scheduler(wish: Wish) -> dict[str, Any]:
     return {
         "securityContext": pod_security(),
         "tolerations": [dict(GPU_TAINT)],
-        **llm.initializers(wish, _of_scheduler(wish)),
+        **llm.initializers(wish, _of_scheduler(wish), engine=False),
         "containers": [],
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deployments.labels import INITIALIZER, LABEL_REVISION
-from deployments.manifests import cache
+from deployments.manifests import adapters, cache
 from deployments.manifests.cluster import default_initializer_image
 from deployments.manifests.common import Wish, labels_of, selector_of, storage_uri
 from deployments.manifests.downloads import fetch_resources, predictor_of, variables_of
@@ -32,10 +32,15 @@ def address(wish: Wish) -> str:
     return native_uri(wish) if wish.resolution.image_mode else storage_uri(wish)
 
 
-def initializers(wish: Wish, container: dict[str, Any]) -> dict[str, Any]:
-    """What KServe's storage initializer is to look like, where it has something to fetch."""
+def model_of(wish: Wish) -> dict[str, Any]:
+    """The model as KServe is to load it: weights and adapters."""
+    return {"uri": address(wish), "name": wish.name, **adapters.of_model(wish)}
+
+
+def initializers(wish: Wish, container: dict[str, Any], *, engine: bool = True) -> dict[str, Any]:
+    """What KServe's storage initializer is to look like, where it has something to fetch; adapters only engines have."""
     fetches = predictor_of(wish) and not (wish.resolution.image_mode or cache.is_kept(wish))
-    return {"initContainers": [container]} if fetches else {}
+    return {"initContainers": [container]} if fetches or (engine and wish.resolution.adapters) else {}
 
 
 def initializer(wish: Wish) -> dict[str, Any]:

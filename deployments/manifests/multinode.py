@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from deployments.engine.render import render_args
-from deployments.manifests import cache, llm
+from deployments.manifests import adapters, cache, llm
 from deployments.manifests.common import Object, Wish, engine_version, metadata_of, sealed
 from deployments.manifests.downloads import model_arguments, way_of_engines
 from deployments.manifests.guards import PORT_NAME, disruption_budget, http_route, network_policy, pod_monitor
@@ -61,7 +61,7 @@ def _service(wish: Wish) -> Object:
         "kind": "LLMInferenceService",
         "metadata": metadata_of(wish, wish.name),
         "spec": {
-            "model": {"uri": llm.address(wish), "name": wish.name},
+            "model": llm.model_of(wish),
             **llm.marks(wish),
             **fixed_replicas(wish, spec),
             # KServe makes as many pods of a replica as it has stages here; how the engine splits is in its flags.
@@ -114,6 +114,8 @@ def _args(wish: Wish, *, leads: bool) -> list[str]:
         f"--served-model-name={wish.name}",
         f"--port={PORT}",
         *render_args(engine_version(wish), wish.spec.engine.args),
+        # Every node lays its own part of the adapters over its part of the model.
+        *adapters.arguments(wish, adapters.KSERVE_FOLDER),
         f"--nnodes={wish.spec.nodes}",
         f"--node-rank={RANK}",
         f"--master-addr={LEADER}",

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from deployments.engine.flags import flags_of, versions
 from deployments.engine.lora import RANKS, rank_for
-from deployments.findings import Finding, error, warning
+from deployments.findings import Finding, error, info, warning
 from deployments.preflight.rules import Case, Rules
 from deployments.sources import Scheme, SourceCode, SourceError, parse
 from deployments.sources.adapters import AdapterFacts
 from deployments.sources.formats import WeightFormat
+from deployments.spec import Strategy
 
 rules = Rules()
 
@@ -126,6 +127,19 @@ def adapter_base(case: Case) -> Iterator[Finding]:
             f"{POINTER}/{place}/uri",
             f"{adapter.name} was made for {known.base}, not for {model.id}.",
             "Unless they are the same weights, choose the model it was made for.",
+        )
+
+
+@rules.rule
+def adapter_hand_over(case: Case) -> Iterator[Finding]:
+    """Prefill computes with the adapter and decode goes on with it: vLLM does not say that it was tried."""
+    if case.spec.adapters and case.spec.strategy is Strategy.DISAGGREGATED:
+        yield info(
+            "adapter_hand_over",
+            POINTER,
+            "Both roles load the adapters, and a prompt is computed with the one that the request names. What vLLM says of "
+            "KV caches that are handed over (NIXL) names no adapters, so nobody promises it.",
+            "Compare some answers with those of one standard replica before you rely on it.",
         )
 
 

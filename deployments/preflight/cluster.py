@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from deployments.engine.sizing import FitState
 from deployments.findings import Finding, error, info, warning
@@ -139,7 +139,10 @@ def _first_range(spec: DeploymentSpec) -> tuple[str, Replicas] | None:
 
 @rules.rule
 def claim_exists(case: Case) -> Iterator[Finding]:
-    """A volume must be there before a pod mounts it: KServe admits a missing one, and the pod waits for ever."""
+    """A volume must be there before a pod mounts it: KServe admits a missing one, and the pod waits for ever.
+
+    One that was made since the cluster was looked at last is there all the same: nobody is told that it is not.
+    """
     claims, own = case.facts.cluster.claims, case.facts.cluster.own_claims
     source = case.loads
     if source is None or source.scheme is not Scheme.PVC:
@@ -159,9 +162,20 @@ def claim_exists(case: Case) -> Iterator[Finding]:
         yield error(
             "claim_unknown",
             "/spec/source/uri",
-            f"The team's namespace has no volume claim “{claim}”.",
-            f"It has: {', '.join(others)}." if others else "Create it first, or use another source.",
+            f"The team's namespace had no volume claim “{claim}” when it was looked at{_ago(case)}.",
+            f"One that was made since is seen in a moment: ask again then. {_instead(others)}",
         )
+
+
+def _ago(case: Case) -> str:
+    age = case.facts.cluster.claims_age
+    return f" {plural(age, 'second')} ago" if age is not None else " last"
+
+
+def _instead(claims: Sequence[str]) -> str:
+    if not claims:
+        return "If none was made, create it first, or use another source: there is none of any name."
+    return f"If none was made, these are there: {', '.join(claims)}."
 
 
 @rules.rule

@@ -84,8 +84,9 @@ class ClusterFacts:
     """What the cluster can do, as last seen. `missing` names absent parts (KServe, the gateway, …).
 
     `groups` are the API groups it serves with their versions, empty while they are not known; `version` is that of
-    Kubernetes; `claims` names the volume claims of the team's namespace, None while nobody looked. `image_volumes`: its
-    operator has switched them on where they are off by default. `grows`: nodes are added when pods wait for them.
+    Kubernetes; `claims` names the volume claims of the team's namespace, None while nobody looked; `claims_age` is how
+    many seconds ago somebody did. `image_volumes`: its operator has switched them on where they are off by default.
+    `grows`: nodes are added when pods wait for them.
     """
 
     seen: bool = True
@@ -96,6 +97,7 @@ class ClusterFacts:
     claims: frozenset[str] | None = None
     # Those of them that Slipway made, to fetch weights ahead: each belongs to a deployment and goes with it.
     own_claims: frozenset[str] = frozenset()
+    claims_age: int | None = None
     image_volumes: bool = False
     grows: bool = False
     # None while nobody has listed them.

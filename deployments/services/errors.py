@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
-from deployments.findings import SPEC_FIELDS, Finding
+from deployments.findings import SPEC_FIELDS, Finding, passing
 
 T = TypeVar("T")
 
@@ -134,3 +134,4 @@ class RefusedError(DomainError):
             pointer=first.pointer if first else "",
             findings=found,
         )
+        self.wait = passing(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.utils import timezone
@@ -62,6 +62,7 @@ def gather(
             storage=_storage(cluster) if cluster else None,
             claims=_claims(cluster, team) if cluster and seen and team else None,
             own_claims=(_claims(cluster, team, "own_claims") if cluster and team else None) or frozenset(),
+            claims_age=_seconds_since(cluster.seen_at) if cluster and seen and cluster.seen_at else None,
         ),
         registries=source_checks.listed_registries(),
         origins=source_checks.origins(),
@@ -159,6 +160,10 @@ def _claims(cluster: Cluster, team: Team, which: str = "claims") -> frozenset[st
     known = cluster.capabilities.get(which) if isinstance(cluster.capabilities, dict) else None
     names = known.get(team.namespace) if isinstance(known, dict) else None
     return frozenset(map(str, names)) if isinstance(names, list) else None
+
+
+def _seconds_since(moment: datetime) -> int:
+    return max(0, round((timezone.now() - moment).total_seconds()))
 
 
 def _groups(cluster: Cluster) -> dict[str, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST
 
-from deployments.findings import Finding
+from deployments.findings import PASSING, Finding
 from deployments.forms import engine_fields
 from deployments.forms.request import STRATEGIES, DeploymentForm, initial_of, with_value
 from deployments.forms.roles import PRESET, preset_within
@@ -252,6 +252,9 @@ def _said(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
             version, values, said, form.plugins, per_replica=advice.per_replica, roles=form.has_roles
         ),
         "usual": usual_words(advice.quota, advice.gpus) if advice.gpus and not form.deployment else "",
+        # What stands in the way may pass by itself: the page asks again, and keeps what is typed.
+        "again": max((PASSING.get(finding.code, 0) for finding in form.findings), default=0),
+        "preflight_url": _urls(form.deployment)["preflight_url"],
     }
 
 

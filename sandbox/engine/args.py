@@ -240,14 +240,25 @@ def _connector(config: Any) -> str | None:
 
 
 def _adapters(modules: list[str] | None) -> tuple[tuple[str, str], ...]:
-    """`name=path`, as many as there are; raises as vLLM's LoRAParserAction does."""
+    """`name=path` or JSON with both, as many as there are; raises as vLLM's LoRAParserAction does."""
     found = []
     for item in modules or []:
         name, equals, path = item.partition("=")
+        if "=" not in item or "," in item:
+            name, equals, path = _of_json(item)
         if not equals or not name or not path:
             raise usage_error(f"argument --lora-modules: Invalid fields for --lora-modules: {item}")
         found.append((name, path))
     return tuple(found)
+
+
+def _of_json(item: str) -> tuple[str, str, str]:
+    try:
+        said = json.loads(item)
+    except ValueError:
+        raise usage_error(f"argument --lora-modules: Invalid JSON format for --lora-modules: {item}") from None
+    named = said if isinstance(said, dict) else {}
+    return str(named.get("name") or ""), "=", str(named.get("path") or "")
 
 
 def check_ranges(args: EngineArgs) -> None:

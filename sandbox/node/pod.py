@@ -42,7 +42,7 @@ class PodWorker:
         self.ip = ""
         self.terminating = False
         self._finished = False  # every container that counts has ended for good
-        self.volumes: dict[str, ModelFiles] = {}
+        self.volumes: dict[tuple[str, str], ModelFiles] = {}  # by the volume's name and the place in it
         # Volumes that are images, and what was found in those that are there.
         self.image_volumes = {item["name"]: item["image"] for item in self.spec.get("volumes") or [] if "image" in item}
         self.mounted: dict[str, Weights | None] = {}
@@ -134,7 +134,7 @@ class PodWorker:
         if (claim := self.claims.get(mount["name"])) is not None:
             self.node.claims.write(self.object["metadata"]["namespace"], claim, path_in(mount, path), files)
         else:
-            self.volumes[mount["name"]] = files
+            self.volumes[mount["name"], path_in(mount, path)] = files
 
     def files_at(self, spec: Mapping[str, Any], path: str) -> ModelFiles | None:
         """The model that a container finds at `path`."""
@@ -144,7 +144,8 @@ class PodWorker:
         if (claim := self.claims.get(mount["name"])) is not None:
             return self.node.claims.read(self.object["metadata"]["namespace"], claim, path_in(mount, path))
         weights = self.mounted.get(mount["name"])
-        return self.volumes.get(mount["name"]) if weights is None else found_in(weights, mount, path)
+        here = (mount["name"], path_in(mount, path))
+        return self.volumes.get(here) if weights is None else found_in(weights, mount, path)
 
     def _restore(self) -> None:
         old = self.object.get("status") or {}

@@ -10,13 +10,13 @@ from sandbox.node.images import Repository, Weights
 
 
 def mount_at(spec: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
-    """The volume mount of a container that a path lies in."""
+    """The volume mount of a container that a path lies in: of mounts in one another the innermost."""
+    holding: list[Mapping[str, Any]] = []
     for mount in spec.get("volumeMounts") or []:
         place = mount["mountPath"].rstrip("/")
         if path.rstrip("/") == place or path.startswith(f"{place}/"):
-            found: Mapping[str, Any] = mount
-            return found
-    return None
+            holding.append(mount)
+    return max(holding, key=lambda mount: len(mount["mountPath"].rstrip("/")), default=None)
 
 
 def found_in(weights: Weights, mount: Mapping[str, Any], path: str) -> ModelFiles | None:

@@ -144,6 +144,11 @@ WISHES: dict[str, Wish] = {
         adapters=({"name": "sql", "uri": f"hf://example/sql:{'d' * 40}", "access": "credential"},),
         lora_rank=16,
     ),
+    "adapters-across-nodes": wish(
+        spec_of(nodes=2, args={"pipeline-parallel-size": 2}, adapters=[{"name": "sql", "uri": "hf://example/sql"}]),
+        adapters=({"name": "sql", "uri": f"hf://example/sql:{'d' * 40}"},),
+        lora_rank=16,
+    ),
     "across-nodes": wish(spec_of(nodes=2, args={"tensor-parallel-size": 4, "pipeline-parallel-size": 2})),
     "across-nodes-scaled": wish(
         spec_of(nodes=2, args={"tensor-parallel-size": 4, "pipeline-parallel-size": 2}, replicas={"min": 1, "max": 3}),
@@ -157,6 +162,27 @@ WISHES: dict[str, Wish] = {
         claim_gib=20,
         claim_class="files",
         claim_mode="ReadWriteMany",
+    ),
+    "disaggregated-adapters": wish(
+        DeploymentSpec.from_json(
+            roles_json(
+                source={"uri": "hf://meta-llama/Llama-3.1-8B-Instruct", "credential": "hf"},
+                adapters=[{"name": name, "uri": f"hf://example/{name}"} for name in ("sql", "tone")],
+            )
+        ),
+        adapters=tuple({"name": name, "uri": f"hf://example/{name}:{'d' * 40}"} for name in ("sql", "tone")),
+        lora_rank=32,
+    ),
+    # Weights are mounted, and adapters are all that an initializer of engines has to fetch.
+    "disaggregated-adapters-beside-an-image": wish(
+        DeploymentSpec.from_json(
+            roles_json(source={"uri": IMAGE}, adapters=[{"name": "sql", "uri": "hf://example/sql"}]),
+        ),
+        commit=IMAGE.partition("@")[2],
+        storage_uri=IMAGE,
+        image_mode="volume",
+        adapters=({"name": "sql", "uri": f"hf://example/sql:{'d' * 40}"},),
+        lora_rank=16,
     ),
     "disaggregated-preset": wish(PRESET, autoscaler="keda"),
     "disaggregated-by-load": wish(PRESET, autoscaler="hpa"),

@@ -75,8 +75,7 @@ def test_a_wish_without_adapters_has_the_digest_it_had_before():
         (spec_json(adapters=[{**HAIKU, "ur": 1}]), "/spec/adapters/0/ur"),
         (spec_json(adapters="haiku"), "/spec/adapters"),
         (spec_json(adapters=[{**HAIKU, "name": f"a{n}"} for n in range(MAX_ADAPTERS + 1)]), "/spec/adapters"),
-        (roles_json(adapters=[HAIKU]), "/spec/adapters"),
-        (spec_json(adapters=[HAIKU], nodes=2, args={"tensor-parallel-size": 2}), "/spec/adapters"),
+        (roles_json(adapters=[HAIKU, HAIKU]), "/spec/adapters/1/name"),
     ],
 )
 def test_what_cannot_be_an_adapter_is_said_at_its_place(data: dict[str, Any], pointer: str):
@@ -179,6 +178,22 @@ def test_an_engine_or_weights_that_take_none_are_refused(monkeypatch: pytest.Mon
     assert "lora-modules" in finding.message
 
 
+def test_adapters_of_roles_are_taken_with_a_word_about_the_hand_over():
+    facts = facts_of(adapters={"haiku": KNOWN})
+    spec = DeploymentSpec.from_json(roles_json(adapters=[HAIKU]))
+    said = [item for item in check(spec, "chat", "search", facts) if item.field == "adapters"]
+    assert [(item.code, item.severity) for item in said] == [("adapter_hand_over", Severity.INFO)]
+    wide = check(spec, "chat", "search", facts_of(adapters={"haiku": dataclasses.replace(KNOWN, rank=1024)}))
+    assert the("adapter_rank", wide).is_error
+    # Each role makes room for them.
+    alone, beside = (
+        estimate(DeploymentSpec.from_json(roles_json(adapters=adapters)), facts) for adapters in ([], [HAIKU])
+    )
+    assert alone is not None
+    assert beside is not None
+    assert beside.overhead_gib - alone.overhead_gib == pytest.approx(lora_gib(LLAMA, 32, 1), abs=0.02)
+
+
 def test_adapters_are_part_of_the_memory_estimate():
     # 81,920 rows and columns in all of a layer's linear layers, 32 layers, 4 slots of rank 512 in 16 bits.
     assert lora_gib(LLAMA, 512, 4) == 81_920 * 32 * 4 * 512 * 2 / 1024**3 == 10.0
@@ -234,6 +249,42 @@ def test_beside_an_image_adapters_are_still_fetched():
     assert [item["name"] for item in predictor["initContainers"]] == ["modelcar", "adapter-initializer"]
     (policy,) = (obj["spec"] for obj in objects if obj["kind"] == "NetworkPolicy")
     assert len(policy["egress"]) == 1
+
+
+def of_llm(**spec: Any) -> tuple[Any, list[Object]]:
+    """An LLMInferenceService with both adapters, and all objects."""
+    data = roles_json(adapters=[HAIKU]) if "nodes" not in spec else spec_json(adapters=[HAIKU], **spec)
+    plain = wish_of(DeploymentSpec.from_json(data))
+    resolution = dataclasses.replace(plain.resolution, adapters=RESOLVED, lora_rank=32)
+    objects = build(dataclasses.replace(plain, resolution=resolution))
+    (service,) = (obj["spec"] for obj in objects if obj["kind"] == "LLMInferenceService")
+    return service, objects
+
+
+FLAGS = "--enable-lora --max-loras=2 --max-cpu-loras=2 --max-lora-rank=32 --lora-modules haiku=/mnt/lora/haiku "
+FLAGS += "code=/mnt/lora/code"
+
+
+def test_kserve_fetches_adapters_for_both_roles_and_each_engine_is_told_of_them():
+    service, objects = of_llm()
+    assert service["model"]["lora"] == {"adapters": list(RESOLVED)}
+    for role in (service, service["prefill"]):
+        (engine,) = role["template"]["containers"]
+        words = next(item["value"] for item in engine["env"] if item["name"] == "VLLM_ADDITIONAL_ARGS")
+        # Another flag ends the list of adapters.
+        assert f"{FLAGS} --kv-transfer-config" in words
+        assert role["template"]["initContainers"][0]["name"] == "storage-initializer"
+    assert check_objects(objects) == []
+
+
+def test_every_node_of_a_replica_gets_the_adapters():
+    service, objects = of_llm(nodes=2, args={"pipeline-parallel-size": 2})
+    assert service["model"]["lora"] == {"adapters": list(RESOLVED)}
+    for pod in ("template", "worker"):
+        words = service[pod]["containers"][0]["args"]
+        # No shell takes quotes off here, in which KServe's own flags would come; and a flag ends the list.
+        assert f"{FLAGS} --nnodes=2" in " ".join(words)
+    assert check_objects(objects) == []
 
 
 def test_a_resolution_with_adapters_is_read_as_it_was_written():

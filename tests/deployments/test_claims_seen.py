@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.urls import reverse
 from django.utils import timezone
 
 from deployments.kube import slim
 from deployments.kube.kinds import Ref
 from deployments.kube.reflector import Changed, Listed
 from deployments.models import Cluster, Principal, Team, User
-from deployments.services import requests
+from deployments.services import requests, tokens
 from deployments.watcher import heart, seen
 from deployments.watcher.world import CLAIM, World
 from tests.deployments import factories as make
@@ -97,7 +99,7 @@ def test_a_claim_that_is_not_there_is_refused_with_those_that_are(team: Team) ->
     (finding,) = refused(team, "pvc://modles/chat")
 
     assert (finding.field, finding.is_error) == ("source_uri", True)
-    assert finding.remedy == "It has: models, more."
+    assert finding.remedy.endswith("If none was made, these are there: models, more.")
     assert refused(team, "pvc://models/chat") == []
     # What else is known of the cluster stays, and a look at it leaves the claims.
     assert Cluster.objects.get().capabilities["groups"] == {name: list(served) for name, served in SERVED.items()}
@@ -129,6 +131,52 @@ def test_nobody_is_refused_for_a_claim_that_may_be_there(team: Team) -> None:
         heart.write_claims(row, known)
         assert refused(team, "pvc://models/chat") == []
     heart.write_claims(row, {team.namespace: []})
-    assert [item.remedy for item in refused(team, "pvc://models/chat")] == ["Create it first, or use another source."]
+    (finding,) = refused(team, "pvc://models/chat")
+    assert "create it first, or use another source" in finding.remedy
     Cluster.objects.update(seen_at=None)
     assert refused(team, "pvc://models/chat") == []
+
+
+def test_a_claim_made_a_moment_ago_is_not_said_to_be_missing_but_not_yet_seen(team: Team) -> None:
+    heart.write_claims(heart.main_cluster(), {team.namespace: ["models"]})
+    Cluster.objects.update(seen_at=timezone.now() - timedelta(seconds=12))
+    (finding,) = refused(team, "pvc://made-just-now/chat")
+    assert finding.message == (
+        "The team's namespace had no volume claim “made-just-now” when it was looked at 12 seconds ago."
+    )
+    assert finding.remedy.startswith("One that was made since is seen in a moment: ask again then.")
+
+
+def test_the_form_asks_again_by_itself_and_keeps_what_is_typed(team: Team, client: Any) -> None:
+    heart.write_claims(heart.main_cluster(), {team.namespace: []})
+    client.force_login(User.objects.get(username="alice"))
+    typed = {"team": team.slug, "name": "chat", "source_uri": "pvc://made-just-now/chat", "flavor": "l4-24gb"}
+    asking = f'hx-post="{reverse("deployment-preflight")}" hx-trigger="every 5s"'
+    assert asking in client.post(reverse("deployment-preflight"), typed).content.decode()
+    page = client.post(reverse("deployment-create"), typed)
+    assert page.status_code == 422
+    assert asking in page.content.decode()
+    assert page.context["values"]["source_uri"] == "pvc://made-just-now/chat"
+
+    heart.write_claims(heart.main_cluster(), {team.namespace: ["made-just-now"]})
+    assert "every 5s" not in client.post(reverse("deployment-preflight"), typed).content.decode()
+
+
+def test_a_program_is_told_when_to_ask_again_and_may_with_the_same_key(team: Team, client: Any) -> None:
+    heart.write_claims(heart.main_cluster(), {team.namespace: []})
+    user = User.objects.get(username="alice")
+    _, token = tokens.create(principal=make.principal(user), name="ci", scopes=["write"])
+    body = {"team": team.slug, "name": "chat", "spec": spec_json(flavor="l4-24gb", source={"uri": "pvc://new/chat"})}
+    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "once-and-only-once"}
+
+    def ask(**spec: Any) -> Any:
+        sent = {**body, "spec": {**body["spec"], **spec}}
+        return client.post("/api/v1/deployments/", sent, content_type="application/json", headers=headers)
+
+    first = ask()
+    assert (first.status_code, first.headers["Retry-After"]) == (422, "5")
+    assert [item["code"] for item in first.json()["errors"]] == ["claim_unknown"]
+    # Beside an error that time does not change nobody is told to wait.
+    assert "Retry-After" not in ask(flavor="none-of-that-name").headers
+    heart.write_claims(heart.main_cluster(), {team.namespace: ["new"]})
+    assert ask().status_code == 201

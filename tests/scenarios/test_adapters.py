@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from deployments.models import Principal
-from deployments.services import credentials
+from deployments.models import Deployment, Principal
+from deployments.services import credentials, probes
 from deployments.services.errors import RefusedError
 from tests.deployments import factories as make
 from tests.deployments.sealing_keys import add, use_keys
-from tests.scenarios.stage import SMALL, Says, Stage
+from tests.scenarios.stage import SMALL, Says, Stage, engine
 from tests.scenarios.test_credentials import reads, stored
+from tests.scenarios.test_disaggregated import admitting, roles
 
 pytestmark = pytest.mark.django_db
 
@@ -74,6 +75,45 @@ def test_private_adapters_are_fetched_with_the_token_of_the_team(stage: Stage, s
     assert asked(pod, "house") == "house"
 
 
+@pytest.mark.timeout(300)
+def test_adapters_of_prefill_and_decode(stage: Stage, settings: Any):
+    row = stage.comes_to(stage.ask(**roles(adapters=[HAIKU])), Says("Running"), within=120)
+    engines = [pod for pod in stage.pods() if pod["metadata"]["labels"].get("llm-d.ai/role")]
+    assert sorted(pod["metadata"]["labels"]["llm-d.ai/role"] for pod in engines) == ["decode", "prefill"]
+    for pod in engines:
+        [initializer] = [item for item in pod["spec"]["initContainers"] if item["name"] == "storage-initializer"]
+        assert initializer["args"] == [*fetched(row, "/mnt/models"), *adapter_of(row, "haiku")]
+    # Through decode's sidecar, which has the prompt computed by prefill, under the adapter's name there too.
+    decode = next(pod for pod in engines if pod["metadata"]["labels"]["llm-d.ai/role"] == "decode")
+    assert asked(decode, "haiku", port=8000) == "haiku"
+    settings.GATEWAY_URL = stage.ground.environment["GATEWAY_URL"]
+    with admitting(stage.ground):
+        assert probes.ask(row)["ok"]
+
+
+@pytest.mark.timeout(300)
+def test_an_adapter_of_a_replica_on_two_nodes(stage: Stage):
+    split = engine(max_model_len=2048, pipeline_parallel_size=2)
+    row = stage.comes_to(stage.ask(nodes=2, engine=split, adapters=[HAIKU]), Says("Running"), within=120)
+    pods = {pod["metadata"]["name"]: pod for pod in stage.pods()}
+    assert set(pods) == {"chat-kserve-mn-0", "chat-kserve-mn-0-1"}
+    for pod in pods.values():
+        [initializer] = [item for item in pod["spec"]["initContainers"] if item["name"] == "storage-initializer"]
+        assert initializer["args"] == [*fetched(row, "/mnt/models"), *adapter_of(row, "haiku")]
+    assert asked(pods["chat-kserve-mn-0"], "haiku", port=8000) == "haiku"
+
+
+def fetched(row: Deployment, place: str) -> list[str]:
+    """What an initializer is told of the model."""
+    return [row.applied.resolution["storage_uri"], place]
+
+
+def adapter_of(row: Deployment, name: str) -> list[str]:
+    """What it is told of an adapter."""
+    [known] = [each for each in row.applied.resolution["adapters"] if each["name"] == name]
+    return [known["uri"], f"/mnt/lora/{name}"]
+
+
 def uris(model: str, *adapters: dict[str, str]) -> str:
     """What a token is tested with."""
     return " ".join([model, *(each["uri"] for each in adapters)])
@@ -84,11 +124,11 @@ def enter_again(lead: Principal, credential: int, token: str, test_uri: str) -> 
     credentials.rotate(principal=lead, credential_id=credential, fields={"token": token}, test_uri=test_uri)
 
 
-def asked(pod: dict[str, Any], model: str) -> str:
+def asked(pod: dict[str, Any], model: str, port: int = 8080) -> str:
     """The model that an engine says it answered with."""
     body = {"model": model, "messages": [{"role": "user", "content": "Sea"}], "max_tokens": 4}
     request = urllib.request.Request(
-        f"http://{pod['status']['podIP']}:8080/v1/chat/completions",
+        f"http://{pod['status']['podIP']}:{port}/v1/chat/completions",
         json.dumps(body).encode(),
         {"content-type": "application/json"},
     )

@@ -21,6 +21,7 @@ from sandbox.lite.controllers.llm_config import (
     read_settings,
 )
 from sandbox.lite.controllers.llm_look import World
+from sandbox.lite.controllers.llm_lora import AdapterError
 from sandbox.lite.controllers.llm_reconcile import Reconciliation, is_of
 from sandbox.lite.controllers.llm_status import Draft, failing
 from sandbox.lite.controllers.llm_template import TemplateError
@@ -170,7 +171,7 @@ class LLMInferenceServiceController:
         """Return the combined spec and the model's name; None when a preset is missing, which the status says."""
         try:
             made = combine(service, self._finder(LLM_INFERENCE_SERVICE_CONFIGS), self._finder(CONFIG_MAPS), settings)
-        except (ConfigNotFound, CombineError, TemplateError) as error:
+        except (ConfigNotFound, CombineError, TemplateError, AdapterError) as error:
             if stopped:
                 draft.mark("PresetsCombined", ("Stopped", f"Service is stopped with warning: {error}"))
                 return service["spec"], service["metadata"]["name"]

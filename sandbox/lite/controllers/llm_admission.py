@@ -1,7 +1,7 @@
 """What KServe's webhooks do to an LLMInferenceService before it is stored: conversion, defaults, refusals. Pure.
 
 `validate` returns field errors; together they make one Invalid answer (422), as Kubernetes' own validation does.
-Scaling with WVA, LoRA adapters, DRA annotations and confidential models are not looked at.
+Scaling with WVA, DRA annotations and confidential models are not looked at.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from sandbox.client import Obj
 from sandbox.lite.controllers.llm_config import data_parallel, gateway_refs, group_size, pipeline_parallel
+from sandbox.lite.controllers.llm_lora import refusals
 
 WEBHOOK = "llminferenceservice.kserve-webhook-server.{version}.validator"
 KIND = "LLMInferenceService.serving.kserve.io"
@@ -65,6 +66,7 @@ def validate(service: Obj, old: Obj | None) -> list[str]:
         *_parallelism("spec", spec),
         *(_parallelism("spec.prefill", spec["prefill"]) if spec.get("prefill") else []),
         *_scheduler(spec),
+        *refusals(spec, str(service["metadata"].get("name", ""))),
         *_scaling("spec", spec),
         *(_scaling("spec.prefill", spec["prefill"]) if spec.get("prefill") else []),
         *(_sizes(old.get("spec") or {}, spec) if old is not None else []),

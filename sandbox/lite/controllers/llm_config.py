@@ -14,6 +14,7 @@ from typing import Any
 
 from sandbox.client import Obj
 from sandbox.lite.controllers.kserve_config import NAMESPACE, KServeConfig, read_config
+from sandbox.lite.controllers.llm_lora import adapters_of
 from sandbox.lite.controllers.llm_merge import merge_specs
 from sandbox.lite.controllers.llm_template import child_name, fill_in
 
@@ -88,7 +89,7 @@ def notes(service: Obj) -> dict[str, str]:
 
 
 def combine(service: Obj, find: Find, config_map: Find, settings: Settings) -> Combined:
-    """Return the combined spec. ConfigNotFound, CombineError or TemplateError when there is none."""
+    """Return the combined spec. ConfigNotFound, CombineError, TemplateError or AdapterError when there is none."""
     meta, given = service["metadata"], service["spec"]
     own = [item["name"] for item in given.get("baseRefs") or []]
     resolved = merge_specs(given, *(_config(meta["namespace"], name, find)["spec"] for name in own))
@@ -113,6 +114,7 @@ def combine(service: Obj, find: Find, config_map: Find, settings: Settings) -> C
     _wire_route(service, spec)
     _resolve_scheduler_config(service, spec, config_map)
     _complete_pool(service, spec)
+    adapters_of(spec, meta["namespace"])  # one that cannot be brought in is said here, as KServe does
     return Combined(spec, applied, model)
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from sandbox.client import Obj
 from sandbox.lite.controllers.kserve_credentials import secret_names
 from sandbox.lite.controllers.llm_config import Settings
+from sandbox.lite.controllers.llm_lora import adapters_of
 from sandbox.lite.controllers.llm_status import STOPPED, Draft
 from sandbox.lite.controllers.llm_storage import Source
 from sandbox.lite.controllers.llm_writer import Failure, Writer
@@ -50,6 +51,8 @@ class Look:
             enabled=initializer.get("enabled") is not False,
             account=found,
             secrets=[secret for secret in secrets if secret is not None],
+            adapters=adapters_of(self.combined, self.namespace),
+            lora=(self.combined.get("model") or {}).get("lora") or {},
         )
 
     def _default_account(self) -> Obj | None:

@@ -1,8 +1,7 @@
 """The engines of an LLMInferenceService: Deployments for one node, LeaderWorkerSets for many, prefill apart. Pure.
 
 Every function takes the service and its combined spec and returns the object KServe would write. What the storage
-initializer needs comes in as `Source`, one for each account. LoRA adapters, tracing, autoscaling with WVA and DRA are
-not played.
+initializer needs comes in as `Source`, one for each account. Tracing, autoscaling with WVA and DRA are not played.
 """
 
 from __future__ import annotations
