@@ -38,7 +38,7 @@ def model_of(wish: Wish) -> dict[str, Any]:
 
 
 def initializers(wish: Wish, container: dict[str, Any], *, engine: bool = True) -> dict[str, Any]:
-    """What KServe's storage initializer is to look like, where it has something to fetch; adapters only engines have."""
+    """What KServe's storage initializer is to look like, where it has something to fetch; engines also adapters."""
     fetches = predictor_of(wish) and not (wish.resolution.image_mode or cache.is_kept(wish))
     return {"initContainers": [container]} if fetches or (engine and wish.resolution.adapters) else {}
 

@@ -15,6 +15,7 @@ from deployments.preflight import (
     cluster,
     credential,
     engine,
+    fetching,
     formats,
     images,
     kv_cache,
@@ -62,6 +63,7 @@ OF_WISH: tuple[Rule, ...] = (
     *sources.rules,
     *reading.of_wish,
     *cache.rules,
+    *fetching.rules,
     *roles.rules,
 )
 OF_ENGINE: tuple[Rule, ...] = (

@@ -137,8 +137,8 @@ def adapter_hand_over(case: Case) -> Iterator[Finding]:
         yield info(
             "adapter_hand_over",
             POINTER,
-            "Both roles load the adapters, and a prompt is computed with the one that the request names. What vLLM says of "
-            "KV caches that are handed over (NIXL) names no adapters, so nobody promises it.",
+            "Both roles load the adapters, and a prompt is computed with the one that the request names. "
+            "What vLLM says of KV caches that are handed over (NIXL) names no adapters, so nobody promises it.",
             "Compare some answers with those of one standard replica before you rely on it.",
         )
 

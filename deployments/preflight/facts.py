@@ -86,7 +86,8 @@ class ClusterFacts:
     `groups` are the API groups it serves with their versions, empty while they are not known; `version` is that of
     Kubernetes; `claims` names the volume claims of the team's namespace, None while nobody looked; `claims_age` is how
     many seconds ago somebody did. `image_volumes`: its operator has switched them on where they are off by default.
-    `grows`: nodes are added when pods wait for them.
+    `grows`: nodes are added when pods wait for them. `fetch_limits` are the memory limits of its storage containers by
+    name, None while nobody looked, and `fetch_memory` what an operator says that they need.
     """
 
     seen: bool = True
@@ -98,6 +99,8 @@ class ClusterFacts:
     # Those of them that Slipway made, to fetch weights ahead: each belongs to a deployment and goes with it.
     own_claims: frozenset[str] = frozenset()
     claims_age: int | None = None
+    fetch_limits: Mapping[str, str] | None = field(default=None, hash=False)
+    fetch_memory: str = ""
     image_volumes: bool = False
     grows: bool = False
     # None while nobody has listed them.

@@ -62,6 +62,8 @@ def gather(
             storage=_storage(cluster) if cluster else None,
             claims=_claims(cluster, team) if cluster and seen and team else None,
             own_claims=(_claims(cluster, team, "own_claims") if cluster and team else None) or frozenset(),
+            fetch_limits=_fetch_limits(cluster) if cluster and seen else None,
+            fetch_memory=settings.FETCH_MEMORY,
             claims_age=_seconds_since(cluster.seen_at) if cluster and seen and cluster.seen_at else None,
         ),
         registries=source_checks.listed_registries(),
@@ -160,6 +162,12 @@ def _claims(cluster: Cluster, team: Team, which: str = "claims") -> frozenset[st
     known = cluster.capabilities.get(which) if isinstance(cluster.capabilities, dict) else None
     names = known.get(team.namespace) if isinstance(known, dict) else None
     return frozenset(map(str, names)) if isinstance(names, list) else None
+
+
+def _fetch_limits(cluster: Cluster) -> dict[str, str] | None:
+    """The memory limits of storage containers; None while the watcher has not seen them."""
+    known = cluster.capabilities.get("fetching") if isinstance(cluster.capabilities, dict) else None
+    return {str(name): str(amount) for name, amount in known.items()} if isinstance(known, dict) else None
 
 
 def _seconds_since(moment: datetime) -> int:

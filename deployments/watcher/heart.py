@@ -13,13 +13,15 @@ from django.db.models.functions import Now
 from deployments.kube.cluster import KUBE_SYSTEM
 from deployments.kube.cluster import Cluster as Door
 from deployments.kube.errors import ClusterError
-from deployments.kube.kinds import kind_of
+from deployments.kube.kinds import Kind, kind_of
 from deployments.models import Cluster, Team
+from deployments.preflight.fetching import limits_in
 from deployments.preflight.storage import classes_in
 
 logger = logging.getLogger(__name__)
 
 STORAGE_CLASS = kind_of("storage.k8s.io/v1", "StorageClass")
+STORAGE_CONTAINER = kind_of("serving.kserve.io/v1alpha1", "ClusterStorageContainer")
 BEAT_SECONDS = 5.0
 TROUBLE_SECONDS = 1.0
 LOOK_EVERY = 12  # beats between looks at identity and API groups
@@ -36,6 +38,8 @@ class Beat:
     groups: dict[str, list[str]] = field(default_factory=dict)
     # The storage classes as they are kept; None where this account may not list them.
     storage: list[dict[str, Any]] | None = None
+    # The most memory of each storage container; None where this account may not list them, or KServe is not there.
+    fetching: dict[str, str] | None = None
 
 
 class Heart:
@@ -78,15 +82,27 @@ def look(door: Door, *, closely: bool) -> Beat:
         system = door.read(KUBE_SYSTEM, timeout=ANSWER_SECONDS)
         uid = system["metadata"]["uid"] if system else ""
         groups = door.groups(timeout=ANSWER_SECONDS)
-        return Beat(version=version, uid=uid, groups=groups, storage=_storage(door))
+        return Beat(version=version, uid=uid, groups=groups, storage=_storage(door), fetching=_fetching(door))
     except ClusterError as error:
         return Beat(trouble=error.message)
 
 
 def _storage(door: Door) -> list[dict[str, Any]] | None:
-    """What claims can be made of. An account from before there was a use for it may not ask, and nothing is wrong."""
+    """What claims can be made of."""
+    listed = _listed(door, STORAGE_CLASS)
+    return None if listed is None else classes_in(listed)
+
+
+def _fetching(door: Door) -> dict[str, str] | None:
+    """What containers that fetch weights may take at most."""
+    listed = _listed(door, STORAGE_CONTAINER)
+    return None if listed is None else limits_in(listed)
+
+
+def _listed(door: Door, kind: Kind) -> list[Any] | None:
+    """All of a kind. An account from before there was a use for it may not ask, and nothing is wrong."""
     try:
-        return classes_in(door.list_all(STORAGE_CLASS, timeout=ANSWER_SECONDS))
+        return list(door.list_all(kind, timeout=ANSWER_SECONDS))
     except ClusterError as error:
         if error.code in {"permission", "kind_missing"}:
             return None
@@ -135,5 +151,5 @@ def _identity(row: Cluster, beat: Beat) -> dict[str, Any]:
         row.uid = beat.uid
     stranger = {"stranger": beat.uid} if beat.uid != row.uid else {}
     kept = {name: value for name, value in row.capabilities.items() if name != "stranger"}
-    row.capabilities = {**kept, "groups": beat.groups, "storage": beat.storage, **stranger}
+    row.capabilities = {**kept, "groups": beat.groups, "storage": beat.storage, "fetching": beat.fetching, **stranger}
     return {"uid": row.uid, "capabilities": row.capabilities}

@@ -272,7 +272,7 @@ def test_kserve_fetches_adapters_for_both_roles_and_each_engine_is_told_of_them(
         (engine,) = role["template"]["containers"]
         words = next(item["value"] for item in engine["env"] if item["name"] == "VLLM_ADDITIONAL_ARGS")
         # Another flag ends the list of adapters.
-        assert f"{FLAGS} --kv-transfer-config" in words
+        assert f"{FLAGS} '--kv-transfer-config=" in words
         assert role["template"]["initContainers"][0]["name"] == "storage-initializer"
     assert check_objects(objects) == []
 

@@ -215,7 +215,7 @@ def test_a_source_that_roles_cannot_load_leads_to_a_whole_wish():
         ({}, {"nodes": 1}, LWS, None),
         ({}, {}, SERVED, None),
         ({"source": {"uri": "gs://bucket/model"}}, {}, LWS, None),
-        ({"adapters": [{"name": "haiku", "uri": "hf://owner/adapter"}]}, {}, LWS, None),
+        ({"adapters": [{"name": "haiku", "uri": "hf://owner/adapter"}]}, {}, LWS, 2),
         ({"strategy": "oci-volume", "source": {"uri": "oci://registry.example.com/a/b:1"}}, {}, LWS, None),
         ({}, {"product": "NVIDIA-H100-MIG-3g.40gb"}, LWS, None),
         ({"args": {"max-model-len": 8192, "tensor-parallel-size": 16}}, {"nodes": 2, "total": 8}, LWS, None),
