@@ -154,8 +154,8 @@ def claim_exists(case: Case) -> Iterator[Finding]:
         yield error(
             "claim_of_a_cache",
             "/spec/source/uri",
-            f"The volume claim “{claim}” holds weights that Slipway fetched ahead for one deployment, and goes when that "
-            "is deleted or loads another model: what else runs from it would lose them.",
+            f"The volume claim “{claim}” holds weights that Slipway fetched ahead for one deployment, and goes when "
+            "that is deleted or loads another model: what else runs from it would lose them.",
             f"Name where that deployment's model comes from. {instead}",
         )
     elif claims is not None and claim not in claims:
@@ -174,7 +174,7 @@ def _ago(case: Case) -> str:
 
 def _instead(claims: Sequence[str]) -> str:
     if not claims:
-        return "If none was made, create it first, or use another source: there is none of any name."
+        return "If none was made, create it first, or use another source."
     return f"If none was made, these are there: {', '.join(claims)}."
 
 
