@@ -11,6 +11,7 @@ from deployments.findings import Finding, Severity, has_errors
 from deployments.preflight import (
     adapters,
     architecture,
+    attention,
     cache,
     cluster,
     credential,
@@ -75,6 +76,7 @@ OF_ENGINE: tuple[Rule, ...] = (
     *architecture.rules,
     *formats.rules,
     *reading.rules,
+    *attention.rules,
     *quantised.rules,
     *memory.rules,
 )

@@ -1,0 +1,116 @@
+"""Attention kernels: for which GPUs, attention and KV caches each is made, as the newest vLLM checks at its start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from deployments.engine.facts import ModelFacts
+from deployments.engine.profiles import DATA
+
+UNTOUCHED = frozenset({"auto", "float16", "bfloat16"})
+# Families whose heads attend to a sink, and families whose latent attention chooses tokens.
+SINKS, SPARSE = ("GptOss",), ("DeepseekV32", "GlmMoeDsa")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One kind of kernels; `data/attention.json` says what the fields mean."""
+
+    name: str
+    of: str
+    capability: tuple[float, float] = (0.0, 99.0)
+    sizes: tuple[int, ...] = ()
+    multiple: int = 1
+    least: int = 1
+    most: int = 1 << 20
+    most_from: tuple[float, int] | None = None
+    caches: Mapping[str, float] = field(default_factory=dict, hash=False)
+    only_caches: bool = False
+    sinks: tuple[float, float] | None = None
+    window: bool = True
+    float32: bool = False
+    never: str = ""
+
+
+def checked_version() -> str:
+    """The version that the table was read from."""
+    return str(_document()["version"])
+
+
+@cache
+def backends() -> Mapping[str, Backend]:
+    """The kernels of the table, those that vLLM prefers first."""
+    rows: dict[str, dict[str, Any]] = _document()["backends"]
+    listed = {"capability", "sizes", "most_from", "sinks"}
+    return {
+        name: Backend(name, **{key: tuple(value) if key in listed else value for key, value in row.items()})
+        for name, row in rows.items()
+    }
+
+
+def obstacles(name: str, model: ModelFacts | None, capability: float, cache_dtype: str, dtype: str) -> list[str]:
+    """What keeps these kernels from running this model there, in words; 0 as capability: not known."""
+    found = backends().get(name)
+    if found is None:
+        return []
+    if found.never:
+        return [found.never]
+    return [
+        *_of_gpu(found, capability),
+        *_of_model(found, model, capability),
+        *_of_formats(found, capability, cache_dtype, dtype),
+    ]
+
+
+def _of_gpu(found: Backend, capability: float) -> Iterator[str]:
+    low, high = found.capability
+    if capability and not low <= capability <= high:
+        most = f" to {high}" if high < 99 else " or more"
+        yield f"needs compute capability {low}{most}"
+
+
+def _of_model(found: Backend, model: ModelFacts | None, capability: float) -> Iterator[str]:
+    if model is None or not model.has_shape:
+        return
+    latent = found.of != "heads"
+    if latent != model.is_mla:
+        yield "is for latent attention (DeepSeek), which the model has not" if latent else "has no latent attention"
+        return
+    if latent:
+        if model.architecture and (found.of == "sparse") != model.architecture.startswith(SPARSE):
+            yield "is for models that attend to a choice of tokens" if found.of == "sparse" else "attends to all tokens"
+        return
+    size, most = model.head_dim or 0, found.most
+    if found.most_from and capability >= found.most_from[0]:
+        most = found.most_from[1]
+    if (found.sizes and size not in found.sizes) or size % found.multiple or not found.least <= size <= most:
+        yield f"takes no heads of size {size}"
+    sinks = found.sinks
+    if model.architecture.startswith(SINKS) and (
+        sinks is None or (capability and not sinks[0] <= capability <= sinks[1])
+    ):
+        yield "has no attention sinks there"
+    if model.sliding_layers and not found.window:
+        yield "has no sliding windows"
+
+
+def _of_formats(found: Backend, capability: float, cache_dtype: str, dtype: str) -> Iterator[str]:
+    if dtype == "float32" and not found.float32:
+        yield "does not compute in float32"
+    if cache_dtype in UNTOUCHED:
+        if found.only_caches:
+            yield f"takes a KV cache in {', '.join(found.caches)} only"
+    elif cache_dtype not in found.caches:
+        yield f"takes no KV cache in {cache_dtype}"
+    elif 0 < capability < found.caches[cache_dtype]:
+        yield f"takes a KV cache in {cache_dtype} from compute capability {found.caches[cache_dtype]} on"
+
+
+@cache
+def _document() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((DATA / "attention.json").read_text(encoding="utf-8"))
+    return document
