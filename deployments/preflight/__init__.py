@@ -28,10 +28,11 @@ from deployments.preflight import (
     reading,
     request,
     roles,
+    rollout,
     sources,
     speculation,
 )
-from deployments.preflight.facts import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts
+from deployments.preflight.facts import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts, Serving
 from deployments.preflight.rules import Case, Rule
 from deployments.preflight.trials import Trials
 from deployments.spec import DeploymentSpec, Role
@@ -44,6 +45,7 @@ __all__ = [
     "Finding",
     "FlavorFacts",
     "QuotaFacts",
+    "Serving",
     "Severity",
     "check",
     "check_raw",
@@ -66,6 +68,7 @@ OF_WISH: tuple[Rule, ...] = (
     *cache.rules,
     *fetching.rules,
     *roles.rules,
+    *rollout.rules,
 )
 OF_ENGINE: tuple[Rule, ...] = (
     *engine.rules,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from deployments.engine.facts import GpuFacts, ModelFacts
 from deployments.engine.gpus import gpu_facts
@@ -12,6 +13,7 @@ from deployments.engine.profiles import EngineProfile, seeded_profiles
 from deployments.preflight.storage import StorageFacts
 from deployments.sources.adapters import AdapterFacts
 from deployments.sources.checks import SourceCheck
+from deployments.spec import Strategy
 
 # Image volumes are on by default from the second on; from the first on an operator may have switched them on.
 IMAGE_VOLUMES_FROM, IMAGE_VOLUMES = (1, 33), (1, 35)
@@ -139,6 +141,33 @@ class CredentialFacts:
 
 
 @dataclass(frozen=True)
+class Serving:
+    """What serves now, as far as it tells how a change replaces it: its strategy, nodes and fewest replicas."""
+
+    strategy: str
+    nodes: int = 1
+    fewest: int = 1
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> Serving:
+        """Of a spec as it is stored; roles count by themselves, and none of them is replaced in place."""
+        replicas = spec.get("replicas") or {}
+        return cls(str(spec["strategy"]), int(spec.get("nodes", 1)), int(replicas.get("min", 1)))
+
+    @property
+    def kind(self) -> str:
+        """Which workload it is; one of another kind takes its place, and is made when it is gone."""
+        if self.nodes > 1:
+            return "groups"
+        return "roles" if self.strategy == Strategy.DISAGGREGATED else "service"
+
+    @property
+    def replaced_alone(self) -> bool:
+        """True where the only replica goes before its successor comes; roles roll with a surge."""
+        return self.kind != "roles" and self.fewest == 1
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything the rules may know. `model` is None until the source was looked up."""
 
@@ -153,6 +182,8 @@ class Facts:
     name_taken: bool = False
     # Nodes of a replica of the edited deployment as it was approved; None for a new one.
     nodes_before: int | None = None
+    # What the edited deployment runs now; None for a new one, and for one that serves nothing.
+    serving: Serving | None = None
     namespace: str = ""
     cluster: ClusterFacts = field(default_factory=ClusterFacts)
     # Where images with weights may come from, as hosts or places below them; None where nobody said (no site is asked).

@@ -12,8 +12,8 @@ from django.utils import timezone
 from deployments.engine.plugins import plugins_from
 from deployments.engine.profiles import EngineProfile as Profile
 from deployments.engine.profiles import seeded_profiles
-from deployments.models import Cluster, Deployment, EngineProfile, Flavor, Node, Team
-from deployments.preflight import ClusterFacts, Facts, FlavorFacts, QuotaFacts
+from deployments.models import Cluster, Deployment, EngineProfile, Flavor, Node, Revision, Team, Wanted
+from deployments.preflight import ClusterFacts, Facts, FlavorFacts, QuotaFacts, Serving
 from deployments.preflight.storage import StorageFacts, storage_of
 from deployments.services import adapter_checks, credential_facts, holds, source_checks, waiting
 from deployments.services.holds import Usage
@@ -51,6 +51,7 @@ def gather(
         adapters=adapter_checks.known_of(spec, credentials.get(spec.source.credential or "")) if spec else {},
         name_taken=team is not None and is_taken(team, name, deployment),
         nodes_before=_nodes_before(deployment),
+        serving=serving_of(deployment),
         namespace=team.namespace if team else "",
         cluster=ClusterFacts(
             seen=seen,
@@ -124,6 +125,14 @@ def _flavor(row: Flavor, nodes: list[Node], *, known: bool) -> FlavorFacts:
         tolerations=tuple(row.tolerations),
         price_per_hour=float(row.price_per_hour),
     )
+
+
+def serving_of(deployment: Deployment | None) -> Serving | None:
+    """What a deployment runs now; None where it was never applied, or is stopped."""
+    if deployment is None or deployment.applied_id is None or deployment.wanted != Wanted.RUNNING:
+        return None
+    # Not the row: its rendered objects are long, and the form asks with every key that is pressed.
+    return Serving.of(Revision.objects.values_list("spec", flat=True).get(pk=deployment.applied_id))
 
 
 def _nodes_before(deployment: Deployment | None) -> int | None:

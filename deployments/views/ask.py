@@ -19,7 +19,7 @@ from deployments.forms.roles import PRESET, preset_within
 from deployments.forms.usual import replicas_within, usual_words
 from deployments.models import CatalogEntry, Deployment, Flavor, Principal, Team
 from deployments.preflight.request import proposed_name
-from deployments.services import holds, hub_search, requests
+from deployments.services import facts, holds, hub_search, requests
 from deployments.services.capacity_now import flavors_now
 from deployments.services.errors import DomainError, RefusedError, StaleError
 from deployments.services.principals import principal_of
@@ -263,6 +263,7 @@ def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
     return {
         **_said(form, advice),
         **_urls(form.deployment),
+        "serving": facts.serving_of(form.deployment),
         "base_revision": form.data.get("base_revision") or (latest.number if latest else ""),
         "strategies": STRATEGIES,
         "flavors": flavors_now(),
