@@ -21,7 +21,7 @@ from tests.deployments.preflighting import codes, said, the
 from tests.deployments.wishes import facts_of, spec_json
 
 AWAY = SourceCheck(SourceCode.UNREACHABLE, "files.example.com could not be asked (it has no address).", "Later.")
-FILE = {"uri": "https://files.example.com/m.gguf"}
+FILE = {"uri": "https://files.example.com/m.tar.gz"}
 HOSTS = (
     *("kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "kubernetes.default", "minio", "localhost"),
     *("store.search-x7k2q", "x.internal", "x.local", "x.home.arpa", "x.test", "x.invalid"),
@@ -128,7 +128,7 @@ def test_policy_alone_sends_the_cluster_nowhere_unseen(ann: User, team: Team, h1
 @pytest.mark.usefixtures("hub")
 def test_policy_approves_a_download_that_was_seen(ann: User, team: Team, h100: Flavor, monkeypatch: Any):
     Team.objects.update(policy=Team.Policy.AUTO)
-    seen = SourceCheck(SourceCode.FOUND, "There.", "", ModelFacts(id="m", file="m.gguf"))
+    seen = SourceCheck(SourceCode.FOUND, "There.", "", ModelFacts(id="m"))
     monkeypatch.setattr(model_checks.source_checks, "check", lambda *_, **__: seen)
     deployment = submitted(ann, team, FILE)
     assert deployment.approved == deployment.latest
