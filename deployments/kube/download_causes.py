@@ -34,6 +34,27 @@ def _architecture(match: re.Match[str]) -> Reason:
     )
 
 
+@patterns.on(r"has model type `(?P<name>[^`\n]{1,80})` but Transformers does not recognize")
+def _model_type(match: re.Match[str]) -> Reason:
+    return failed(
+        Code.MODEL_FILES,
+        f"This vLLM cannot read the configuration of models of the type {match['name']}.",
+        "Choose another model, or a newer engine.",
+        field="source_uri",
+        numbers={"model_type": match["name"]},
+    )
+
+
+@patterns.on(r"Unrecognized model in [^\n]{1,200}Should have a `model_type` key")
+def _no_model_type(match: re.Match[str]) -> Reason:
+    return failed(
+        Code.MODEL_FILES,
+        "The model’s config.json does not say of which type it is.",
+        "Choose another revision or repository, or have its owner put it right.",
+        field="source_uri",
+    )
+
+
 @patterns.on(r"trust_remote_code=True|requires you to execute the (?:configuration|modeling) file")
 def _remote_code(match: re.Match[str]) -> Reason:
     return failed(

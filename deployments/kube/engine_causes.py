@@ -48,6 +48,18 @@ def _kv_too_small(match: re.Match[str]) -> Reason:
     )
 
 
+@patterns.on(r"invalid (?P<kind>tool call|reasoning) parser: (?P<name>[\w-]{1,64})")
+def _unknown_parser(match: re.Match[str]) -> Reason:
+    flag = "tool-call-parser" if match["kind"] == "tool call" else "reasoning-parser"
+    return failed(
+        Code.BAD_VALUE,
+        f"This vLLM has no {match['kind']} parser “{match['name']}”.",
+        f"Set {flag} to one that its version has.",
+        field=flag.replace("-", "_"),
+        numbers={"parser": match["name"]},
+    )
+
+
 @patterns.on(r"No available memory for the cache blocks")
 def _no_cache(match: re.Match[str]) -> Reason:
     return failed(

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sandbox.engine import args as cli
-from sandbox.engine import errors, memory, shape
+from sandbox.engine import errors, known, memory, shape
 from sandbox.engine.args import EngineArgs
 from sandbox.engine.builds import NEWEST, Build
 from sandbox.engine.loglines import EngineLog
@@ -96,6 +96,7 @@ class Boot:
         await self.sleep(IMPORT_SECONDS)
         self.lines.logo(args.model, build.version)
         self.lines.api("api_utils.py:286", f"non-default args: {args.non_default}")
+        known.check_parsers(args, build)
         model = await self._model(args)
         context, limits = self._configure(args, model)
         await self._start_core(args, model, context)
@@ -122,6 +123,9 @@ class Boot:
                 "   - For Mistral models: ensure the presence of a 'params.json'.\n"
             )
         self._check_gguf(args, found)
+        if "config.json" in found.files:
+            trusted = bool(args.non_default.get("trust_remote_code"))
+            known.check_model(args.model, {**found.config, **args.hf_overrides}, self.machine.build, trusted=trusted)
         model = shape.read({**found.config, **args.hf_overrides}, found.files)
         self.lines.api("model.py:733", f"Resolved architecture: {model.architecture}")
         return model

@@ -156,6 +156,38 @@ def test_a_crash_loop_is_explained_by_the_log_of_its_previous_run(name: str):
             "source_uri",
             None,
         ),
+        (
+            "ValueError: Model architecture MPTForCausalLM was supported in vLLM until v0.28.0, and is not supported "
+            "anymore. Please use an older version of vLLM if you want to use this model architecture.",
+            Code.MODEL_FILES,
+            "source_uri",
+            None,
+        ),
+        (
+            "ValueError: The checkpoint you are trying to load has model type `odd` but Transformers does not "
+            "recognize this architecture. This could be because of an issue with the checkpoint",
+            Code.MODEL_FILES,
+            "source_uri",
+            None,
+        ),
+        (
+            "ValueError: Unrecognized model in /mnt/models. Should have a `model_type` key in its config.json.",
+            Code.MODEL_FILES,
+            "source_uri",
+            None,
+        ),
+        (
+            "KeyError: 'invalid tool call parser: minimax (chose from { apertus,hermes })'",
+            Code.BAD_VALUE,
+            "tool_call_parser",
+            None,
+        ),
+        (
+            "KeyError: 'invalid reasoning parser: odd-1 (chose from { glm45 })'",
+            Code.BAD_VALUE,
+            "reasoning_parser",
+            None,
+        ),
         ("KeyError: 'getpwuid(): uid not found: 1000'", Code.NO_USER_NAME, "", None),
         (
             "api_server.py: error: unrecognized arguments: --enable-flash-attention",
