@@ -45,11 +45,7 @@ def checked_version() -> str:
 def backends() -> Mapping[str, Backend]:
     """The kernels of the table, those that vLLM prefers first."""
     rows: dict[str, dict[str, Any]] = _document()["backends"]
-    listed = {"capability", "sizes", "most_from", "sinks"}
-    return {
-        name: Backend(name, **{key: tuple(value) if key in listed else value for key, value in row.items()})
-        for name, row in rows.items()
-    }
+    return {name: _backend(name, row) for name, row in rows.items()}
 
 
 def obstacles(name: str, model: ModelFacts | None, capability: float, cache_dtype: str, dtype: str) -> list[str]:
@@ -108,6 +104,11 @@ def _of_formats(found: Backend, capability: float, cache_dtype: str, dtype: str)
         yield f"takes no KV cache in {cache_dtype}"
     elif 0 < capability < found.caches[cache_dtype]:
         yield f"takes a KV cache in {cache_dtype} from compute capability {found.caches[cache_dtype]} on"
+
+
+def _backend(name: str, row: Mapping[str, Any]) -> Backend:
+    made: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    return Backend(name, **made)
 
 
 @cache

@@ -203,17 +203,3 @@ def experts_moved(case: Case) -> Iterator[Finding]:
         "Leave enable-eplb out." if one else "Set enable-expert-parallel too, or leave enable-eplb out.",
         not one,
     )
-
-
-@rules.rule
-def half_batches(case: Case) -> Iterator[Finding]:
-    """Half batches overlap only over all-to-all kernels that nobody can choose here."""
-    if case.arg("enable-dbo") is True:
-        yield error(
-            "half_batches",
-            arg_pointer("enable-dbo"),
-            "enable-dbo takes other all-to-all kernels than the usual ones, and all2all-backend cannot be set here: "
-            "the engine would not start.",
-            "Leave it out.",
-            False,
-        )

@@ -75,9 +75,9 @@ def test_experts_are_moved_where_there_are_some_over_several_gpus(
 
 
 def test_half_batches_need_kernels_that_nobody_can_choose():
-    finding = the("half_batches", said(args={"enable-dbo": True}))
-    assert (finding.field, finding.value, finding.is_error) == ("enable_dbo", False, True)
-    assert "half_batches" not in codes(said(args={"enable-dbo": False}))
+    finding = the("flag_forbidden", said(args={"enable-dbo": True}))
+    assert (finding.field, finding.is_error) == ("enable_dbo", True)
+    assert "all-to-all kernels" in finding.message
 
 
 # One kind of cache for all layers

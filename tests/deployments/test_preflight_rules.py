@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from deployments.engine.profiles import EngineProfile
+from deployments.engine.plugins import Plugin
+from deployments.engine.profiles import EngineProfile, seeded_profiles
 from deployments.findings import Severity
 from deployments.preflight import RULES, CredentialFacts, FlavorFacts, QuotaFacts, check
 from deployments.sources import SourceCheck, SourceCode
@@ -278,11 +279,13 @@ def test_every_code_of_a_rule_is_named_in_a_test():
 def test_weights_quantised_at_load_count_as_they_will_be():
     args = {"tensor-parallel-size": 1, "max-model-len": 2048, "dtype": "half"}
     assert "memory" in codes(said(flavor="t4", args=args))
-    found = said(flavor="t4", args={**args, "quantization": "bitsandbytes"})
+    one = seeded_profiles()["vllm-0.32.0"]
+    having = facts_of(profiles={one.slug: dataclasses.replace(one, plugins=(Plugin.BITSANDBYTES,))})
+    found = said(having, flavor="t4", args={**args, "quantization": "bitsandbytes"})
     assert [finding.code for finding in found if finding.is_error] == []
     # 15 GiB of 14 would not have fitted as they are stored: that is said, since nobody knows what loading takes.
     assert the("quantised_at_load", found).severity is Severity.WARNING
-    assert "quantised_at_load" not in codes(said(flavor="l4", args={**args, "quantization": "bitsandbytes"}))
+    assert "quantised_at_load" not in codes(said(having, flavor="l4", args={**args, "quantization": "bitsandbytes"}))
 
 
 # Sizes of the cache that somebody gives, and layers that a model lacks
