@@ -7,9 +7,9 @@ of what is admitted the objects must be none that KServe takes and never starts.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -20,46 +20,36 @@ from deployments.forms.request import DeploymentForm, with_value
 from deployments.forms.values import text_of
 from deployments.models import Cluster, Credential, Flavor, Node, Principal, Team, User
 from deployments.preflight.objects import check_objects
+from deployments.preflight.storage import SANDBOX_STORAGE
 from deployments.services import previews, requests
 from deployments.views.ask import DEFAULTS
 from portal.management import platform
-from portal.management.demo import DATA
 from sandbox.nodes import SHAPES
 from tests.deployments import factories as make
 from tests.deployments.preflighting import SERVED
+from tests.every_wish import FLAVORS, GGUFS, GIANT, LARGE, OLDER, PLAN, SOURCES, STRATEGIES, WISHES, Wish, covering
 
 pytestmark = pytest.mark.django_db
 
-PLAN = json.loads(DATA.read_text(encoding="utf-8"))
-FLAVORS = [row["slug"] for row in PLAN["flavors"]]
 DIGEST = "sha256:" + "7" * 64
 ARTIFACT, FOLDER, SMALL = "s3://bucket/chat", "s3://bucket/chat/", make.QWEN
 FILE = "https://files.example.com/chat.gguf"
 GGUF = {"format": "gguf", "quantization": "gguf", "dtype": "float16", "file": "chat.gguf"}
-LARGE = {
-    "weights_bytes": 141_107_412_992,
-    "params": 70_553_706_496,
-    "layers": 80,
-    "heads": 64,
-    "kv_heads": 8,
-    "head_dim": 128,
-    "hidden": 8192,
-    "intermediate": 28_672,
-    "vocab": 128_256,
-    "max_position": 131_072,
-}
-GIANT = {**LARGE, "weights_bytes": 811_706_974_208, "params": 405_853_388_800, "layers": 126, "heads": 128}
 NO_MLFLOW = "Slipway knows of no MLflow here."
 TOKEN = "Choose a credential with a token of an account that accepted it."
+GATED = ("hf://org/gated", {"result": "gated", "message": "It is gated.", "remedy": TOKEN})
 
 # The address of each kind of source, and what its server is known to have said; None where nobody outside can say.
-SOURCES: dict[str, tuple[str, dict[str, Any] | None]] = {
+SAID: dict[str, tuple[str, dict[str, Any] | None]] = {
     "hf": (SMALL, {}),
-    "hf gated": ("hf://org/gated", {"result": "gated", "message": "It is gated.", "remedy": TOKEN}),
+    "hf fetched ahead": (SMALL, {}),
+    "hf gated": GATED,
+    "hf gated, with its token": GATED,
     "hf of 70B": ("hf://org/large", {"facts": LARGE}),
     "hf of 405B": ("hf://org/giant", {"facts": GIANT}),
     "hf of GGUF": ("hf://org/files", {"result": "unusable", "message": "Many.", "remedy": f"Name one of them: {FILE}"}),
     "s3": (ARTIFACT, {"facts": {"loads": FOLDER}}),
+    "s3 fetched ahead": (ARTIFACT, {"facts": {"loads": FOLDER}}),
     "s3 GGUF": ("s3://bucket/chat.gguf", {"facts": GGUF}),
     "gs": ("gs://bucket/chat", {}),
     "pvc": ("pvc://claim/chat", None),
@@ -76,26 +66,14 @@ SOURCES: dict[str, tuple[str, dict[str, Any] | None]] = {
     ),
     "model registry": ("model-registry://chat/v3", {"facts": {"loads": FOLDER}}),
 }
-STRATEGIES: dict[str, dict[str, str]] = {
-    "standard": {},
-    "disaggregated": {"strategy": "disaggregated"},
-    "oci-volume": {"strategy": "oci-volume"},
-    "multi-node": {"nodes": "2", "args": "--pipeline-parallel-size=2"},
-}
-# Of these the engine of the newest version reads none, and the older one all.
-GGUFS = {"s3 GGUF", "pvc GGUF", "https GGUF"}
-OLDER = "vllm-0.20.0"
-# Admitted as they are, on every GPU that has room; the others are refused first.
-AT_ONCE = {
-    "standard": {"hf", "s3", "gs", "pvc", "https", "mlflow", "mlflow to gs", "model registry"} | GGUFS,
-    "disaggregated": {"hf", "s3", "pvc", "oci", "mlflow", "model registry"},
-    "oci-volume": {"oci"},
-    "multi-node": {"hf", "s3", "pvc", "oci", "mlflow", "model registry"},
+# What else is typed for some of them.
+BESIDE: dict[str, dict[str, str]] = {
+    "hf fetched ahead": {"source_cache": "claim"},
+    "hf gated, with its token": {"credential": "token"},
+    "s3 fetched ahead": {"source_cache": "claim"},
 }
 # Both roles of the form's preset hold eight GPUs from the start; of H100s there are four.
 TOO_FEW = {("disaggregated", "h100-80gb")}
-# Two GPUs hold it where each holds half.
-LARGE_ONES = {("multi-node", "h100-80gb")}
 MOST_STEPS = 6
 
 # What a person does where no button does it, by the code of what was refused: words of the remedy, and the change.
@@ -125,12 +103,16 @@ def search(settings: Any) -> Team:
     for row in PLAN["engines"]:
         platform.add_engine(**row)
     groups = {**SERVED, "leaderworkerset.x-k8s.io": ("v1",)}
-    seen = {"seen_at": timezone.now(), "version": "v1.36.2", "capabilities": {"groups": groups}}
+    seen = {
+        "seen_at": timezone.now(),
+        "version": "v1.36.2",
+        "capabilities": {"groups": groups, "storage": SANDBOX_STORAGE},
+    }
     cluster = Cluster.objects.create(name="main", **seen)
     for shape in SHAPES.values():
         card, gpus = shape.gpu, shape.gpus
-        known = {"product": card.product, "memory_mib": card.memory_mib, "capacity": gpus, "allocatable": gpus}
-        Node.objects.create(cluster=cluster, name=shape.name, ready=True, **known)
+        has = {"product": card.product, "memory_mib": card.memory_mib, "capacity": gpus, "allocatable": gpus}
+        Node.objects.create(cluster=cluster, name=shape.name, ready=True, **has)
     team = make.make_team("search")
     for flavor in Flavor.objects.all():
         make.make_grant(team, flavor, 8)
@@ -139,8 +121,8 @@ def search(settings: Any) -> Team:
     value = {"number": 1, "namespace": team.namespace, "name": "slipway-token-1", "uid": "u", "entered_by": alice}
     token.current = token.versions.create(**value)
     token.save()
-    usual = make.make_check().facts
-    for uri, said in SOURCES.values():
+    usual = {**make.make_check().facts, "download_bytes": 15_242_702_000}
+    for uri, said in SAID.values():
         if said is not None:
             commit = make.COMMIT if uri.startswith("hf://") else ""
             make.make_check(uri, commit=commit, **{**said, "facts": {**usual, **said.get("facts", {})}})
@@ -155,27 +137,21 @@ def alice(search: Team) -> Principal:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_wish_is_admitted_or_what_is_refused_names_what_works(search: Team, alice: Principal, source: str):
-    at_once = {
-        (strategy, flavor)
-        for strategy in STRATEGIES
-        for flavor in FLAVORS
-        if followed(alice, search, typed(source, strategy, flavor)) == 0
-    }
+    mine = [wish for wish in WISHES if wish.source == source]
+    at_once = {wish for wish in mine if followed(alice, search, typed(wish)) == 0}
 
-    expected = {(strategy, flavor) for strategy, takes in AT_ONCE.items() for flavor in FLAVORS if source in takes}
-    assert at_once == (LARGE_ONES if source == "hf of 70B" else expected - TOO_FEW)
+    assert at_once == {wish for wish in mine if wish.admitted and (wish.strategy, wish.flavor) not in TOO_FEW}
 
 
 @pytest.mark.parametrize("source", sorted(GGUFS))
 def test_the_newest_engine_sends_a_gguf_file_to_the_older_one(search: Team, alice: Principal, source: str):
-    for strategy, takes in AT_ONCE.items():
-        if source in takes:
-            data = {**typed(source, strategy, "l4-24gb"), "profile": "vllm-0.32.0"}
-            form = DeploymentForm(data, principal=alice)
-            answer = requests.preflight(principal=alice, team=search, name="chat", spec=form.spec)
-            (refused,) = (finding for finding in answer.findings if finding.is_error)
-            assert (refused.code, refused.field, refused.value) == ("gguf_engine", "profile", OLDER)
-            assert followed(alice, search, data) == 1
+    for strategy in SOURCES[source]:
+        data = {**typed(Wish(source, strategy, "l4-24gb")), "profile": "vllm-0.32.0"}
+        form = DeploymentForm(data, principal=alice)
+        answer = requests.preflight(principal=alice, team=search, name="chat", spec=form.spec)
+        (refused,) = (finding for finding in answer.findings if finding.is_error)
+        assert (refused.code, refused.field, refused.value) == ("gguf_engine", "profile", OLDER)
+        assert followed(alice, search, data) == 1
 
 
 def test_without_keda_the_same_wishes_are_admitted(search: Team, alice: Principal):
@@ -184,14 +160,38 @@ def test_without_keda_the_same_wishes_are_admitted(search: Team, alice: Principa
     del cluster.capabilities["groups"]["keda.sh"]
     cluster.save()
     for strategy in ("standard", "multi-node"):
-        assert followed(alice, search, {**typed("hf", strategy, "l4-24gb"), "replicas_max": "2"}) == 0
+        assert followed(alice, search, {**typed(Wish("hf", strategy, "l4-24gb")), "replicas_max": "2"}) == 0
 
 
-def typed(source: str, strategy: str, flavor: str) -> dict[str, str]:
-    """The form as a person fills it in for one cell."""
-    wish = {"team": "search", "name": "chat", "source_uri": SOURCES[source][0], "flavor": flavor}
-    engine = {"profile": OLDER} if source in GGUFS else {}
-    return {**DEFAULTS, **wish, **engine, "max_model_len": "8192", **STRATEGIES[strategy]}
+def test_the_table_speaks_of_every_wish_once() -> None:
+    admitted = [wish for wish in WISHES if wish.admitted]
+    refused = [wish for wish in WISHES if not wish.admitted]
+
+    assert len(set(WISHES)) == len(SOURCES) * len(STRATEGIES) * len(FLAVORS) == len(admitted) + len(refused)
+    assert {wish.source for wish in WISHES} == set(SAID)
+    # Something is admitted with every strategy and on every GPU, and each strategy that a source is said to take.
+    assert {(wish.strategy, wish.flavor) for wish in admitted} == set(product(STRATEGIES, FLAVORS))
+    assert {(wish.source, wish.strategy) for wish in admitted} == {
+        (source, strategy) for source, takes in SOURCES.items() for strategy in takes
+    }
+
+
+@pytest.mark.parametrize("admitted", [True, False])
+def test_a_few_of_them_cover_every_pair(admitted: bool) -> None:
+    wishes = [wish for wish in WISHES if wish.admitted is admitted]
+    chosen = covering(wishes)
+
+    assert set(chosen) <= set(wishes)
+    assert len(chosen) < len(wishes) / 2
+    for first, second in (("source", "strategy"), ("source", "flavor"), ("strategy", "flavor")):
+        pairs = {(getattr(wish, first), getattr(wish, second)) for wish in wishes}
+        assert {(getattr(wish, first), getattr(wish, second)) for wish in chosen} == pairs
+    assert chosen == covering(wishes)
+
+
+def typed(wish: Wish) -> dict[str, str]:
+    """The form as a person fills it in for one wish."""
+    return DEFAULTS | wish.typed({"source_uri": SAID[wish.source][0], **BESIDE.get(wish.source, {})})
 
 
 def followed(alice: Principal, team: Team, data: dict[str, str]) -> int:

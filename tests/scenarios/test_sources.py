@@ -56,6 +56,13 @@ def files() -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[servers.S3]:
+    with buckets() as running:
+        yield running
+
+
+@contextmanager
+def buckets() -> Iterator[servers.S3]:
+    """An S3 server with the model in a bucket, as a folder and as a file."""
     with servers.s3() as running:
         running.put(BUCKET, {f"smol/{name}": content for name, content in files().items()})
         running.put(BUCKET, {"smol.gguf": GGUF})
@@ -65,7 +72,12 @@ def s3() -> Iterator[servers.S3]:
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves a folder, whatever the query."""
+    """Serves a folder; of the query only the version that is asked for counts, where there are several."""
+
+    def translate_path(self, path: str) -> str:
+        version = parse_qs(urlsplit(path).query).get("version", [""])[0]
+        file = super().translate_path(path)
+        return f"{file}.{version}" if Path(f"{file}.{version}").is_file() else file
 
     def log_message(self, *words: object) -> None:
         """Nothing is printed."""
@@ -108,8 +120,13 @@ def serving(handler: Callable[..., Any], port: int = 0) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A web server with the model as an archive, and a model registry that knows it in its bucket."""
-    folder: Path = tmp_path_factory.mktemp("web")
+    with website(tmp_path_factory.mktemp("web")) as url:
+        yield url
+
+
+@contextmanager
+def website(folder: Path) -> Iterator[str]:
+    """A web server with the model as an archive and as a file, and two model registries that know it in its bucket."""
     with tarfile.open(folder / "smol.tar.gz", "w:gz") as archive:
         for name, content in files().items():
             entry = tarfile.TarInfo(name)
@@ -123,7 +140,9 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (registry / "model_versions/8/artifacts").write_text(json.dumps(artifacts))
     tracked = folder / "api/2.0/mlflow/model-versions"
     tracked.mkdir(parents=True)
-    (tracked / "get-download-uri").write_text(json.dumps({"artifact_uri": f"s3://{BUCKET}/smol"}))
+    for version, store in (("3", "s3"), ("4", "gs")):
+        at = {"artifact_uri": f"{store}://{BUCKET}/smol"}
+        (tracked / f"get-download-uri.{version}").write_text(json.dumps(at))
     (folder / "smol.gguf").write_bytes(GGUF)
     with serving(partial(Quiet, directory=str(folder))) as url:
         yield url

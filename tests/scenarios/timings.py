@@ -16,6 +16,7 @@ _absent: dict[str, str] = {}
 _started: dict[str, float] = {}
 _played: Counter[str] = Counter()
 _compared: list[str] = []
+_wished: dict[str, str] = {}
 
 
 def took(scenario: str, ground: str, seconds: float) -> None:
@@ -53,6 +54,11 @@ def compared(words: list[str]) -> None:
     _compared[:] = words
 
 
+def wished(ground: str, words: str) -> None:
+    """Note what became of the wishes that were played on a ground."""
+    _wished[ground] = words
+
+
 def noted() -> dict[str, Any]:
     """Everything noted by this process, as plain data for another."""
     return {
@@ -62,6 +68,7 @@ def noted() -> dict[str, Any]:
         "started": _started,
         "played": dict(_played),
         "compared": _compared,
+        "wished": _wished,
     }
 
 
@@ -72,6 +79,7 @@ def merge(other: Mapping[str, Any]) -> None:
             mine.setdefault(name, {}).update(cells)
     _absent.update(other.get("absent") or {})
     _started.update(other.get("started") or {})
+    _wished.update(other.get("wished") or {})
     _played.update(other.get("played") or {})
     _compared.extend(other.get("compared") or ())
 
@@ -89,6 +97,8 @@ def lines() -> Iterator[str]:
             yield f"ground {ground}: {up}, scenarios played: {_played[ground]}"
         else:
             yield f"ground {ground} did not run: {_absent.get(ground, 'no scenario on it was chosen')}"
+    for ground, words in _wished.items():
+        yield f"every wish on {ground}: {words}"
     yield from _compared or ["differential: not asked for"]
     for name, why in differences.REAL_ALONE.items():
         yield f"on real alone: {name.removeprefix('test_').replace('_', ' ')} ({why})"
