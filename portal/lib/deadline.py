@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import httpcore
@@ -40,13 +41,19 @@ def resolve(host: str, port: int, deadline: float) -> list[str]:
     return found
 
 
+@cache
+def tls() -> ssl.SSLContext:
+    """Whom servers are vouched for by; read once per process: that takes longer than most calls."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class DeadlineTransport(httpx.HTTPTransport):
     """An HTTP transport of which every wait together ends at `deadline` (of the monotonic clock)."""
 
     def __init__(self, deadline: float) -> None:
-        super().__init__(trust_env=False)
+        super().__init__(verify=tls(), trust_env=False)
         self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
+            ssl_context=tls(),
             max_connections=1,
             network_backend=_Backend(deadline),
         )

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 import httpx
 import orjson
 
-from portal.lib.deadline import DeadlineTransport, resolve
+from portal.lib.deadline import DeadlineTransport, resolve, tls
 from portal.lib.hosts import is_public, why_not_public
 
 # What a streamed answer is, and what tests put in place of the network: nobody else names the library behind this door.
@@ -154,7 +154,7 @@ async def stream(
     timeout = httpx.Timeout(idle_seconds, connect=CONNECT_SECONDS)
     content = None if json is None else orjson.dumps(json)
     carried = {"accept-encoding": "identity"} | ({"content-type": "application/json"} if content is not None else {})
-    async with httpx.AsyncClient(timeout=timeout, trust_env=False, transport=transport) as client:
+    async with httpx.AsyncClient(timeout=timeout, trust_env=False, verify=tls(), transport=transport) as client:
         request = client.build_request(method, url, headers={**carried, **(headers or {})}, content=content)
         try:
             answer = await _begun(client, request, time.monotonic() + seconds)
@@ -257,7 +257,7 @@ def _once(
     timeout = httpx.Timeout(left, connect=min(CONNECT_SECONDS, left))
     # No proxy and no credentials of the environment: a proxy would resolve the name again.
     door = transport or DeadlineTransport(deadline)
-    with httpx.Client(timeout=timeout, trust_env=False, transport=door) as client:
+    with httpx.Client(timeout=timeout, trust_env=False, verify=tls(), transport=door) as client:
         try:
             with client.stream(
                 method, target, headers={**headers, **extra}, content=content, extensions=extensions

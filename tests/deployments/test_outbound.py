@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from portal.lib import outbound
+from portal.lib.deadline import tls
 from portal.lib.hosts import is_public
 from portal.lib.outbound import OutboundError, get_json, request
 
@@ -300,6 +302,28 @@ def test_a_closed_port_is_unreachable():
     with pytest.raises(OutboundError) as error:
         get_json(url, operator_origins=[url])
     assert error.value.code == "unreachable"
+
+
+def test_the_authorities_are_read_once_and_not_for_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: read.append(1))
+    tls.cache_clear()
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        url = f"http://127.0.0.1:{gone.getsockname()[1]}"
+
+    async def streamed() -> None:
+        async with outbound.stream("GET", url, operator_origin=url):
+            pass
+
+    try:
+        for _ in range(2):
+            with pytest.raises(OutboundError):
+                get_json(url, operator_origins=[url])
+            with pytest.raises(OutboundError):
+                asyncio.run(streamed())
+        assert read == [1]
+    finally:
+        tls.cache_clear()  # this one knows no authority
 
 
 def test_a_stream_waits_for_a_busy_server_and_leaves_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
