@@ -23,10 +23,22 @@ from wheel_names import version_of, words
 DATA = Path(__file__).resolve().parent.parent / "deployments" / "data"
 NOTE = (
     "architectures: those vLLM implements; a name whose suffix is exchanged for another of suffixes counts too. gone: "
-    "until which release it had others; plugins: what brings others. model_types: of which it or its transformers has "
+    "until which release it had others; plugins: what brings others. pooling: those that give embeddings or scores and "
+    "write no text. model_types: of which it or its transformers has "
     "the configuration; by_architecture: where config.json names none. Of the classes of transformers, runs: those "
     "that vLLM can run in place of an implementation of its own, refuses: those it cannot. Read from the wheels by "
     "scripts/wheel_models.py."
+)
+# Tables of the registry; those that a release does not have are left out.
+POOLING = frozenset(
+    {
+        "_EMBEDDING_MODELS",
+        "_LATE_INTERACTION_MODELS",
+        "_REWARD_MODELS",
+        "_TOKEN_CLASSIFICATION_MODELS",
+        "_SEQUENCE_CLASSIFICATION_MODELS",
+        "_CROSS_ENCODER_MODELS",
+    }
 )
 ROOT_CLASS = "PreTrainedModel"
 SUPPORTS = "_supports_attention_backend"
@@ -59,6 +71,7 @@ def document_of(vllm: Path, transformers: Path) -> dict[str, Any]:
         "architectures": sorted(_implemented(registry)),
         "gone": _table(registry, "_PREVIOUSLY_SUPPORTED_MODELS"),
         "plugins": _table(registry, "_OOT_SUPPORTED_MODELS"),
+        "pooling": sorted(pooling(registry)),
         "model_types": sorted({*own, *_configurations(transformers / "transformers" / "models" / "auto")}),
         "by_architecture": _table(config, "_ARCHITECTURE_TO_MODEL_TYPE"),
         "runs": sorted(runs),
@@ -70,6 +83,13 @@ def _implemented(registry: Path) -> set[str]:
     """What stands in the tables that the registry is put together from."""
     parts = ast.walk(_value(registry, "_VLLM_MODELS"))
     return {name for part in parts if isinstance(part, ast.Name) for name in words(registry, part.id)}
+
+
+def pooling(registry: Path) -> set[str]:
+    """What stands in no table of models that write text, nor of those that do so of images and sounds."""
+    tables = [part.id for part in ast.walk(_value(registry, "_VLLM_MODELS")) if isinstance(part, ast.Name)]
+    writing = {name for table in tables if table not in POOLING for name in words(registry, table)}
+    return {name for table in tables if table in POOLING for name in words(registry, table)} - writing
 
 
 def _configurations(auto: Path) -> Iterator[str]:

@@ -29,6 +29,7 @@ class Known:
     architectures: frozenset[str]
     gone: Mapping[str, str]
     plugins: Mapping[str, str]
+    pooling: frozenset[str]
     model_types: frozenset[str]
     by_architecture: Mapping[str, str]
     runs: frozenset[str]
@@ -73,5 +74,5 @@ def known_models(version: str) -> Known | None:
         gone=row["gone"],
         plugins=row["plugins"],
         by_architecture=row["by_architecture"],
-        **{name: frozenset(row[name]) for name in ("architectures", "model_types", "runs", "refuses")},
+        **{name: frozenset(row[name]) for name in ("architectures", "pooling", "model_types", "runs", "refuses")},
     )

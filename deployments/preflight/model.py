@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from deployments.engine.architectures import known_models
+from deployments.engine.facts import ModelFacts
 from deployments.findings import Finding, arg_pointer, error, info, warning
 from deployments.preflight.rules import Case, Rules
 
@@ -63,12 +65,30 @@ def context_within_window(case: Case) -> Iterator[Finding]:
 def writes_text(case: Case) -> Iterator[Finding]:
     """An encoder or a classifier answers no chat: say so before somebody waits for one."""
     model = case.model
-    if model is None or not model.architecture or model.architecture.endswith(WRITERS):
+    if model is None or not model.architecture or _writes(case, model):
         return
-    if str(case.arg("runner") or "auto") != "pooling":
+    known, runner = known_models(case.version), case.arg("runner")
+    if runner == "generate" and known is not None and model.architecture in known.pooling:
+        yield error(
+            "runner_pooling",
+            arg_pointer("runner"),
+            f"{model.id} is a {model.architecture}, which gives embeddings or scores and writes no text: with "
+            "runner=generate the engine would not start.",
+            "Leave runner out.",
+            "auto",
+        )
+    elif runner != "pooling":
         yield warning(
             "no_text",
             "/spec/source/uri",
             f"{model.id} is a {model.architecture}: it may give embeddings or scores, but write no text.",
             "For chat choose a model whose architecture ends in ForCausalLM or ForConditionalGeneration.",
         )
+
+
+def _writes(case: Case, model: ModelFacts) -> bool:
+    """True for a model that the engine takes for one that writes; of one that it does not know its name says so."""
+    known = known_models(case.version)
+    if known is not None and model.architecture in known.architectures:
+        return model.architecture not in known.pooling
+    return model.architecture.endswith(WRITERS)

@@ -251,7 +251,8 @@ def node_size(case: Case) -> Iterator[Finding]:
     flavor, needed = case.flavor, case.spec.gpus_per_pod
     if flavor is None or needed <= flavor.gpus_per_node:
         return
-    if case.spec.data_parallel > 1 and (engine := needed // case.spec.data_parallel) <= flavor.gpus_per_node:
+    one = case.spec.nodes == 1 and case.spec.data_parallel > 1
+    if one and (engine := needed // case.spec.data_parallel) <= flavor.gpus_per_node:
         yield error(
             "gpus_per_node",
             "/spec/engine/args/data-parallel-size",

@@ -35,7 +35,8 @@ def of_engines(case: Case, checks: Iterable[Rule]) -> Iterator[Finding]:
     said = {role: [finding for each in checks for finding in each(own)] for role, own in cases.items()}
     for role, findings in said.items():
         for finding in findings:
-            if role is Role.BOTH or all(finding in others for others in said.values()):
+            alike = all(finding in others for others in said.values())
+            if role is Role.BOTH or (alike and not _set_apart(finding, case.spec)):
                 yield finding
             else:
                 title = TITLES[role]
@@ -45,6 +46,13 @@ def of_engines(case: Case, checks: Iterable[Rule]) -> Iterator[Finding]:
                     also=tuple((own_pointer(pointer, role, case.spec), value) for pointer, value in finding.also),
                     message=f"{title}: {finding.message}",
                 )
+
+
+def _set_apart(finding: Finding, spec: DeploymentSpec) -> bool:
+    """True when a role sets the flag by itself: at the shared field a value would change nothing for it."""
+    flag = finding.pointer.removeprefix(ARGS_POINTER)
+    roles = (spec.prefill, spec.decode)
+    return flag != finding.pointer and any(own is not None and flag in own.args for own in roles)
 
 
 def alone(case: Case, role: Role) -> Case:

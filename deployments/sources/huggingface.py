@@ -255,7 +255,11 @@ def _linear(text: Mapping[str, Any], layers: int | None) -> int:
     if isinstance(kinds, list):
         count = sum(1 for kind in kinds[:MAX_LAYERS] if plain(kind) in STATE_LAYERS)
         return min(count, layers) if layers else count
-    every = _number(text, "full_attention_interval")
+    pattern = text.get("hybrid_override_pattern")
+    if isinstance(pattern, str) and layers:
+        # As Nemotron-H writes it: a star is a layer with attention, anything else has no cache.
+        return max(0, layers - pattern[:MAX_LAYERS].count("*"))
+    every = _number(text, "full_attention_interval", "attn_layer_period")
     return layers - layers // every if layers and every else 0
 
 

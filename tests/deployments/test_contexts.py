@@ -131,3 +131,18 @@ def test_two_sets_of_factors_mean_the_short_context_where_nobody_asks():
 )
 def test_heads_with_keys_of_their_own_are_read_by_all_their_names(config: dict[str, Any], heads: int):
     assert model_facts("org/model", {}, config).kv_heads == heads
+
+
+@pytest.mark.parametrize(
+    ("config", "states"),
+    [
+        # As Jamba: attention in one layer of eight.
+        ({"num_hidden_layers": 32, "attn_layer_period": 8, "attn_layer_offset": 4}, 28),
+        # As Nemotron-H: M is Mamba, - a layer without either, * attention.
+        ({"num_hidden_layers": 8, "hybrid_override_pattern": "M-M-M*M-"}, 7),
+        ({"num_hidden_layers": 8, "full_attention_interval": 4}, 6),
+        ({"num_hidden_layers": 8}, 0),
+    ],
+)
+def test_layers_without_a_cache_are_read_by_all_their_names(config: dict[str, Any], states: int):
+    assert model_facts("org/model", {}, config).linear_layers == states

@@ -13,7 +13,7 @@ from deployments.engine.sizing import sequences
 from deployments.preflight import check
 from deployments.spec import DeploymentSpec
 from tests.deployments.preflighting import codes, said, the, with_model
-from tests.deployments.wishes import facts_of, roles_json
+from tests.deployments.wishes import facts_of, roles_json, spec_json
 
 ADAPTER = [{"name": "legal", "uri": "hf://org/legal-lora"}]
 
@@ -78,3 +78,37 @@ def test_what_pools_has_nothing_to_decode():
     finding = the("roles_pooling", found)
     assert (finding.field, finding.is_error) == ("runner", True)
     assert "roles_pooling" not in codes(said(args={"runner": "pooling"}))
+
+
+def test_engines_over_several_nodes_are_not_counted_in_one():
+    spec = {"nodes": 2, "args": {"max-model-len": 8192, "data-parallel-size": 8, "tensor-parallel-size": 3}}
+    found = check(DeploymentSpec.from_json(spec_json(**spec)), "chat", "search", facts_of())
+    finding = the("gpus_per_node", found)
+    assert "On each of its 2 nodes a replica needs 12 GPUs" in finding.message
+
+
+def test_what_a_role_sets_by_itself_is_mended_there():
+    args = {"max-model-len": 8192, "enable-dbo": True}
+    spec = DeploymentSpec.from_json(roles_json(args={}, prefill={"args": args}, decode={"args": args}))
+    found = [finding for finding in check(spec, "chat", "search", facts_of()) if finding.field.endswith("enable_dbo")]
+    assert {finding.pointer for finding in found if finding.is_error} == {
+        "/spec/prefill/args/enable-dbo",
+        "/spec/decode/args/enable-dbo",
+    }
+
+
+@pytest.mark.parametrize(
+    ("architecture", "runner", "code"),
+    [
+        ("BertModel", "generate", "runner_pooling"),
+        ("BertModel", None, "no_text"),
+        ("BertModel", "pooling", None),
+        # Their names end otherwise, and they write.
+        ("ChatGLMModel", None, None),
+        ("InternVLChatModel", "generate", None),
+        ("LlamaForCausalLM", "generate", None),
+    ],
+)
+def test_what_writes_is_told_by_the_engines_own_tables(architecture: str, runner: str | None, code: str | None):
+    found = codes(said(with_model(architecture=architecture), args={"runner": runner} if runner else {}))
+    assert found & {"runner_pooling", "no_text"} == ({code} if code else set())
