@@ -85,7 +85,8 @@ def _row(item: Judged, strategy: str, request: HttpRequest) -> Row:
         if item.covered and strategy != Strategy.DISAGGREGATED and isinstance(replicas, int):
             sets |= _replicas(replicas, item.preset.gpus, item.left or 0)
     begins = {name: value for name, value in sets.items() if DEFAULTS.get(name, "") != value and name != "source_uri"}
-    query = [("uri", item.uri), *(("set", f"{name}={value}") for name, value in begins.items())]
+    team = [("team", request.GET["team"])] if request.GET.get("team") else []
+    query = [("uri", item.uri), *team, *(("set", f"{name}={value}") for name, value in begins.items())]
     way = "&".join(f"{name}={value}" for name, value in sets.items())
     return Row(item, way, f"{reverse('deployment-create')}?{urlencode(query, safe='/')}")
 

@@ -88,7 +88,9 @@ def test_what_is_too_large_or_not_covered_is_said(team: Team, alice: User) -> No
 
     assert "too large for one node of L4-24GB" in text
     assert "quota has 0 left" in text
-    assert f'href="{reverse("deployment-create")}?uri=hf%3A//Qwen/Qwen2.5-7B-Instruct"' in text
+    assert f'href="{reverse("deployment-create")}?uri=hf%3A//Qwen/Qwen2.5-7B-Instruct&amp;team=search"' in text
+    # Searching again keeps what the hits are held against.
+    assert '<input type="hidden" name="flavor" value="l4-24gb"><input type="hidden" name="team" value="search">' in text
 
 
 @pytest.mark.usefixtures("lists")
