@@ -23,6 +23,8 @@ class ModelFacts:
     architecture: str = ""
     dtype: str = "bfloat16"
     quantization: str | None = None
+    # What the weights say of the KV cache, which the engine takes where nothing else is asked for; empty for nothing.
+    cache_dtype: str = ""
     weights_bytes: int | None = None
     # Of everything that lies there: what a download takes.
     download_bytes: int | None = None

@@ -112,6 +112,12 @@ def whole(args: Mapping[str, ArgValue], name: str, default: int) -> int:
     return int(value)
 
 
+def cache_dtype(model: ModelFacts, args: Mapping[str, ArgValue]) -> str:
+    """The format of the KV cache: the one asked for, else the one that the weights ask for, else auto."""
+    asked = str(args.get("kv-cache-dtype", "auto"))
+    return model.cache_dtype or asked if asked == "auto" else asked
+
+
 def width_of(model: ModelFacts, args: Mapping[str, ArgValue]) -> float:
     """Bytes of a number as the engine computes; what is stored in 32 bits it takes in 16, unless it is told to."""
     asked = DTYPE_BYTES.get(str(args.get("dtype", "auto")))
@@ -128,7 +134,7 @@ def _layer_bytes(model: ModelFacts, args: Mapping[str, ArgValue]) -> float:
 
 
 def _whole_layer_bytes(model: ModelFacts, args: Mapping[str, ArgValue]) -> float:
-    kind = str(args.get("kv-cache-dtype", "auto"))
+    kind = cache_dtype(model, args)
     width = KV_BYTES.get(kind, 0.0) or width_of(model, args)
     if model.kv_lora_rank is not None:
         # One latent for all heads: the same on every rank, so a larger tensor-parallel size saves nothing.

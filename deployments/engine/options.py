@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from deployments.engine.defaults import NEWEST, Defaults
 from deployments.engine.facts import GpuFacts, ModelFacts
 from deployments.engine.gpus import FP8_CAPABILITY
-from deployments.engine.kv import ONE_CACHE, one_cache, whole
+from deployments.engine.kv import ONE_CACHE, cache_dtype, one_cache, whole
 from deployments.engine.sizing import Fit, FitState, fit
 from deployments.findings import ARGS_POINTER, Change
 from deployments.spec import MAX_NODES, ArgValue
@@ -183,7 +183,7 @@ def _own_caches(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], 
 
 
 def _smaller_cache(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], defaults: Defaults) -> Option | None:
-    if gpu.compute_capability < FP8_CAPABILITY or str(args.get("kv-cache-dtype", "auto")) != "auto":
+    if gpu.compute_capability < FP8_CAPABILITY or cache_dtype(model, args) != "auto":
         return None
     result = fit(model, gpu, {**args, "kv-cache-dtype": "fp8"}, defaults=defaults)
     if result.state is FitState.NO:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from deployments.engine.attention import backends, checked_version, obstacles
 from deployments.engine.dtypes import dtype_of
 from deployments.engine.flags import flags_of, versions
+from deployments.engine.kv import cache_dtype
 from deployments.findings import Finding, arg_pointer, error, warning
 from deployments.preflight.rules import Case, Rules
 
@@ -52,4 +53,5 @@ def _obstacles(case: Case, name: str) -> list[str]:
     flavor, model, args = case.flavor, case.model, case.spec.engine.args
     capability = flavor.compute_capability if flavor else 0.0
     dtype = dtype_of(model, capability, args) if model else str(args.get("dtype", "auto"))
-    return obstacles(name, model, capability, str(args.get("kv-cache-dtype", "auto")), dtype)
+    cache = cache_dtype(model, args) if model else str(args.get("kv-cache-dtype", "auto"))
+    return obstacles(name, model, capability, cache, dtype)

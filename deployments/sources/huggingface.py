@@ -118,6 +118,7 @@ def model_facts(model_id: str, metadata: Mapping[str, Any], config: Any = None) 
         architecture=plain(architectures[0]) if isinstance(architectures, list) and architectures else "",
         dtype=plain(text.get("torch_dtype")) or plain(text.get("dtype")) or plain(shape.get("torch_dtype")) or DTYPE,
         quantization=_quantization(shape),
+        cache_dtype=_cache_dtype(shape),
         weights_bytes=_weights(metadata),
         download_bytes=sum(_sizes(metadata).values()) or None,
         format=format_of(_sizes(metadata)) or "",
@@ -261,6 +262,26 @@ def _linear(text: Mapping[str, Any], layers: int | None) -> int:
         return max(0, layers - pattern[:MAX_LAYERS].count("*"))
     every = _number(text, "full_attention_interval", "attn_layer_period")
     return layers - layers // every if layers and every else 0
+
+
+def _cache_dtype(config: Mapping[str, Any]) -> str:
+    """The KV cache that quantised weights ask for, as vLLM takes it with kv-cache-dtype at auto; empty for none."""
+    section = config.get("quantization_config")
+    if not isinstance(section, Mapping):
+        return ""
+    inner = section.get("quantization")
+    places = [section, inner] if isinstance(inner, Mapping) else [section]
+    scheme = next((place["kv_cache_scheme"] for place in places if place.get("kv_cache_scheme")), None)
+    method = plain(section.get("quant_method"))
+    if method == "compressed-tensors":
+        return "fp8" if isinstance(scheme, Mapping) else ""
+    if not method.startswith("modelopt"):
+        return ""
+    if isinstance(scheme, Mapping):
+        bits = scheme.get("num_bits") if scheme.get("type") == "float" else None
+        return "fp8" if bits == 8 and scheme.get("dynamic") is False else "nvfp4" if bits == 4 else ""
+    named = next((found for place in places if (found := plain(place.get("kv_cache_quant_algo")))), "")
+    return named.lower() if named.lower() in {"fp8", "nvfp4"} else ""
 
 
 def _block(config: Mapping[str, Any]) -> int | None:

@@ -59,7 +59,7 @@ def limits(args: EngineArgs, gpu: Gpu) -> Limits:
 
 def kv_dtype_bytes(args: EngineArgs, shape: ModelShape) -> float:
     """Bytes of one KV element."""
-    kind = args.kv_cache_dtype
+    kind = "fp8" if args.kv_cache_dtype == "auto" and shape.fp8_cache else args.kv_cache_dtype
     if kind == "auto":
         return DTYPE_BYTES.get(compute_dtype(args, shape), 2)
     if kind.startswith(("fp8", "int8")) or kind == "turboquant_k8v4":

@@ -37,6 +37,8 @@ class ModelShape:
     active_parameters: int
     weight_bytes: int
     checkpoint_files: int
+    # The weights ask for a KV cache in fp8, which "auto" then means.
+    fp8_cache: bool = False
 
 
 def read(config: Mapping[str, Any], files: Mapping[str, int]) -> ModelShape:
@@ -44,7 +46,8 @@ def read(config: Mapping[str, Any], files: Mapping[str, int]) -> ModelShape:
     text = config.get("text_config", config)
     heads, hidden, layers = text["num_attention_heads"], text["hidden_size"], text["num_hidden_layers"]
     weights = _weights(files)
-    quantization = (config.get("quantization_config") or {}).get("quant_method")
+    section = config.get("quantization_config") or {}
+    quantization = section.get("quant_method")
     parameters, active = _parameters(text)
     context, key = _context(text)
     window, full = _window(text, layers)
@@ -70,6 +73,7 @@ def read(config: Mapping[str, Any], files: Mapping[str, int]) -> ModelShape:
         active_parameters=active,
         weight_bytes=sum(weights.values()),
         checkpoint_files=len(weights),
+        fp8_cache=quantization == "compressed-tensors" and bool(section.get("kv_cache_scheme")),
     )
 
 

@@ -10,7 +10,9 @@ import pytest
 from deployments.engine.attention import backends, obstacles
 from deployments.engine.flags import flags_of
 from deployments.engine.profiles import EngineProfile
+from deployments.engine.sizing import fit
 from deployments.findings import Finding, Severity
+from deployments.sources.huggingface import model_facts
 from tests.deployments.preflighting import codes, said, the
 from tests.deployments.wishes import FLAVORS, H100, LLAMA, facts_of
 
@@ -87,3 +89,37 @@ def test_of_a_release_that_was_not_read_it_is_a_warning():
 def test_what_nobody_knows_is_not_refused():
     assert obstacles("FLASHMLA", None, 0.0, "auto", "auto") == []
     assert obstacles("SOMETHING_NEW", LLAMA, 7.5, "fp8", "float32") == []
+
+
+# What the weights say of the cache
+
+
+@pytest.mark.parametrize(
+    ("section", "cache"),
+    [
+        ({"quant_method": "compressed-tensors", "kv_cache_scheme": {"num_bits": 8, "type": "float"}}, "fp8"),
+        ({"quant_method": "compressed-tensors", "kv_cache_scheme": None}, ""),
+        ({"quant_method": "fp8", "kv_cache_scheme": {"num_bits": 8, "type": "float"}}, ""),
+        ({"quant_method": "modelopt", "kv_cache_quant_algo": "FP8"}, "fp8"),
+        ({"quant_method": "modelopt", "quantization": {"kv_cache_quant_algo": "NVFP4"}}, "nvfp4"),
+        ({"quant_method": "modelopt", "kv_cache_scheme": {"num_bits": 8, "type": "float", "dynamic": False}}, "fp8"),
+        ({"quant_method": "modelopt", "kv_cache_scheme": {"num_bits": 8, "type": "float", "dynamic": True}}, ""),
+        ({"quant_method": "modelopt", "kv_cache_quant_algo": ["FP8"]}, ""),
+        ({"quant_method": "compressed-tensors", "kv_cache_scheme": "fp8"}, ""),
+    ],
+)
+def test_the_cache_that_quantised_weights_ask_for_is_read(section: dict[str, Any], cache: str):
+    config = {"architectures": ["LlamaForCausalLM"], "quantization_config": section}
+    assert model_facts("org/model", {}, config).cache_dtype == cache
+
+
+def test_a_cache_that_the_weights_ask_for_takes_half_and_gives_way_to_the_flag():
+    declared = dataclasses.replace(LLAMA, cache_dtype="fp8")
+    args: dict[str, Any] = {"max-model-len": 8192}
+    own, halved = (fit(model, H100.gpu, args).kv_tokens for model in (LLAMA, declared))
+    assert halved == pytest.approx(2 * own, rel=0.01)
+    assert fit(declared, H100.gpu, {**args, "kv-cache-dtype": "bfloat16"}).kv_tokens == own
+    assert "attention_backend" in codes(asked("FLEX_ATTENTION", model={"cache_dtype": "fp8"}))
+    assert "attention_backend" not in codes(
+        asked("FLEX_ATTENTION", model={"cache_dtype": "fp8"}, **{"kv-cache-dtype": "bfloat16"})
+    )

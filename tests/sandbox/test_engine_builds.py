@@ -11,6 +11,7 @@ import pytest
 
 from deployments.kube.log_causes import from_log
 from sandbox.engine import args as cli
+from sandbox.engine import memory, shape
 from sandbox.engine.boot import ModelFiles
 from sandbox.engine.builds import Build
 from sandbox.engine.errors import EngineExit
@@ -20,6 +21,7 @@ from tests.sandbox.engine_support import QWEN_7B, files_of, run_engine
 
 OLDER, PLAIN, WITH = Build("0.20.0"), Build(), Build(plugins=frozenset({"gguf", "bitsandbytes"}))
 FILE = ["--model=/mnt/models/chat.gguf", "--max-model-len=2048"]
+SECTION = "quantization_config"
 SHORT = ["--max-model-len=2048", "--enforce-eager"]
 
 
@@ -115,3 +117,12 @@ def test_each_version_has_flags_of_its_own():
 )
 def test_an_image_says_which_vllm_it_has(reference: str, build: Build):
     assert images.find(images.parse(reference)).build(reference) == build
+
+
+def test_a_cache_that_the_weights_ask_for_is_taken_where_nothing_else_is():
+    found = quantised("compressed-tensors")
+    section = {"quant_method": "compressed-tensors", "kv_cache_scheme": {"num_bits": 8, "type": "float"}}
+    plain, asks = (shape.read(config, found.files) for config in (found.config, {**found.config, SECTION: section}))
+    auto, wide = (cli.parse(["m"], words) for words in ([], ["--kv-cache-dtype=bfloat16"]))
+    per_token = [memory.kv_bytes_per_token(args, model) for args in (auto, wide) for model in (plain, asks)]
+    assert per_token[1] * 2 == per_token[0] == per_token[2] == per_token[3]
