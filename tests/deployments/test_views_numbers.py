@@ -30,7 +30,7 @@ def test_the_panel_names_what_is_missing_and_says_what_is_known(odd: None, alice
     answer = panel(alice)
 
     advice = answer.context["advice"]
-    assert advice.fit is None
+    assert advice.fits == ()
     assert [number.label for number in advice.numbers] == ["Layers", "Attention heads", "KV heads", "Width of a head"]
     text = flat(answer.content.decode())
     assert "Its weights take 14.2 GiB together." in text
@@ -41,8 +41,8 @@ def test_with_the_numbers_it_is_estimated_and_they_stay_in_their_boxes(odd: None
     answer = panel(alice, **NUMBERS)
 
     advice = answer.context["advice"]
-    assert advice.word == "fits"
-    assert advice.fit.kv_bytes_per_token == 57_344
+    assert [one.word for one in advice.fits] == ["fits"]
+    assert advice.fits[0].fit.kv_bytes_per_token == 57_344
     assert [number.value for number in advice.numbers] == ["28", "28", "4", "128"]
     assert advice.ways
     assert 'name="model_layers" type="text" inputmode="decimal" value="28"' in flat(answer.content.decode())
@@ -55,7 +55,7 @@ def test_what_is_no_number_is_told_at_its_box(odd: None, alice: User, text: str,
     answer = panel(alice, **{**NUMBERS, "model_layers": text})
 
     advice = answer.context["advice"]
-    assert advice.fit is None
+    assert advice.fits == ()
     assert [number.error for number in advice.numbers] == [said, "", "", ""]
 
 
@@ -66,8 +66,8 @@ def test_a_gated_model_can_be_estimated_by_who_knows_it(hub: list[str], alice: U
     weights = {"model_weights_bytes": "14,2"}
     advice = signed_in(alice).post(url, typed(**gated, **NUMBERS, **weights)).context["advice"]
 
-    assert advice.word == "fits"
-    assert advice.fit.weights_gib == 14.2
+    assert [one.word for one in advice.fits] == ["fits"]
+    assert advice.fits[0].fit.weights_gib == 14.2
 
 
 def test_a_model_that_is_not_there_is_not_asked_about(hub: list[str], alice: User) -> None:

@@ -42,7 +42,7 @@ def test_a_mistake_in_the_replicas_wipes_nothing_else(hub: list[str], alice: Use
     answer = live(alice, **change)
 
     advice = answer.context["advice"]
-    assert advice.word == "fits"
+    assert [one.word for one in advice.fits] == ["fits"]
     assert advice.model is not None
     assert advice.ways
     assert advice.quota is not None
@@ -65,7 +65,7 @@ def test_a_decimal_comma_is_a_decimal_comma(hub: list[str], alice: User) -> None
 def test_nothing_fits_into_a_share_that_cannot_be(hub: list[str], alice: User, share: str) -> None:
     advice = live(alice, gpu_memory_utilization=share).context["advice"]
 
-    assert advice.word == ""
+    assert advice.fits == ()
     assert advice.ways == []
 
 
@@ -76,13 +76,13 @@ def test_a_split_that_cannot_be_made_is_no_way_and_has_one_fix(
     answer = live(alice, tensor_parallel_size=size, replicas_max="1")
 
     advice = answer.context["advice"]
-    assert advice.word == ""
+    assert advice.fits == ()
     assert advice.ways
     assert all(not way.label.startswith(f"{size} ×") and way.sets for way in advice.ways)
     fixes = [entry["set"] for name in answer.context["fields"] for entry in said(answer, name) if entry.get("set")]
     assert fixes == [fix]
     fixed = live(alice, tensor_parallel_size=fix, replicas_max="1").context
-    assert fixed["advice"].word == "fits"
+    assert [one.word for one in fixed["advice"].fits] == ["fits"]
     assert not fixed["form"].errors
     assert not any(finding.is_error for finding in fixed["form"].findings)
 
