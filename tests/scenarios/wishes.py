@@ -21,12 +21,12 @@ from tests.deployments.viewing import signed_in
 from tests.every_wish import Wish
 from tests.scenarios.stage import Stage
 
-# One replica of one GPU for each role, so that many wishes find room at once.
+# One replica of one GPU for each role and steps that the smallest holds, so that many wishes find room at once.
 SMALLEST = {
     f"{role}{name}": "1"
     for role in ("", "prefill_", "decode_")
     for name in ("replicas_min", "replicas_max", "tensor_parallel_size")
-}
+} | dict.fromkeys(("prefill_args", "decode_args"), "--max-num-batched-tokens=2048")
 # A wish takes some ten seconds each way on a quiet machine, and three minutes were seen at twenty times its load.
 PATIENCE = 600.0
 # Forms sent before everything else has its turn again.
