@@ -144,8 +144,15 @@ class PodWorker:
         if (claim := self.claims.get(mount["name"])) is not None:
             return self.node.claims.read(self.object["metadata"]["namespace"], claim, path_in(mount, path))
         weights = self.mounted.get(mount["name"])
-        here = (mount["name"], path_in(mount, path))
-        return self.volumes.get(here) if weights is None else found_in(weights, mount, path)
+        if weights is not None:
+            return found_in(weights, mount, path)
+        here = path_in(mount, path)
+        found = self.volumes.get((mount["name"], here))
+        if found is None:  # one file of a folder, which a GGUF model is
+            folder, _, name = here.rpartition("/")
+            beside = self.volumes.get((mount["name"], folder or "/"))
+            found = beside if beside is not None and name in beside.files else None
+        return found
 
     def _restore(self) -> None:
         old = self.object.get("status") or {}
