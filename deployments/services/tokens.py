@@ -35,18 +35,15 @@ def create(
     scopes: Iterable[str] = ("read",),
     days: int = DEFAULT_DAYS,
     teams: Iterable[Team] | None = None,
-    user: User | None = None,
     text: str | None = None,
 ) -> tuple[ApiToken, str]:
     """Make a token and return it with its text, which is never shown again. `days` is its life, at most 90.
 
     “write” and “approve” bring “read”. Scopes, teams and life are at most those of the principal: a token made by a
-    token ends with it. Only an admin makes tokens for another user. Living tokens of one user have different names.
+    token ends with it. Nobody makes tokens for somebody else. Living tokens of one user have different names.
     `text` is for an installation that derives it from its own secret key: as long and as random as ours.
     """
-    owner = user or principal.user
-    if owner.pk != principal.user.pk and not principal.is_admin:
-        raise NotAllowedError("Only an admin makes tokens for somebody else.")
+    owner = principal.user
     if not principal.may("write"):
         raise NotAllowedError("This token may not make tokens.")
     label = line_of(name, field="name", longest=80)

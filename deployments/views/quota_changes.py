@@ -24,7 +24,7 @@ from deployments.views.quotas import page_of
 from portal.lib.htmx import PortalRequest, signed_in
 
 ASK_FIELDS = ("team", "flavor", "gpus", "valid_from", "valid_until", "why")
-GRANT_FIELDS = ("team", "flavor", "gpus", "until", "comment")
+GRANT_FIELDS = ("team", "flavor", "gpus", "valid_from", "until", "comment")
 CHANGE_FIELDS = ("gpus", "until", "comment")
 # What the services call a field that these forms call otherwise.
 CALLED = {"valid_until": "until"}
@@ -39,9 +39,7 @@ def ask(request: PortalRequest) -> HttpResponse:
     form = QuotaForm(request.POST, ASK_FIELDS)
     team = form.team(Team.objects.active().visible_to(principal))
     flavor, gpus = form.flavor(), form.gpus()
-    since, until = form.day("valid_from", time.min), form.day("valid_until")
-    if since is not None and since.date() == timezone.localdate():
-        since = None  # Today: as soon as it is granted.
+    since, until = _beginning(form), form.day("valid_until")
     # Of a field that could not be read something stands in that is right, so that the others are looked at too.
     form.also(lambda: quota_requests.checked(gpus=gpus or 1, why=form.text["why"], valid_from=since, valid_until=until))
     if not form.errors and team is not None and flavor is not None and gpus is not None:
@@ -89,16 +87,19 @@ def grant(request: PortalRequest) -> HttpResponse:
         raise Http404
     form = QuotaForm(request.POST, GRANT_FIELDS)
     team, flavor = form.team(Team.objects.active()), form.flavor()
-    gpus, until = form.gpus(), form.day("until")
+    gpus, since, until = form.gpus(), _beginning(form), form.day("until")
     comment = form.text["comment"]
-    form.also(lambda: grants.checked(gpus=gpus or 1, since=None, until=until, comment=comment), CALLED)
+    form.also(lambda: grants.checked(gpus=gpus or 1, since=since, until=until, comment=comment), CALLED)
     if not form.errors and team is not None and flavor is not None and gpus is not None:
         try:
-            grants.grant(principal=principal, team=team, flavor=flavor, gpus=gpus, until=until, comment=comment)
+            grants.grant(
+                principal=principal, team=team, flavor=flavor, gpus=gpus, since=since, until=until, comment=comment
+            )
         except DomainError as error:
             form.add(error, CALLED)
         else:
-            messages.success(request, f"{team.name} may hold {gpus_in_words(gpus)} of {flavor.name} more.")
+            when = f" from {since:%-d %b %Y} on" if since else ""
+            messages.success(request, f"{team.name} may hold {gpus_in_words(gpus)} of {flavor.name} more{when}.")
             _warn(request, flavor)
             return redirect("quotas")
     return _again(request, principal, "grants", grant=form.text, errors=form.errors)
@@ -141,6 +142,12 @@ def change(request: PortalRequest, pk: int) -> HttpResponse:
             ends = "show=ends&" if request.POST.get("show") == "ends" else ""
             return redirect(f"{reverse('quotas')}?{ends}team={row.team.slug}")
     return _again(request, principal, "grants", changing=pk, change=form.text, change_errors=form.errors)
+
+
+def _beginning(form: QuotaForm) -> datetime | None:
+    """The first moment of the day that was typed; None for today: as soon as it is granted."""
+    since = form.day("valid_from", time.min)
+    return None if since is not None and since.date() == timezone.localdate() else since
 
 
 def _warn(request: PortalRequest, flavor: Flavor) -> None:

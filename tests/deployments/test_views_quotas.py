@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 
 import pytest
@@ -38,6 +38,8 @@ from tests.deployments.viewing import flat, signed_in
         ("flavor", "quantum"),
         ("until", "2001-02-31"),
         ("until", "2001-02-03"),
+        ("valid_from", "2001-02-03"),
+        ("valid_from", "soon"),
     ],
 )
 def test_a_grant_is_refused_at_its_field_and_keeps_the_rest(
@@ -53,6 +55,20 @@ def test_a_grant_is_refused_at_its_field_and_keeps_the_rest(
     assert f'name="{field}" aria-describedby="e-g-{field}" aria-invalid="true"' in text
     assert 'value="for the fair"' in text
     assert QuotaGrant.objects.count() == 1
+
+
+def test_an_admin_grants_from_a_later_day_on(team: Team, h100: Flavor, carol: User) -> None:
+    day = timezone.localdate() + timedelta(days=9)
+    wish = {"team": "search", "flavor": "h100-80gb", "gpus": "2", "comment": "for the fair"}
+
+    answer = signed_in(carol).post(reverse("quotas-grant"), wish | {"valid_from": f"{day}"}, follow=True)
+
+    made = QuotaGrant.objects.latest("pk")
+    assert timezone.localtime(made.valid_from) == timezone.make_aware(datetime.combine(day, time.min))
+    assert f"2 GPUs of {h100.name} more from {day:%-d %b %Y} on." in flat(answer.content.decode())
+    today = {"valid_from": f"{timezone.localdate()}"}
+    signed_in(carol).post(reverse("quotas-grant"), wish | today)
+    assert QuotaGrant.objects.latest("pk").valid_from <= timezone.now()
 
 
 def test_the_form_begins_with_the_team_that_the_page_shows(team: Team, h100: Flavor, bob: User, carol: User) -> None:
