@@ -16,6 +16,8 @@ COMING_UP_MS = 120_000
 # Another one each time: the demo that SLIPWAY_DEMO names keeps its data.
 NAME = f"harbour-{secrets.token_hex(2)}"
 
+TOO_FEW = "--max-num-batched-tokens=32\n--max-num-seqs=64"
+
 
 def test_from_a_wish_to_a_served_model_and_back(people: People) -> None:
     member = people.open("amir", "/deployments/new/")
@@ -71,9 +73,9 @@ def set_the_engine(page: Page) -> None:
     expect(page.locator("#said-features")).not_to_contain_text("to correct")
     # A flag that is written as a line is put right there, also where it has a field.
     expert.locator("summary").click()
-    page.fill("#id_args", "--max-num-batched-tokens=32")
+    page.fill("#id_args", TOO_FEW)  # fewer tokens in a step than requests
     page.locator("#msg-args button").first.click()
-    expect(page.locator("#id_args")).not_to_have_value("--max-num-batched-tokens=32")
+    expect(page.locator("#id_args")).not_to_have_value(TOO_FEW)
     expect(page.locator("#id_max_num_batched_tokens")).to_have_value("")
     page.fill("#id_args", "")
     for name, usual in (("spec_method", ""), ("kv_cache_dtype", "")):

@@ -42,7 +42,7 @@ TYPED = [
     ("name", "chat", "already has a deployment"),
     ("team", "labs", "do not belong to a team"),
     ("team", "no-such-team", "do not belong to a team"),
-    ("team", "a\x00b", "do not belong to a team"),
+    ("team", "a\x00b", "Null characters"),
     ("source_uri", "", "Name the model"),
     ("source_uri", "hf://Qwen/No-Such-Model", "The hub has no model"),
     ("source_uri", "ftp://example.org/model", "not a known kind"),

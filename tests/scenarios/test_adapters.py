@@ -67,7 +67,7 @@ def test_private_adapters_are_fetched_with_the_token_of_the_team(stage: Stage, s
 
     def rolled() -> bool:
         pods = stage.pods()
-        return len(pods) == 1 and reads(pods[0]) == {new.name} and stage.fresh(chat).state == "Running"
+        return len(pods) == 1 and reads(pods[0]) == {new.name} and ready(pods[0])
 
     chat = stage.comes_to_pass(chat, rolled, within=120, note="rotated")
     assert chat.latest.number == 1
@@ -122,6 +122,12 @@ def uris(model: str, *adapters: dict[str, str]) -> str:
 def enter_again(lead: Principal, credential: int, token: str, test_uri: str) -> None:
     """Another value for a credential."""
     credentials.rotate(principal=lead, credential_id=credential, fields={"token": token}, test_uri=test_uri)
+
+
+def ready(pod: dict[str, Any]) -> bool:
+    """True when its engine answers."""
+    conditions = pod.get("status", {}).get("conditions", ())
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
 def asked(pod: dict[str, Any], model: str, port: int = 8080) -> str:
