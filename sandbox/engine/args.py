@@ -119,13 +119,15 @@ def _parser(version: str) -> _Parser:
     parser.add_argument("model_tag", nargs="?", default=None)
     flags = orjson.loads(Path(__file__).with_name("flags.json").read_bytes())["flags"]
     for flag in (*flags, *other["added"]):
-        if not lacks.isdisjoint(flag["flags"]):
+        if flag["flags"][0] in lacks:
             parser.set_defaults(**{flag["dest"]: None if isinstance(flag["default"], str) else flag["default"]})
             continue
+        # Other names of a flag may have come later.
+        spelled = [name for name in flag["flags"] if name not in lacks]
         options: dict[str, Any] = {"dest": flag["dest"], "default": flag["default"]}
         if flag["action"] == "BooleanOptionalAction":
             options["action"] = argparse.BooleanOptionalAction
-            names = [name for name in flag["flags"] if not name.startswith("--no-")]
+            names = [name for name in spelled if not name.startswith("--no-")]
             parser.add_argument(*names, **options)
             continue
         if flag["action"] == "_HelpAction":
@@ -141,7 +143,7 @@ def _parser(version: str) -> _Parser:
                 options["default"] = None  # argparse would parse the printed form of the default
             if flag["action"] == "_AppendAction":
                 options["action"] = "append"
-        parser.add_argument(*flag["flags"], **options)
+        parser.add_argument(*spelled, **options)
     return parser
 
 

@@ -101,7 +101,14 @@ def test_each_version_has_flags_of_its_own():
         == cli.parse(["m"], []).max_queued
     )
     assert taken("0.32.0", "--max-num-queued-reqs=4").max_queued == 4
-    for version, word in (("0.20.0", "--max-num-queued-reqs=4"), ("0.32.0", "--calculate-kv-scales")):
+    # Of a flag with two names the older version has one.
+    assert taken("0.20.0", "--gpu-memory-utilization=0.8").memory_utilization == 0.8
+    assert taken("0.32.0", "--device-memory-utilization=0.8").memory_utilization == 0.8
+    for version, word in (
+        ("0.20.0", "--max-num-queued-reqs=4"),
+        ("0.20.0", "--device-memory-utilization=0.8"),
+        ("0.32.0", "--calculate-kv-scales"),
+    ):
         with pytest.raises(EngineExit):
             taken(version, word)
 
