@@ -66,7 +66,7 @@ def _spec(dice: random.Random) -> dict[str, Any]:
     source: dict[str, Any] = {"uri": dice.choice(likely)}
     if dice.random() < (0.4 if source["uri"].startswith("hf") else 0.02):
         source["revision"] = dice.choice(["main", COMMIT, "v1.0", "refs/pr/1", "../main"])
-    if dice.random() < 0.08:
+    if dice.random() < 0.16:
         source["cache"] = "claim"
     if dice.random() < (0.3 if source["uri"].startswith("oci") else 0.02):
         source["folder"] = dice.choice(["/models", "/weights/llama", "/"])
@@ -89,7 +89,7 @@ def _spec(dice: random.Random) -> dict[str, Any]:
             spec["engine"]["args"]["pipeline-parallel-size"] = spec["nodes"]
     if dice.random() < 0.06:
         spec["scaling"] = {"concurrency": dice.choice([1, 10, 200]), "percent": dice.choice([10, 80, 100])}
-    if dice.random() < 0.08:
+    if dice.random() < 0.16:
         spec["adapters"] = [
             {"name": f"lora-{place}", "uri": f"hf://o/lora{place}", "revision": dice.choice([None, COMMIT])}
             for place in range(dice.choice([1, 2, 8]))

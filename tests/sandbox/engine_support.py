@@ -143,7 +143,9 @@ async def run_engine(
     async def as_it_is(host: str) -> str:
         return host
 
-    async with httpx.AsyncClient(trust_env=False, timeout=20, verify=False) as http:
+    # Like vLLM it says that it is up a moment before its port is open.
+    transport = httpx.AsyncHTTPTransport(verify=False, trust_env=False, retries=4)
+    async with httpx.AsyncClient(transport=transport, timeout=20) as http:
         machine = Machine(gpu, gpus, memory_limit, environment or {}, build)
         around = Surroundings(ip, machine, model_url, http, fetch, sleep, log.append, resolve or as_it_is)
         process = EngineProcess(["python", "-m", cli.MODULE], ["--model=/mnt/models", *words], around)
