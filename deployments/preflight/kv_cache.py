@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 
 from deployments.engine.kv import block_of, kv_bytes_per_token, one_cache, windows
-from deployments.engine.sizing import UnknownShapeError, fit
 from deployments.findings import Finding, arg_pointer, error, warning
+from deployments.preflight.memory import estimate_of
 from deployments.preflight.rules import Case, Rules, plural
 
 rules = Rules()
@@ -61,15 +61,11 @@ def cache_blocks(case: Case) -> Iterator[Finding]:
 
 def _most_blocks(case: Case) -> int | None:
     """Blocks of KV cache that the whole GPU holds beside weights and engine; None where that is not known."""
-    model, args = case.model, case.spec.engine.args
-    if model is None or case.flavor is None or windows(model, args):
+    estimate, model, args = estimate_of(case), case.model, case.spec.engine.args
+    if estimate is None or model is None or windows(model, args):
         return None  # With caches of several kinds a block is not one size.
-    try:
-        most = fit(model, case.flavor.gpu, args, defaults=case.defaults).most_bytes
-    except UnknownShapeError:
-        return None
     each = kv_bytes_per_token(model, args) * block_of(args)
-    return most // each if each else None
+    return estimate.most_bytes // each if each else None
 
 
 @rules.rule
