@@ -18,8 +18,10 @@ from typing import Any
 from deployments.labels import LLM_ENGINE_CONTAINER
 from deployments.manifests.common import Object, Wish, metadata_of
 from deployments.spec import DeploymentSpec, Scaling
+from portal.lib.promql import Query, Selector
 
-# The label that Prometheus makes of LABEL_DEPLOYMENT, by which a PodMonitor marks every series.
+# By these a PodMonitor marks every series: where the pod is, and what Prometheus makes of its LABEL_DEPLOYMENT.
+NAMESPACE_LABEL = "namespace"
 SELECTOR_LABEL = "slipway_dev_deployment"
 ROLE_LABEL = "llm_d_ai_role"
 KEDA = "keda.sh"
@@ -164,9 +166,12 @@ def _behavior() -> dict[str, Any]:
 def triggers(wish: Wish, spec: DeploymentSpec, **labels: str) -> list[tuple[str, str]]:
     """Queries over all replicas, and what one replica may have of each; more `labels` select some of the pods."""
     scaling = spec.scaling or Scaling()
-    series = _selector({SELECTOR_LABEL: wish.deployment_id, **labels})
+    # A pod's labels are its maker's to choose, its namespace is not: without it any team's pod could pass for one of
+    # these, and so could a pod of another Slipway whose metrics come to the same Prometheus.
+    own = Selector.equal(**{NAMESPACE_LABEL: wish.namespace, SELECTOR_LABEL: wish.deployment_id}, **labels)
     waiting, running, cache = (
-        f"vllm:{name}{series}" for name in ("num_requests_waiting", "num_requests_running", "kv_cache_usage_perc")
+        Query.metric(f"vllm:{name}", own)
+        for name in ("num_requests_waiting", "num_requests_running", "kv_cache_usage_perc")
     )
     return [
         (f"sum({waiting}) + sum({running})", f"{scaling.concurrency * scaling.percent / 100:g}"),
@@ -183,7 +188,3 @@ def _external(wish: Wish, query: str, threshold: str) -> dict[str, Any]:
             "target": {"type": "Value", "value": threshold},
         },
     }
-
-
-def _selector(labels: Mapping[str, str]) -> str:
-    return "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}"

@@ -133,7 +133,7 @@ def test_keda_asks_for_the_pods_of_one_role_alone():
     asked = scalers(scaled("keda", scaling={"concurrency": 20, "percent": 50}))
     for role in ("prefill", "decode"):
         requests, cache = (trigger["metadata"] for trigger in asked[f"chat-slipway-{role}"]["spec"]["triggers"])
-        pods = f'{{slipway_dev_deployment="42",llm_d_ai_role="{role}"}}'
+        pods = f'{{namespace="search-ab3de", slipway_dev_deployment="42", llm_d_ai_role="{role}"}}'
         assert requests["query"] == f"sum(vllm:num_requests_waiting{pods}) + sum(vllm:num_requests_running{pods})"
         assert cache["query"] == f"100 * sum(avg by (pod) (vllm:kv_cache_usage_perc{pods}))"
         assert (requests["threshold"], cache["threshold"]) == ("10", "50")

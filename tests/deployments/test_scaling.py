@@ -70,11 +70,13 @@ def test_keda_gets_sums_over_all_replicas_and_what_one_may_have():
     # Ten requests per replica, and another at 80 % of that.
     assert requests["threshold"] == "8"
     assert requests["query"] == (
-        'sum(vllm:num_requests_waiting{slipway_dev_deployment="42"}) + '
-        'sum(vllm:num_requests_running{slipway_dev_deployment="42"})'
+        'sum(vllm:num_requests_waiting{namespace="search-ab3de", slipway_dev_deployment="42"}) + '
+        'sum(vllm:num_requests_running{namespace="search-ab3de", slipway_dev_deployment="42"})'
     )
     assert cache["threshold"] == "80"
-    assert cache["query"] == '100 * sum(avg by (pod) (vllm:kv_cache_usage_perc{slipway_dev_deployment="42"}))'
+    assert cache["query"] == (
+        '100 * sum(avg by (pod) (vllm:kv_cache_usage_perc{namespace="search-ab3de", slipway_dev_deployment="42"}))'
+    )
     assert {trigger["type"] for trigger in made["triggers"]} == {"prometheus"}
     window = made["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
     assert window["stabilizationWindowSeconds"] == 600
