@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from deployments.documents import DocumentError, facts_from, gpu_from, mapping, measured_from, model_from
-from deployments.engine.defaults import defaults_of
-from deployments.engine.facts import GIB, GpuFacts, ModelFacts
+from deployments.documents import DocumentError, facts_from, mapping, valid_spec
 from deployments.engine.lora import lora_rank
-from deployments.engine.options import Choice, options, places
-from deployments.engine.sizing import UnknownShapeError, fit
-from deployments.engine.weights import weights_bytes
 from deployments.findings import Severity
 from deployments.kube.diagnose import diagnose
 from deployments.kube.log_causes import from_log
@@ -23,8 +17,7 @@ from deployments.manifests.adapters import BY_TOKEN
 from deployments.manifests.cache import gib_for
 from deployments.manifests.images import mode_of
 from deployments.manifests.scaling import KEDA, available
-from deployments.preflight import Facts, check_raw, estimate, has_errors
-from deployments.preflight.memory import NUMBERS
+from deployments.preflight import Facts, check_raw, estimates, has_errors
 from deployments.preflight.objects import check_objects
 from deployments.preflight.storage import StorageFacts, chosen
 from deployments.sources import RESOLVED, Scheme, SourceError, parse
@@ -32,7 +25,6 @@ from deployments.sources.huggingface import SHA
 from deployments.sources.oci import digest_of
 from deployments.sources.pinned import as_loaded, file_of, pinned
 from deployments.spec import Adapter, DeploymentSpec, Source, digest
-from deployments.spec_errors import parse_spec
 
 PLACEHOLDER_COMMIT, PLACEHOLDER_DIGEST = "0" * 40, "sha256:" + "0" * 64
 # What is refused only because nobody looked: `render` puts a placeholder there.
@@ -45,12 +37,15 @@ def check_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None 
     known = facts_from(facts, document)
     request = _request(document)
     spec, findings = check_raw(request, known)
-    estimated = estimate(spec, known) if spec is not None else None
+    fits = estimates(spec, known) if spec is not None else {}
+    shown = [{"role": role.value, "fit": each.as_json() if each else None} for role, each in fits.items()]
     return {
         "ok": not has_errors(findings),
         "findings": [finding.as_json() for finding in findings],
         "gpus": spec.gpus if spec is not None else None,
-        "fit": estimated.as_json() if estimated is not None else None,
+        # Of two roles that of decode, which holds the caches longest.
+        "fit": shown[-1]["fit"] if shown else None,
+        "roles": shown,
     }
 
 
@@ -63,7 +58,7 @@ def refusals(document: Mapping[str, Any], facts: Mapping[str, Any] | None = None
 def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The objects a request becomes, with fixed placeholders where no facts are given."""
     request = _request(document)
-    spec = _spec(request.get("spec"))
+    spec = valid_spec(request.get("spec"))
     known = facts_from(facts, document)
     flavor = known.flavors.get(spec.flavor)
     profile = known.profiles.get(spec.engine.profile)
@@ -134,64 +129,6 @@ def _claim(spec: DeploymentSpec, known: Facts) -> dict[str, Any]:
     return {"claim_gib": gib_for(size or 0), "claim_class": storage.name, "claim_mode": storage.mode}
 
 
-def fit_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The memory estimate for a model on a GPU, where it fits, and other ways where it does not.
-
-    A model of which too little is known has the state “unknown”, and “missing” names the numbers that would tell.
-    """
-    known = facts_from(facts, document)
-    spec = _spec(document["spec"]) if "spec" in document else None
-    model = model_from(document) or known.model or (ModelFacts(id=spec.source.uri) if spec else None)
-    if model is None:
-        raise DocumentError("Give the model: its config.json as “config”, and “weights_bytes” where known.")
-    if spec is not None:
-        *_, spec = spec.by_role().values()  # of two roles decode, which holds the caches longest
-    args = document.get("args") or (spec.engine.args if spec else {})
-    if not isinstance(args, Mapping):
-        raise DocumentError("“args” must be an object with one entry per flag.")
-    slug = document.get("flavor") or (spec.flavor if spec else None)
-    gpu, per_node = gpu_from(document.get("gpu"), slug, known)
-    profile = known.profiles.get(str(document.get("profile") or (spec.engine.profile if spec else "")))
-    defaults = defaults_of(str(document.get("vllm") or (profile.version if profile else "")))
-    described = {"model": model.as_json(), "gpu": dataclasses.asdict(gpu)}
-    measured = measured_from(document)
-    try:
-        result = fit(model, gpu, args, defaults=defaults, measured=measured)
-        if measured is not None:
-            # Side by side: what the engine said, and what would have been said before it started.
-            described["measured"] = dataclasses.asdict(measured)
-            described["computed"] = fit(model, gpu, args, defaults=defaults).as_json()
-    except UnknownShapeError as failure:
-        return _not_known(model, gpu, failure) | described
-    choices = [Choice(item.slug, item.gpu, item.gpus_per_node) for item in known.flavors.values()]
-    others = [choice for choice in choices if choice.slug != slug]
-    ways = (
-        options(model, gpu, args, gpus_per_node=per_node, others=others, defaults=defaults)
-        if result.free_gib < 0
-        else []
-    )
-    return {
-        **result.as_json(),
-        **described,
-        "alternatives": [way.as_json() for way in ways],
-        "places": [place.as_json() for place in places(model, args, choices, defaults)],
-    }
-
-
-def _not_known(model: ModelFacts, gpu: GpuFacts, failure: UnknownShapeError) -> dict[str, Any]:
-    """What can be said all the same: the weights, where they are known, and what to ask for."""
-    weights = weights_bytes(model)
-    return {
-        "state": "unknown",
-        "message": str(failure),
-        "missing": [{"name": name, "text": NUMBERS[name]} for name in failure.missing],
-        "weights_gib": round(weights / GIB, 2) if weights else None,
-        "total_gib": gpu.visible_gib,
-        "alternatives": [],
-        "places": [],
-    }
-
-
 def diagnose_documents(
     pod: Mapping[str, Any] | None = None, events: object = None, log: str = "", service: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -233,14 +170,6 @@ def _request(document: Mapping[str, Any]) -> dict[str, Any]:
     return {"team": PLACEHOLDER["team"], "name": PLACEHOLDER["name"], "spec": dict(document)}
 
 
-def _spec(data: object) -> DeploymentSpec:
-    spec, problems = parse_spec(data)
-    if spec is None:
-        said = "; ".join(f"{problem.pointer}: {problem.message}" for problem in problems)
-        raise DocumentError(f"This is not a valid spec. {said}")
-    return spec
-
-
 def _items(value: object) -> list[Mapping[str, Any]]:
     if isinstance(value, Mapping):
         listed = value.get("items")
@@ -263,4 +192,4 @@ def _nothing(log: str) -> dict[str, Any]:
     }
 
 
-__all__ = ["DocumentError", "check_document", "diagnose_documents", "fit_document", "refusals", "render_document"]
+__all__ = ["DocumentError", "check_document", "diagnose_documents", "refusals", "render_document"]

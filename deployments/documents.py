@@ -16,6 +16,8 @@ from deployments.engine.profiles import DATA, EngineProfile, seeded_profiles
 from deployments.preflight import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts
 from deployments.preflight.storage import SANDBOX_STORAGE, storage_of
 from deployments.sources.huggingface import SHA, model_facts
+from deployments.spec import DeploymentSpec
+from deployments.spec_errors import parse_spec
 
 T = TypeVar("T")
 
@@ -94,6 +96,15 @@ def model_from(document: Mapping[str, Any]) -> ModelFacts | None:
     else:
         return None
     return dataclasses.replace(model, **figures)
+
+
+def valid_spec(data: object) -> DeploymentSpec:
+    """The spec of a document; DocumentError names what is wrong with it."""
+    spec, problems = parse_spec(data)
+    if spec is None:
+        said = "; ".join(f"{problem.pointer}: {problem.message}" for problem in problems)
+        raise DocumentError(f"This is not a valid spec. {said}")
+    return spec
 
 
 def measured_from(document: Mapping[str, Any]) -> Measured | None:

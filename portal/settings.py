@@ -343,6 +343,7 @@ SPECTACULAR_SETTINGS = {
         "CredentialKind": "deployments.models.Credential.Kind",
         "CredentialState": "deployments.models.Credential.State",
         "ApprovalKind": "deployments.services.inbox.KINDS",
+        "RoleEnum": "deployments.models.Membership.Role",
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.fit.references import TOLERANCE, Answer, answers
-from deployments.commandline import check_document, fit_document, render_document
+from deployments.commandline import check_document, render_document
+from deployments.fitting import fit_document
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "memory-fit.md"
 MARKS = "<!-- begin: written by make bench-fit -->", "<!-- end -->"

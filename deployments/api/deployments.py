@@ -305,6 +305,7 @@ class PreflightViewSet(ApiViewSet):
             note=body.get("note", ""),
             deployment=deployment,
             numbers=_numbers(body.get("model")),
+            with_ways=True,
         )
         return Response(_preflight(result))
 
@@ -320,15 +321,18 @@ class PreflightViewSet(ApiViewSet):
 
 
 def _preflight(result: requests.PreflightResult) -> dict[str, Any]:
-    quota = result.quota
+    quota, roles = result.quota, _by_role(result)
+    # What was there before roles were told apart: of two that of decode, which holds the caches longest.
+    last = roles[-1] if roles else {"fit": None, "options": []}
     return {
         "ok": result.ok,
         "findings": [finding.as_json() for finding in result.findings],
         "gpus": result.gpus,
         "asks": [ask.as_json() for ask in result.asks],
         "approval": result.approval,
-        "fit": result.fit.as_json() if result.fit else None,
-        "options": [item.as_json() for item in result.options],
+        "fit": last["fit"],
+        "options": last["options"],
+        "roles": roles,
         "model": result.model_facts.as_json() if result.model_facts else None,
         "missing": list(result.missing),
         "quota": {
@@ -341,6 +345,21 @@ def _preflight(result: requests.PreflightResult) -> dict[str, Any]:
         if quota
         else None,
     }
+
+
+def _by_role(result: requests.PreflightResult) -> list[dict[str, Any]]:
+    """What each role runs, in the memory of its GPUs, prefill before decode; one entry where pods do both."""
+    if result.spec is None:
+        return []
+    return [
+        {
+            "role": role.value,
+            "gpus_per_replica": own.gpus_per_replica,
+            "fit": fit.as_json() if (fit := result.fits.get(role)) else None,
+            "options": [way.as_json() for way in result.ways.get(role, ())],
+        }
+        for role, own in result.spec.by_role().items()
+    ]
 
 
 def _numbers(sent: object) -> dict[str, int]:

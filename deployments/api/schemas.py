@@ -14,7 +14,7 @@ from deployments.services.grants import MOST_GPUS
 from deployments.services.tokens import DEFAULT_DAYS, MOST_DAYS
 from deployments.services.unknown_models import MOST as MOST_OF_MODEL
 from deployments.services.unknown_models import NUMBERS
-from deployments.spec import DeploymentSpec
+from deployments.spec import DeploymentSpec, Role
 from portal.lib import plain
 
 SCOPES = ("read", "write", "approve", "invoke")
@@ -223,6 +223,15 @@ class PreflightBody(RequestBody):
     model = ModelNumbers(required=False)
 
 
+class RoleAnswer(serializers.Serializer[Any]):
+    """What the pods of one role run, in the memory of each of their GPUs, and other ways for that role to fit."""
+
+    role = serializers.ChoiceField(choices=[role.value for role in Role])
+    gpus_per_replica = serializers.IntegerField()
+    fit = serializers.JSONField(allow_null=True)
+    options = serializers.ListField(child=serializers.JSONField())
+
+
 class PreflightAnswer(serializers.Serializer[Any]):
     """What the request form shows: findings, memory fit in GiB per GPU, other ways, quota and who would approve."""
 
@@ -231,8 +240,13 @@ class PreflightAnswer(serializers.Serializer[Any]):
     gpus = serializers.IntegerField()
     asks = AskAnswer(many=True)
     approval = serializers.CharField()
-    fit = serializers.JSONField(allow_null=True)
-    options = serializers.ListField(child=serializers.JSONField())
+    fit = serializers.JSONField(allow_null=True, help_text="Of two roles that of decode; see `roles`")
+    options = serializers.ListField(
+        child=serializers.JSONField(), help_text="Other ways to fit, of two roles those of decode"
+    )
+    roles = RoleAnswer(
+        many=True, help_text="Each role: prefill and decode of a disaggregated wish, else one that does both"
+    )
     model = serializers.JSONField(allow_null=True)
     missing = serializers.ListField(
         child=serializers.ChoiceField(choices=NUMBERS),

@@ -99,12 +99,14 @@ def _found(case: Case) -> dict[Finding, None]:
     return dict.fromkeys([*wish, *roles.of_engines(case, OF_ENGINE)])
 
 
-def ways(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> list[Option]:
-    """Changes that make it fit and that no rule refuses, of two roles decode; empty where nothing is known."""
+def ways(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> dict[Role, list[Option]]:
+    """Changes with which what a role runs fits, and that no rule refuses; empty where nothing is known."""
     trials = Trials(spec, lambda changed: _found(Case(spec=changed, name=name, team=team, facts=facts)))
-    role = list(spec.by_role())[-1]
     case = Case(spec=spec, name=name, team=team, facts=facts, admits=trials.admits)
-    return memory.ways_to_fit(roles.alone(case, role))
+    return {
+        role: [roles.own_option(way, role, spec) for way in memory.ways_to_fit(roles.alone(case, role))]
+        for role in spec.by_role()
+    }
 
 
 def check_raw(data: Mapping[str, Any], facts: Facts) -> tuple[DeploymentSpec | None, list[Finding]]:

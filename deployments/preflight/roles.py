@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
 from deployments.engine.host import OFFLOADED_CACHE
+from deployments.engine.options import Option
 from deployments.findings import ARGS_POINTER, Change, Finding, arg_pointer, error, info, warning
 from deployments.preflight.rules import Case, Rule, Rules, plural
 from deployments.spec import DeploymentSpec, Role, RoleSpec, Strategy
@@ -83,6 +84,8 @@ def placed(finding: Finding, spec: DeploymentSpec) -> Finding:
 
 def own_pointer(pointer: str, role: Role, spec: DeploymentSpec) -> str:
     """The place of a role's own where there is one: how it splits always is, other flags where the role sets them."""
+    if role is Role.BOTH:
+        return pointer
     if pointer.startswith(REPLICAS):
         return pointer.replace(REPLICAS, f"/spec/{role}/replicas")
     if not pointer.startswith(ARGS_POINTER):
@@ -92,6 +95,15 @@ def own_pointer(pointer: str, role: Role, spec: DeploymentSpec) -> str:
     if own is not None and (flag in own.args or flag.endswith("-parallel-size")):
         return f"/spec/{role}/args/{flag}"
     return pointer
+
+
+def own_option(option: Option, role: Role, spec: DeploymentSpec) -> Option:
+    """A way that was found for one role alone, with its changes at the places where they count for that role."""
+    return dataclasses.replace(
+        option,
+        pointer=own_pointer(option.pointer, role, spec),
+        also=tuple((own_pointer(pointer, role, spec), value) for pointer, value in option.also),
+    )
 
 
 def _spec_of(spec: DeploymentSpec, role: Role) -> RoleSpec | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -70,7 +70,8 @@ class PreflightResult:
     spec: DeploymentSpec | None = None
     # What each role runs, in the memory of its GPUs; None while something of it is not known.
     fits: Mapping[Role, Fit | None] = field(default_factory=dict)
-    options: tuple[Option, ...] = ()
+    # Changes with which what a role runs fits, where they were asked for.
+    ways: Mapping[Role, Sequence[Option]] = field(default_factory=dict)
     model_facts: ModelFacts | None = None
     check: SourceCheck | None = None
     quota: Usage | None = None
@@ -81,11 +82,6 @@ class PreflightResult:
     missing: tuple[str, ...] = ()
     # Every flavor by slug, as it was looked up for the findings.
     flavors: Mapping[str, FlavorFacts] = field(default_factory=dict)
-
-    @property
-    def fit(self) -> Fit | None:
-        """The memory estimate, of two roles that of decode."""
-        return list(self.fits.values())[-1] if self.fits else None
 
     @property
     def ok(self) -> bool:
@@ -102,11 +98,13 @@ def preflight(
     note: object = "",
     deployment: Deployment | None = None,
     numbers: Mapping[str, int] | None = None,
+    with_ways: bool = False,
 ) -> PreflightResult:
     """Check a wish without storing it; `deployment` when it would be an edit of that. May ask the hub once.
 
     `spec` is a DeploymentSpec, or decoded JSON that may be anything. `numbers` are those of a model that nobody could
-    look up: the estimate and the ways to make it fit are made with them.
+    look up: the estimate and the ways to make it fit are made with them. To try those through all rules costs more than
+    the rest, so that they are looked for where somebody asks (`with_ways`).
     """
     parsed, problems = (spec, []) if isinstance(spec, DeploymentSpec) else parse_spec(spec)
     findings = [problem.as_finding() for problem in problems]
@@ -138,7 +136,7 @@ def preflight(
         findings=(*findings, *found),
         spec=parsed,
         fits=rules.estimates(parsed, guess),
-        options=tuple(rules.ways(parsed, name, own.slug if own else "", guess)),
+        ways=rules.ways(parsed, name, own.slug if own else "", guess) if with_ways else {},
         missing=unknown_models.missing_of(model),
         model_facts=known.model,
         check=check,

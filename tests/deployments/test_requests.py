@@ -269,8 +269,7 @@ def test_preflight_names_who_approves_with_the_gpus_of_a_rollout_counted(ann, te
 def test_preflight_shows_fit_quota_and_who_approves_and_stores_nothing(ann, team):
     result = requests.preflight(principal=make.principal(ann), team=team, name="chat", spec=make.a_spec())
     assert result.ok
-    assert result.fit is not None
-    assert result.fit.state == "fits"
+    assert [(role, fit.state) for role, fit in result.fits.items()] == [("both", "fits")]
     assert (result.quota.limit, result.gpus) == (4, 1)
     assert result.approval == "An admin approves every request of this team."
     assert not Deployment.objects.exists()

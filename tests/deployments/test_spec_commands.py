@@ -13,7 +13,8 @@ from django.core.management import CommandError, call_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.commandline import DocumentError, fit_document
+from deployments.documents import DocumentError
+from deployments.fitting import fit_document
 from deployments.spec import DeploymentSpec, Strategy, digest
 from tests.deployments.pods import LOGS, event, pod, terminated, waiting
 from tests.deployments.preflighting import SERVED

@@ -1,7 +1,7 @@
 """`manage.py spec check|render|fit FILE`: the pure core from the command line; needs no database, no cluster.
 
 Files are JSON, or YAML where their name ends so. `spec render FILE --yaml` prints manifests, with `--whole` also what
-they stand on in namespace and cluster.
+they stand on in namespace and cluster; `spec fit FILE --table` draws the memory of one GPU for each role.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from deployments import commandline
+from deployments import commandline, fitting
 from deployments.engine.measured import measured
 from deployments.findings import Severity
 from deployments.manifests.text import all_as_yaml
@@ -25,7 +25,7 @@ from deployments.working_sets import working_set
 ACTIONS = {
     "check": commandline.check_document,
     "render": commandline.render_document,
-    "fit": commandline.fit_document,
+    "fit": fitting.fit_document,
 }
 
 
@@ -39,6 +39,7 @@ class Command(BaseCommand):
         parser.add_argument("--facts", help="a file with flavors, quotas, profiles and the model")
         parser.add_argument("--yaml", action="store_true", help="render: manifests as kubectl takes them")
         parser.add_argument("--whole", action="store_true", help="with --yaml: also namespace and cluster objects")
+        parser.add_argument("--table", action="store_true", help="fit: a bar and its figures for each role, to read")
         parser.add_argument("--config", help="the model's config.json")
         parser.add_argument("--gpu", help="a GPU by name or product label, in place of the flavor")
         parser.add_argument("--log", help="the log of an engine of this shape: what it measured counts")
@@ -74,6 +75,9 @@ class Command(BaseCommand):
             answer = ACTIONS[options["action"]](document, facts)
         except (commandline.DocumentError, ValueError) as failure:
             raise CommandError(str(failure), returncode=2) from failure
+        if options["action"] == "fit" and options["table"]:
+            self.stdout.write(fitting.fit_text(answer))
+            return
         self._print(answer)
         if answer.get("ok") is False:
             raise CommandError(_said(answer["findings"]), returncode=1)
