@@ -13,11 +13,13 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from wheel_classes import MODELS, Class, Support, UnreadableError, Wheel, adapters, pipeline
 from wheel_names import version_of, words
 
 DATA = Path(__file__).resolve().parent.parent / "deployments" / "data"
@@ -26,7 +28,9 @@ NOTE = (
     "until which release it had others; plugins: what brings others. pooling: those that give embeddings or scores and "
     "write no text. model_types: of which it or its transformers has "
     "the configuration; by_architecture: where config.json names none. Of the classes of transformers, runs: those "
-    "that vLLM can run in place of an implementation of its own, refuses: those it cannot. Read from the wheels by "
+    "that vLLM can run in place of an implementation of its own, refuses: those it cannot. Of the architectures, "
+    "whole: those whose layers are not cut into stages (they lack SupportsPP); plain: those that take no LoRA adapters "
+    "(SupportsLoRA); maybe_whole, maybe_plain: of which their source does not say. Read from the wheels by "
     "scripts/wheel_models.py."
 )
 # Tables of the registry; those that a release does not have are left out.
@@ -48,7 +52,7 @@ ATTENTION = re.compile(r"^class \w*Attention\w*\(nn\.Module\):", re.MULTILINE)
 INTERFACE = "ALL_ATTENTION_FUNCTIONS.get_interface("
 
 
-class Class(NamedTuple):
+class Ported(NamedTuple):
     """A class of transformers: what it descends from, what it says of its attention, and where it stands."""
 
     bases: tuple[str, ...]
@@ -76,7 +80,40 @@ def document_of(vllm: Path, transformers: Path) -> dict[str, Any]:
         "by_architecture": _table(config, "_ARCHITECTURE_TO_MODEL_TYPE"),
         "runs": sorted(runs),
         "refuses": sorted(refuses),
+        **_interfaces(vllm, registry),
     }
+
+
+def _interfaces(vllm: Path, registry: Path) -> dict[str, list[str]]:
+    """Architectures without stages and without adapters, and those whose source does not tell."""
+    wheel, found = Wheel(vllm), {name: set[str]() for name in ("whole", "plain", "maybe_whole", "maybe_plain")}
+    for architecture, (module, name) in _places(registry).items():
+        classes = _of(wheel, module if module.startswith("vllm.") else f"{MODELS}.{module}", name)
+        for word, asks in (("whole", pipeline), ("plain", adapters)):
+            said = {asks(each) for each in classes}
+            if said == {Support.NO}:
+                found[word].add(architecture)
+            elif said != {Support.YES}:
+                found[f"maybe_{word}"].add(architecture)
+    return {word: sorted(names) for word, names in found.items()}
+
+
+def _of(wheel: Wheel, module: str, name: str) -> list[Class]:
+    try:
+        return wheel.classes(module, name)
+    except UnreadableError:
+        return []
+
+
+def _places(registry: Path) -> dict[str, tuple[str, str]]:
+    """Module and class of each architecture, from the tables that the registry is put together from."""
+    tables = [part.id for part in ast.walk(_value(registry, "_VLLM_MODELS")) if isinstance(part, ast.Name)]
+    found = {}
+    for table in map(partial(_value, registry), tables):
+        for key, value in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():
+            if key is not None:  # Else a part of another table, repeated.
+                found[str(ast.literal_eval(key))] = ast.literal_eval(value)
+    return found
 
 
 def _implemented(registry: Path) -> set[str]:
@@ -115,7 +152,7 @@ def _literals(value: ast.expr) -> Iterator[str]:
 
 def _classes(models: Path, source_counts: bool) -> tuple[set[str], set[str]]:
     """Classes of transformers that vLLM can run, and those it cannot; `source_counts`: it reads their source, too."""
-    known: dict[str, Class] = {}
+    known: dict[str, Ported] = {}
     exported: set[str] = set()
     for file in sorted(models.glob("*/modeling_*.py")):
         if file.name.startswith(("modeling_tf_", "modeling_flax_")):
@@ -123,7 +160,7 @@ def _classes(models: Path, source_counts: bool) -> tuple[set[str], set[str]]:
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             match node:
                 case ast.ClassDef(name=name, bases=bases, body=body):
-                    known[name] = Class(tuple(map(_last, bases)), _supports(body), file)
+                    known[name] = Ported(tuple(map(_last, bases)), _supports(body), file)
                 case ast.Assign(targets=[ast.Name(id="__all__")], value=value):
                     exported.update(ast.literal_eval(value))
     found = {name for name in exported if _descends(name, known)}
@@ -139,16 +176,16 @@ def _supports(body: list[ast.stmt]) -> bool | None:
     return None
 
 
-def _descends(name: str, known: Mapping[str, Class]) -> bool:
+def _descends(name: str, known: Mapping[str, Ported]) -> bool:
     return name == ROOT_CLASS or (name in known and any(_descends(base, known) for base in known[name].bases))
 
 
-def _exchanges(name: str, known: Mapping[str, Class]) -> bool:
+def _exchanges(name: str, known: Mapping[str, Ported]) -> bool:
     """What a class says of its attention itself, or the first of what it descends from that says anything."""
     return _said(name, known) is True
 
 
-def _said(name: str, known: Mapping[str, Class]) -> bool | None:
+def _said(name: str, known: Mapping[str, Ported]) -> bool | None:
     if name not in known:
         return None
     if known[name].supports is not None:

@@ -20,6 +20,10 @@ class Way(StrEnum):
     NONE = ""
 
 
+# What stands for every model that vLLM runs by transformers, or by code of a repository.
+WRAPPER = "TransformersForCausalLM"
+
+
 @dataclass(frozen=True)
 class Known:
     """The models of one release; `transformers` is the version that it is read with. See the note of the data files."""
@@ -34,6 +38,11 @@ class Known:
     by_architecture: Mapping[str, str]
     runs: frozenset[str]
     refuses: frozenset[str]
+    # Of the architectures: layers stay on one stage, no LoRA adapters; `maybe`: their source does not tell.
+    whole: frozenset[str]
+    plain: frozenset[str]
+    maybe_whole: frozenset[str]
+    maybe_plain: frozenset[str]
 
     def reads(self, model_type: str, architectures: Iterable[str]) -> bool:
         """True when a configuration of this type needs no code of its repository; "" where it names no type."""
@@ -43,7 +52,7 @@ class Known:
 
     def way(self, architectures: tuple[str, ...], *, own_model: bool) -> Way:
         """What would run a model of these architectures; `own_model`: its repository brings a class for it."""
-        if any(map(self._implements, architectures)):
+        if self._implementation(architectures):
             return Way.OWN
         first = architectures[0]
         if first in self.runs:
@@ -51,14 +60,35 @@ class Known:
         # A class of transformers is taken before one of the repository, and given up where it cannot be run.
         return Way.REPOSITORY if own_model and first not in self.refuses else Way.NONE
 
-    def _implements(self, architecture: str) -> bool:
-        """True for a class of vLLM, and for one that it makes of such a class: a classifier of a language model."""
+    def cuts(self, architectures: tuple[str, ...]) -> bool | None:
+        """Whether the layers of such a model can be cut into stages; None where nobody knows."""
+        return self._can(architectures, self.whole, self.maybe_whole)
+
+    def adapts(self, architectures: tuple[str, ...]) -> bool | None:
+        """Whether LoRA adapters can be laid over such a model; None where nobody knows."""
+        return self._can(architectures, self.plain, self.maybe_plain)
+
+    def _can(self, architectures: tuple[str, ...], cannot: frozenset[str], unknown: frozenset[str]) -> bool | None:
+        name = self._implementation(architectures) or WRAPPER
+        return None if name in unknown else name not in cannot
+
+    def _implementation(self, architectures: Iterable[str]) -> str:
+        """The class of vLLM that runs a model of these architectures; empty where none does."""
+        return next(filter(None, map(self._class_for, architectures)), "")
+
+    def _class_for(self, architecture: str) -> str:
+        """A class of vLLM, or the one that it makes such a class of: a classifier of a language model."""
         if architecture in self.architectures:
-            return True
+            return architecture
         suffix = next((each for each in self.suffixes if architecture.endswith(each)), None)
-        if suffix is None:
-            return False
-        return any(architecture.replace(suffix, other) in self.architectures for other in self.suffixes)
+        others = (architecture.replace(suffix, other) for other in self.suffixes) if suffix is not None else ()
+        return next((other for other in others if other in self.architectures), "")
+
+
+SETS = (
+    *("architectures", "pooling", "model_types", "runs", "refuses"),
+    *("whole", "plain", "maybe_whole", "maybe_plain"),
+)
 
 
 @cache
@@ -74,5 +104,5 @@ def known_models(version: str) -> Known | None:
         gone=row["gone"],
         plugins=row["plugins"],
         by_architecture=row["by_architecture"],
-        **{name: frozenset(row[name]) for name in ("architectures", "pooling", "model_types", "runs", "refuses")},
+        **{name: frozenset(row[name]) for name in SETS},
     )

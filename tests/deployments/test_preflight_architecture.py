@@ -14,9 +14,11 @@ from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import versions
 from deployments.engine.profiles import EngineProfile
 from deployments.findings import Finding, Severity
+from deployments.preflight import check
 from deployments.sources.huggingface import model_facts
+from deployments.spec import DeploymentSpec
 from tests.deployments.preflighting import codes, said, the
-from tests.deployments.wishes import LLAMA, facts_of
+from tests.deployments.wishes import LLAMA, facts_of, roles_json
 
 ROOT = Path(__file__).parents[2]
 OURS = {
@@ -244,3 +246,95 @@ def test_every_version_has_its_models_written_down():
         assert "LlamaForCausalLM" in row["runs"]
         assert "GPTNeoForCausalLM" in row["refuses"]
     assert {known_models(version).transformers for version in versions()} == {"4.57.6", "5.6.2", "5.19.0"}  # type: ignore[union-attr]
+
+
+HAIKU = {"name": "haiku", "uri": "hf://owner/haiku"}
+CAN = {"stages_unsupported", "stages_unsaid", "adapter_architecture", "adapter_architecture_unsaid"}
+
+
+def able(architecture: str, version: str, *, model_type: str = "llama", **spec: Any) -> list[Finding]:
+    """What is said of stages and adapters of a model of this architecture."""
+    engine = {"profile": f"vllm-{version}", "args": {"max-model-len": 4096, **spec.pop("args", {})}}
+    facts = facts_of(model=named(config(model_type, architecture)), profiles=spec.pop("profiles", PROFILES))
+    return [finding for finding in said(facts, engine=engine, **spec) if finding.code in CAN]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "version", "stages", "adapters"),
+    [
+        ("LlamaForCausalLM", "0.17.0", True, True),
+        ("LlamaForCausalLM", "0.32.0", True, True),
+        ("BertModel", "0.17.0", False, False),
+        ("BertModel", "0.32.0", False, True),
+        ("WhisperForConditionalGeneration", "0.17.0", False, False),
+        ("WhisperForConditionalGeneration", "0.32.0", False, True),
+        ("MiniMaxM1ForCausalLM", "0.20.0", False, False),
+        ("DeepseekV4ForCausalLM", "0.20.0", False, False),
+        ("DeepseekV4ForCausalLM", "0.32.0", True, True),
+        ("GPTNeoXForCausalLM", "0.17.0", True, False),
+        ("GPTNeoXForCausalLM", "0.32.0", True, True),
+        ("Idefics3ForConditionalGeneration", "0.32.0", False, True),
+        ("FalconForCausalLM", "0.32.0", True, False),
+        ("MiniCPMV", "0.32.0", True, None),
+        # Made of a language model, and run by transformers.
+        ("Qwen2ForSequenceClassification", "0.32.0", True, True),
+        ("HeliumForCausalLM", "0.32.0", True, True),
+    ],
+)
+def test_stages_and_adapters_are_those_of_the_class_in_that_release(
+    architecture: str, version: str, stages: bool, adapters: bool | None
+):
+    known = known_models(version)
+    assert known is not None
+    assert known.cuts((architecture,)) is stages
+    assert known.adapts((architecture,)) is adapters
+
+
+def test_stages_of_a_model_that_has_none_are_refused_with_as_many_gpus_split_otherwise():
+    (found,) = able("WhisperForConditionalGeneration", "0.32.0", args={"pipeline-parallel-size": 2})
+    assert (found.code, found.severity) == ("stages_unsupported", Severity.ERROR)
+    assert (found.pointer, found.value) == ("/spec/engine/args/pipeline-parallel-size", 1)
+    assert found.also == (("/spec/engine/args/tensor-parallel-size", 2),)
+    assert "tensor-parallel-size 2." in found.remedy
+    assert able("WhisperForConditionalGeneration", "0.32.0") == []
+    assert able("LlamaForCausalLM", "0.32.0", args={"pipeline-parallel-size": 2}) == []
+
+
+def test_stages_over_nodes_go_back_to_one_node():
+    args = {"pipeline-parallel-size": 2}
+    (found,) = able("WhisperForConditionalGeneration", "0.32.0", args=args, nodes=2, replicas={"min": 1, "max": 1})
+    assert dict(found.also)["/spec/nodes"] == 1
+    assert "on one node" in found.remedy
+
+
+def test_what_another_engine_can_is_named():
+    args = {"pipeline-parallel-size": 2}
+    some = {slug: PROFILES[slug] for slug in ("vllm-0.20.0", "vllm-0.32.0")}
+    model = {"model_type": "deepseek_v4", "profiles": some}
+    (stages,) = able("DeepseekV4ForCausalLM", "0.20.0", args=args, **model)
+    (adapters,) = able("DeepseekV4ForCausalLM", "0.20.0", adapters=[HAIKU], **model)
+    assert "Or choose the engine “vllm-0.32.0”, whose vLLM 0.32.0 can." in stages.remedy
+    assert "Or choose the engine “vllm-0.32.0”, whose vLLM 0.32.0 does." in adapters.remedy
+
+
+def test_adapters_over_a_model_that_takes_none_are_refused_at_their_field():
+    (found,) = able("FalconForCausalLM", "0.32.0", adapters=[HAIKU])
+    assert (found.code, found.severity) == ("adapter_architecture", Severity.ERROR)
+    assert (found.pointer, found.field) == ("/spec/adapters", "adapters")
+    assert "merge one into the model's weights" in found.remedy
+    assert able("FalconForCausalLM", "0.32.0") == []
+    (maybe,) = able("MiniCPMV", "0.32.0", adapters=[HAIKU])
+    assert (maybe.code, maybe.severity) == ("adapter_architecture_unsaid", Severity.WARNING)
+
+
+def test_adapters_of_two_roles_are_refused_once():
+    (profile,) = facts_of().profiles
+    assert PROFILES[profile].version == "0.32.0"
+    facts = facts_of(model=named(config("falcon", "FalconForCausalLM")))
+    found = check(DeploymentSpec.from_json(roles_json(adapters=[HAIKU])), "chat", "search", facts)
+    assert the("adapter_architecture", found).pointer == "/spec/adapters"
+
+
+def test_of_a_model_that_nothing_runs_nothing_more_is_said():
+    found = able("FooForCausalLM", "0.32.0", args={"pipeline-parallel-size": 2}, adapters=[HAIKU])
+    assert found == []

@@ -113,3 +113,17 @@ def test_a_class_runs_where_its_attention_can_be_exchanged(
     # A file whose own attention is no interface says nothing against a class that says it can.
     assert "DecoratedOff" in found["refuses"]
     assert not {"DecoratedAttention", "TFPlain"} & {*found["runs"], *found["refuses"]}
+
+
+def test_architectures_without_stages_or_adapters_are_named(script: ModuleType, tmp_path: Path):
+    written(
+        tmp_path / "vllm/vllm/model_executor/models",
+        {
+            "interfaces.py": "class SupportsPP: ...\nclass SupportsLoRA: ...\n",
+            "one.py": "from .interfaces import SupportsPP\nclass One(SupportsPP):\n  def forward(self, **rest): ...\n",
+        },
+    )
+    found = made(script, tmp_path, call="pass", looks=False)
+    assert (found["whole"], found["plain"]) == ([], ["OneForCausalLM"])
+    # Its module is not in the wheel.
+    assert found["maybe_whole"] == found["maybe_plain"] == ["TransformersForCausalLM"]
