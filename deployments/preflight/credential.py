@@ -99,7 +99,7 @@ def store_is_public(case: Case) -> Iterator[Finding]:
     known = case.facts.credentials.get(name or "")
     if known is None or not known.endpoint or known.endpoint in case.facts.origins:
         return
-    if why := why_not_public(urlsplit(known.endpoint).hostname or ""):
+    if why := why_not_public(urlsplit(known.endpoint).hostname or "") or known.inside:
         yield error(
             "credential_inside",
             POINTER,

@@ -128,7 +128,7 @@ class CredentialFacts:
     """A credential of the team: its kind ("" where nobody said), whether its value is on the cluster or on its way.
 
     `refused`: its server did not accept it when it was tested last. `asked`: the source was looked up with it, and so
-    were `adapters`.
+    were `adapters`. `inside`: why nobody calls its `endpoint`, as far as the name's addresses tell.
     """
 
     kind: str = "hf"
@@ -137,6 +137,7 @@ class CredentialFacts:
     refused: bool = False
     asked: bool = False
     endpoint: str = ""
+    inside: str = ""
     adapters: tuple[AdapterFacts, ...] = ()
 
 

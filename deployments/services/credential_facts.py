@@ -7,6 +7,7 @@ from dataclasses import replace
 from deployments.engine.facts import ModelFacts
 from deployments.models import Credential, Team
 from deployments.preflight.facts import CredentialFacts
+from deployments.services import source_checks
 from deployments.sources import Scheme, SourceCheck, SourceCode, SourceError, parse
 from deployments.sources.adapters import AdapterFacts
 from deployments.spec import DeploymentSpec
@@ -33,19 +34,33 @@ def known_of(
     # Among the addresses of a test those of adapters say nothing of the model.
     models = [uri for uri in row.test_uri.split() if parse(uri).id not in {each.id for each in adapters}]
     asked = any(_is_same(uri, wanted) for uri in models)
-    version = row.current or row.versions.order_by("-number").first()
+    endpoint = _endpoint(row)
     known = CredentialFacts(
         kind=row.kind,
         stored=row.current_id is not None,
         waiting=row.state == Credential.State.PENDING,
         refused=row.test_code == SourceCode.BAD_TOKEN,
         asked=asked and row.test_code not in NOTHING_LEARNT,
-        endpoint=str(version.settings.get("endpoint", "")) if version is not None else "",
+        endpoint=endpoint,
+        inside=source_checks.why_inside(endpoint),
         adapters=tuple(each for each in adapters if each.code not in NOTHING_LEARNT),
     )
     if known.asked:
         return {name: known}, _with_token(row, check)
     return {name: known}, check if row.kind == Credential.Kind.HF else _without_it(check)
+
+
+def look_up(team: Team | None, spec: DeploymentSpec) -> None:
+    """Where the named credential's server is, asked of the resolver before anything is locked."""
+    name = spec.source.credential
+    row = Credential.objects.kept().filter(team=team, name=name).first() if name and team is not None else None
+    if row is not None:
+        source_checks.why_inside(_endpoint(row))
+
+
+def _endpoint(row: Credential) -> str:
+    version = row.current or row.versions.order_by("-number").first()
+    return str(version.settings.get("endpoint", "")) if version is not None else ""
 
 
 def _with_token(row: Credential, check: SourceCheck | None) -> SourceCheck:

@@ -38,6 +38,7 @@ SECONDS, ADDRESS_SECONDS = 4.0, 14.0
 ACCOUNT = re.compile(r"[A-Za-z0-9._-]{1,60}")
 CHALLENGE = re.compile(r'(realm|service)="([^"]{1,300})"')
 AGAIN = "Enter it again, or another."
+PUBLIC = "Enter them with a public endpoint, or have an admin add the server to OBJECT_STORES."
 LATER = "It is stored all the same; the first download shows whether it opens."
 TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 
@@ -133,9 +134,15 @@ def _s3(opened: Opened, test_uri: str) -> SourceCheck:
         secret=opened.value["secret_access_key"],
     )
     headers = s3.signed_headers(f"{access.url}/", access, datetime.now(UTC))
-    answer = outbound.request(
-        "GET", f"{access.url}/", operator_origins=settings.OBJECT_STORES, headers=headers, seconds=SECONDS
-    )
+    try:
+        answer = outbound.request(
+            "GET", f"{access.url}/", operator_origins=settings.OBJECT_STORES, headers=headers, seconds=SECONDS
+        )
+    except outbound.OutboundError as error:
+        if error.code != "forbidden":
+            raise
+        # KServe's loader would ask no door, and take the keys there.
+        return SourceCheck(SourceCode.BAD_TOKEN, f"These keys are taken nowhere: {error.message}", PUBLIC)
     return _of_model(_buckets(answer), test_uri, Keys(s3=access), "they open")
 
 

@@ -29,6 +29,7 @@ GOOGLE_TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an addr
 LONGEST = 8192
 # Says nothing of what was typed: people paste secrets into wrong fields.
 NOT_PUBLIC = "Nothing public can be there: write a host's public name or address, or one that an admin"
+LEADS_INSIDE = "This name leads to an address that is not public: write that of a public server, or one that an admin"
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,16 @@ def entered(kind: str, fields: Mapping[str, Any]) -> Entered:
         value={part.name: found[part.name] for part in parts if part.secret and part.name in found},
         settings={part.name: found[part.name] for part in parts if not part.secret and part.name in found},
     )
+
+
+@sensitive_variables()
+def refuse_inside(what: Entered) -> None:
+    """InvalidError where a server that was entered is public by its name alone, and the name leads inside.
+
+    Asks the resolver, so never with anything locked. A name that it does not know now may be a right one.
+    """
+    if source_checks.why_inside(what.settings.get("endpoint", "")):
+        raise _wrong("endpoint", f"{LEADS_INSIDE} configured (OBJECT_STORES).")
 
 
 def _check_hf(found: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ from django.views.decorators.debug import sensitive_variables
 from deployments.models import Credential, Deployment, Principal, SealedValue, SecretVersion, Team, User
 from deployments.preflight.credential import OPENS
 from deployments.services import events, sealing
-from deployments.services.credential_values import Entered, entered
+from deployments.services.credential_values import Entered, entered, refuse_inside
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
 from deployments.services.principals import anew
 from deployments.services.transactions import in_transaction
@@ -41,8 +41,7 @@ class NotConfiguredError(ConflictError):
     code = "no_sealing_key"
 
 
-@sensitive_variables("fields", "what")
-@in_transaction
+@sensitive_variables("fields")
 def create(
     *, principal: Principal, team: Team, name: str, kind: str, fields: Mapping[str, Any], test_uri: str = ""
 ) -> Credential:
@@ -50,6 +49,17 @@ def create(
 
     Raises NotAllowedError for members who do not lead, MissingError for strangers.
     """
+    if kind in Credential.Kind.values and Team.objects.active().managed_by(principal).filter(pk=team.pk).exists():
+        # Before anything is locked, and for nobody who may not add it.
+        refuse_inside(entered(kind, fields))
+    return _create(principal, team, name, kind, fields, test_uri)
+
+
+@sensitive_variables("fields", "what")
+@in_transaction
+def _create(
+    principal: Principal, team: Team, name: str, kind: str, fields: Mapping[str, Any], test_uri: str
+) -> Credential:
     row = _led(principal, team)
     if not isinstance(name, str) or not NAME.fullmatch(name):
         words = "Use 1 to 40 lower-case letters, digits, “-” and “.”."
@@ -71,8 +81,7 @@ def create(
     return credential
 
 
-@sensitive_variables("fields", "what")
-@in_transaction
+@sensitive_variables("fields")
 def rotate(
     *, principal: Principal, credential_id: int, fields: Mapping[str, Any], test_uri: str | None = None
 ) -> Credential:
@@ -80,6 +89,15 @@ def rotate(
 
     `test_uri` None: with the model of the last test.
     """
+    known = Credential.objects.manageable_by(principal).filter(pk=credential_id).first()
+    if known is not None:
+        refuse_inside(entered(known.kind, fields))
+    return _rotate(principal, credential_id, fields, test_uri)
+
+
+@sensitive_variables("fields", "what")
+@in_transaction
+def _rotate(principal: Principal, credential_id: int, fields: Mapping[str, Any], test_uri: str | None) -> Credential:
     credential = _managed(principal, credential_id)
     what = entered(credential.kind, fields)
     uri = credential.test_uri if test_uri is None else _test_uri(credential.kind, test_uri)

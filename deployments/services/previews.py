@@ -37,7 +37,7 @@ def preview(
     """
     if not Team.objects.writable_by(principal).filter(pk=team.pk).exists():
         raise RefusedError([requests.no_such_team()])
-    check = requests.look_up(spec)
+    check = requests.look_up(spec, team)
     known = facts.gather(team=team, name=name, deployment=deployment, check=check, spec=spec)
     if spec.flavor not in known.flavors:
         raise InvalidError(f"“{spec.flavor}” is not offered here.", field="flavor", pointer="/spec/flavor")

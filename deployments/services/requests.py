@@ -30,6 +30,7 @@ from deployments.services import (
     adapter_checks,
     approvals,
     asks,
+    credential_facts,
     events,
     facts,
     holds,
@@ -117,7 +118,7 @@ def preflight(
         findings.append(no_such_team())
     if parsed is None:
         return PreflightResult(tuple(findings))
-    check = look_up(parsed)
+    check = look_up(parsed, own)
     usages = holds.usage(own) if own else []
     known = facts.gather(team=own, name=name, deployment=deployment, check=check, usages=usages, spec=parsed)
     check = known.source_check
@@ -157,7 +158,7 @@ def submit(*, principal: Principal, team: Team, name: str, spec: DeploymentSpec,
         raise RefusedError([no_such_team()])
     text = _note(note)
     # The hub is asked before the transaction: nothing is locked while somebody else's server thinks.
-    check = look_up(spec)
+    check = look_up(spec, team)
     return _submit(principal, team, name, spec, text, check)
 
 
@@ -170,13 +171,14 @@ def revise(
     """
     text = _note(note)
     _editable(principal, deployment)
-    check = look_up(spec)
+    check = look_up(spec, deployment.team)
     return _revise(principal, deployment, spec, base_revision, text, check)
 
 
-def look_up(spec: DeploymentSpec) -> SourceCheck | None:
-    """What is known of the model and the adapters of a wish; may ask their servers."""
+def look_up(spec: DeploymentSpec, team: Team | None) -> SourceCheck | None:
+    """What is known of the model and the adapters of a wish; may ask their servers, and where its credential leads."""
     source = spec.source
+    credential_facts.look_up(team, spec)
     adapter_checks.look_up(spec)
     return model_checks.look_up(source.uri, source.revision, credential=source.credential is not None)
 

@@ -7,9 +7,11 @@ configured may have private addresses, all others must be public.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import orjson
 from django.conf import settings
@@ -37,6 +39,7 @@ from deployments.sources.oci import parse_image
 from portal.lib import outbound
 
 SECONDS = 4.0
+RESOLVED_SECONDS = 60
 # The hub's own hosts, to which it redirects for files.
 HUB_HOSTS = (".huggingface.co", ".hf.co")
 # Entries of registries that name one another.
@@ -148,6 +151,19 @@ def listed_registries() -> tuple[str, ...]:
 def origins() -> tuple[str, ...]:
     """Servers of downloads and buckets that an operator configured, and that may have private addresses."""
     return (*settings.DOWNLOAD_SERVERS, *settings.OBJECT_STORES)
+
+
+def why_inside(server: str) -> str:
+    """Why the cluster is not sent to a server that people named; empty where it may be, and while nobody knows.
+
+    Its name is resolved at most once a minute: a look before a transaction answers those within it.
+    """
+    return _why_inside(server, origins(), int(time.monotonic() // RESOLVED_SECONDS)) if server else ""
+
+
+@lru_cache(maxsize=256)
+def _why_inside(server: str, operator_origins: tuple[str, ...], minute: int) -> str:
+    return outbound.why_forbidden(server, operator_origins=operator_origins)
 
 
 def hub_get(token: str = "") -> huggingface.Get:

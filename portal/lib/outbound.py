@@ -29,6 +29,7 @@ MAX_BYTES = 4 * 1024 * 1024
 SECONDS = 10.0
 STREAM_SECONDS = 600.0
 CONNECT_SECONDS = 3.0
+RESOLVE_SECONDS = 2.0
 # A server that is busy with our request still answers others; one that hangs answers nobody.
 SIGN_OF_LIFE_SECONDS = 5.0
 PORTS = {"http": 80, "https": 443}
@@ -230,6 +231,20 @@ async def _begun(client: httpx.AsyncClient, request: httpx.Request, deadline: fl
     finally:
         # Also when the caller left meanwhile.
         sending.cancel()
+
+
+def why_forbidden(url: str, *, operator_origins: Iterable[str] = (), seconds: float = RESOLVE_SECONDS) -> str:
+    """Why an address is none that may be called, in words for people; empty where it may be.
+
+    A name of which nobody knows now where it leads is not refused for that: what calls it later looks again.
+    """
+    try:
+        parts = _parsed(url)
+        if _origin(parts) not in {_origin(urlsplit(origin)) for origin in operator_origins}:
+            _pinned(parts, time.monotonic() + seconds)
+    except OutboundError as error:
+        return error.message if error.code == "forbidden" else ""
+    return ""
 
 
 def _once(
