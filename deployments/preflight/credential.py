@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from deployments.findings import Finding, error, warning
 from deployments.preflight.rules import Case, Rules
 from deployments.sources import RESOLVED, Scheme
+from deployments.sources.oci import is_same_registry, parse_image
 from portal.lib.hosts import why_not_public
 
 rules = Rules()
@@ -89,6 +90,23 @@ def credential_fits_the_source(case: Case) -> Iterator[Finding]:
             POINTER,
             f"“{name}” does not open {scheme.value}:// sources; that takes {wanted[1]}.",
             "Choose another, or add one.",
+        )
+
+
+@rules.rule
+def login_is_of_the_registry(case: Case) -> Iterator[Finding]:
+    """Nodes look a login up by host and port of the image: that of another registry is not used, and the pull fails."""
+    name, source = case.spec.source.credential, case.loads
+    known = case.facts.credentials.get(name or "")
+    if known is None or not known.server or source is None or source.scheme is not Scheme.OCI:
+        return
+    registry = parse_image(source.uri).registry
+    if not is_same_registry(known.server, registry):
+        yield error(
+            "credential_elsewhere",
+            POINTER,
+            f"“{name}” is for {known.server}, and the image lies in {registry}.",
+            "Choose the login of that registry, port included, or add one.",
         )
 
 

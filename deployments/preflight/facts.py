@@ -128,7 +128,8 @@ class CredentialFacts:
     """A credential of the team: its kind ("" where nobody said), whether its value is on the cluster or on its way.
 
     `refused`: its server did not accept it when it was tested last. `asked`: the source was looked up with it, and so
-    were `adapters`. `inside`: why nobody calls its `endpoint`, as far as the name's addresses tell.
+    were `adapters`. `inside`: why nobody calls its `endpoint`, as far as the name's addresses tell. `server`: the
+    registry that a login is for.
     """
 
     kind: str = "hf"
@@ -138,6 +139,7 @@ class CredentialFacts:
     asked: bool = False
     endpoint: str = ""
     inside: str = ""
+    server: str = ""
     adapters: tuple[AdapterFacts, ...] = ()
 
 

@@ -34,7 +34,7 @@ def known_of(
     # Among the addresses of a test those of adapters say nothing of the model.
     models = [uri for uri in row.test_uri.split() if parse(uri).id not in {each.id for each in adapters}]
     asked = any(_is_same(uri, wanted) for uri in models)
-    endpoint = _endpoint(row)
+    endpoint = _setting(row, "endpoint")
     known = CredentialFacts(
         kind=row.kind,
         stored=row.current_id is not None,
@@ -42,6 +42,7 @@ def known_of(
         refused=row.test_code == SourceCode.BAD_TOKEN,
         asked=asked and row.test_code not in NOTHING_LEARNT,
         endpoint=endpoint,
+        server=_setting(row, "server"),
         inside=source_checks.why_inside(endpoint),
         adapters=tuple(each for each in adapters if each.code not in NOTHING_LEARNT),
     )
@@ -55,12 +56,13 @@ def look_up(team: Team | None, spec: DeploymentSpec) -> None:
     name = spec.source.credential
     row = Credential.objects.kept().filter(team=team, name=name).first() if name and team is not None else None
     if row is not None:
-        source_checks.why_inside(_endpoint(row))
+        source_checks.why_inside(_setting(row, "endpoint"))
 
 
-def _endpoint(row: Credential) -> str:
+def _setting(row: Credential, name: str) -> str:
+    """What was entered beside the secret of the value in use, or of the newest."""
     version = row.current or row.versions.order_by("-number").first()
-    return str(version.settings.get("endpoint", "")) if version is not None else ""
+    return str(version.settings.get(name, "")) if version is not None else ""
 
 
 def _with_token(row: Credential, check: SourceCheck | None) -> SourceCheck:

@@ -29,8 +29,8 @@ from deployments.services import source_checks
 from deployments.services.credential_values import GOOGLE_TOKEN_URI
 from deployments.services.sealing import Opened
 from deployments.services.source_checks import Keys
-from deployments.sources import Reply, SourceCheck, SourceCode, adapters, huggingface, parse, s3
-from deployments.sources.oci import parse_image
+from deployments.sources import Reply, SourceCheck, SourceCode, adapters, distribution, huggingface, parse, s3
+from deployments.sources.oci import is_same_registry, parse_image
 from portal.lib import outbound
 
 # A few calls at most: all of them end well within a lease. Of several addresses the last are not asked in time.
@@ -200,16 +200,20 @@ def _registry(opened: Opened, test_uri: str) -> SourceCheck:
     pair = f"{opened.value['username']}:{opened.value['password']}"
     header = {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
     server = opened.settings["server"]
-    answer = outbound.request("GET", f"https://{server}/v2/", headers=header, seconds=SECONDS)
+    # As images are looked up there: at the address that an operator gave it, else at its name.
+    base = source_checks.registries().get(server, "")
+    url = f"{base or distribution.server_of(server)}/v2/"
+    answer = outbound.request("GET", url, operator_origins=[base] if base else (), headers=header, seconds=SECONDS)
     challenge = answer.headers.get("www-authenticate", "")
     if answer.status == 401 and challenge.lower().startswith("bearer"):
         # The registry names who gives out its tokens: the login goes there, as every client of it does.
         said = dict(CHALLENGE.findall(challenge))
         query = urlencode({"service": said.get("service", ""), "account": opened.value["username"]}, quote_via=quote)
-        answer = outbound.request("GET", f"{said.get('realm', '')}?{query}", headers=header, seconds=SECONDS)
+        url = f"{said.get('realm', '')}?{query}"
+        answer = outbound.request("GET", url, operator_origins=[base] if base else (), headers=header, seconds=SECONDS)
     if answer.status == 200:
         accepted = SourceCheck(SourceCode.FOUND, f"{server} accepts this login.")
-        if test_uri and parse_image(test_uri).registry != server:
+        if test_uri and not is_same_registry(parse_image(test_uri).registry, server):
             # It is shown to nobody but the server that it was entered for.
             return replace(accepted, message=f"{accepted.message} The model is in another registry.")
         login = (opened.value["username"], opened.value["password"])

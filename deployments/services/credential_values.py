@@ -6,7 +6,7 @@ Messages never repeat what was typed: they end in pages and answers.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from django.views.decorators.debug import sensitive_variables
 from deployments.models import Credential
 from deployments.services import source_checks
 from deployments.services.errors import InvalidError
+from deployments.sources.oci import is_same_registry
 from portal.lib.hosts import why_not_public
 
 Kind = Credential.Kind
@@ -27,6 +28,8 @@ REGION = re.compile(r"[a-z0-9-]{1,40}")
 HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(?::[0-9]{1,5})?")
 GOOGLE_TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
 LONGEST = 8192
+# Registries named in one sentence.
+NAMED = 5
 # Says nothing of what was typed: people paste secrets into wrong fields.
 NOT_PUBLIC = "Nothing public can be there: write a host's public name or address, or one that an admin"
 LEADS_INSIDE = "This name leads to an address that is not public: write that of a public server, or one that an admin"
@@ -55,7 +58,7 @@ PARTS: dict[str, tuple[Part, ...]] = {
     ),
     Kind.GS: (Part("service_account", "Service account key", "The whole JSON file.", longest=LONGEST, lines=True),),
     Kind.REGISTRY: (
-        Part("server", "Registry", "As registry.example.com", secret=False),
+        Part("server", "Registry", "One that an admin listed, as registry.example.com; its port counts.", secret=False),
         Part("username", "User name", longest=200),
         Part("password", "Password or token", longest=4000),
     ),
@@ -163,11 +166,26 @@ def _check_registry(found: dict[str, str]) -> None:
     found["server"] = found["server"].removeprefix("https://").rstrip("/").lower()
     if not HOST.fullmatch(found["server"]):
         raise _wrong("server", "Write the host of the registry alone, as registry.example.com.")
-    listed = {entry.partition("/")[0].lower() for entry in source_checks.listed_registries()}
-    if found["server"] not in listed and why_not_public(found["server"].rpartition(":")[0] or found["server"]):
-        raise _wrong("server", f"{NOT_PUBLIC} listed (OCI_REGISTRIES, SLIPWAY_OCI_REGISTRIES).")
+    listed = source_checks.listed_registries()
+    if not any(is_same_registry(found["server"], entry) for entry in listed):
+        # The port of HTTPS goes without saying, and is no part of the name by which nodes look for the login.
+        found["server"] = found["server"].removesuffix(":443")
+    if not any(is_same_registry(found["server"], entry) for entry in listed):
+        raise _wrong("server", _not_listed(listed))
     if ":" in found["username"]:
         raise _wrong("username", "A user name has no “:”.")
+
+
+def _not_listed(listed: Sequence[str]) -> str:
+    """Images come from nowhere else: a login for another registry opens nothing, and would be sent there for that."""
+    if not listed:
+        return "An admin has listed no registry that images may come from (SLIPWAY_OCI_REGISTRIES)."
+    hosts = list(dict.fromkeys(entry.partition("/")[0] for entry in listed))
+    names = ", ".join(hosts[:NAMED]) + (", …" if len(hosts) > NAMED else "")
+    return (
+        f"Images may come from {names} alone, port included: write one of these, or ask an admin to list yours "
+        "(SLIPWAY_OCI_REGISTRIES)."
+    )
 
 
 _CHECKS = {Kind.HF: _check_hf, Kind.S3: _check_s3, Kind.GS: _check_gs, Kind.REGISTRY: _check_registry}

@@ -91,9 +91,9 @@ def _check(
         case Scheme.OCI:
             image = parse_image(source.uri)
             known = registries()
-            if image.registry not in known:
+            if image.registry.lower() not in known:
                 return None
-            base = known[image.registry]
+            base = known[image.registry.lower()]
             return distribution.check(image, door([base] if base else ()), base=base, login=keys.login)
         case Scheme.MLFLOW | Scheme.MODEL_REGISTRY:
             return _resolved(source, keys, steps, follow)
@@ -139,7 +139,7 @@ def registries() -> dict[str, str]:
     found = {}
     for entry in settings.OCI_REGISTRIES:
         scheme, separator, host = entry.rstrip("/").partition("://")
-        found[host if separator else scheme] = entry.rstrip("/") if separator else ""
+        found[(host if separator else scheme).lower()] = entry.rstrip("/") if separator else ""
     return found
 
 

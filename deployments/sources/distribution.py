@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlencode, urlsplit
 
 from deployments.sources.checks import Ask, Reply, SourceCheck, SourceCode
-from deployments.sources.oci import SCHEME, Image
+from deployments.sources.oci import ALIASES, SCHEME, Image
 
 LATER = "You can go on where the address names a digest; else try again later."
 # Where the registry of a name answers, when that is not the name itself.
-SERVERS = {"docker.io": "registry-1.docker.io"}
+SERVERS = dict.fromkeys(ALIASES, "registry-1.docker.io")
 _ACCEPT = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -33,7 +33,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,8192}")
 
 def check(image: Image, ask: Ask, *, base: str = "", login: tuple[str, str] | None = None) -> SourceCheck:
     """Look an image up; the check's `loads` names it by digest. `base` is the server's address where it is another."""
-    server = base or f"https://{SERVERS.get(image.registry, image.registry)}"
+    server = base or server_of(image.registry)
     version = image.digest or image.tag or "latest"
     url = f"{server}/v2/{image.repository}/manifests/{version}"
     headers = {"Accept": _ACCEPT}
@@ -56,6 +56,11 @@ def check(image: Image, ask: Ask, *, base: str = "", login: tuple[str, str] | No
         return SourceCheck(SourceCode.UNUSABLE, "The registry gave another image than that of this digest.", LATER)
     said = f"Found {image.name} at {made[:19]} ({MEANING})."
     return SourceCheck(SourceCode.FOUND, said, "", None, SCHEME + image.at(made))
+
+
+def server_of(registry: str) -> str:
+    """Where the registry of a name answers, over HTTPS."""
+    return f"https://{SERVERS.get(registry, registry)}"
 
 
 def _basic(login: tuple[str, str] | None) -> dict[str, str]:

@@ -69,6 +69,11 @@ def is_listed(image: Image, listed: Iterable[str]) -> bool:
     return any([host, *path][: len(parts)] == parts for parts in map(_parts, listed))
 
 
+def is_same_registry(one: str, other: str) -> bool:
+    """True when two addresses lie in one registry: the same host, and the same port."""
+    return _parts(one)[0] == _parts(other)[0]
+
+
 def _parts(name: str) -> list[str]:
     """Host and path; hosts know no case, and the hub has two."""
     host, *path = name.strip("/").split("/")

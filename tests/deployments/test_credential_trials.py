@@ -193,4 +193,18 @@ def test_a_registry_login_is_tested_with_an_image_of_its_own_server_alone(answer
     assert calls[1][1] == "https://r.example.com/v2/models/granite/manifests/1.0"
     calls = answering((200, {}, b"{}"))
     assert "another registry" in trials.try_out("registry", login, "oci://other.example.com/m:1").message
-    assert len(calls) == 1
+    calls_of_a_port = answering((200, {}, b"{}"))
+    assert "another registry" in trials.try_out("registry", login, "oci://r.example.com:5000/m:1").message
+    assert len(calls) == len(calls_of_a_port) == 1
+
+
+def test_a_login_is_tested_where_an_operator_says_that_the_registry_answers(answering: Any, settings: Any) -> None:
+    settings.OCI_REGISTRIES = ["http://10.0.0.5:5000", "docker.io"]
+    calls = answering((200, {}, b"{}"), (200, {}, b"{}"))
+    for server in ("10.0.0.5:5000", "docker.io"):
+        found = trials.try_out("registry", Opened({"username": "bot", "password": "p"}, {"server": server}))
+        assert found.code is SourceCode.FOUND
+    assert [(url, given["operator_origins"]) for _, url, given in calls] == [
+        ("http://10.0.0.5:5000/v2/", ["http://10.0.0.5:5000"]),
+        ("https://registry-1.docker.io/v2/", ()),
+    ]

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def keys(settings: Any) -> None:
     use_keys(settings)
+    settings.SLIPWAY_OCI_REGISTRIES = ["r.example.com"]
 
 
 SERVICE_ACCOUNT = {
@@ -290,6 +291,46 @@ def test_a_registry_that_an_operator_listed_may_be_private(team: Team, alice: Us
         "10.0.0.5:5000",
         "harbor.internal",
     ]
+
+
+REGISTRIES = ["registry.example.com/models", "registry.example.com:5000", "docker.io/acme"]
+LISTED = [
+    ("registry.example.com", "registry.example.com"),
+    ("https://Registry.Example.COM/", "registry.example.com"),
+    ("registry.example.com:443", "registry.example.com"),  # where https is anyway
+    ("registry.example.com:5000", "registry.example.com:5000"),
+    ("index.docker.io", "index.docker.io"),
+]
+
+
+@pytest.mark.parametrize(("server", "stored"), LISTED)
+def test_a_login_is_for_a_registry_of_the_list(
+    server: str, stored: str, team: Team, alice: User, settings: Any
+) -> None:
+    settings.SLIPWAY_OCI_REGISTRIES = REGISTRIES
+    fields = {"server": server, "username": "bot", "password": "p"}
+    credentials.create(principal=make.principal(alice), team=team, name="x", kind="registry", fields=fields)
+    assert SecretVersion.objects.get().settings == {"server": stored}
+
+
+@pytest.mark.parametrize(
+    "server",
+    ["registry.example.com:8443", "registry.example.com:80", "registry.example.com:50000", "ghcr.io", "r.example.com",
+     "http://registry.example.com", "registry.example.com.evil.example", "acme", "xregistry.example.com:5000"],
+)  # fmt: skip
+@pytest.mark.parametrize("listed", [REGISTRIES, []])
+def test_a_login_for_another_host_or_port_is_refused_with_those_that_are_listed(
+    server: str, listed: list[str], team: Team, alice: User, settings: Any
+) -> None:
+    settings.SLIPWAY_OCI_REGISTRIES = listed
+    fields = {"server": server, "username": "bot", "password": "p"}
+    with pytest.raises(InvalidError) as caught:
+        credentials.create(principal=make.principal(alice), team=team, name="x", kind="registry", fields=fields)
+    assert caught.value.field == "server"
+    if "://" not in server:
+        assert "SLIPWAY_OCI_REGISTRIES" in str(caught.value)
+        assert ("registry.example.com:5000, docker.io" in str(caught.value)) is bool(listed)
+    assert not Credential.objects.exists()
 
 
 def test_an_operators_store_may_be_private(team: Team, alice: User, settings: Any) -> None:

@@ -76,6 +76,7 @@ class Told:
 def told(settings: Any, caplog: pytest.LogCaptureFixture, no_broker: list[Any]) -> Iterator[Told]:
     """Searched when the test is over, with database, logs and messages."""
     use_keys(settings)
+    settings.SLIPWAY_OCI_REGISTRIES = ["r.example.com"]
     caplog.set_level(logging.DEBUG)
     found = Told()
     yield found

@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 
 from deployments.findings import Finding
 from deployments.models import Deployment, Team, User
-from deployments.preflight import check
+from deployments.preflight import CredentialFacts, check
 from deployments.services import requests, source_checks
 from deployments.services.errors import RefusedError
 from deployments.sources import SourceCheck, SourceCode, SourceError, parse
@@ -158,6 +158,32 @@ def test_a_host_alone_lists_all_of_it_and_nothing_beside():
     assert not is_listed(image, ["example.com", "registry.example.com/models/granite/7b", "registry.example.com:443"])
     assert is_listed(parse_image("oci://granite"), ["docker.io/library"])
     assert not is_listed(parse_image("oci://granite"), ["docker.io/granite"])
+
+
+@pytest.mark.parametrize(
+    ("server", "name", "refused_there"),
+    [
+        ("registry.example.com", NAME, False),
+        ("Registry.example.com", NAME, False),
+        ("registry.example.com:5000", "registry.example.com:5000/m", False),
+        ("docker.io", "acme/granite", False),
+        ("index.docker.io", "docker.io/acme/granite", False),
+        ("registry.example.com:5000", NAME, True),
+        ("registry.example.com", "registry.example.com:5000/m", True),
+        ("docker.io", NAME, True),
+    ],
+)
+def test_a_login_opens_its_own_registry_alone_port_included(server: str, name: str, refused_there: bool):
+    facts = dataclasses.replace(
+        with_cluster(version="v1.36.3"),
+        registries=LISTED,
+        credentials={"login": CredentialFacts(kind="registry", server=server)},
+    )
+    source = {"uri": f"oci://{name}@{DIGEST}", "credential": "login"}
+    found = said(facts, strategy="oci-volume", source=source)
+    elsewhere = [item for item in found if item.code == "credential_elsewhere"]
+    assert [(item.field, item.is_error) for item in elsewhere] == ([("credential", True)] if refused_there else [])
+    assert "registry_not_listed" not in {item.code for item in found}
 
 
 def test_registries_that_are_asked_about_tags_are_listed_by_that(settings: Any):
