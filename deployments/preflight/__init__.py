@@ -18,6 +18,7 @@ from deployments.preflight import (
     engine,
     fetching,
     formats,
+    handover,
     images,
     kv_cache,
     memory,
@@ -35,7 +36,7 @@ from deployments.preflight import (
 from deployments.preflight.facts import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts, Serving
 from deployments.preflight.rules import Case, Rule
 from deployments.preflight.trials import Trials
-from deployments.spec import DeploymentSpec, Role
+from deployments.spec import DeploymentSpec, Role, Strategy
 from deployments.spec_errors import parse_spec
 
 __all__ = [
@@ -68,6 +69,7 @@ OF_WISH: tuple[Rule, ...] = (
     *cache.rules,
     *fetching.rules,
     *roles.rules,
+    *handover.rules,
     *rollout.rules,
 )
 OF_ENGINE: tuple[Rule, ...] = (
@@ -83,7 +85,9 @@ OF_ENGINE: tuple[Rule, ...] = (
     *quantised.rules,
     *memory.rules,
 )
-RULES: tuple[Rule, ...] = (*OF_WISH, *OF_ENGINE)
+# About the engine of a role: what it must be like to hand its KV cache over, or to take it.
+OF_ROLE: tuple[Rule, ...] = (*handover.of_role,)
+RULES: tuple[Rule, ...] = (*OF_WISH, *OF_ENGINE, *OF_ROLE)
 
 
 def check(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> list[Finding]:
@@ -96,7 +100,8 @@ def check(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> list[Find
 
 def _found(case: Case) -> dict[Finding, None]:
     wish = (roles.placed(finding, case.spec) for each in OF_WISH for finding in each(case))
-    return dict.fromkeys([*wish, *roles.of_engines(case, OF_ENGINE)])
+    checks = (*OF_ENGINE, *OF_ROLE) if case.spec.strategy is Strategy.DISAGGREGATED else OF_ENGINE
+    return dict.fromkeys([*wish, *roles.of_engines(case, checks)])
 
 
 def ways(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> dict[Role, list[Option]]:

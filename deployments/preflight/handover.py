@@ -1,0 +1,120 @@
+"""Rules about the KV cache on its way from prefill to decode: what vLLM's connector takes over, and what it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from deployments.engine.facts import ModelFacts
+from deployments.engine.flags import release
+from deployments.engine.gpus import COMMON_NODE
+from deployments.engine.options import splits
+from deployments.findings import Finding, arg_pointer, error
+from deployments.preflight.roles import own_pointer
+from deployments.preflight.rules import Case, Rules, plural
+from deployments.spec import DeploymentSpec, Role, Strategy
+
+# About the two roles together; and about the engine of each of them.
+rules = Rules()
+of_role = Rules()
+
+SPLIT = "tensor-parallel-size"
+SHARED = "decode-context-parallel-size"
+# Up to 0.25 the connector takes each GPU for one that holds the whole context; 0.32 knows of shares.
+SHARES_KNOWN_SINCE = (0, 32)
+
+
+@of_role.rule
+def context_handed_over(case: Case) -> Iterator[Finding]:
+    """A cache is handed over that is whole on every GPU, or that all of them share; and only a latent can be shared."""
+    shared, size, model = case.whole(SHARED), case.spec.tensor_parallel, case.model
+    if shared is None or shared <= 1 or size % shared:
+        return  # What does not divide is said of any engine.
+    if release(case.version) < SHARES_KNOWN_SINCE:
+        reason = f"vLLM {case.version} hands the KV cache over as if every GPU held the whole context."
+    elif model is not None and model.has_shape and not model.is_mla:
+        reason = (
+            f"{model.id} keeps keys and values: the cache of a context that GPUs share is handed over of latents only."
+        )
+    elif shared != size:
+        yield error(
+            "handover_context",
+            arg_pointer(SHARED),
+            f"The KV cache is handed over from all {size} GPUs that share the layers, or from each whole: {shared} "
+            "that share the context are neither, and the engine would not start.",
+            f"Use {size}, or leave it out.",
+            size,
+        )
+        return
+    else:
+        return
+    yield error("handover_context", arg_pointer(SHARED), reason, "Leave it out.", 1)
+
+
+@rules.rule
+def contexts_alike(case: Case) -> Iterator[Finding]:
+    """Layers that keep a state are handed over as they are: a share of the context would not be."""
+    if case.spec.strategy is not Strategy.DISAGGREGATED or case.model is None or not case.model.linear_layers:
+        return
+    prefill, decode = (_shares(own) for own in case.spec.by_role().values())
+    if prefill != decode:
+        yield error(
+            "handover_context_differs",
+            own_pointer(arg_pointer(SHARED), Role.DECODE, case.spec),
+            f"Of {case.model.id}, some of whose layers keep a state, the KV cache is handed over where as many GPUs "
+            f"share the context: {prefill:,} do in prefill and {decode:,} in decode.",
+            f"Leave {SHARED} out in both.",
+        )
+
+
+def _shares(spec: DeploymentSpec) -> int:
+    value = spec.engine.args.get(SHARED)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 1
+
+
+@rules.rule
+def splits_handed_over(case: Case) -> Iterator[Finding]:
+    """Each GPU of one role takes over from whole GPUs of the other, and not from copies when it has more to hold."""
+    if case.spec.strategy is not Strategy.DISAGGREGATED:
+        return
+    prefill, decode = (own.tensor_parallel for own in case.spec.by_role().values())
+    if max(prefill, decode) % min(prefill, decode):
+        yield error(
+            "handover_split",
+            f"/spec/{Role.DECODE}/args/{SPLIT}",
+            f"Prefill has {plural(prefill, 'GPU')} to a replica and decode {decode:,}: the KV cache is handed over "
+            "only where one number is a multiple of the other.",
+            *_other(case, Role.DECODE),
+        )
+    elif _copied(case.model, prefill, decode):
+        heads = case.model.kv_heads if case.model else 0
+        yield error(
+            "handover_copies",
+            f"/spec/{Role.PREFILL}/args/{SPLIT}",
+            f"{plural(prefill, 'GPU')} of prefill keep copies of {plural(heads or 0, 'KV head')}, and decode has "
+            f"{decode:,}: from copies the KV cache is handed over only to as many GPUs or more.",
+            *_other(case, Role.PREFILL),
+        )
+
+
+def _copied(model: ModelFacts | None, prefill: int, decode: int) -> bool:
+    """True where decode would take a head from GPUs of prefill of which several hold it; a latent is alike on all."""
+    if model is None or model.is_mla or model.linear_layers or not model.kv_heads:
+        return False
+    return prefill > decode and prefill > model.kv_heads
+
+
+def _other(case: Case, role: Role) -> tuple[str, int | None]:
+    """The nearest split of this role that can be handed over, as a remedy and its value."""
+    own = case.spec.by_role()
+    now, most = own[role].tensor_parallel, case.flavor.gpus_per_node if case.flavor else COMMON_NODE
+    fixed = own[Role.DECODE if role is Role.PREFILL else Role.PREFILL].tensor_parallel
+    sizes = splits(case.model, most) if case.model is not None else range(1, most + 1)
+    fitting = [size for size in sizes if _fits(case.model, *((size, fixed) if role is Role.PREFILL else (fixed, size)))]
+    if not fitting:
+        return "Split both roles alike.", None
+    nearest = min(fitting, key=lambda size: (abs(size - now), -size))
+    return f"Possible for {role.value}: {', '.join(map(str, fitting))}.", nearest
+
+
+def _fits(model: ModelFacts | None, prefill: int, decode: int) -> bool:
+    return max(prefill, decode) % min(prefill, decode) == 0 and not _copied(model, prefill, decode)
