@@ -129,7 +129,7 @@ class CredentialFacts:
 
     `refused`: its server did not accept it when it was tested last. `asked`: the source was looked up with it, and so
     were `adapters`. `inside`: why nobody calls its `endpoint`, as far as the name's addresses tell. `server`: the
-    registry that a login is for.
+    registry that a login is for. `answered`: its server has said something, whatever it was, when it was tested last.
     """
 
     kind: str = "hf"
@@ -137,6 +137,7 @@ class CredentialFacts:
     waiting: bool = False
     refused: bool = False
     asked: bool = False
+    answered: bool = True
     endpoint: str = ""
     inside: str = ""
     server: str = ""

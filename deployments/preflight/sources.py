@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from deployments.findings import Finding, error, info, warning
+from deployments.preflight.facts import Facts
 from deployments.preflight.rules import Case, Rules
-from deployments.sources import RESOLVED, Scheme, Source, SourceCheck, SourceCode
+from deployments.sources import RESOLVED, Scheme, Source, SourceCode
 from deployments.sources.formats import WeightFormat
 from deployments.sources.listing import is_archive
-from deployments.spec import Strategy
+from deployments.spec import DeploymentSpec, Strategy
 from portal.lib.hosts import why_not_public
 
 rules = Rules()
@@ -40,9 +41,9 @@ def download_is_public(case: Case) -> Iterator[Finding]:
     source, found = case.loads, case.facts.source_check
     if source is None or source.scheme is not Scheme.HTTPS or (found and found.code is SourceCode.UNUSABLE):
         return
-    parts = urlsplit(source.uri)
-    if f"{parts.scheme}://{parts.netloc}" in {origin.rstrip("/") for origin in case.facts.origins}:
+    if _server_of(source.uri) in _operators(case.facts):
         return
+    parts = urlsplit(source.uri)
     why = why_not_public(parts.hostname or "")
     if not why and (parts.scheme != "https" or parts.port not in {None, 443}):
         why = "Only https:// addresses on port 443 may be given."
@@ -56,10 +57,20 @@ def download_is_public(case: Case) -> Iterator[Finding]:
 
 
 @rules.rule
-def download_was_seen(case: Case) -> Iterator[Finding]:
-    """What nobody here could look at, somebody decides about: policy alone does not send the cluster there."""
-    source = case.loads
-    if source is not None and is_unseen(source, case.facts.source_check) and case.facts.source_check is not None:
+def server_was_seen(case: Case) -> Iterator[Finding]:
+    """What nobody here could reach, somebody decides about: policy alone does not send the cluster there."""
+    source, found = case.loads, case.facts.source_check
+    if source is None or not (server := unseen_server(source, case.spec, case.facts)):
+        return
+    if source.scheme is Scheme.S3:
+        yield warning(
+            "source_unseen",
+            "/spec/source/credential",
+            f"{server}, the server of “{case.spec.source.credential}”, has not answered when these keys were tested, "
+            "and the cluster would take them there all the same.",
+            "An admin decides. Once the server answers, enter the keys again: they are tested anew.",
+        )
+    elif found is not None:
         yield warning(
             "source_unseen",
             POINTER,
@@ -68,10 +79,34 @@ def download_was_seen(case: Case) -> Iterator[Finding]:
         )
 
 
-def is_unseen(source: Source, found: SourceCheck | None) -> bool:
-    """True for a download of which nothing was ever seen: neither now nor before."""
-    unanswered = found is None or (found.code is SourceCode.UNREACHABLE and found.model is None)
-    return source.scheme is Scheme.HTTPS and unanswered
+def unseen_server(source: Source, spec: DeploymentSpec, facts: Facts) -> str:
+    """The server that the cluster would load from, where a person typed it and it never answered; empty elsewhere.
+
+    The cluster's resolver knows names that the portal's does not, so such a name may lead inside. That is a question of
+    plain downloads and of S3 keys with an endpoint alone. All other servers an admin chose: the hub (HUB_URL), Google's
+    buckets (GS_URL), registries of images (SLIPWAY_OCI_REGISTRIES) and of models (MLFLOW_URL, MODEL_REGISTRY_URL), of
+    which what their entries stand for is judged here; buckets without keys or without an endpoint are Amazon's. Whether
+    those answer at the moment says nothing of where they are.
+    """
+    if source.scheme is Scheme.HTTPS:
+        server, found = _server_of(source.uri), facts.source_check
+        seen = found is not None and (found.code is not SourceCode.UNREACHABLE or found.model is not None)
+    elif source.scheme is Scheme.S3:
+        keys = facts.credentials.get(spec.source.credential or "")
+        server, seen = (keys.endpoint, keys.answered) if keys is not None else ("", True)
+    else:
+        return ""
+    return "" if seen or server in _operators(facts) else server
+
+
+def _server_of(uri: str) -> str:
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _operators(facts: Facts) -> frozenset[str]:
+    """Servers of downloads and buckets that an admin configured."""
+    return frozenset(origin.rstrip("/") for origin in facts.origins)
 
 
 @rules.rule

@@ -12,6 +12,8 @@ from deployments.sources import Scheme, SourceCheck, SourceCode, SourceError, pa
 from deployments.sources.adapters import AdapterFacts
 from deployments.spec import DeploymentSpec
 
+# How a test may end without a word of the server; "": there was none yet.
+NO_ANSWER = frozenset({"", SourceCode.UNREACHABLE})
 # How a test may end of which nothing follows for what it was made with.
 NOTHING_LEARNT = frozenset({SourceCode.UNREACHABLE, SourceCode.BAD_TOKEN})
 
@@ -41,6 +43,7 @@ def known_of(
         waiting=row.state == Credential.State.PENDING,
         refused=row.test_code == SourceCode.BAD_TOKEN,
         asked=asked and row.test_code not in NOTHING_LEARNT,
+        answered=row.test_code not in NO_ANSWER,
         endpoint=endpoint,
         server=_setting(row, "server"),
         inside=source_checks.why_inside(endpoint),

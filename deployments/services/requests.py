@@ -24,7 +24,7 @@ from deployments.manifests.scaling import available
 from deployments.models import Cluster, Deployment, Principal, Revision, Team, Wanted
 from deployments.preflight import Facts, FlavorFacts
 from deployments.preflight.cluster import surge_of
-from deployments.preflight.sources import is_unseen
+from deployments.preflight.sources import unseen_server
 from deployments.preflight.storage import chosen
 from deployments.services import (
     adapter_checks,
@@ -446,7 +446,7 @@ def _guarded(spec: DeploymentSpec, known: Facts) -> list[str]:
         # The image's own shell runs in the pod: a program that nobody here has read.
         found.append(ImageMode.MODELCAR.value)
     source = _loaded(spec, known)
-    if source is not None and is_unseen(source, known.source_check):
+    if source is not None and unseen_server(source, spec, known):
         found.append(asks.UNSEEN)
     return list(dict.fromkeys(found))
 

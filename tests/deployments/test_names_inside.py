@@ -9,8 +9,8 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from deployments.models import Credential, Deployment, SecretVersion, Team, User
-from deployments.services import credential_trials, credentials, requests, source_checks
+from deployments.models import Credential, Deployment, Flavor, SecretVersion, Team, User
+from deployments.services import asks, credential_trials, credentials, requests, source_checks
 from deployments.services.errors import InvalidError, NotAllowedError, RefusedError
 from deployments.services.sealing import Opened
 from deployments.sources import SourceCode, parse
@@ -173,6 +173,25 @@ def test_keys_whose_server_moved_inside_open_nothing_any_more(
     assert inside() == [], "whether it is inside nobody knows"
     settings.OBJECT_STORES, names["store.example.com"] = [STORE], ["10.0.0.8"]
     assert inside() == []
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("tested", "unseen"),
+    [("", True), ("unreachable", True), ("found", False), ("gated", False), ("not_found", False), ("unusable", False)],
+)
+def test_policy_alone_takes_no_keys_to_a_server_that_never_answered(
+    tested: str, unseen: bool, team: Team, alice: User, h100: Flavor
+):
+    Team.objects.update(policy=Team.Policy.AUTO)
+    enter(alice, team)
+    version = SecretVersion.objects.get()
+    Credential.objects.update(current=version, test_code=tested)
+    row = requests.submit(principal=make.principal(alice), team=team, name="chat", spec=wish())
+    revision = row.latest
+    assert revision is not None
+    assert (asks.UNSEEN in revision.guarded, row.approved is None) == (unseen, unseen)
 
 
 def test_a_download_whose_name_leads_inside_is_refused_and_one_that_has_none_is_not(names: dict[str, list[str]]):

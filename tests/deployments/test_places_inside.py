@@ -11,9 +11,10 @@ from deployments.commandline import check_document
 from deployments.engine.facts import ModelFacts
 from deployments.models import Deployment, Flavor, Team, User
 from deployments.preflight import CredentialFacts
+from deployments.preflight.sources import unseen_server
 from deployments.services import asks, model_checks, requests, source_checks
 from deployments.services.errors import RefusedError
-from deployments.sources import SourceCheck, SourceCode
+from deployments.sources import SourceCheck, SourceCode, parse
 from deployments.spec import DeploymentSpec
 from portal.lib import outbound
 from tests.deployments import factories as make
@@ -101,6 +102,57 @@ def test_a_download_that_was_never_seen_is_told_of(asked: SourceCheck, model: Mo
     found = said(facts_of(source_check=asked, model=model), source=FILE)
     assert ("source_unseen" in codes(found)) is told
     assert "source_inside" not in codes(found)
+
+
+@pytest.mark.parametrize("asked", [None, AWAY])
+def test_a_server_that_an_admin_configured_needs_not_be_reached(asked: SourceCheck | None):
+    spec = DeploymentSpec.from_json(spec_json(source=FILE))
+    theirs = facts_of(source_check=asked)
+    own = dataclasses.replace(theirs, origins=("https://files.example.com/",))
+    source = parse(FILE["uri"])
+    assert unseen_server(source, spec, theirs) == "https://files.example.com"
+    assert unseen_server(source, spec, own) == ""
+    assert "source_unseen" not in codes(said(own, source=FILE))
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (CredentialFacts(kind="s3", endpoint="https://s3.example.com", answered=False), True),
+        (CredentialFacts(kind="s3", endpoint="https://s3.example.com", answered=True), False),
+        (CredentialFacts(kind="s3", endpoint="https://minio.storage", answered=False), False),  # configured by an admin
+        (CredentialFacts(kind="s3", answered=False), False),  # Amazon's own
+    ],
+)
+def test_keys_of_a_server_that_never_answered_are_told_of(keys: CredentialFacts, told: bool):
+    facts = facts_of(credentials={"store": keys}, origins=("https://minio.storage",))
+    source = {"uri": "s3://bucket/m", "credential": "store"}
+    found = [item for item in said(facts, source=source) if item.code == "source_unseen"]
+    assert [(item.field, item.is_error) for item in found] == ([("credential", False)] if told else [])
+    spec = DeploymentSpec.from_json(spec_json(source=source))
+    assert unseen_server(parse("s3://bucket/m"), spec, facts) == (keys.endpoint if told else "")
+
+
+def test_what_an_entry_of_a_registry_stands_for_is_told_of_too():
+    leads = SourceCheck(SourceCode.UNREACHABLE, "Not reached.", "", None, "https://files.example.com/m.gguf")
+    assert "source_unseen" in codes(said(facts_of(source_check=leads), source={"uri": "models:/chat/3"}))
+    keys = CredentialFacts(kind="s3", endpoint="https://s3.example.com", answered=False)
+    leads = SourceCheck(SourceCode.FOUND, "There.", "", None, "s3://bucket/m")
+    facts = facts_of(source_check=leads, credentials={"store": keys})
+    source = {"uri": "models:/chat/3", "credential": "store"}
+    assert "source_unseen" in codes(said(facts, source=source))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["hf://a/b", "s3://bucket/m", "gs://bucket/m", "pvc://claim/m", f"oci://registry.example.com/m@sha256:{'c' * 64}"],
+)
+def test_servers_that_nobody_typed_need_no_admin(uri: str):
+    """The hub, Amazon's and Google's buckets, volumes and listed registries: an admin chose them, or they are fixed."""
+    away = SourceCheck(SourceCode.UNREACHABLE, "Not reached.")
+    assert "source_unseen" not in codes(said(facts_of(source_check=away), source={"uri": uri}))
+    spec = DeploymentSpec.from_json(spec_json(source={"uri": uri}))
+    assert unseen_server(parse(uri), spec, facts_of(source_check=away)) == ""
 
 
 def submitted(user: User, team: Team, source: dict[str, Any]) -> Deployment:
