@@ -107,7 +107,11 @@ class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-Address = Annotated[str, Field(min_length=1, max_length=512), _closed_text(URI_TEXT, "printable characters")]
+Address = Annotated[
+    str,
+    Field(min_length=1, max_length=512),
+    _closed_text(URI_TEXT, "letters, digits and signs of ASCII, without spaces"),
+]
 
 
 def _revision(value: str) -> str:

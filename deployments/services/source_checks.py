@@ -131,7 +131,7 @@ def _resolved(source: Source, keys: Keys, steps: tuple[str, ...], follow: bool) 
     inner = _check(target, None, keys, (*steps, source.uri), follow) if looked else None
     if inner is None:
         return replace(found, loads=target.uri)
-    return replace(inner, message=f"{source.uri} is {found.loads}. {inner.message}", loads=inner.loads or target.uri)
+    return replace(inner, message=f"{found.message} {inner.message}", loads=inner.loads or target.uri)
 
 
 def registries() -> dict[str, str]:

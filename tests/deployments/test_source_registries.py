@@ -1,19 +1,16 @@
-"""Entries of MLflow and Kubeflow registries: what they are resolved to, and why they cannot be."""
+"""Entries of registries: what those of MLflow are resolved to, why they cannot be, and what is made of either kind."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 
 from deployments.services import model_checks, source_checks
 from deployments.sources import Reply, SourceCheck, SourceCode, kubeflow, mlflow, parse
 
-RECORDED = json.loads((Path(__file__).parents[1] / "data" / "model-registry" / "answers.json").read_text())
 REGISTRY, MLFLOW = "http://registry.example:8080", "http://mlflow.example:5000"
 
 
@@ -34,40 +31,6 @@ class Answering:
         return Reply(404, {"code": "", "message": "not found"}) if found is None else Reply(200, found)
 
 
-def test_an_entry_of_kubeflow_is_its_newest_artifact():
-    ask = Answering(RECORDED)
-    found = kubeflow.resolve("model-registry://granite/v1", ask, REGISTRY)
-    assert (found.code, found.loads) == (SourceCode.FOUND, "s3://models/granite/v1")
-    assert len(ask.asked) == 3
-    assert parse_qs(urlsplit(ask.asked[2]).query)["sortOrder"] == ["DESC"]
-
-
-@pytest.mark.parametrize(
-    ("uri", "says"), [("model-registry://granite/v9", "version"), ("model-registry://none/v1", "model")]
-)
-def test_what_kubeflow_does_not_have_is_not_found(uri: str, says: str):
-    found = kubeflow.resolve(uri, Answering(RECORDED), REGISTRY)
-    assert (found.code, says in found.message) == (SourceCode.NOT_FOUND, True)
-
-
-@pytest.mark.parametrize(
-    "nonsense",
-    [
-        {},
-        {"items": None},
-        {"items": [7]},
-        {"items": [{"uri": 5}]},
-        {"items": [{"uri": "s3://b/" + "x" * 600}]},
-        [],
-        "x",
-    ],
-)
-def test_a_nonsense_answer_is_no_artifact(nonsense: Any):
-    path = next(key for key in RECORDED if "/artifacts" in key)
-    found = kubeflow.resolve("model-registry://granite/v1", Answering({**RECORDED, path: nonsense}), REGISTRY)
-    assert found.code is SourceCode.UNUSABLE
-
-
 @pytest.mark.parametrize(
     ("status", "code"),
     [
@@ -77,14 +40,13 @@ def test_a_nonsense_answer_is_no_artifact(nonsense: Any):
         (0, SourceCode.UNREACHABLE),
     ],
 )
-def test_each_refusal_of_a_registry_is_told_apart(status: int, code: SourceCode):
+def test_each_refusal_of_mlflow_is_told_apart(status: int, code: SourceCode):
     refuses = Reply(status)
 
     class Refusing(Answering):
         def __call__(self, url: str, **_: Any) -> Reply:
             return refuses
 
-    assert kubeflow.resolve("model-registry://granite/v1", Refusing({}), REGISTRY).code is code
     assert mlflow.resolve("models:/chat/3", Refusing({}), MLFLOW).code is code
 
 

@@ -19,13 +19,14 @@ import pytest
 from deployments.models import Credential, EngineProfile, Flavor, Principal
 from deployments.services import credentials, facts, source_checks
 from deployments.services.errors import RefusedError
-from deployments.sources import SourceCheck, SourceCode
+from deployments.sources import SourceCheck, SourceCode, kubeflow
 from sandbox.hub import catalog
 from sandbox.node.images import model_image
 from tests import servers
 from tests.deployments import factories as make
 from tests.deployments.sealing_keys import use_keys
 from tests.deployments.test_source_formats import gguf
+from tests.model_registry import Recording
 from tests.scenarios.grounds import Object
 from tests.scenarios.stage import RESTRICTED, Says, Stage, engine
 from tests.scenarios.test_credentials import reads, stored
@@ -72,7 +73,13 @@ def buckets() -> Iterator[servers.S3]:
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves a folder; of the query only the version that is asked for counts, where there are several."""
+    """Serves a folder, where of a query only the version counts, and a model registry as one was recorded."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith(kubeflow.API):
+            Recording().serve(self)
+        else:
+            super().do_GET()
 
     def translate_path(self, path: str) -> str:
         version = parse_qs(urlsplit(path).query).get("version", [""])[0]
@@ -132,12 +139,6 @@ def website(folder: Path) -> Iterator[str]:
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
-    registry = folder / "api/model_registry/v1alpha3"
-    (registry / "model_versions/8").mkdir(parents=True)
-    (registry / "registered_model").write_text(json.dumps({"id": "7", "name": "smol"}))
-    (registry / "model_version").write_text(json.dumps({"id": "8", "name": "v1"}))
-    artifacts = {"items": [{"id": "3", "uri": f"s3://{BUCKET}/smol"}]}
-    (registry / "model_versions/8/artifacts").write_text(json.dumps(artifacts))
     tracked = folder / "api/2.0/mlflow/model-versions"
     tracked.mkdir(parents=True)
     for version, store in (("3", "s3"), ("4", "gs")):
