@@ -21,17 +21,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from wheel_classes import MODELS, Class, Support, UnreadableError, Wheel, adapters, pipeline
 from wheel_names import version_of, words
+from wheel_tokenizers import tokenizers_of
 
 DATA = Path(__file__).resolve().parent.parent / "deployments" / "data"
 NOTE = (
-    "architectures: those vLLM implements; a name whose suffix is exchanged for another of suffixes counts too. gone: "
-    "until which release it had others; plugins: what brings others. pooling: those that give embeddings or scores and "
-    "write no text. model_types: of which it or its transformers has "
-    "the configuration; by_architecture: where config.json names none. Of the classes of transformers, runs: those "
-    "that vLLM can run in place of an implementation of its own, refuses: those it cannot. Of the architectures, "
-    "whole: those whose layers are not cut into stages (they lack SupportsPP); plain: those that take no LoRA adapters "
-    "(SupportsLoRA); maybe_whole, maybe_plain: of which their source does not say. Read from the wheels by "
-    "scripts/wheel_models.py."
+    "architectures: those vLLM implements; a name whose suffix is exchanged for another of suffixes counts too. gone:"
+    " until which release it had others; plugins: what brings others. pooling: those that give embeddings or scores "
+    "and write no text. model_types: of which it or its transformers has the configuration; by_architecture: where "
+    "config.json names none. Of the classes of transformers, runs: those that vLLM can run in place of an "
+    "implementation of its own, refuses: those it cannot. Of the architectures, whole: those whose layers are not cut"
+    " into stages (they lack SupportsPP); plain: those that take no LoRA adapters (SupportsLoRA); maybe_whole, "
+    "maybe_plain: of which their source does not say. tokenizers: classes of transformers; tokenizer_types: model "
+    "types that have one whatever a repository names, and tokenizer_instead: whether its files are then read without "
+    "the class that it names. Read from the wheels by scripts/wheel_models.py."
 )
 # Tables of the registry; those that a release does not have are left out.
 POOLING = frozenset(
@@ -81,6 +83,7 @@ def document_of(vllm: Path, transformers: Path) -> dict[str, Any]:
         "runs": sorted(runs),
         "refuses": sorted(refuses),
         **_interfaces(vllm, registry),
+        **tokenizers_of(vllm, transformers),
     }
 
 

@@ -43,6 +43,10 @@ class Known:
     plain: frozenset[str]
     maybe_whole: frozenset[str]
     maybe_plain: frozenset[str]
+    # Classes of tokenizers; model types that have one whatever a repository names, and whether it is taken then.
+    tokenizers: frozenset[str]
+    tokenizer_types: frozenset[str]
+    tokenizer_instead: bool
 
     def reads(self, model_type: str, architectures: Iterable[str]) -> bool:
         """True when a configuration of this type needs no code of its repository; "" where it names no type."""
@@ -68,6 +72,20 @@ class Known:
         """Whether LoRA adapters can be laid over such a model; None where nobody knows."""
         return self._can(architectures, self.plain, self.maybe_plain)
 
+    def reads_tokenizer(self, model_type: str, tokenizer_class: str, *, file: bool) -> bool | None:
+        """Whether a tokenizer that is code of the repository is read without that code; None where it may be.
+
+        `file`: a tokenizer.json lies there, which needs no class of its own.
+        """
+        word = tokenizer_class.removesuffix("Fast")
+        if word and self.tokenizers & {word, f"{word}Fast"}:
+            return True
+        if model_type not in self.tokenizer_types:
+            return False
+        if word and not self.tokenizer_instead:
+            return False
+        return True if file else None
+
     def _can(self, architectures: tuple[str, ...], cannot: frozenset[str], unknown: frozenset[str]) -> bool | None:
         name = self._implementation(architectures) or WRAPPER
         return None if name in unknown else name not in cannot
@@ -88,6 +106,7 @@ class Known:
 SETS = (
     *("architectures", "pooling", "model_types", "runs", "refuses"),
     *("whole", "plain", "maybe_whole", "maybe_plain"),
+    *("tokenizers", "tokenizer_types"),
 )
 
 
@@ -104,5 +123,6 @@ def known_models(version: str) -> Known | None:
         gone=row["gone"],
         plugins=row["plugins"],
         by_architecture=row["by_architecture"],
+        tokenizer_instead=row["tokenizer_instead"],
         **{name: frozenset(row[name]) for name in SETS},
     )

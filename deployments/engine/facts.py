@@ -65,6 +65,11 @@ class ModelFacts:
     # Python code of the repository: for its configuration, and for the model.
     own_config: bool = False
     own_model: bool = False
+    # Python code of the repository for its tokenizer, None where nobody read that; the class that it names.
+    own_tokenizer: bool | None = None
+    tokenizer_class: str = ""
+    # Whether the tokenizer lies there as one file, which is read without a class of its own.
+    tokenizer_json: bool = False
 
     @property
     def is_mla(self) -> bool:

@@ -32,6 +32,7 @@ from deployments.preflight import (
     rollout,
     sources,
     speculation,
+    tokenizers,
 )
 from deployments.preflight.facts import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts, Serving
 from deployments.preflight.rules import Case, Rule
@@ -79,6 +80,7 @@ OF_ENGINE: tuple[Rule, ...] = (
     *parallel.rules,
     *model.rules,
     *architecture.rules,
+    *tokenizers.rules,
     *formats.rules,
     *reading.rules,
     *attention.rules,

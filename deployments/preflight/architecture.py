@@ -26,7 +26,7 @@ TRY = "Try it with one replica first, or"
 @rules.rule
 def configuration_read(case: Case) -> Iterator[Finding]:
     """A configuration of a type that the engine does not know is Python code of the repository, or nothing."""
-    model, known = _looked_up(case)
+    model, known = looked_up(case)
     if model is None or known is None or known.reads(model.model_type or "", model.architectures):
         return
     named = f"is of the model type “{model.model_type}”" if model.model_type else "names no model type"
@@ -61,7 +61,7 @@ def configuration_read(case: Case) -> Iterator[Finding]:
 @rules.rule
 def architecture_runs(case: Case) -> Iterator[Finding]:
     """Something must implement the architecture: vLLM, transformers in its place, or code of the repository."""
-    model, known = _looked_up(case)
+    model, known = looked_up(case)
     if model is None or known is None or not model.architectures:
         return
     trusted, name = case.arg(TRUST) is True, model.architectures[0]
@@ -127,7 +127,7 @@ def layers_in_stages(case: Case) -> Iterator[Finding]:
             "stages_unsupported",
             arg_pointer(STAGES),
             f"vLLM {case.version} cannot cut the layers of {name} into stages: the engine would not start.",
-            f"{_in_words(case, fix)} {_elsewhere(case, model, Known.cuts, 'can')}".strip(),
+            f"{_in_words(case, fix)} {elsewhere(case, model, Known.cuts, 'can')}".strip(),
             1 if fix else None,
             also=tuple(change for change in fix if change[0] != arg_pointer(STAGES)),
         )
@@ -174,20 +174,20 @@ def adapters_taken(case: Case) -> Iterator[Finding]:
             ADAPTERS,
             f"vLLM {case.version} lays no LoRA adapters over a {name}: with the {adapters} the engine would not start.",
             f"Leave them out, or merge one into the model's weights and serve those. "
-            f"{_elsewhere(case, model, Known.adapts, 'does')}".strip(),
+            f"{elsewhere(case, model, Known.adapts, 'does')}".strip(),
         )
 
 
 def _runnable(case: Case) -> tuple[ModelFacts | None, Known | None]:
     """The model that something is known to run, and what the engine's release knows; else another rule speaks."""
-    model, known = _looked_up(case)
+    model, known = looked_up(case)
     if model is None or known is None or not model.architectures:
         return None, None
     runs = known.way(model.architectures, own_model=model.own_model) is not Way.NONE
     return (model, known) if runs else (None, None)
 
 
-def _elsewhere(case: Case, model: ModelFacts, can: Callable[[Known, tuple[str, ...]], bool | None], verb: str) -> str:
+def elsewhere(case: Case, model: ModelFacts, can: Callable[[Known, tuple[str, ...]], bool | None], verb: str) -> str:
     """The newest engine on offer that has the model itself and can do what this one cannot; else empty."""
     for profile in _offered(case):
         known = known_models(profile.version)
@@ -198,7 +198,7 @@ def _elsewhere(case: Case, model: ModelFacts, can: Callable[[Known, tuple[str, .
     return ""
 
 
-def _looked_up(case: Case) -> tuple[ModelFacts | None, Known | None]:
+def looked_up(case: Case) -> tuple[ModelFacts | None, Known | None]:
     """The model, if its configuration was read and is what the engine reads, and what the engine's release knows."""
     model = case.model
     if model is None or model.model_type is None or case.profile is None:

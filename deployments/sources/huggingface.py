@@ -13,7 +13,7 @@ from deployments.engine.facts import ModelFacts
 from deployments.sources.checks import Reply, SourceCheck, SourceCode, plain
 from deployments.sources.contexts import contexts
 from deployments.sources.formats import WeightFormat, format_of, weights_bytes
-from deployments.sources.identity import identity
+from deployments.sources.identity import TOKENIZER_CONFIG, asks_for_tokenizer, identity, tokenizer
 
 Get = Callable[[str], Reply]
 SHA = re.compile(r"[0-9a-f]{40}")
@@ -43,9 +43,9 @@ def metadata_path(model_id: str, revision: str | None = None) -> str:
     return f"/api/models/{model_id}{at}?blobs=true"
 
 
-def config_path(model_id: str, revision: str) -> str:
-    """The path of a model's `config.json` at one commit; gated models answer 401 or 403 here."""
-    return f"/{model_id}/resolve/{revision}/config.json"
+def config_path(model_id: str, revision: str, name: str = "config.json") -> str:
+    """The path of a model's `config.json`, or another file, at one commit; gated models answer 401 or 403 here."""
+    return f"/{model_id}/resolve/{revision}/{name}"
 
 
 def check(model_id: str, revision: str | None, get: Get, *, with_token: bool = False) -> SourceCheck:
@@ -86,6 +86,9 @@ def check(model_id: str, revision: str | None, get: Get, *, with_token: bool = F
             "Choose a repository that offers its weights as safetensors.",
             known,
         )
+    if asks_for_tokenizer(_sizes(metadata.json)):
+        read = get(config_path(model_id, sha, TOKENIZER_CONFIG))
+        known = model_facts(model_id, metadata.json, config.json, read.json if read.status == 200 else None)
     return SourceCheck(SourceCode.FOUND, f"Found {model_id} at commit {sha[:8]}.", "", known)
 
 
@@ -100,7 +103,9 @@ def _single_files(model_id: str, sha: str, names: list[str], known: ModelFacts) 
     )
 
 
-def model_facts(model_id: str, metadata: Mapping[str, Any], config: Any = None) -> ModelFacts:
+def model_facts(
+    model_id: str, metadata: Mapping[str, Any], config: Any = None, tokenizer_config: Any = None
+) -> ModelFacts:
     """What a hub's metadata and a model's configuration say about it; unknown parts stay None."""
     shape = config if isinstance(config, Mapping) else {}
     nested = shape.get("text_config")
@@ -109,7 +114,7 @@ def model_facts(model_id: str, metadata: Mapping[str, Any], config: Any = None) 
     hidden = _number(text, "hidden_size", "n_embd", "d_model")
     layers = _number(text, "num_hidden_layers", "n_layer")
     window, sliding = _sliding(text, layers)
-    kind = identity(shape, _sizes(metadata))
+    kind, words = identity(shape, _sizes(metadata)), tokenizer(tokenizer_config, _sizes(metadata))
     architectures = shape.get("architectures")
     length = contexts(shape, text, _number)
     return ModelFacts(
@@ -149,6 +154,9 @@ def model_facts(model_id: str, metadata: Mapping[str, Any], config: Any = None) 
         architectures=kind.architectures,
         own_config=kind.own_config,
         own_model=kind.own_model,
+        own_tokenizer=words.own,
+        tokenizer_class=words.name,
+        tokenizer_json=words.file,
     )
 
 

@@ -1,4 +1,6 @@
-"""What a model says of its kind in its configuration: model type, architectures, and Python code of its own. Pure."""
+"""What a model says of its kind in its configuration: model type, architectures, and Python code of its own. Pure.
+
+That of its tokenizer stands in a file of its own."""
 
 from __future__ import annotations
 
@@ -11,6 +13,9 @@ from deployments.sources.checks import plain
 # Beside weights of that name the engine reads Mistral's own file in place of config.json.
 MISTRAL_FILE, MISTRAL_WEIGHTS = "params.json", "consolidated"
 MOST_ARCHITECTURES = 8
+TOKENIZER_CONFIG, TOKENIZER_JSON = "tokenizer_config.json", "tokenizer.json"
+# Larger than any that was seen, and what the outbound door lets in.
+MOST_TOKENIZER = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -41,3 +46,28 @@ def identity(config: Mapping[str, Any], files: Iterable[str]) -> Identity:
         own_config="AutoConfig" in classes,
         own_model=any(name.startswith("AutoModel") for name in classes),
     )
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """What is known of a model's tokenizer: whether it is code of the repository, its class, and its file."""
+
+    own: bool | None = None
+    name: str = ""
+    file: bool = False
+
+
+def asks_for_tokenizer(sizes: Mapping[str, int]) -> bool:
+    """True where the configuration of a tokenizer lies there and is small enough to be read."""
+    return 0 < sizes.get(TOKENIZER_CONFIG, 0) <= MOST_TOKENIZER
+
+
+def tokenizer(config: Any, sizes: Mapping[str, int]) -> Tokenizer:
+    """The tokenizer of a `tokenizer_config.json` (None where it was not read), beside which these files lie."""
+    file = TOKENIZER_JSON in sizes
+    if not isinstance(config, Mapping):
+        return Tokenizer(own=None if TOKENIZER_CONFIG in sizes or not sizes else False, file=file)
+    code = config.get("auto_map")
+    # Of old two classes stood there alone, one slow and one fast.
+    named = code.get("AutoTokenizer") if isinstance(code, Mapping) else code
+    return Tokenizer(isinstance(named, list | str) and bool(named), plain(config.get("tokenizer_class")), file)

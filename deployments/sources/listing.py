@@ -12,6 +12,7 @@ from deployments.sources.checks import Reply, SourceCheck, SourceCode
 from deployments.sources.formats import MEANING, WeightFormat, format_of, weights_bytes
 from deployments.sources.gguf import GgufError, facts_of
 from deployments.sources.huggingface import model_facts
+from deployments.sources.identity import TOKENIZER_CONFIG, asks_for_tokenizer
 
 CONFIG = "config.json"
 # Names reach the command line of the engine.
@@ -94,8 +95,11 @@ def judge(place: Place, sizes: Mapping[str, int]) -> SourceCheck:
             "It must be the JSON file that transformers writes.",
             loads=place.uri,
         )
+    words = place.read(TOKENIZER_CONFIG, None) if asks_for_tokenizer(sizes) else Reply(404)
     known = replace(
-        model_facts(place.uri, _metadata(sizes), config.json), weights_bytes=weights_bytes(sizes, kind), format=kind
+        model_facts(place.uri, _metadata(sizes), config.json, words.json if words.status == 200 else None),
+        weights_bytes=weights_bytes(sizes, kind),
+        format=kind,
     )
     return SourceCheck(SourceCode.FOUND, f"Found {place.uri} ({MEANING[kind]}).", "", known, place.uri)
 

@@ -10,6 +10,7 @@ from sandbox.asgi import Answer, Receive, Request, Scope, Send, json_answer, sen
 from sandbox.hub.catalog import HubFile, Model, access, load, load_adapters, valid
 
 LIST_LIMIT = 1000
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 class Hub:
@@ -131,6 +132,8 @@ def _file_answer(model: Model, file: HubFile, *, head: bool) -> Answer:
     if file.name == model.config_name:
         content = orjson.dumps(model.config, option=orjson.OPT_INDENT_2)
         return Answer(200, content, "application/json", tuple(headers.items()))
+    if file.name == TOKENIZER_CONFIG:
+        return Answer(200, orjson.dumps(model.tokenizer), "application/json", tuple(headers.items()))
     if head:
         return Answer(200, b"", "application/octet-stream", tuple(headers.items()))
     return _error(

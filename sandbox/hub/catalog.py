@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Model:
     files: tuple[HubFile, ...]
     card: dict[str, Any]
     config_name: str = "config.json"
+    tokenizer: dict[str, Any] = field(default_factory=dict)  # its tokenizer_config.json, as far as it matters
     private: bool = False  # then nobody but its own people is told that it is there
 
     def file(self, name: str) -> HubFile | None:
@@ -94,5 +95,6 @@ def _model(entry: dict[str, Any]) -> Model:
         files=tuple(sorted(files, key=lambda file: file.name)),
         card={key: entry[key] for key in kept},
         config_name=name,
+        tokenizer=entry.get("tokenizer", {}),
         private=entry.get("private", False),
     )

@@ -19,9 +19,15 @@ _VLLM_MODELS = {**_TEXT, **_WRAPPED}
 _PREVIOUSLY_SUPPORTED_MODELS = {"OldForCausalLM": "0.9.0"}
 """
 CONFIG = """
-_CONFIG_REGISTRY: dict[str, type] = LazyConfigDict(one="OneConfig", **{"one-b": "OneConfig"})
+_CONFIG_REGISTRY: dict[str, type] = LazyConfigDict(one="OddConfig", **{"one-b": "OneConfig"})
 """
 MODEL = '_SUFFIX_TO_DEFAULTS: list = [("ForCausalLM", ("generate", "none")), ("Model", ("pooling", "embed"))]\n'
+TOKENIZERS = """
+TOKENIZER_MAPPING_NAMES = OrderedDict[str, str | None](
+    [("odd", "OddTokenizer" if is_tokenizers_available() else None), ("two", (None, "TwoTokenizerFast"))]
+)
+MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS: set[str] = {"wrong"}
+"""
 BASE = """
 class DecoratedModel(PreTrainedModel):
     _supports_attention_backend = True
@@ -76,6 +82,8 @@ def made(script: ModuleType, folder: Path, *, call: str, looks: bool) -> dict[st
             "transformers/models/auto/configuration_auto.py": 'CONFIG_MAPPING_NAMES.update({"odd": "OddConfig"})\n'
             'CONFIG_MAPPING_NAMES = OrderedDict(**{"gpt-sw3": "G"}, **CONFIG_MAPPING_NAMES)\nOTHER = {"no": "No"}\n',
             "transformers/models/a/modeling_a.py": BASE,
+            "transformers/models/auto/tokenization_auto.py": TOKENIZERS,
+            "transformers/models/a/tokenization_a.py": '__all__ = ["ATokenizer", "AConverter"]\n',
             "transformers/models/b/modeling_b.py": SAYS_NOTHING.format(call=call),
             "transformers/models/b/modeling_tf_b.py": "class TFPlain(PreTrainedModel): ...\n__all__ = ['TFPlain']\n",
         },
@@ -91,6 +99,11 @@ def test_the_models_of_a_release_are_read_from_its_tables(script: ModuleType, tm
     assert (found["gone"], found["plugins"], found["by_architecture"]) == ({"OldForCausalLM": "0.9.0"}, {}, {})
     assert found["model_types"] == ["gpt-sw3", "llama", "odd", "one", "one-b"]
     assert found["suffixes"] == ["ForCausalLM", "Model"]
+    built_in = ["PreTrainedTokenizer", "PreTrainedTokenizerFast"]
+    assert found["tokenizers"] == ["ATokenizer", "OddTokenizer", *built_in, "TwoTokenizerFast"]
+    # vLLM's own type whose configuration has the name of one of transformers.
+    assert found["tokenizer_types"] == ["odd", "one", "two", "wrong"]
+    assert found["tokenizer_instead"] is False
     assert json.loads(script.text_of(found)) == found
 
 
