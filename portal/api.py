@@ -22,11 +22,11 @@ from deployments.api.catalogue import CatalogViewSet
 from deployments.api.credentials import CredentialViewSet
 from deployments.api.deployments import DeploymentViewSet, PreflightViewSet
 from deployments.api.endpoint_keys import EndpointKeyViewSet
+from deployments.api.engines import ProfileViewSet
 from deployments.api.events import EventViewSet
 from deployments.api.notices import NoticeViewSet
 from deployments.api.others import (
     GrantViewSet,
-    ProfileViewSet,
     ReservationViewSet,
     TokenViewSet,
     WhoViewSet,

@@ -15,7 +15,6 @@ from deployments.api.bodies import said_as_sent, validated
 from deployments.api.deployments import IF_MATCH, PAGE, PROBLEMS, WRITES
 from deployments.models import (
     ApiToken,
-    EngineProfile,
     Flavor,
     Membership,
     QuotaGrant,
@@ -113,16 +112,6 @@ class ReservationViewSet(ApiViewSet):
         rows = Reservation.objects.visible_to(self.principal)
         rows = _filtered(request, rows, team="account__team__slug", flavor="account__flavor__slug")
         return keyset(request, shapes.reservations(rows), shapes.reservation)
-
-
-class ProfileViewSet(ApiViewSet):
-    """Engines."""
-
-    @extend_schema(operation_id="profiles_list", responses={200: schemas.ProfileAnswer(many=True), **PROBLEMS})
-    def list(self, request: Request) -> Response:
-        """The engine profiles that may be chosen."""
-        rows = EngineProfile.objects.filter(active=True).order_by("slug")
-        return Response(list(rows.values("slug", "name", "version", "image", "plugins")))
 
 
 class WhoViewSet(ApiViewSet):

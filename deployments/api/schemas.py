@@ -8,7 +8,6 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from deployments.api.openapi import inlined
-from deployments.engine.plugins import Plugin
 from deployments.models import Deployment, Event, QuotaGrant, Reservation, Revision
 from deployments.services.grants import MOST_GPUS
 from deployments.services.tokens import DEFAULT_DAYS, MOST_DAYS
@@ -375,16 +374,6 @@ class EventAnswer(serializers.ModelSerializer[Event]):
             "request_id",
             "created_at",
         )
-
-
-class ProfileAnswer(serializers.Serializer[Any]):
-    """A vLLM image, by digest, its version, and what it has besides vLLM."""
-
-    slug = serializers.SlugField()
-    name = serializers.CharField()
-    version = serializers.CharField()
-    image = serializers.CharField()
-    plugins = serializers.ListField(child=serializers.ChoiceField(choices=[plugin.value for plugin in Plugin]))
 
 
 class TokenBody(serializers.Serializer[Any]):

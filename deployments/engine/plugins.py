@@ -19,7 +19,17 @@ class Plugin(StrEnum):
 
 
 PACKAGES = {Plugin.GGUF: "vllm-gguf-plugin", Plugin.BITSANDBYTES: "vllm-bnb-plugin"}
+# What a model or a wish needs it for.
+PURPOSES = {
+    Plugin.GGUF: "GGUF files, and quantization gguf",
+    Plugin.BITSANDBYTES: "weights stored by bitsandbytes, and quantization bitsandbytes",
+}
 LABELS = {Plugin.GGUF: "GGUF", Plugin.BITSANDBYTES: "bitsandbytes"}
+
+
+def unknown(name: str) -> str:
+    """What is said of a name that is none of them."""
+    return f"“{name}” is not a plugin that Slipway knows. Known: {', '.join(Plugin)}."
 
 
 def plugins_from(names: Iterable[object]) -> tuple[Plugin, ...]:
@@ -29,5 +39,5 @@ def plugins_from(names: Iterable[object]) -> tuple[Plugin, ...]:
         try:
             found.add(Plugin(str(name)))
         except ValueError:
-            raise ValueError(f"“{name}” is not a plugin that Slipway knows. Known: {', '.join(Plugin)}.") from None
+            raise ValueError(unknown(str(name)[:60])) from None
     return tuple(sorted(found))

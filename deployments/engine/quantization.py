@@ -66,6 +66,12 @@ def method(version: str, name: str, *, stored: bool = True) -> Method | None:
     return _method(name, row if stored else row | online)
 
 
+def needed_since(plugin: Plugin) -> str:
+    """The vLLM version from which on an image needs this plugin; older ones do by themselves what it brings."""
+    rows = (row["plugin"] for row in _rows().values() if "plugin" in row)
+    return min((str(row["since"]) for row in rows if row["name"] == plugin), key=release)
+
+
 def method_of(version: str, asked: str | None, own: str | None, capability: float) -> Method | None:
     """The method that an engine takes: the flag's, else the model's; None where there is none, or nothing is known."""
     if own is None:

@@ -90,7 +90,7 @@ class DeploymentForm(RoleFields):
         for field in self.fields.values():
             # How long it is nobody knows of what was cut (portal.long_forms).
             field.error_messages["max_length"] = "At most %(limit_value)d characters."
-        self._choices("profile").queryset = EngineProfile.objects.filter(active=True).order_by("-version", "slug")
+        self._choices("profile").queryset = EngineProfile.objects.offered()
         for name, words in NO_CHOICE.items():
             self.fields[name].error_messages["invalid_choice"] = words
         if deployment:
@@ -245,7 +245,7 @@ class DeploymentForm(RoleFields):
     @cached_property
     def profiles(self) -> list[EngineProfile]:
         """The engines that may be chosen, the newest first."""
-        return list(self._choices("profile").queryset)
+        return EngineProfile.objects.offered().newest_first()
 
     @property
     def version(self) -> str:

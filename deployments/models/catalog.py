@@ -8,10 +8,33 @@ from django.db import models
 from django.utils import timezone
 
 from deployments.engine.facts import ModelFacts
+from deployments.engine.flags import release
 from deployments.engine.plugins import LABELS, plugins_from
 from deployments.engine.proposals import Preset
 
 from .accounts import Principal
+
+
+class EngineQuerySet(models.QuerySet["EngineProfile"]):
+    """The doors to engines."""
+
+    def offered(self) -> EngineQuerySet:
+        """Those that wishes may choose."""
+        return self.filter(active=True)
+
+    def visible_to(self, principal: Principal) -> EngineQuerySet:
+        """What is offered; to those who say what engines have also what is not."""
+        if not principal.may("read"):
+            return self.none()
+        return self.all() if may_edit(principal) else self.offered()
+
+    def editable_by(self, principal: Principal) -> EngineQuerySet:
+        """Those that the principal may change: all of them, for admins whose token is bound to no team."""
+        return self.all() if may_edit(principal) else self.none()
+
+    def newest_first(self) -> list[EngineProfile]:
+        """By version as numbers: 0.9 is older than 0.32."""
+        return sorted(self.order_by("slug"), key=lambda row: release(row.version), reverse=True)
 
 
 class EngineProfile(models.Model):
@@ -26,14 +49,20 @@ class EngineProfile(models.Model):
     )
     active = models.BooleanField(default=True)
 
+    objects = EngineQuerySet.as_manager()
+
     def __str__(self) -> str:
         return self.name
 
     @property
+    def having(self) -> str:
+        """What its image has besides vLLM, in words; empty for nothing."""
+        return " and ".join(LABELS[plugin] for plugin in plugins_from(self.plugins))
+
+    @property
     def title(self) -> str:
         """The name, with what its image has besides vLLM."""
-        having = " and ".join(LABELS[plugin] for plugin in plugins_from(self.plugins))
-        return f"{self.name} with {having}" if having else self.name
+        return f"{self.name} with {self.having}" if self.having else self.name
 
 
 class CatalogQuerySet(models.QuerySet["CatalogEntry"]):
@@ -55,7 +84,7 @@ class CatalogQuerySet(models.QuerySet["CatalogEntry"]):
 
 
 def may_edit(principal: Principal) -> bool:
-    """True for those who say what the catalogue holds: admins, with a token that is bound to no team."""
+    """True for those who say what the catalogue and engines hold: admins, with a token that is bound to no team."""
     return principal.is_admin and principal.may("approve") and principal.team_ids is None
 
 

@@ -140,11 +140,14 @@ def _nodes_before(deployment: Deployment | None) -> int | None:
     return int(approved.spec.get("nodes", 1)) if approved else None
 
 
-def _profile(row: EngineProfile) -> Profile:
-    # The digest that came with Slipway is the sandbox's; once an admin entered another it is a real image.
+def stands_in(row: EngineProfile) -> bool:
+    """True for the digest that came with Slipway: the sandbox's, until an admin enters that of a real image."""
     seeded = seeded_profiles().get(row.slug)
-    sandbox_only = seeded is not None and seeded.sandbox_only and seeded.image == row.image
-    return Profile(row.slug, row.version, row.image, row.name, sandbox_only, plugins_from(row.plugins))
+    return seeded is not None and seeded.sandbox_only and seeded.image == row.image
+
+
+def _profile(row: EngineProfile) -> Profile:
+    return Profile(row.slug, row.version, row.image, row.name, stands_in(row), plugins_from(row.plugins))
 
 
 def _quotas(team: Team | None, usages: list[Usage], deployment: Deployment | None) -> dict[str, QuotaFacts]:

@@ -115,6 +115,6 @@ def _replicas(asked: int, gpus: int, left: int) -> dict[str, str]:
 
 def _version(request: HttpRequest) -> str:
     """The vLLM version of the engine that is chosen; without one that of the newest."""
-    rows = list(EngineProfile.objects.filter(active=True).order_by("-version", "slug"))
+    rows = EngineProfile.objects.offered().newest_first()
     chosen = next((row for row in rows if row.slug == request.GET.get("profile")), rows[0] if rows else None)
     return engine_fields.version_of(chosen.slug, chosen.version) if chosen else ""

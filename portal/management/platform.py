@@ -8,14 +8,15 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
+from django.db import transaction
 from django.db.models import Max
 from django.utils.text import slugify
 
 from deployments.engine.flags import versions
 from deployments.engine.gpus import catalog
-from deployments.engine.plugins import plugins_from
 from deployments.engine.profiles import DATA, seeded_profiles
 from deployments.models import CatalogEntry, Cluster, EngineProfile, Flavor, Node
+from deployments.services import engines
 
 MODELS = DATA / "catalog.json"
 DIGEST = re.compile(r"\S+@sha256:[0-9a-f]{64}")
@@ -115,13 +116,13 @@ def add_engine(version: str, image: str) -> list[str]:
 
 def set_plugins(slug: str, names: Iterable[str]) -> list[str]:
     """Say what the image of an engine has besides vLLM; ValueError for a plugin or an engine that is not known."""
-    plugins = [plugin.value for plugin in plugins_from(names)]
-    rows = EngineProfile.objects.filter(slug=slug)
-    if not rows.exists():
-        known = ", ".join(EngineProfile.objects.order_by("slug").values_list("slug", flat=True))
-        raise ValueError(f"There is no engine “{slug}”. Known: {known}.")
-    changed = rows.exclude(plugins=plugins).update(plugins=plugins)
-    return [f"plugins of {slug}: {', '.join(plugins) or 'none'}"] if changed else []
+    with transaction.atomic():
+        row = EngineProfile.objects.select_for_update(no_key=True).filter(slug=slug).first()
+        if row is None:
+            known = ", ".join(EngineProfile.objects.order_by("slug").values_list("slug", flat=True))
+            raise ValueError(f"There is no engine “{slug}”. Known: {known}.")
+        changed = engines.give(row, names)
+    return [f"plugins of {slug}: {', '.join(row.plugins) or 'none'}"] if changed else []
 
 
 def close_placeholders() -> list[str]:

@@ -22,6 +22,7 @@ from deployments.services import (
     deciding,
     emergencies,
     endpoint_keys,
+    engines,
     expiry,
     flavors,
     grant_ends,
@@ -175,6 +176,16 @@ def _flavor_changed(w: World) -> User:
     return w.carol
 
 
+def _engine_changed(w: World) -> User:
+    make.make_profile()
+    engines.change(principal=w.of(w.carol), slug="vllm-0.32.0", plugins=["gguf"])
+    return w.carol
+
+
+def _plugins_given(w: World) -> None:
+    assert engines.give(make.make_profile(), ["gguf"])
+
+
 def _model_added(w: World) -> User:
     make.make_check()
     catalogue.add(principal=w.of(w.carol), uri=make.QWEN)
@@ -237,6 +248,8 @@ AUDITED: dict[str, tuple[Act, str]] = audited_people.AUDITED | {
     "emergencies.call": (_call, "emergency_called"),
     "emergencies.sign": (_sign, "approved"),
     "emergencies.withdraw": (_withdraw_call, "emergency_withdrawn"),
+    "engines.change": (_engine_changed, "engine_changed"),
+    "engines.give": (_plugins_given, "engine_changed"),
     "expiry.expire_asked": (_nobody_granted, "quota_expired"),
     "expiry.expire_undecided": (_nobody_decided, "expired"),
     "flavors.change": (_flavor_changed, "flavor_changed"),

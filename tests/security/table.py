@@ -78,6 +78,8 @@ PAGES: dict[str, Row] = {
     "/flavors/{slug}/": page(
         "named_flavor", GET="admin", POST=may("admin", body=lambda world: {**offered(world), **PRICED, **world.kind})
     ),
+    "/engines/": page(GET="admin"),
+    "/engines/{slug}/": page("named_engine", GET="admin", POST=may("admin", body=lambda world: {"plugins": ["gguf"]})),
     "/capacity/": page(GET=EVERYBODY),
     "/cluster/": page(GET="admin"),
     "/audit/": page(GET=may("lead stranger admin", former=404, staff=404)),
@@ -321,6 +323,11 @@ API: dict[str, Row] = {
         GET=may("stranger lead admin", told="member", former=403, staff=403, token_elsewhere=403)
     ),
     "/api/v1/profiles/": api(GET=EVERYBODY),
+    "/api/v1/profiles/{pk}/": api(
+        "named_engine",
+        GET=EVERYBODY,
+        PATCH=may("admin", told="stranger member lead", scope="approve", body=lambda world: {"plugins": ["gguf"]}),
+    ),
     "/api/v1/tokens/": api(
         GET=EVERYBODY, POST=may(EVERYBODY, body=lambda world: {"name": "t", "scopes": ["read"], "days": 9})
     ),

@@ -85,6 +85,7 @@ DECLARED: dict[str, set[str]] = {
     "/quotas/grants/{pk}/": {"until"},
     "/flavors/new/": {"node_selector", "tolerations", "active"},
     "/flavors/{slug}/": {"node_selector", "tolerations", "active"},
+    "/engines/{slug}/": {"seen"},
     "/catalogue/new/": {"revision", "name", "summary", "capabilities"},
     "/catalogue/{pk}/": set(),
     "/catalogue/{pk}/edit/": {"revision", "name", "summary", "capabilities"},

@@ -28,7 +28,18 @@ from django.utils import timezone
 
 from deployments.kube.observe import ContainerView
 from deployments.manifests import standard
-from deployments.models import ApiToken, CatalogEntry, Deployment, Event, Flavor, Notification, Principal, Team, User
+from deployments.models import (
+    ApiToken,
+    CatalogEntry,
+    Deployment,
+    EngineProfile,
+    Event,
+    Flavor,
+    Notification,
+    Principal,
+    Team,
+    User,
+)
 from deployments.services import (
     approvals,
     credentials,
@@ -167,6 +178,8 @@ class World:
             "number": 1,
             "slug": self.flavor.slug
             if route.startswith("/flavors/")
+            else self.named_engine.pk
+            if route.startswith("/engines/")
             else "empty"
             if route.endswith("/archive/")
             else "search",
@@ -213,6 +226,7 @@ class World:
         event = Event.objects.filter(team=self.team).earliest("pk")
         self.notice = Notification.objects.create(user=self.people["member"], event=event, message=event.message)
         self.named_team, self.named_flavor = SimpleNamespace(pk="search"), SimpleNamespace(pk=self.flavor.slug)
+        self.named_engine = SimpleNamespace(pk=EngineProfile.objects.get().slug)
         self.entry = CatalogEntry.objects.create(
             slug="smol", name="Smol", uri="hf://a/smol", summary="Small.", parameters_billion=0.1, flavor="h100-80gb"
         )
