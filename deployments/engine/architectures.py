@@ -24,6 +24,10 @@ class Way(StrEnum):
 WRAPPER = "TransformersForCausalLM"
 
 
+# Of the suffixes by which the engine tells what a model is for, those of models that write text.
+WRITING = frozenset({"ForCausalLM", "ForConditionalGeneration", "ChatModel", "LMHeadModel"})
+
+
 @dataclass(frozen=True)
 class Known:
     """The models of one release; `transformers` is the version that it is read with. See the note of the data files."""
@@ -53,6 +57,13 @@ class Known:
         if model_type:
             return model_type in self.model_types
         return any(name in self.by_architecture for name in architectures)
+
+    def pools(self, architecture: str) -> bool:
+        """True for what the engine takes for a model of embeddings or scores where nobody says otherwise."""
+        if architecture in self.architectures:
+            return architecture in self.pooling
+        ending = next((each for each in self.suffixes if architecture.endswith(each)), None)
+        return ending is not None and ending not in WRITING
 
     def way(self, architectures: tuple[str, ...], *, own_model: bool) -> Way:
         """What would run a model of these architectures; `own_model`: its repository brings a class for it."""

@@ -70,6 +70,9 @@ class ModelFacts:
     tokenizer_class: str = ""
     # Whether the tokenizer lies there as one file, which is read without a class of its own.
     tokenizer_json: bool = False
+    # An encoder that decoders look back at (Whisper); and a pooling layer beside the weights, for embeddings.
+    encoder_decoder: bool = False
+    pooled: bool = False
 
     @property
     def is_mla(self) -> bool:

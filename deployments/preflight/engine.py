@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deployments.engine.facts import ModelFacts
-from deployments.engine.flags import check_args, versions
+from deployments.engine.flags import check_args, release, versions
 from deployments.engine.gpus import COMMON_NODE
 from deployments.engine.options import MIN_CONTEXT, round_context, splits, splits_by
 from deployments.engine.quantization import methods_of
 from deployments.engine.sizing import UnknownShapeError, batched_tokens, fit, sequences
 from deployments.findings import Finding, arg_pointer, error, info
 from deployments.preflight.facts import FlavorFacts
+from deployments.preflight.quantised import method_here
 from deployments.preflight.reading import FLAG, says_method
 from deployments.preflight.rules import Case, Rules
 from deployments.spec import hazard
@@ -19,6 +20,11 @@ from deployments.spec import hazard
 rules = Rules()
 
 VENDOR = "nvidia.com/"
+PLANNED = "max-num-scheduled-tokens"
+# Methods whose experts vLLM does not move while it runs, as its classes say since 0.25.
+UNMOVED = frozenset({"humming", "moe_wna16", "modelopt", "modelopt_mxfp8", "gpt_oss_mxfp4"})
+UNMOVED |= {"awq", "awq_marlin", "auto_awq", "gptq", "gptq_marlin", "auto_gptq"}
+MOVED_SINCE = (0, 25)
 
 
 @rules.rule
@@ -139,6 +145,24 @@ def batch_holds_requests(case: Case) -> Iterator[Finding]:
         )
 
 
+@rules.rule
+def steps_within_batch(case: Case) -> Iterator[Finding]:
+    """No more may be planned for a step than it has room for: the engine takes both numbers, and fails under load."""
+    planned = case.whole(PLANNED)
+    if planned is None or case.flavor is None:
+        return
+    batch, *_ = steps(case, case.flavor)
+    if planned > batch:
+        yield error(
+            "planned_over_batch",
+            arg_pointer(PLANNED),
+            f"{planned:,} tokens would be planned for a step that has room for {batch:,}: the engine starts, and ends "
+            "with the first step that is fuller.",
+            f"Use at most {batch:,}, or leave it out.",
+            batch,
+        )
+
+
 def steps(case: Case, flavor: FlavorFacts) -> tuple[int, int, int]:
     """Tokens of one step, requests that run at once, and tokens of the context, where flags say or as is usual."""
     args = case.spec.engine.args
@@ -194,6 +218,10 @@ def experts_moved(case: Case) -> Iterator[Finding]:
         said, one = "on one GPU there is nowhere to move them", True
     elif case.arg("enable-expert-parallel") is not True:
         said, one = "only those that enable-expert-parallel spreads can be moved", False
+    elif model is not None and model.experts % gpus:
+        said, one = f"{model.experts} do not come out even on {gpus}", True
+    elif (way := method_here(case)) and way.name in UNMOVED and release(case.version) >= MOVED_SINCE:
+        said, one = f"those in {way.name} are moved by no kernel", True
     else:
         return
     yield error(

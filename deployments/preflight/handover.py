@@ -9,9 +9,11 @@ from deployments.engine.flags import release
 from deployments.engine.gpus import COMMON_NODE
 from deployments.engine.options import splits
 from deployments.findings import Finding, arg_pointer, error
-from deployments.preflight.roles import own_pointer
+from deployments.preflight.model import pooling_flag, pools_by_itself
+from deployments.preflight.roles import alone, own_pointer
 from deployments.preflight.rules import Case, Rules, plural
-from deployments.spec import DeploymentSpec, Role, Strategy
+from deployments.sources.identity import MODULES
+from deployments.spec import ArgValue, DeploymentSpec, Role, Strategy
 
 # About the two roles together; and about the engine of each of them.
 rules = Rules()
@@ -19,8 +21,86 @@ of_role = Rules()
 
 SPLIT = "tensor-parallel-size"
 SHARED = "decode-context-parallel-size"
+# What the connectors of both roles compare, and refuse one another over: kernels, kinds of cache, what proposes tokens.
+COMPARED = ("attention-backend", "disable-hybrid-kv-cache-manager")
+PROPOSES = "mtp"
 # Up to 0.25 the connector takes each GPU for one that holds the whole context; 0.32 knows of shares.
 SHARES_KNOWN_SINCE = (0, 32)
+
+
+@rules.rule
+def decode_writes(case: Case) -> Iterator[Finding]:
+    """A model that pools gives its answer with the prompt: there is nothing to hand over and decode."""
+    if case.spec.strategy is not Strategy.DISAGGREGATED:
+        return
+    flags = {role: pooling_flag(own.engine.args) for role, own in case.spec.by_role().items()}
+    for pointer in dict.fromkeys(
+        own_pointer(arg_pointer(flag), role, case.spec) for role, flag in flags.items() if flag
+    ):
+        flag = pointer.rpartition("/")[2]
+        yield error(
+            "roles_pooling",
+            pointer,
+            f"With {flag} set so a model gives embeddings or scores of a prompt: there is nothing to decode.",
+            f"Choose standard, or leave {flag} out.",
+        )
+    model, by_itself = case.model, [pools_by_itself(alone(case, role)) for role in flags if not flags[role]]
+    if model is not None and any(by_itself):
+        shown_by = MODULES if model.pooled else model.architecture
+        yield error(
+            "roles_pooling",
+            "/spec/strategy",
+            f"{model.id} is a model of embeddings or scores ({shown_by}), which it gives of a prompt: there is "
+            "nothing to decode.",
+            "Choose standard.",
+            Strategy.STANDARD.value,
+        )
+
+
+@rules.rule
+def one_cache_each(case: Case) -> Iterator[Finding]:
+    """What a decoder looks back at in an encoder is kept apart, and no connector takes that."""
+    model = case.model
+    if case.spec.strategy is Strategy.DISAGGREGATED and model is not None and model.encoder_decoder:
+        yield error(
+            "roles_encoder",
+            "/spec/strategy",
+            f"{model.id} has an encoder and a decoder: vLLM hands no KV cache of such models over, and the engines "
+            "would not start.",
+            "Choose standard.",
+            Strategy.STANDARD.value,
+        )
+
+
+@rules.rule
+def compared_alike(case: Case) -> Iterator[Finding]:
+    """Before anything is handed over both engines compare how they keep it."""
+    if case.spec.strategy is not Strategy.DISAGGREGATED:
+        return
+    prefill, decode = (own.engine.args for own in case.spec.by_role().values())
+    for flag in COMPARED:
+        values = [_said(args.get(flag)) for args in (prefill, decode)]
+        if values[0] != values[1]:
+            yield _not_alike(case, flag, prefill.get(flag))
+    flag = "spec-method"
+    if prefill.get(flag) != decode.get(flag) and PROPOSES in {prefill.get(flag), decode.get(flag)}:
+        yield _not_alike(case, flag, prefill.get(flag))
+
+
+def _said(value: ArgValue | None) -> ArgValue | None:
+    """The value of a flag, None for one that says what holds without it."""
+    return None if value is False or str(value).lower() == "auto" else value
+
+
+def _not_alike(case: Case, flag: str, value: ArgValue | None) -> Finding:
+    return error(
+        "handover_differs",
+        f"/spec/{Role.DECODE}/args/{flag}",
+        f"{flag} is not the same in prefill and decode: their engines compare it and hand no KV cache over, so every "
+        "request would fail.",
+        f"Give “--{flag}” once, for both.",
+        value,
+    )
 
 
 @of_role.rule

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from deployments.engine.host import OFFLOADED_CACHE
 from deployments.engine.kv import block_of, kv_bytes_per_token, one_cache, windows
 from deployments.findings import Finding, arg_pointer, error, warning
 from deployments.preflight.memory import estimate_of
@@ -28,6 +29,20 @@ def caches_of_a_kind(case: Case) -> Iterator[Finding]:
             "manager of different caches the engine would not start.",
             "Leave disable-hybrid-kv-cache-manager out.",
             False,
+        )
+
+
+@rules.rule
+def cache_of_decoders(case: Case) -> Iterator[Finding]:
+    """What a decoder looks back at in an encoder goes through no connector, and that is what main memory is behind."""
+    model = case.model
+    if OFFLOADED_CACHE in case.spec.engine.args and model is not None and model.encoder_decoder:
+        yield error(
+            "offload_encoder",
+            arg_pointer(OFFLOADED_CACHE),
+            f"{model.id} has an encoder and a decoder: vLLM moves no KV cache of such models to main memory, and would "
+            "not start.",
+            f"Leave {OFFLOADED_CACHE} out.",
         )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from deployments.engine.architectures import known_models
 from deployments.engine.facts import ModelFacts
 from deployments.findings import Finding, arg_pointer, error, info, warning
 from deployments.preflight.rules import Case, Rules
+from deployments.sources.identity import MODULES
+from deployments.spec import ArgValue
 
 rules = Rules()
 
@@ -68,7 +70,15 @@ def writes_text(case: Case) -> Iterator[Finding]:
     if model is None or not model.architecture or _writes(case, model):
         return
     known, runner = known_models(case.version), case.arg("runner")
-    if runner == "generate" and known is not None and model.architecture in known.pooling:
+    if model.pooled and _by_architecture(case, model):
+        yield warning(
+            "no_text",
+            "/spec/source/uri",
+            f"Beside the weights of {model.id} lies a layer that pools ({MODULES}): the engine gives embeddings, and "
+            "writes no text.",
+            "For chat choose another model.",
+        )
+    elif runner == "generate" and known is not None and model.architecture in known.pooling:
         yield error(
             "runner_pooling",
             arg_pointer("runner"),
@@ -77,7 +87,7 @@ def writes_text(case: Case) -> Iterator[Finding]:
             "Leave runner out.",
             "auto",
         )
-    elif runner != "pooling":
+    elif not pooling_flag(case.spec.engine.args):
         yield warning(
             "no_text",
             "/spec/source/uri",
@@ -86,7 +96,28 @@ def writes_text(case: Case) -> Iterator[Finding]:
         )
 
 
+def pooling_flag(args: Mapping[str, ArgValue]) -> str:
+    """The flag that makes a model one of embeddings or scores, whatever it is by itself; empty where none does."""
+    runner = args.get("runner", "auto")
+    if runner == "pooling":
+        return "runner"
+    return "convert" if runner == "auto" and args.get("convert", "auto") not in {"auto", "none"} else ""
+
+
+def pools_by_itself(case: Case) -> bool:
+    """True where the engine takes the model, as nobody says otherwise, for one of embeddings or scores."""
+    model, known = case.model, known_models(case.version)
+    if model is None or case.arg("runner") not in {None, "auto"}:
+        return False
+    return model.pooled or (known is not None and bool(model.architecture) and known.pools(model.architecture))
+
+
 def _writes(case: Case, model: ModelFacts) -> bool:
+    pooled = model.pooled and pools_by_itself(case) and not pooling_flag(case.spec.engine.args)
+    return not pooled and _by_architecture(case, model)
+
+
+def _by_architecture(case: Case, model: ModelFacts) -> bool:
     """True for a model that the engine takes for one that writes; of one that it does not know its name says so."""
     known = known_models(case.version)
     if known is not None and model.architecture in known.architectures:

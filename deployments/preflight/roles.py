@@ -183,21 +183,6 @@ def cache_on_gpus(case: Case) -> Iterator[Finding]:
 
 
 @rules.rule
-def decode_writes(case: Case) -> Iterator[Finding]:
-    """A model that pools gives its answer with the prompt: there is nothing to hand over and decode."""
-    if case.spec.strategy is not Strategy.DISAGGREGATED:
-        return
-    given = [role for role, own in case.spec.by_role().items() if own.engine.args.get("runner") == "pooling"]
-    for pointer in dict.fromkeys(own_pointer(arg_pointer("runner"), role, case.spec) for role in given):
-        yield error(
-            "roles_pooling",
-            pointer,
-            "With runner=pooling a model gives embeddings or scores of a prompt: there is nothing to decode.",
-            "Choose standard, or leave runner out.",
-        )
-
-
-@rules.rule
 def roles_share_gpus(case: Case) -> Iterator[Finding]:
     """Each role loads the whole model: below a few GPUs it is cheaper to run one kind of pods."""
     spec = case.spec

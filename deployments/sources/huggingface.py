@@ -157,6 +157,8 @@ def model_facts(
         own_tokenizer=words.own,
         tokenizer_class=words.name,
         tokenizer_json=words.file,
+        encoder_decoder=kind.encoder_decoder,
+        pooled=kind.pooled,
     )
 
 

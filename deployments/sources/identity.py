@@ -16,6 +16,10 @@ MOST_ARCHITECTURES = 8
 TOKENIZER_CONFIG, TOKENIZER_JSON = "tokenizer_config.json", "tokenizer.json"
 # Larger than any that was seen, and what the outbound door lets in.
 MOST_TOKENIZER = 4 * 1024 * 1024
+# Model types whose configuration is of an encoder and a decoder where it does not say so.
+ENCODER_DECODERS = frozenset({"whisper", "cohere_asr"})
+# How models of sentence-transformers are put together; of a layer that pools its configuration lies in a folder.
+MODULES, POOLING = "modules.json", "_Pooling/config.json"
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Identity:
     architectures: tuple[str, ...] = ()
     own_config: bool = False
     own_model: bool = False
+    encoder_decoder: bool = False
+    pooled: bool = False
 
 
 def identity(config: Mapping[str, Any], files: Iterable[str]) -> Identity:
@@ -45,6 +51,8 @@ def identity(config: Mapping[str, Any], files: Iterable[str]) -> Identity:
         architectures=tuple(filter(None, map(plain, listed))),
         own_config="AutoConfig" in classes,
         own_model=any(name.startswith("AutoModel") for name in classes),
+        encoder_decoder=_encoder_decoder(config),
+        pooled=MODULES in names and any(name.endswith(POOLING) for name in names),
     )
 
 
@@ -71,3 +79,12 @@ def tokenizer(config: Any, sizes: Mapping[str, int]) -> Tokenizer:
     # Of old two classes stood there alone, one slow and one fast.
     named = code.get("AutoTokenizer") if isinstance(code, Mapping) else code
     return Tokenizer(isinstance(named, list | str) and bool(named), plain(config.get("tokenizer_class")), file)
+
+
+def _encoder_decoder(config: Mapping[str, Any]) -> bool:
+    """Whether the engine takes it for an encoder and a decoder; what it asks is said at the top, or of the text."""
+    text = config.get("text_config")
+    said = [part.get("is_encoder_decoder") for part in (config, text) if isinstance(part, Mapping)]
+    if any(isinstance(each, bool) for each in said):
+        return any(each is True for each in said)
+    return plain(config.get("model_type")) in ENCODER_DECODERS

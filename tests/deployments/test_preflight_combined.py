@@ -74,6 +74,38 @@ def test_experts_are_moved_where_there_are_some_over_several_gpus(
     assert "experts_moved" not in codes(said(with_model(**MIXTURE), args=spread))
 
 
+@pytest.mark.parametrize(
+    ("model", "gpus", "words"),
+    [
+        ({"experts": 60}, 8, "60 do not come out even on 8"),
+        ({"experts": 60}, 4, ""),
+        ({"quantization": "awq"}, 4, "are moved by no kernel"),
+        ({"quantization": "gptq"}, 4, "are moved by no kernel"),
+        ({"quantization": "modelopt"}, 4, "are moved by no kernel"),
+        ({"quantization": "modelopt_fp4"}, 4, ""),
+        ({"quantization": "fp8"}, 4, ""),
+    ],
+)
+def test_experts_are_moved_that_come_out_even_and_have_a_kernel_for_it(model: dict[str, Any], gpus: int, words: str):
+    args = {"enable-eplb": True, "enable-expert-parallel": True, "tensor-parallel-size": gpus}
+    found = said(with_model(**MIXTURE | model), flavor="l4", args=args)
+    moved = [finding for finding in found if finding.code == "experts_moved"]
+    assert [(finding.field, finding.value, words in finding.message) for finding in moved] == (
+        [("enable_eplb", False, True)] if words else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("planned", "batch", "value"), [(100_000, 2048, 2048), (2048, 2048, None), (100_000, None, 8192)]
+)
+def test_no_more_is_planned_for_a_step_than_it_holds(planned: int, batch: int | None, value: int | None):
+    given = {} if batch is None else {"max-num-batched-tokens": batch}
+    found = said(args={"max-num-scheduled-tokens": planned, "max-num-seqs": 64, **given})
+    assert [(item.field, item.value) for item in found if item.code == "planned_over_batch"] == (
+        [] if value is None else [("max_num_scheduled_tokens", value)]
+    )
+
+
 def test_half_batches_need_kernels_that_nobody_can_choose():
     finding = the("flag_forbidden", said(args={"enable-dbo": True}))
     assert (finding.field, finding.is_error) == ("enable_dbo", True)

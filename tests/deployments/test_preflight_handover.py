@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from deployments.engine.facts import ModelFacts
 from deployments.engine.profiles import EngineProfile
 from deployments.findings import Finding
 from deployments.preflight import Facts, check
+from deployments.sources.huggingface import model_facts
 from deployments.spec import DeploymentSpec
-from tests.deployments.preflighting import codes, the, with_model
+from tests.deployments.preflighting import codes, said, the, with_model
 from tests.deployments.wishes import facts_of, roles_json
 
 SHARED = "decode-context-parallel-size"
@@ -110,3 +112,92 @@ def test_the_gpus_of_one_role_take_over_from_whole_gpus_of_the_other(
         mended = {**spec, role: {"args": {SPLIT: value}}}
         after = of_roles(with_model(**model), args={"max-model-len": 8192}, **mended)
         assert not [item for item in after if item.is_error]
+
+
+@pytest.mark.parametrize(("flag", "value"), [("runner", "pooling"), ("convert", "embed")])
+def test_what_is_made_to_pool_has_nothing_to_decode(flag: str, value: str):
+    finding = the("roles_pooling", of_roles(args={flag: value}))
+    assert (finding.field, finding.is_error) == (flag, True)
+    assert "roles_pooling" not in codes(said(args={flag: value}))
+    # A model that is told to write is not converted.
+    assert "roles_pooling" not in codes(of_roles(args={"runner": "generate", "convert": "embed"}))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"architecture": "BertModel"},
+        {"architecture": "Qwen2ForRewardModel"},
+        {"architecture": "Qwen3ForSequenceClassification"},
+        # As sentence-transformers keep a language model with a layer that pools.
+        {"architecture": "Qwen3ForCausalLM", "pooled": True},
+    ],
+)
+def test_a_model_that_pools_by_itself_is_not_cut_into_roles(model: dict[str, Any]):
+    facts = with_model(**model)
+    finding = the("roles_pooling", of_roles(facts))
+    assert (finding.pointer, finding.value, finding.is_error) == ("/spec/strategy", "standard", True)
+    assert "roles_pooling" not in codes(said(facts))
+    assert the("no_text", said(facts)).field == "source_uri"
+
+
+@pytest.mark.parametrize("architecture", ["Qwen3ForCausalLM", "InternVLChatModel", "ChatGLMModel", "Unheard"])
+def test_a_model_that_writes_is_decoded(architecture: str):
+    assert "roles_pooling" not in codes(of_roles(with_model(architecture=architecture)))
+    pooled = with_model(architecture="Qwen3ForCausalLM", pooled=True)
+    assert not codes(of_roles(pooled, args={"runner": "generate"})) & {"roles_pooling", "no_text"}
+
+
+def test_an_encoder_with_a_decoder_has_no_connector():
+    whisper = with_model(architecture="WhisperForConditionalGeneration", encoder_decoder=True)
+    finding = the("roles_encoder", of_roles(whisper))
+    assert (finding.pointer, finding.value, finding.is_error) == ("/spec/strategy", "standard", True)
+    assert "roles_encoder" not in codes(said(whisper))
+    offloaded = the("offload_encoder", said(whisper, args={"kv-offloading-size": 8}))
+    assert (offloaded.field, offloaded.is_error) == ("kv_offloading_size", True)
+    assert "offload_encoder" not in codes(said(args={"kv-offloading-size": 8}))
+
+
+@pytest.mark.parametrize(
+    ("flag", "prefill", "decode", "refused"),
+    [
+        ("attention-backend", "FLASHINFER", "FLASH_ATTN", True),
+        ("attention-backend", "FLASH_ATTN", None, True),
+        ("attention-backend", "FLASH_ATTN", "FLASH_ATTN", False),
+        ("disable-hybrid-kv-cache-manager", None, True, True),
+        ("disable-hybrid-kv-cache-manager", None, False, False),
+        ("spec-method", "mtp", None, True),
+        ("spec-method", None, "ngram", False),
+        ("gpu-memory-utilization", 0.8, 0.9, False),
+    ],
+)
+def test_the_engines_of_both_roles_keep_their_cache_alike(flag: str, prefill: object, decode: object, refused: bool):
+    given = {"prefill": prefill, "decode": decode}
+    spec = {role: {"args": {} if value is None else {flag: value}} for role, value in given.items()}
+    found = [item for item in of_roles(with_model(mtp_layers=1), **spec) if item.code == "handover_differs"]
+    places = [f"/spec/decode/args/{flag}"] if refused else []
+    assert [(item.pointer, item.value) for item in found] == [(place, prefill) for place in places]
+    assert all(item.is_error for item in found)
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "encoder_decoder", "pooled"),
+    [
+        ({"model_type": "whisper", "is_encoder_decoder": True}, (), True, False),
+        ({"model_type": "whisper"}, (), True, False),
+        # As Voxtral says of what it took over from Whisper.
+        ({"model_type": "whisper", "is_encoder_decoder": False}, (), False, False),
+        ({"model_type": "outer", "text_config": {"is_encoder_decoder": True}}, (), True, False),
+        ({"model_type": "llama", "is_encoder_decoder": "yes"}, (), False, False),
+        ({"model_type": "qwen3"}, ("modules.json", "1_Pooling/config.json"), False, True),
+        ({"model_type": "qwen3"}, ("modules.json",), False, False),
+        ({"model_type": "qwen3"}, ("1_Pooling/config.json",), False, False),
+    ],
+)
+def test_what_a_repository_says_of_encoders_and_pooling_is_read(
+    config: dict[str, Any], files: tuple[str, ...], encoder_decoder: bool, pooled: bool
+):
+    metadata = {"siblings": [{"rfilename": name, "size": 1} for name in ("model.safetensors", *files)]}
+    facts = model_facts("x/y", metadata, config)
+    assert (facts.encoder_decoder, facts.pooled) == (encoder_decoder, pooled)
+    assert ModelFacts.from_json(facts.as_json()) == facts

@@ -73,13 +73,6 @@ def test_no_server_is_asked_of_a_draft(version: str):
     assert flags_of(version)["runner"].choices == ("auto", "generate", "pooling")
 
 
-def test_what_pools_has_nothing_to_decode():
-    found = check(DeploymentSpec.from_json(roles_json(args={"runner": "pooling"})), "chat", "search", facts_of())
-    finding = the("roles_pooling", found)
-    assert (finding.field, finding.is_error) == ("runner", True)
-    assert "roles_pooling" not in codes(said(args={"runner": "pooling"}))
-
-
 def test_engines_over_several_nodes_are_not_counted_in_one():
     spec = {"nodes": 2, "args": {"max-model-len": 8192, "data-parallel-size": 8, "tensor-parallel-size": 3}}
     found = check(DeploymentSpec.from_json(spec_json(**spec)), "chat", "search", facts_of())
