@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -353,22 +353,22 @@ class DeploymentSpec(_Closed):
     @property
     def tensor_parallel(self) -> int:
         """GPUs that one layer is split over; of two roles the larger."""
-        return max(spec._count("tensor-parallel-size") for spec in self.by_role().values())
+        return max(_count(args, "tensor-parallel-size") for args, _ in self._engines())
 
     @property
     def pipeline_parallel(self) -> int:
         """Groups of layers that run one after the other; of two roles the larger."""
-        return max(spec._count("pipeline-parallel-size") for spec in self.by_role().values())
+        return max(_count(args, "pipeline-parallel-size") for args, _ in self._engines())
 
     @property
     def data_parallel(self) -> int:
         """Engines of one replica, each with the whole model and a cache of its own; of two roles the larger."""
-        return max(spec._count("data-parallel-size") for spec in self.by_role().values())
+        return max(_count(args, "data-parallel-size") for args, _ in self._engines())
 
     @property
     def gpus_per_replica(self) -> int:
         """GPUs of one replica: tensor times pipeline times data parallel size; of two roles the larger."""
-        return max(spec._gpus_of_replica for spec in self.by_role().values())
+        return max(_gpus(args) for args, _ in self._engines())
 
     @property
     def gpus_per_pod(self) -> int:
@@ -378,20 +378,20 @@ class DeploymentSpec(_Closed):
     @property
     def gpus(self) -> int:
         """GPUs at the most replicas of every role, without the surge of a rollout."""
-        return sum(spec._gpus_of_replica * spec.replicas.max for spec in self.by_role().values())
+        return sum(_gpus(args) * replicas.max for args, replicas in self._engines())
 
     @property
     def gpus_at_first(self) -> int:
         """GPUs at the fewest replicas of every role: what it starts with."""
-        return sum(spec._gpus_of_replica * spec.replicas.min for spec in self.by_role().values())
+        return sum(_gpus(args) * replicas.min for args, replicas in self._engines())
 
-    @property
-    def _gpus_of_replica(self) -> int:
-        return math.prod(map(self._count, PARALLEL))
-
-    def _count(self, flag: str) -> int:
-        value = self.engine.args.get(flag, 1)
-        return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else 1
+    def _engines(self) -> Iterator[tuple[Mapping[str, ArgValue], Replicas]]:
+        """Flags and replicas of each role; these alone, as sums over them are asked for often."""
+        if self.prefill is None or self.decode is None:
+            yield self.engine.args, self.replicas
+            return
+        for role in (self.prefill, self.decode):
+            yield {**self.engine.args, **role.args}, role.replicas
 
     def to_json(self) -> dict[str, Any]:
         """This spec as plain JSON values, every field of its strategy written out.
@@ -426,6 +426,15 @@ class DeploymentRequest(_Closed):
 
 
 _ROLES = (Role.PREFILL, Role.DECODE)
+
+
+def _gpus(args: Mapping[str, ArgValue]) -> int:
+    return math.prod(_count(args, flag) for flag in PARALLEL)
+
+
+def _count(args: Mapping[str, ArgValue], flag: str) -> int:
+    value = args.get(flag, 1)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else 1
 
 
 def _differences(specs: Mapping[Role, DeploymentSpec]) -> dict[str, str]:

@@ -46,6 +46,37 @@ REQUEST: dict[str, Any] = {
         "engine": {"args": {"max-model-len": 65536, "gpu-memory-utilization": 0.9, "enable-prefix-caching": True}},
     },
 }
+# Wishes that cost most: two roles whose remedies are each tried through all rules, with layers that keep a window.
+GEMMA: dict[str, Any] = {
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "model_type": "gemma3",
+    "text_config": {
+        "model_type": "gemma3_text",
+        "hidden_size": 5376,
+        "intermediate_size": 21504,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 62,
+        "num_key_value_heads": 16,
+        "head_dim": 128,
+        "sliding_window": 1024,
+        "sliding_window_pattern": 6,
+        "max_position_embeddings": 131072,
+        "vocab_size": 262208,
+    },
+    "torch_dtype": "bfloat16",
+}
+DEAREST: dict[str, Any] = {
+    "team": "search",
+    "name": "chat",
+    "model": {"config": GEMMA, "weights_bytes": 54_000_000_000},
+    "spec": {
+        "source": {"uri": "hf://google/gemma-3-27b-it"},
+        "flavor": "l4-24gb",
+        "strategy": "disaggregated",
+        "prefill": {},
+        "decode": {},
+    },
+}
 Row = tuple[str, str, str, str, str, str, str, str, str]
 
 
@@ -120,6 +151,7 @@ def costs(rounds: int) -> list[Cost]:
     yardstick, _ = _medians(lambda: hashlib.sha256(block).digest(), rounds)
     commands: list[tuple[str, Callable[[], object]]] = [
         ("check", lambda: check_document(REQUEST)),
+        ("check, two roles", lambda: check_document(DEAREST)),
         ("fit", lambda: fit_document(REQUEST)),
         ("render", lambda: render_document(REQUEST)),
     ]
@@ -161,11 +193,11 @@ def main() -> int:
     print(markdown())
     wrong = [answer.id for answer in answers() if answer.fits != answer.reported_fits]
     print(f"\nfits or not: {len(answers()) - len(wrong)} of {len(answers())} right")
-    print(f"\n{'':<8}{'processor, ms':>15}{'clock, ms':>12}{'× sha256 of 1 MiB':>20}")
+    print(f"\n{'':<18}{'processor, ms':>15}{'clock, ms':>12}{'× sha256 of 1 MiB':>20}")
     slow = False
     for cost in costs(wanted.rounds):
-        print(f"{cost.name:<8}{cost.processor:>15.2f}{cost.clock:>12.2f}{cost.ratio:>20.1f}")
-        slow = slow or (cost.name in {"check", "fit"} and cost.processor >= BUDGET_MS)
+        print(f"{cost.name:<18}{cost.processor:>15.2f}{cost.clock:>12.2f}{cost.ratio:>20.1f}")
+        slow = slow or (cost.name != "render" and cost.processor >= BUDGET_MS)
     if slow:
         print(f"check or fit took {BUDGET_MS:g} ms or more")
     if wanted.write:

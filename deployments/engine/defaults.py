@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import flags_of, release, versions
@@ -30,6 +31,7 @@ class Defaults:
 NEWEST = Defaults()
 
 
+@cache
 def defaults_of(version: str) -> Defaults:
     """The defaults of a vLLM version; those of the newest where its flags are not known."""
     if version not in versions():

@@ -98,6 +98,7 @@ def versions() -> tuple[str, ...]:
     return tuple(sorted((path.stem.removeprefix(prefix) for path in DATA.glob(f"{prefix}*.json")), key=release))
 
 
+@cache
 def release(version: str) -> tuple[int, ...]:
     """A version as numbers that can be compared; parts that are no numbers (post1, ~) are left out."""
     return tuple(int(part) for part in version.split(".") if part.isdecimal())

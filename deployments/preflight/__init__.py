@@ -131,6 +131,4 @@ def estimate(spec: DeploymentSpec, facts: Facts) -> Fit | None:
 
 def estimates(spec: DeploymentSpec, facts: Facts) -> dict[Role, Fit | None]:
     """The memory estimate of what each role runs, prefill before decode; None while something of it is not known."""
-    return {
-        role: memory.estimate_of(Case(spec=own, name="", team="", facts=facts)) for role, own in spec.by_role().items()
-    }
+    return {role: Case(spec=own, name="", team="", facts=facts).estimate for role, own in spec.by_role().items()}

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from deployments.engine.sizing import FitState
 from deployments.findings import Finding, error, info, warning
 from deployments.preflight.facts import ClusterFacts, FlavorFacts
-from deployments.preflight.memory import estimate_of
 from deployments.preflight.rules import Case, Rules, plural
 from deployments.sources import Scheme
 from deployments.spec import DeploymentSpec, Replicas, Role, Strategy
@@ -252,7 +251,7 @@ def _holds(case: Case, flavor: FlavorFacts) -> bool:
     if not flavor.enabled or (flavor.total or 0) < spec.gpus_at_first or spec.gpus_per_pod > flavor.gpus_per_node:
         return False
     moved = (own.model_copy(update={"flavor": flavor.slug}) for own in spec.by_role().values())
-    estimates = (estimate_of(dataclasses.replace(case, spec=own)) for own in moved)
+    estimates = (dataclasses.replace(case, spec=own).estimate for own in moved)
     if any(estimate is not None and estimate.state is FitState.NO for estimate in estimates):
         return False
     return case.admits is not None and case.admits([("/spec/flavor", flavor.slug)])

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from deployments.engine.host import OFFLOADED_CACHE
 from deployments.engine.kv import block_of, kv_bytes_per_token, one_cache, windows
 from deployments.findings import Finding, arg_pointer, error, warning
-from deployments.preflight.memory import estimate_of
 from deployments.preflight.rules import Case, Rules, plural
 
 rules = Rules()
@@ -76,7 +75,7 @@ def cache_blocks(case: Case) -> Iterator[Finding]:
 
 def _most_blocks(case: Case) -> int | None:
     """Blocks of KV cache that the whole GPU holds beside weights and engine; None where that is not known."""
-    estimate, model, args = estimate_of(case), case.model, case.spec.engine.args
+    estimate, model, args = case.estimate, case.model, case.spec.engine.args
     if estimate is None or model is None or windows(model, args):
         return None  # With caches of several kinds a block is not one size.
     each = kv_bytes_per_token(model, args) * block_of(args)

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable, Iterator
 
 from deployments.engine.facts import GIB, MIB, ModelFacts
-from deployments.engine.lora import lora_gib
 from deployments.engine.options import Choice, Option, most_nodes, options, round_context
-from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit, missing_numbers
+from deployments.engine.sizing import Fit, FitState, UnknownShapeError, missing_numbers
 from deployments.findings import Finding, arg_pointer, error, info, warning
 from deployments.preflight.facts import FlavorFacts
 from deployments.preflight.rules import Case, Rules, gib
@@ -30,7 +29,7 @@ NUMBERS = {
 @rules.rule
 def memory(case: Case) -> Iterator[Finding]:
     """Weights, activations and the KV cache of one full request must fit on each GPU."""
-    estimate = estimate_of(case)
+    estimate = case.estimate
     if estimate is None or case.flavor is None:
         return
     if estimate.state is FitState.NO:
@@ -49,7 +48,7 @@ def memory(case: Case) -> Iterator[Finding]:
 @rules.rule
 def quantised_at_load(case: Case) -> Iterator[Finding]:
     """What is quantised as it is loaded takes more for a while; how much more, nobody says."""
-    estimate, method = estimate_of(case), case.arg("quantization")
+    estimate, method = case.estimate, case.arg("quantization")
     if estimate is None or case.flavor is None or case.model is None or estimate.stored_gib is None:
         return
     if estimate.state is not FitState.NO and estimate.stored_gib > estimate.total_gib:
@@ -61,17 +60,6 @@ def quantised_at_load(case: Case) -> Iterator[Finding]:
             f"would not fit on {case.flavor.label}.",
             "A variant of the model that is quantised already is safer.",
         )
-
-
-def estimate_of(case: Case) -> Fit | None:
-    """The memory estimate of this case; None while model, flavor or shape are not known."""
-    if case.model is None or case.flavor is None:
-        return None
-    try:
-        extra = lora_gib(case.model, case.lora_rank, len(case.spec.adapters))
-        return fit(case.model, case.flavor.gpu, case.spec.engine.args, defaults=case.defaults, extra_gib=extra)
-    except UnknownShapeError:
-        return None
 
 
 def _cache_as_told(case: Case, estimate: Fit) -> Finding | None:
@@ -198,7 +186,7 @@ def _share_of_time(case: Case, flavor: FlavorFacts) -> Finding:
 @rules.rule
 def model_unknown(case: Case) -> Iterator[Finding]:
     """Say so when memory and context could not be checked, and which numbers would tell."""
-    if case.flavor is None or estimate_of(case) is not None:
+    if case.flavor is None or case.estimate is not None:
         return
     missing = missing_numbers(case.model or ModelFacts(id=case.spec.source.uri))
     yield info(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from deployments.engine.defaults import NEWEST, Defaults, as_taken, defaults_of
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import versions
-from deployments.engine.lora import lora_rank
+from deployments.engine.lora import lora_gib, lora_rank
 from deployments.engine.profiles import EngineProfile
+from deployments.engine.sizing import Fit, UnknownShapeError, fit
 from deployments.findings import Change, Finding
 from deployments.preflight.facts import Facts, FlavorFacts, QuotaFacts
 from deployments.sources import Source, SourceError, parse
@@ -48,12 +50,12 @@ class Case:
         """The vLLM version of the chosen engine; the newest that is known where there is none."""
         return self.profile.version if self.profile else versions()[-1]
 
-    @property
+    @cached_property
     def model(self) -> ModelFacts | None:
         """What is known of the model, if it was looked up, as the chosen engine takes it."""
         return as_taken(self.facts.model, self.defaults) if self.facts.model else None
 
-    @property
+    @cached_property
     def defaults(self) -> Defaults:
         """What the chosen engine assumes where a flag is not given."""
         return defaults_of(self.profile.version) if self.profile else NEWEST
@@ -63,7 +65,19 @@ class Case:
         """Tokens of a request's prompt and answer: as asked for, or what the engine takes by itself."""
         return self.whole("max-model-len") or (self.model.usual_context if self.model else None)
 
-    @property
+    @cached_property
+    def estimate(self) -> Fit | None:
+        """How the model sits in the memory of the chosen GPUs; None while model, flavor or shape are not known."""
+        model, flavor = self.model, self.flavor
+        if model is None or flavor is None:
+            return None
+        extra = lora_gib(model, self.lora_rank, len(self.spec.adapters))
+        try:
+            return fit(model, flavor.gpu, self.spec.engine.args, defaults=self.defaults, extra_gib=extra)
+        except UnknownShapeError:
+            return None
+
+    @cached_property
     def loads(self) -> Source | None:
         """What the cluster loads: what is named, or what an entry of a registry stands for; None while unknown."""
         found = self.facts.source_check
