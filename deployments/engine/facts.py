@@ -14,8 +14,9 @@ MIB = 1024**2
 class ModelFacts:
     """A model's shape, read from its `config.json` and its file list. Sizes are bytes, lengths are tokens.
 
-    `linear_layers` keep a constant instead of a cache (linear attention, Mamba); `quant_block` is the width of
-    blocks that quantised weights share a scale in.
+    `dense_layers` are those without experts in a model that has some; `shared_intermediate` is the width of what every
+    token meets beside them. `linear_layers` keep a constant instead of a cache (linear attention, Mamba); `quant_block`
+    is the width of blocks that quantised weights share a scale in.
     """
 
     id: str
@@ -42,9 +43,15 @@ class ModelFacts:
     context_unasked: int | None = None
     experts: int = 0
     expert_intermediate: int | None = None
+    shared_intermediate: int = 0
+    dense_layers: int = 0
     tied: bool = False
     kv_lora_rank: int | None = None
     rope_head_dim: int | None = None
+    # Of latent attention: the rank of the queries (None for none), and the widths of a head's keys and values.
+    q_lora_rank: int | None = None
+    nope_head_dim: int | None = None
+    v_head_dim: int | None = None
     sliding_window: int | None = None
     sliding_layers: int = 0
     linear_layers: int = 0

@@ -26,7 +26,14 @@ from deployments.engine.kv import (
     width_of,
 )
 from deployments.engine.measured import Measured
-from deployments.engine.weights import USUAL_VOCABULARY, expert_bytes, quantised, weights_bytes
+from deployments.engine.weights import (
+    USUAL_VOCABULARY,
+    copied_bytes,
+    expert_bytes,
+    mtp_bytes,
+    quantised,
+    weights_bytes,
+)
 from deployments.spec import ArgValue
 
 BIG_GPU_GIB = 70.0
@@ -131,13 +138,9 @@ def fit(
     length = whole(args, "max-model-len", 0) or model.usual_context or 4096
     budget = gpu.visible_gib * _float(args, "gpu-memory-utilization", defaults.utilization)
     offload = _float(args, "cpu-offload-gb", 0.0)
-    stored = _as_computed(model, args, weights or 0)
+    stored = _as_computed(model, args, _loaded(model, args, weights or 0))
     held = quantised(model, args.get("quantization"), stored, width_of(model, args))
-    # Engines of one replica share out the experts among all their GPUs; the rest each of them has for itself.
-    shared = expert_bytes(model, stored) * (held / stored) if engines > 1 and stored else 0.0
-    rank = (held - shared + shared / engines) / split
-    loss = SPLIT_LOSS if split * engines > 1 else 1.0
-    rank_gib = max(0.0, rank * loss / GIB - offload)
+    rank_gib = max(0.0, _on_rank(model, args, stored, held) / GIB - offload)
     if seen.weights_gib is not None:
         rank_gib = seen.weights_gib
     batch = batched_tokens(gpu, args, length, defaults)
@@ -174,10 +177,33 @@ def fit(
         max_context=largest_context(model, args, available * GIB, batch),
         gpus=split * engines,
         engines=engines,
-        stored_gib=round(stored / split * loss / GIB, 2) if held < stored else None,
+        stored_gib=round(_on_rank(model, args, stored, stored) / GIB, 2) if held < stored else None,
         needed_bytes=needed_bytes,
         most_bytes=max(0, math.floor(most * GIB)),
     )
+
+
+def _loaded(model: ModelFacts, args: Mapping[str, ArgValue], weights: float) -> float:
+    """Bytes of weights that the engine loads: layers that propose tokens only where they are asked to."""
+    return weights if args.get("spec-method") == "mtp" else weights - mtp_bytes(model, weights)
+
+
+def _on_rank(model: ModelFacts, args: Mapping[str, ArgValue], stored: float, held: float) -> float:
+    """Bytes of weights on one GPU, of `held` in all; `stored` is what they were before they were quantised."""
+    tp, pp = whole(args, "tensor-parallel-size", 1), whole(args, "pipeline-parallel-size", 1)
+    group = tp * whole(args, "data-parallel-size", 1)
+    smaller = held / stored if stored else 1.0
+    # All GPUs of a replica share out its experts, whole ones or parts of each; the rest each engine has for itself.
+    experts = expert_bytes(model, stored) * smaller
+    part = 1 / group
+    if args.get("enable-expert-parallel") is True and model.experts:
+        part = math.ceil(model.experts / group) / model.experts
+    copied = copied_bytes(model)
+    if copied is None or tp == 1:
+        loss = SPLIT_LOSS if group * pp > 1 else 1.0
+        return ((held - experts) / tp + experts * part) / pp * loss
+    copied = min(copied * smaller, held - experts)
+    return (copied + (held - experts - copied) / tp + experts * part) / pp
 
 
 def missing_numbers(model: ModelFacts) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 from deployments.engine.facts import ModelFacts
 from deployments.sources.checks import Reply, SourceCheck, SourceCode, plain
 from deployments.sources.contexts import contexts
+from deployments.sources.experts import experts
 from deployments.sources.formats import WeightFormat, format_of, weights_bytes
 from deployments.sources.identity import TOKENIZER_CONFIG, asks_for_tokenizer, identity, tokenizer
 
@@ -114,6 +115,7 @@ def model_facts(
     hidden = _number(text, "hidden_size", "n_embd", "d_model")
     layers = _number(text, "num_hidden_layers", "n_layer")
     window, sliding = _sliding(text, layers)
+    routed = experts(text, layers, _number)
     kind, words = identity(shape, _sizes(metadata)), tokenizer(tokenizer_config, _sizes(metadata))
     architectures = shape.get("architectures")
     length = contexts(shape, text, _number)
@@ -138,11 +140,16 @@ def model_facts(
         max_position=length.longest,
         max_position_stretched=length.stretched,
         context_unasked=length.unasked,
-        experts=_number(text, "num_experts", "num_local_experts", "n_routed_experts") or 0,
-        expert_intermediate=_number(text, "moe_intermediate_size"),
+        experts=routed.count,
+        expert_intermediate=routed.width,
+        shared_intermediate=routed.shared_width,
+        dense_layers=routed.dense_layers,
         tied=bool(text.get("tie_word_embeddings", shape.get("tie_word_embeddings", False))),
         kv_lora_rank=_number(text, "kv_lora_rank"),
         rope_head_dim=_number(text, "qk_rope_head_dim"),
+        q_lora_rank=_number(text, "q_lora_rank"),
+        nope_head_dim=_number(text, "qk_nope_head_dim"),
+        v_head_dim=_number(text, "v_head_dim"),
         sliding_window=window,
         sliding_layers=sliding,
         linear_layers=_linear(text, layers),

@@ -100,7 +100,7 @@ def test_what_it_says_is_what_the_sandbox_hub_serves(row: dict[str, Any]) -> Non
     model = entry_of(row).model
     assert model is not None
     # A card knows of no files besides weights and of no layers besides its own: what a download takes, the hub says.
-    unsaid = {"model_type": None, "architectures": ()}
+    unsaid = {"model_type": None, "architectures": (), "tokenizer_json": False}
     shape = {**read.as_json(), "license": "", "download_bytes": None, "mtp_layers": None, **unsaid}
     assert model.as_json() == shape
     assert (row["licence"], row["context"]) == (read.license, read.max_position)
