@@ -4,7 +4,9 @@ FROM python:3.11-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/slipway
 COPY requirements/portal.txt /tmp/portal.txt
-RUN /opt/slipway/bin/pip install --require-hashes --no-deps --only-binary :all: -r /tmp/portal.txt
+# Of botocore nothing but signatures is used: descriptions of Amazon's services stay out.
+RUN /opt/slipway/bin/pip install --require-hashes --no-deps --only-binary :all: -r /tmp/portal.txt \
+    && rm -r /opt/slipway/lib/python3.11/site-packages/botocore/data
 
 FROM python:3.11-slim-bookworm
 RUN groupadd --gid 10001 slipway && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent slipway

@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -133,7 +132,7 @@ def _s3(opened: Opened, test_uri: str) -> SourceCheck:
         key_id=opened.value["access_key_id"],
         secret=opened.value["secret_access_key"],
     )
-    headers = s3.signed_headers(f"{access.url}/", access, datetime.now(UTC))
+    headers = s3.signed_headers(f"{access.url}/", access)
     try:
         answer = outbound.request(
             "GET", f"{access.url}/", operator_origins=settings.OBJECT_STORES, headers=headers, seconds=SECONDS

@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import lru_cache
 
 import orjson
@@ -79,7 +78,7 @@ def _check(
             return huggingface.check(source.id, revision or source.revision, get, with_token=bool(keys.token))
         case Scheme.S3:
             ask = door(settings.OBJECT_STORES)
-            return s3.check(source.container, source.path, ask, keys.s3, datetime.now(UTC))
+            return s3.check(source.container, source.path, ask, keys.s3)
         case Scheme.GS:
             ask, api = door([settings.GS_URL]), settings.GS_URL.rstrip("/")
             found = gs.check(source.container, source.path, ask, api=api, token=keys.token)

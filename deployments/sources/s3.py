@@ -4,14 +4,11 @@ the HTTP and, where the bucket is not public, the keys.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from html import unescape
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from deployments.sources.checks import Ask, Reply, SourceCheck, SourceCode
 from deployments.sources.listing import Place, judge, too_many, under
@@ -25,7 +22,6 @@ _OBJECT = re.compile(rb"<Contents>(.*?)</Contents>", re.DOTALL)
 _KEY = re.compile(rb"<Key>([^<]{1,4096})</Key>")
 _SIZE = re.compile(rb"<Size>(\d{1,18})</Size>")
 _CUT = re.compile(rb"<IsTruncated>\s*true", re.IGNORECASE)
-_EMPTY = hashlib.sha256(b"").hexdigest()
 # What a server says of keys that it does not know or cannot verify.
 BAD_KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"})
 
@@ -48,15 +44,15 @@ class Access:
 NOBODY = Access()
 
 
-def check(bucket: str, path: str, ask: Ask, access: Access, now: datetime) -> SourceCheck:
+def check(bucket: str, path: str, ask: Ask, access: Access) -> SourceCheck:
     """Look up a folder, or a single file, of a bucket and say what lies there, or why it cannot be used."""
     shown = f"s3://{bucket}/{path}".rstrip("/")
     wanted = path.strip("/")
-    reply = _list(bucket, wanted, ask, access, now)
+    reply = _list(bucket, wanted, ask, access)
     region = _elsewhere(reply)
     if region and not access.endpoint and region != access.region:
         access = replace(access, region=region)
-        reply = _list(bucket, wanted, ask, access, now)
+        reply = _list(bucket, wanted, ask, access)
     if reply.status != 200:
         return _refused(shown, bucket, reply, access)
     if _CUT.search(reply.body):
@@ -68,35 +64,27 @@ def check(bucket: str, path: str, ask: Ask, access: Access, now: datetime) -> So
         return SourceCheck(SourceCode.NOT_FOUND, f"Nothing lies under {shown}.", "Check bucket and folder.")
 
     def read(name: str, first: int | None) -> Reply:
-        return _get(f"{access.url}/{bucket}/{quote(found.key(name))}", "", ask, access, now, first)
+        return _get(f"{access.url}/{bucket}/{quote(found.key(name))}", "", ask, access, first)
 
     return judge(Place(uri, read, found.single), found.sizes)
 
 
-def signed_headers(url: str, access: Access, now: datetime) -> dict[str, str]:
+def signed_headers(url: str, access: Access) -> dict[str, str]:
     """The headers of a GET, signed as AWS Signature Version 4 says; none without keys.
 
-    Path and query of `url` must be quoted already, its query in order.
+    Path and query of `url` must be quoted already. Nothing is sent: that is the outbound door's.
     """
     if not access.key_id:
         return {}
-    parts = urlsplit(url)
-    day, moment = now.strftime("%Y%m%d"), now.strftime("%Y%m%dT%H%M%SZ")
-    names = "host;x-amz-content-sha256;x-amz-date"
-    heads = f"host:{parts.netloc}\nx-amz-content-sha256:{_EMPTY}\nx-amz-date:{moment}\n"
-    canonical = f"GET\n{parts.path or '/'}\n{parts.query}\n{heads}\n{names}\n{_EMPTY}"
-    scope = f"{day}/{access.region or REGION}/s3/aws4_request"
-    to_sign = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-    key = b"AWS4" + access.secret.encode()
-    for part in (day, access.region or REGION, "s3", "aws4_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
-    who = f"Credential={access.key_id}/{scope}"
-    return {
-        "Authorization": f"AWS4-HMAC-SHA256 {who},SignedHeaders={names},Signature={signature}",
-        "x-amz-content-sha256": _EMPTY,
-        "x-amz-date": moment,
-    }
+    # Only where there are keys, in a worker: to import this takes longer than an answer of the request form may.
+    from botocore.auth import S3SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import ReadOnlyCredentials
+
+    request = AWSRequest("GET", url)
+    keys = ReadOnlyCredentials(access.key_id, access.secret, None)
+    S3SigV4Auth(keys, "s3", access.region or REGION).add_auth(request)
+    return dict(request.headers.items())
 
 
 def code_of(body: bytes) -> str:
@@ -105,14 +93,14 @@ def code_of(body: bytes) -> str:
     return found[1].decode() if found else ""
 
 
-def _list(bucket: str, prefix: str, ask: Ask, access: Access, now: datetime) -> Reply:
+def _list(bucket: str, prefix: str, ask: Ask, access: Access) -> Reply:
     query = f"list-type=2&max-keys=1000&prefix={quote(prefix, safe='')}"
-    return _get(f"{access.url}/{bucket}", query, ask, access, now, None)
+    return _get(f"{access.url}/{bucket}", query, ask, access, None)
 
 
-def _get(url: str, query: str, ask: Ask, access: Access, now: datetime, first: int | None) -> Reply:
+def _get(url: str, query: str, ask: Ask, access: Access, first: int | None) -> Reply:
     whole = f"{url}?{query}" if query else url
-    headers: Mapping[str, str] = signed_headers(whole, access, now)
+    headers: Mapping[str, str] = signed_headers(whole, access)
     return ask(whole, headers={**headers, **({"Range": f"bytes=0-{first - 1}"} if first else {})})
 
 

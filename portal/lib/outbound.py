@@ -268,7 +268,9 @@ def _once(
         # The connection goes to the address that was checked; the name stays in Host and in the TLS handshake.
         shown = f"[{address}]" if ":" in address else address
         target = parts._replace(netloc=f"{shown}:{origin[2]}").geturl()
-        extra, extensions = {"host": parts.netloc}, {"sni_hostname": origin[1]}
+        # Without the usual port, as every client writes it: a signature covers this header.
+        host = parts.netloc.removesuffix(f":{PORTS[parts.scheme]}")
+        extra, extensions = {"host": host}, {"sni_hostname": origin[1]}
     timeout = httpx.Timeout(left, connect=min(CONNECT_SECONDS, left))
     # No proxy and no credentials of the environment: a proxy would resolve the name again.
     door = transport or DeadlineTransport(deadline)

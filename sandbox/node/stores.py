@@ -6,15 +6,13 @@ does not lie in such a place is told by the size that the server gives.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import asyncio
 import io
 import json
 import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from html import unescape
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -33,7 +31,6 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 _OBJECT = re.compile(rb"<Contents>(.*?)</Contents>", re.DOTALL)
 _KEY, _SIZE = re.compile(rb"<Key>([^<]+)</Key>"), re.compile(rb"<Size>(\d+)</Size>")
 _CODE, _MESSAGE = re.compile(rb"<Code>([^<]+)</Code>"), re.compile(rb"<Message>([^<]*)</Message>")
-_EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 class StoreError(Exception):
@@ -176,7 +173,9 @@ class Stores:
         method: str = "GET",
     ) -> httpx.Response:
         region = environment.get("AWS_DEFAULT_REGION") or "us-east-1"
-        headers = {**_signature(method, url, keys, region), **_part(first)}
+        # Not on the loop: the first time it imports, and engines answer meanwhile.
+        signed = await asyncio.to_thread(_signature, method, url, keys, region)
+        headers = {**signed, **_part(first)}
         return await self.http.request(method, url, headers=headers, timeout=SECONDS)
 
 
@@ -190,19 +189,14 @@ def _signature(method: str, url: str, keys: Mapping[str, str], region: str) -> d
     key_id, secret = keys.get("AWS_ACCESS_KEY_ID"), keys.get("AWS_SECRET_ACCESS_KEY", "")
     if not key_id:
         return {}
-    now, parts = datetime.now(UTC), urlsplit(url)
-    day, moment = now.strftime("%Y%m%d"), now.strftime("%Y%m%dT%H%M%SZ")
-    names = "host;x-amz-content-sha256;x-amz-date"
-    heads = f"host:{parts.netloc}\nx-amz-content-sha256:{_EMPTY}\nx-amz-date:{moment}\n"
-    request = f"{method}\n{parts.path or '/'}\n{parts.query}\n{heads}\n{names}\n{_EMPTY}"
-    scope = f"{day}/{region}/s3/aws4_request"
-    to_sign = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-    key = b"AWS4" + secret.encode()
-    for part in (day, region, "s3", "aws4_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    signed = hmac.digest(key, to_sign.encode(), "sha256").hex()
-    who = f"Credential={key_id}/{scope}, SignedHeaders={names}, Signature={signed}"
-    return {"Authorization": f"AWS4-HMAC-SHA256 {who}", "x-amz-content-sha256": _EMPTY, "x-amz-date": moment}
+    # Only where there are keys: few sandboxes have a bucket, and to import this takes a moment.
+    from botocore.auth import S3SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import ReadOnlyCredentials
+
+    request = AWSRequest(method, url)
+    S3SigV4Auth(ReadOnlyCredentials(key_id, secret, None), "s3", region).add_auth(request)
+    return dict(request.headers.items())
 
 
 def _part(first: int | None) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 
 from deployments.services import credential_trials as trials
 from deployments.services.sealing import Opened
-from deployments.sources import SourceCode, s3
+from deployments.sources import SourceCode
 from portal.lib import outbound
 from tests.deployments.sealing_keys import GATED, TOKEN, HubOfTokens
 
@@ -88,19 +87,6 @@ def test_an_s3_server_is_asked_for_its_buckets(status: int, code: str, wanted: S
     [(method, url, given)] = calls
     assert (method, url) == ("GET", "https://s3.example.com/")
     assert "/eu-central-1/s3/aws4_request" in given["headers"]["Authorization"]
-
-
-def test_the_signature_is_that_of_aws() -> None:
-    """As botocore 1.43 signs the same request with the example keys of AWS."""
-    moment = datetime(2013, 5, 24, tzinfo=UTC)
-    access = s3.Access("https://s3.amazonaws.com", "us-east-1", S3["access_key_id"], S3["secret_access_key"])
-    headers = s3.signed_headers("https://s3.amazonaws.com/", access, moment)
-    assert headers["x-amz-date"] == "20130524T000000Z"
-    assert headers["Authorization"] == (
-        "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
-        "SignedHeaders=host;x-amz-content-sha256;x-amz-date,"
-        "Signature=57e99900acd37e709c47d4a76162f2295a95eea8aa3c16f501a4794219655d62"
-    )
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,19 @@ def test_a_redirect_inside_is_refused(names):
     assert error.value.code == "forbidden"
 
 
+def test_the_host_is_named_as_every_client_names_it(names):
+    """Without the port of https, or a signature over it would be another one than the server makes."""
+    names["hub.example"] = ["93.184.216.34"]
+    seen: list[str] = []
+
+    def answer(sent: httpx.Request) -> httpx.Response:
+        seen.append(sent.headers["host"])
+        return httpx.Response(200, json={})
+
+    get_json("https://hub.example:443/x", transport=serving(answer))
+    assert seen == ["hub.example"]
+
+
 def test_a_redirect_to_an_allowed_host_is_checked_and_carries_no_secret(names):
     names["hub.example"] = ["93.184.216.34"]
     names["cdn.hub.example"] = ["93.184.216.35"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PURE = ["spec", "spec_errors", "findings", "labels", "state", "commandline"]
+PURE = ["spec", "spec_errors", "findings", "labels", "state", "commandline", "fitting"]
 PACKAGES = ["preflight", "engine", "sources", "manifests", "kube"]
 HEAVY = ["django", "celery", "rest_framework", "psycopg"]
 
