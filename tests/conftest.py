@@ -41,6 +41,7 @@ RUN_THINGS = (
     "differential/test_*.py",
     "scenarios/*.py",
     "sandbox/test_controllers_cluster*.py",
+    "sandbox/test_gateway_keys.py",
     "sandbox/test_gateway_serving.py",
     "sandbox/test_lite_[!p]*.py",  # all but test_lite_pieces.py
     "sandbox/test_lite_python*.py",

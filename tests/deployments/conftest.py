@@ -10,6 +10,7 @@ from deployments.models import Flavor, Team, User
 from deployments.services import model_checks
 from deployments.sources import Reply
 from tests.deployments import factories as make
+from tests.deployments.apis import Api
 
 
 @pytest.fixture
@@ -78,3 +79,15 @@ def no_broker(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 def spec() -> dict[str, Any]:
     """A spec that search may ask for."""
     return make.a_spec()
+
+
+@pytest.fixture
+def ann_api(ann: User, hub: list[str]) -> Api:
+    """A program of ann's, on the platform of `hub`."""
+    return Api(ann)
+
+
+@pytest.fixture
+def carol_api(carol: User) -> Api:
+    """A program of carol's."""
+    return Api(carol)

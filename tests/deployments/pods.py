@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 
+from deployments.kube.diagnose import diagnose
 from deployments.kube.observe import Observed, observe
+from deployments.kube.reasons import Reason
 
 DATA = Path(__file__).parents[1] / "data"
 KSERVE = DATA / "kserve-0.20.0"
@@ -128,3 +130,13 @@ def seen(
         events=events or [],
         log_tails=logs,
     )
+
+
+def first(*pods: dict[str, Any], **rest: Any) -> Reason:
+    """The weightiest reason of what is seen."""
+    return diagnose(seen(*pods, **rest))[0]
+
+
+def crashed(text: str = "", code: int = 1, reason: str = "Error") -> dict[str, Any]:
+    """A pod whose engine ended so, three times."""
+    return pod(init=DONE, engine=waiting("CrashLoopBackOff"), engine_last=terminated(code, reason, text), restarts=3)

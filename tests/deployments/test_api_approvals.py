@@ -8,7 +8,7 @@ import pytest
 
 from deployments.models import Approval, Deployment, Flavor, Membership, QuotaRequest, Team, User
 from tests.deployments import factories as make
-from tests.deployments.test_api import Api, problem
+from tests.deployments.apis import Api, problem
 from tests.deployments.test_approvals import ask, revise
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("hub")]

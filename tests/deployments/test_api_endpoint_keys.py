@@ -13,7 +13,7 @@ from deployments.services import invoke, memberships, usage
 from deployments.services import tokens as api_tokens
 from deployments.services.usage import Use
 from tests.deployments import factories as make
-from tests.deployments.test_api import Api, pointers, problem
+from tests.deployments.apis import Api, pointers, problem
 from tests.deployments.viewing import signed_in
 
 pytestmark = pytest.mark.django_db

@@ -11,7 +11,7 @@ from django.utils import timezone
 from deployments.models import Flavor, QuotaGrant, QuotaRequest, Team, User
 from deployments.services import ledger
 from tests.deployments import factories as make
-from tests.deployments.test_api import Api
+from tests.deployments.apis import Api
 
 pytestmark = pytest.mark.django_db
 

@@ -25,7 +25,7 @@ from deployments.spec import DeploymentSpec
 from portal.management import platform
 from sandbox.hub.app import Hub
 from tests.deployments import factories as make
-from tests.deployments.test_api import Api
+from tests.deployments.apis import Api
 from tests.deployments.viewing import flat, signed_in
 
 ROWS = json.loads((DATA / "catalog.json").read_text(encoding="utf-8"))["models"]

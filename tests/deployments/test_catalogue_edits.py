@@ -12,7 +12,7 @@ from deployments.services import catalogue, catalogue_edits
 from deployments.services.errors import ConflictError, InvalidError, MissingError, NotAllowedError
 from portal.management import platform
 from tests.deployments import factories as make
-from tests.deployments.test_api import Api
+from tests.deployments.apis import Api
 from tests.deployments.viewing import signed_in
 
 OWN = "hf://org/own"

@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from deployments.models import Credential, Deployment, SecretVersion, Team, User
 from tests.deployments import factories as make
+from tests.deployments.apis import Api, problem
 from tests.deployments.sealing_keys import COMMIT, CONFIG, GATED, TOKEN, add, naming, use_keys
-from tests.deployments.test_api import Api, problem
 from tests.deployments.viewing import signed_in
 
 pytestmark = pytest.mark.django_db

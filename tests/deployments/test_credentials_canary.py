@@ -18,8 +18,8 @@ from deployments.models import Credential, Team, User
 from deployments.services import credential_trials, sealing
 from portal.lib import outbound
 from tests.deployments import factories as make
+from tests.deployments.apis import Api
 from tests.deployments.sealing_keys import HubOfTokens, use_keys
-from tests.deployments.test_api import Api
 from tests.deployments.viewing import signed_in
 from tests.security.world import every_row
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 from deployments.models import Flavor, QuotaGrant, QuotaRequest, Team, User
 from deployments.models.moments import LAST
 from tests.deployments import factories as make
-from tests.deployments.test_api import Api
+from tests.deployments.apis import Api
 from tests.deployments.viewing import signed_in
 
 pytestmark = pytest.mark.django_db

@@ -7,7 +7,7 @@ from django.urls import reverse
 
 from deployments.models import Flavor, User
 from tests.deployments import factories as make
-from tests.deployments.test_api import Api
+from tests.deployments.apis import Api
 from tests.deployments.viewing import flat, signed_in
 
 pytestmark = pytest.mark.django_db

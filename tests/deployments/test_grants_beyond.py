@@ -6,7 +6,7 @@ import pytest
 from django.urls import reverse
 
 from deployments.models import Flavor, QuotaGrant, Team, User
-from tests.deployments.test_api import Api
+from tests.deployments.apis import Api
 from tests.deployments.viewing import add_node, flat, signed_in
 
 pytestmark = pytest.mark.django_db

@@ -11,7 +11,7 @@ from deployments.models import Deployment, Event, Flavor, Team, User
 from deployments.services import ledger, stopping
 from deployments.services.errors import InvalidError
 from tests.deployments import factories as make
-from tests.deployments.test_api import Api
+from tests.deployments.apis import Api
 from tests.deployments.viewing import flat, signed_in
 
 pytestmark = pytest.mark.django_db

@@ -32,7 +32,7 @@ from portal.live.permission import hearers
 from tests.deployments import factories as make
 from tests.deployments.viewing import observe, pod, signed_in
 from tests.portal.asgi import call, cookies_of
-from tests.portal.test_live_requests import Endless, in_thread, reading
+from tests.portal.live import Endless, in_thread, reading
 
 CLOSES_WITHIN = 5.0
 
