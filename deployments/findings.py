@@ -24,6 +24,7 @@ SPEC_FIELDS: dict[str, str] = {
     "/spec/replicas/max": "replicas_max",
     "/spec/replicas": "replicas_max",
     "/spec/nodes": "nodes",
+    "/spec/surge": "surge",
     "/spec/adapters": "adapters",
     "/spec/engine/profile": "profile",
     "/spec/engine/args": "args",

@@ -29,6 +29,7 @@ ArgValue: TypeAlias = int | float | bool | str
 
 MAX_REPLICAS = 50
 MAX_NODES = 16
+MAX_SURGE = 1
 MAX_ADAPTERS = 8
 MAX_NAME = 40
 MAX_LABEL = 63
@@ -274,6 +275,8 @@ class DeploymentSpec(_Closed):
     replicas: Replicas = Replicas()
     # How many nodes one replica spans, with as many of its GPUs on each.
     nodes: Annotated[int, Field(ge=1, le=MAX_NODES)] = 1
+    # Replicas that a change starts before it takes one away: none, and one alone is interrupted; or one.
+    surge: Annotated[int, Field(ge=0, le=MAX_SURGE)] = 0
     engine: Engine = Engine()
     prefill: RoleSpec | None = None
     decode: RoleSpec | None = None
@@ -306,6 +309,8 @@ class DeploymentSpec(_Closed):
             problems = _differences(self.by_role())
         if self.nodes > 1:
             problems |= self._across_nodes()
+        if self.surge and (apart or self.nodes > 1):
+            problems["/surge"] = _OWN_SURGE if apart else _NO_SURGE
         problems |= self._of_adapters()
         if problems:
             raise PlacesError(problems)
@@ -403,6 +408,8 @@ class DeploymentSpec(_Closed):
             left_out.add("replicas")
         if self.nodes == 1:
             left_out.add("nodes")
+        if not self.surge:
+            left_out.add("surge")
         if not self.adapters:
             left_out.add("adapters")
         data = self.model_dump(mode="json", exclude=left_out)
@@ -426,6 +433,8 @@ class DeploymentRequest(_Closed):
 
 
 _ROLES = (Role.PREFILL, Role.DECODE)
+_OWN_SURGE = "Roles start new replicas before old ones go, as KServe has it: leave this out."
+_NO_SURGE = "Replicas that span nodes are replaced in place, as KServe has it: leave this out."
 
 
 def _gpus(args: Mapping[str, ArgValue]) -> int:

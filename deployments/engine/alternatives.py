@@ -1,5 +1,5 @@
-"""What a deployment that waits for GPUs could ask for instead and have at once: fewer replicas, a smaller split,
-an fp8 KV cache, another flavor."""
+"""What a deployment that waits for GPUs could ask for instead and have at once: no pod more while a change rolls out,
+fewer replicas, a smaller split, an fp8 KV cache, another flavor."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ ARGS = "/spec/engine/args/"
 SPLIT = f"{ARGS}tensor-parallel-size"
 CACHE = f"{ARGS}kv-cache-dtype"
 MIN, MAX, FLAVOR = "/spec/replicas/min", "/spec/replicas/max", "/spec/flavor"
+SURGE = "/spec/surge"
 MOST = 5
 
 
@@ -51,6 +52,7 @@ def alternatives(model: ModelFacts | None, spec: DeploymentSpec, rooms: Mapping[
     own = rooms.get(spec.flavor)
     found: list[Alternative] = []
     if own is not None:
+        found += _in_place(own, spec)
         found += _on(own, spec, spec.tensor_parallel, "", less=True)
     if model is not None:
         try:
@@ -61,6 +63,12 @@ def alternatives(model: ModelFacts | None, spec: DeploymentSpec, rooms: Mapping[
         except UnknownShapeError:
             pass
     return list(dict.fromkeys(found))[:MOST]
+
+
+def _in_place(room: Room, spec: DeploymentSpec) -> Iterator[Alternative]:
+    """All replicas, none of which is started before another goes."""
+    if spec.surge and spec.gpus <= room.quota and room.takes(spec.replicas.min, spec.gpus_per_replica):
+        yield Alternative("pods replaced in place", ((SURGE, 0),), spec.gpus)
 
 
 def _smaller(model: ModelFacts, spec: DeploymentSpec, room: Room) -> Iterator[Alternative]:
@@ -99,7 +107,7 @@ def _on(room: Room, spec: DeploymentSpec, size: int, cache: str, *, less: bool =
     if spec.strategy is Strategy.DISAGGREGATED:
         yield from _fewer_of_roles(room, spec) if less else _whole_roles(room, spec, size, gpus, cache)
         return
-    most = min(room.quota // gpus, spec.replicas.max - less)
+    most = min(room.quota // gpus - spec.surge, spec.replicas.max - less)
     least = min(spec.replicas.min, most)
     if most < 1 or not room.takes(least, gpus):
         return
@@ -109,7 +117,7 @@ def _on(room: Room, spec: DeploymentSpec, size: int, cache: str, *, less: bool =
         words.append("1 replica" if most == 1 else f"{most} replicas")
     if least < spec.replicas.min:
         sets.append((MIN, least))
-    yield Alternative(", ".join(words), tuple(sets), most * gpus)
+    yield Alternative(", ".join(words), tuple(sets), (most + spec.surge) * gpus)
 
 
 def _changes(

@@ -65,11 +65,13 @@ def options(
     others: Iterable[Choice] = (),
     defaults: Defaults = NEWEST,
     nodes: tuple[int, int] = (1, 1),
+    across: tuple[Change, ...] = (),
     admits: Admits = lambda changes: True,
 ) -> list[Option]:
     """The changes that make it fit, smallest first; empty when none does.
 
-    `nodes` are those of a replica now, and the most that it may have. What `admits` says no to is left out.
+    `nodes` are those of a replica now, and the most that it may have; `across` is what else changes where it spans
+    several. What `admits` says no to is left out.
     """
     now, most = nodes
     others = list(others)
@@ -86,7 +88,7 @@ def options(
     # Two things at once only where none alone will do; of each kind one.
     own = Choice("", gpu, gpus_per_node, most)
     wider = (_wider(model, args, choice, defaults) for choice in others)
-    spread = (option for choice in (own, *others) for option in _spread(model, args, choice, now, defaults))
+    spread = (option for choice in (own, *others) for option in _spread(model, args, choice, now, defaults, across))
     ways = (_first(kind, admits) for kind in (wider, spread))
     return [option for option in ways if option is not None]
 
@@ -224,7 +226,12 @@ def _wider(model: ModelFacts, args: Mapping[str, ArgValue], choice: Choice, defa
 
 
 def _spread(
-    model: ModelFacts, args: Mapping[str, ArgValue], choice: Choice, now: int, defaults: Defaults
+    model: ModelFacts,
+    args: Mapping[str, ArgValue],
+    choice: Choice,
+    now: int,
+    defaults: Defaults,
+    across: tuple[Change, ...],
 ) -> Iterator[Option]:
     """Each layer over the GPUs of one node, layers over the fewest nodes that hold it; else with one replica."""
     size = max(splits(model, choice.gpus_per_node), default=0)
@@ -235,7 +242,7 @@ def _spread(
             flavor: tuple[Change, ...] = (("/spec/flavor", choice.slug),) if choice.slug else ()
             where = f" of {choice.label or choice.slug}" if choice.slug else ""
             text = f"{nodes} nodes{where}, with {size} GPUs of each (tensor-parallel-size, pipeline-parallel-size)"
-            sets: tuple[Change, ...] = ((SPLIT, size), (STAGES, nodes), *flavor)
+            sets: tuple[Change, ...] = ((SPLIT, size), (STAGES, nodes), *flavor, *across)
             yield Option("/spec/nodes", nodes, text, result, sets)
             alone: tuple[Change, ...] = (("/spec/replicas/min", 1), ("/spec/replicas/max", 1))
             yield Option("/spec/nodes", nodes, f"one replica on {text}", result, (*sets, *alone))

@@ -29,6 +29,10 @@ STRATEGIES = [
     ("disaggregated", "Disaggregated", "Prompts and answers are computed by pods of their own."),
     ("oci-volume", "OCI volume", "Weights come as an image that nodes keep: a fast start."),
 ]
+SURGES = [
+    ("0", "Replace pods in place: takes no GPU more, interrupts one that runs alone"),
+    ("1", "Start the new pod first: no interruption, takes its GPUs while it changes"),
+]
 TEXT_LIMIT = 600
 # Refused for what the team or the GPU has, not for what was typed.
 NO_MISTAKE = frozenset({"memory", "quota_none", "quota_exceeded", "source_gated"})
@@ -70,6 +74,7 @@ class DeploymentForm(RoleFields):
     nodes = forms.CharField(max_length=20, label="Nodes per replica", required=False)
     replicas_min = forms.CharField(max_length=20, label="Fewest replicas", required=False)
     replicas_max = forms.CharField(max_length=20, label="Most replicas", required=False)
+    surge = forms.ChoiceField(choices=SURGES, label="When a change rolls out", required=False)
     scaling_concurrency = forms.CharField(max_length=20, label="Requests at once per replica", required=False)
     scaling_percent = forms.CharField(max_length=20, label="Percent of that at which one is added", required=False)
     args = forms.CharField(max_length=8000, label="More engine flags", required=False, widget=forms.Textarea)
@@ -173,6 +178,8 @@ class DeploymentForm(RoleFields):
             spec |= {role: role_data(role, self.text, self.add_error) for role in ROLES}
         else:
             spec["replicas"] = {name: self._count(f"replicas_{name}") for name in ("min", "max")}
+            if self.text("surge") not in ("", "0"):
+                spec["surge"] = self._count("surge")
             if self.text("nodes") and spec["strategy"] == Strategy.STANDARD:
                 spec["nodes"] = self._count("nodes")
         if scaling := self._scaling():
@@ -329,6 +336,7 @@ def initial_of(spec: Mapping[str, Any]) -> dict[str, Any]:
         "flavor": spec.get("flavor", ""),
         "profile": engine.get("profile", ""),
         "nodes": text_of(spec.get("nodes", "")),
+        "surge": text_of(spec.get("surge", 0)),
         "replicas_min": str(spec.get("replicas", {}).get("min", 1)),
         "replicas_max": str(spec.get("replicas", {}).get("max", 1)),
         "scaling_concurrency": text_of((spec.get("scaling") or {}).get("concurrency", "")),
@@ -391,8 +399,8 @@ def _leave_out(data: dict[str, Any], error: FieldError) -> None:
         data["strategy"] = "standard"
         for role in ROLES:
             data.pop(role, None)
-    elif path[:1] == ["scaling"]:
-        data.pop("scaling", None)
+    elif path[:1] in (["scaling"], ["surge"]):
+        data.pop(path[0], None)
     elif path[:1] == ["replicas"]:
         data["replicas"] = {"min": 1, "max": 1}
     elif path[:1] == ["engine"] and len(path) == 3:

@@ -28,6 +28,12 @@ def usual_words(usage: Usage | None, gpus: int) -> str:
     return f"{usual}; the team has {usage.free:,} × {usage.flavor.name} left, enough for {held}"
 
 
+def surge_words(gpus: int) -> str:
+    """What starting the new pod first takes of the quota, to read beside the choice."""
+    more = f"{gpus:,} more GPU{'' if gpus == 1 else 's'}" if gpus else "the GPUs of one replica more"
+    return f"The new pod first: calls are answered all the while, for {more} of the quota until the change is through"
+
+
 def keep_in_order(values: MutableMapping[str, str], name: str) -> None:
     """After a fix has set the fewest or the most replicas, let the other follow where it would stand in the way."""
     stem, _, end = name.rpartition("_")

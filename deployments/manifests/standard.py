@@ -26,7 +26,7 @@ from deployments.manifests.pods import (
     tolerations,
 )
 from deployments.manifests.scaling import autoscaler_of, predictor_scaling
-from deployments.spec import canonical
+from deployments.spec import DeploymentSpec, canonical
 
 PORT = 8080
 HOME = "/home/slipway"
@@ -67,11 +67,7 @@ def _inference_service(wish: Wish, runtime: str, weights: Weights) -> Object:
             "predictor": {
                 "minReplicas": spec.replicas.min,
                 "maxReplicas": spec.replicas.max,
-                # A surge pod would need spare GPUs that nobody reserved.
-                "deploymentStrategy": {
-                    "type": "RollingUpdate",
-                    "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1},
-                },
+                "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": _rolling(spec)},
                 "serviceAccountName": wish.name,
                 "automountServiceAccountToken": False,
                 # A Service called "vllm" would otherwise set VLLM_PORT to an address.
@@ -95,6 +91,11 @@ def _inference_service(wish: Wish, runtime: str, weights: Weights) -> Object:
             }
         },
     }
+
+
+def _rolling(spec: DeploymentSpec) -> dict[str, int]:
+    """A new pod first where its GPUs are charged; else one old pod goes first, for nobody reserved any for both."""
+    return {"maxSurge": spec.surge, "maxUnavailable": 0 if spec.surge else 1}
 
 
 def _format(weights: Weights) -> str:

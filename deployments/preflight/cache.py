@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from deployments.findings import Finding, error, info, warning
 from deployments.manifests.cache import gib_for
+from deployments.preflight.rollout import IN_PLACE
 from deployments.preflight.rules import Case, Rules
 from deployments.preflight.storage import StorageFacts, chosen
 from deployments.sources import Scheme
@@ -92,6 +93,14 @@ def one_node_alone(case: Case) -> Iterator[Finding]:
             POINTER,
             f"{said}, and up to {pods:,} pods would run on several nodes.",
             f"Ask an admin for a storage class of a shared file system, or for one replica at most. {BY_REPLICA}",
+        )
+    elif case.spec.surge and nodes != 1:
+        yield error(
+            "cache_one_node",
+            "/spec/surge",
+            f"{said}, and the new pod of a change may come to another than the old one's.",
+            f"{IN_PLACE}, or ask an admin for a storage class of a shared file system.",
+            0,
         )
     else:
         yield warning(

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from deployments.engine.sizing import FitState
 from deployments.findings import Finding, error, info, warning
 from deployments.preflight.facts import ClusterFacts, FlavorFacts
+from deployments.preflight.rollout import IN_PLACE
 from deployments.preflight.rules import Case, Rules, plural
 from deployments.sources import Scheme
 from deployments.spec import DeploymentSpec, Replicas, Role, Strategy
@@ -260,26 +261,29 @@ def _holds(case: Case, flavor: FlavorFacts) -> bool:
 @rules.rule
 def room_to_roll(case: Case) -> Iterator[Finding]:
     """Some strategies start new pods before the old ones go: that takes GPUs on top, for a while."""
-    flavor, extra = case.flavor, surge_of(case.spec)
+    flavor, extra, chosen = case.flavor, surge_of(case.spec), case.spec.surge
     if flavor is None or flavor.free is None or not extra:
         return
     left = flavor.free - (0 if case.quota and case.quota.held else case.spec.gpus)
     if left < extra:
         yield warning(
             "no_room_to_roll",
-            "/spec/strategy",
-            f"While a new revision rolls out, {plural(extra, 'more GPU')} of {flavor.label} are taken for a while, "
-            f"and {max(0, left):,} would be free.",
-            "Stop it before a change (Recreate), or keep that many free: else the change waits half done.",
+            "/spec/surge" if chosen else "/spec/strategy",
+            f"While a new revision rolls out, it takes {plural(extra, 'more GPU')} of {flavor.label} for a while, and "
+            f"{max(0, left):,} would be free.",
+            f"{IN_PLACE}, or keep that many free: else the change waits, and what serves now goes on."
+            if chosen
+            else "Stop it before a change (Recreate), or keep that many free: else the change waits half done.",
+            0 if chosen else None,
         )
 
 
 def surge_of(spec: DeploymentSpec) -> int:
     """GPUs that a rollout takes on top of those at the most replicas.
 
-    Each role rolls by itself, as many replicas as its autoscaler may have made of it; standard replicas are replaced
-    within what they hold.
+    Each role rolls by itself, as many replicas as its autoscaler may have made of it; other replicas are replaced
+    within what they hold, unless the wish starts some first.
     """
     if spec.strategy is not Strategy.DISAGGREGATED:
-        return 0
+        return spec.gpus_per_replica * spec.surge
     return sum(role.gpus_per_replica * math.ceil(role.replicas.max * SURGE) for role in spec.by_role().values())

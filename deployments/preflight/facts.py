@@ -146,17 +146,19 @@ class CredentialFacts:
 
 @dataclass(frozen=True)
 class Serving:
-    """What serves now, as far as it tells how a change replaces it: its strategy, nodes and fewest replicas."""
+    """What serves now, as far as it tells how a change replaces it: its strategy, nodes, fewest replicas and surge."""
 
     strategy: str
     nodes: int = 1
     fewest: int = 1
+    surge: int = 0
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> Serving:
         """Of a spec as it is stored; roles count by themselves, and none of them is replaced in place."""
         replicas = spec.get("replicas") or {}
-        return cls(str(spec["strategy"]), int(spec.get("nodes", 1)), int(replicas.get("min", 1)))
+        nodes, surge = int(spec.get("nodes", 1)), int(spec.get("surge", 0))
+        return cls(str(spec["strategy"]), nodes, int(replicas.get("min", 1)), surge)
 
     @property
     def kind(self) -> str:
@@ -167,8 +169,8 @@ class Serving:
 
     @property
     def replaced_alone(self) -> bool:
-        """True where the only replica goes before its successor comes; roles roll with a surge."""
-        return self.kind != "roles" and self.fewest == 1
+        """True where the only replica goes before its successor comes: no surge of its own, and none of roles."""
+        return self.kind != "roles" and self.fewest == 1 and not self.surge
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,7 @@ def ways_to_fit(case: Case) -> list[Option]:
             others=others,
             defaults=case.defaults,
             nodes=(case.spec.nodes, most_nodes(flavor.nodes, whole=not flavor.is_slice)),
+            across=(("/spec/surge", None),) if case.spec.surge else (),
             admits=case.admits or (lambda changes: True),
         )
     except UnknownShapeError:

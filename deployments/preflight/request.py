@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 
 from deployments.engine.options import most_nodes
-from deployments.findings import Finding, error, info, warning
+from deployments.findings import Change, Finding, error, info, warning
 from deployments.preflight.cluster import surge_of
-from deployments.preflight.facts import FlavorFacts
+from deployments.preflight.facts import FlavorFacts, QuotaFacts
+from deployments.preflight.rollout import IN_PLACE
 from deployments.preflight.rules import Case, Rules, plural
 from deployments.sources import RESOLVED, Scheme, SourceCode, check_uri
 from deployments.spec import MAX_LABEL, MAX_NAME, Strategy
@@ -218,17 +219,35 @@ def quota(case: Case) -> Iterator[Finding]:
                 "Choose another flavor to start at once.",
             )
         return
-    replicas = allowance.available // case.spec.gpus_per_replica
+    if case.spec.surge and case.spec.gpus <= allowance.available:
+        yield _quota_for_one_more(case, allowance, surge)
+        return
+    replicas = max(0, allowance.available - surge) // case.spec.gpus_per_replica
     fitting = "1 replica fits" if replicas == 1 else f"{replicas:,} replicas fit"
     rolling = f", {surge:,} of them while a new revision rolls out" if surge else ""
     waits = WAITS_FOR_GRANT if asked > allowance.limit else WAITS_FOR_GPUS
+    apart = case.spec.strategy is Strategy.DISAGGREGATED
     yield warning(
         "quota_exceeded",
         "/spec/replicas/max",
         f"This needs {plural(asked, 'GPU')} of {label}{rolling}; the team has {allowance.available:,} left of "
         f"{allowance.limit:,}.",
-        f"At most {fitting}. {waits}" if replicas and not surge else waits,
-        (replicas or None) if not surge else None,
+        f"At most {fitting}. {waits}" if replicas and not apart else waits,
+        (replicas or None) if not apart else None,
+    )
+
+
+def _quota_for_one_more(case: Case, allowance: QuotaFacts, surge: int) -> Finding:
+    """Quota holds the replicas, but not the one that a change starts before it takes another away."""
+    asked, label = case.spec.gpus + surge, case.flavor.label if case.flavor else case.spec.flavor
+    waits = WAITS_FOR_GRANT if asked > allowance.limit else WAITS_FOR_GPUS
+    return warning(
+        "quota_exceeded",
+        "/spec/surge",
+        f"A change that starts the new pod first takes {plural(asked, 'GPU')} of {label} while it rolls out, {surge:,} "
+        f"of them for that pod; the team has {allowance.available:,} left of {allowance.limit:,}.",
+        f"{IN_PLACE}. {waits}",
+        0,
     )
 
 
@@ -296,7 +315,8 @@ def _nodes_for(case: Case, flavor: FlavorFacts) -> int | None:
     gpus, admits = case.spec.gpus_per_replica, case.admits
     counts = range(2, most_nodes(flavor.nodes, whole=not flavor.is_slice) + 1)
     fits = (nodes for nodes in counts if gpus % nodes == 0 and gpus // nodes <= flavor.gpus_per_node)
-    return next((nodes for nodes in fits if admits([("/spec/nodes", nodes)])), None)
+    alone: tuple[Change, ...] = (("/spec/surge", None),) if case.spec.surge else ()
+    return next((nodes for nodes in fits if admits([("/spec/nodes", nodes), *alone])), None)
 
 
 def proposed_name(name: str) -> str:

@@ -66,6 +66,8 @@ def _beside(spec: DeploymentSpec, finding: Finding) -> Iterator[tuple[Change, ..
     if spec.decode is not None:
         kept = ((arg_pointer(flag), value) for flag, value in spec.decode.args.items())
         yield (("/spec/prefill", None), ("/spec/decode", None), *kept)
+    if spec.surge:
+        yield (("/spec/surge", None),)
     for nodes in range(1, spec.nodes):
         yield (("/spec/nodes", nodes),)
 

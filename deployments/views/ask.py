@@ -16,7 +16,7 @@ from deployments.findings import PASSING, Finding
 from deployments.forms import engine_fields
 from deployments.forms.request import STRATEGIES, DeploymentForm, initial_of, with_value
 from deployments.forms.roles import PRESET, preset_within
-from deployments.forms.usual import replicas_within, usual_words
+from deployments.forms.usual import replicas_within, surge_words, usual_words
 from deployments.models import CatalogEntry, Deployment, Flavor, Principal, Team
 from deployments.preflight.request import proposed_name
 from deployments.services import facts, holds, hub_search, requests
@@ -252,6 +252,7 @@ def _said(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
             version, values, said, form.plugins, per_replica=advice.per_replica, roles=form.has_roles
         ),
         "usual": usual_words(advice.quota, advice.gpus) if advice.gpus and not form.deployment else "",
+        "surge_words": surge_words(advice.gpus),
         # What stands in the way may pass by itself: the page asks again, and keeps what is typed.
         "again": max((PASSING.get(finding.code, 0) for finding in form.findings), default=0),
         "preflight_url": _urls(form.deployment)["preflight_url"],

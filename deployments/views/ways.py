@@ -145,6 +145,8 @@ def _sets(spec: DeploymentSpec, sizes: Mapping[Role, int], place: Place) -> str:
         sets["tensor_parallel_size" if role is Role.BOTH else f"{role}_tensor_parallel_size"] = str(size)
     if place.nodes != spec.nodes:
         sets["nodes"] = str(place.nodes)
+        if spec.surge:
+            sets["surge"] = "0"
     if place.cache:
         sets["kv_cache_dtype"] = place.cache
     return "&".join(f"{name}={value}" for name, value in sets.items())

@@ -43,9 +43,9 @@ def wish(spec: DeploymentSpec | None = None, **resolved: Any) -> Wish:
     return dataclasses.replace(made, resolution=dataclasses.replace(made.resolution, **resolved))
 
 
-def in_image(mode: str, **source: str) -> Wish:
+def in_image(mode: str, surge: int = 0, **source: str) -> Wish:
     """A wish whose weights come as an image."""
-    spec = spec_of(strategy="oci-volume", source={"uri": IMAGE, **source})
+    spec = spec_of(strategy="oci-volume", source={"uri": IMAGE, **source}, surge=surge)
     return wish(spec, commit=IMAGE.partition("@")[2], storage_uri=IMAGE, image_mode=mode)
 
 
@@ -63,6 +63,7 @@ WISHES: dict[str, Wish] = {
     "split": wish(spec_of(args={"max-model-len": 8192, "tensor-parallel-size": 4}, replicas={"min": 1, "max": 2})),
     "stages": wish(spec_of(args={"tensor-parallel-size": 2, "pipeline-parallel-size": 2})),
     "engines": wish(spec_of(args={"tensor-parallel-size": 2, "data-parallel-size": 2, "enable-expert-parallel": True})),
+    "new-pod-first": wish(spec_of(surge=1)),
     "scaled-by-keda": wish(spec_of(replicas=SEVERAL), autoscaler="keda"),
     "scaled-by-load": wish(spec_of(replicas=SEVERAL, scaling={"percent": 60}), autoscaler="hpa"),
     "scaled-by-nothing": wish(spec_of(replicas=SEVERAL)),
@@ -108,6 +109,7 @@ WISHES: dict[str, Wish] = {
     # Where KServe mounts the image itself; where the runtime does; and where a sidecar hands the weights over.
     "image": in_image("volume"),
     "image-of-files-alone": in_image("volume", folder="/"),
+    "image-new-pod-first": in_image("volume", surge=1),
     "image-by-sidecar": in_image("modelcar", folder="/weights"),
     "bucket": wish(
         spec_of(source={"uri": "s3://models/chat", "credential": "hf"}), commit="", storage_uri="s3://models/chat/"

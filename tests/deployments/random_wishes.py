@@ -87,6 +87,8 @@ def _spec(dice: random.Random) -> dict[str, Any]:
         spec["nodes"] = dice.choice([1, 2, 2, 3])
         if dice.random() < 0.8:
             spec["engine"]["args"]["pipeline-parallel-size"] = spec["nodes"]
+    if dice.random() < (0.1 if strategy != "disaggregated" and spec.get("nodes", 1) == 1 else 0.02):
+        spec["surge"] = dice.choice([0, 1, 1, 2])
     if dice.random() < 0.06:
         spec["scaling"] = {"concurrency": dice.choice([1, 10, 200]), "percent": dice.choice([10, 80, 100])}
     if dice.random() < 0.16:

@@ -32,7 +32,10 @@ SCALERS = ("", "keda", "hpa")
 
 def random_wish(dice: random.Random) -> Wish:
     """A wish of any strategy, size and scaling."""
-    document = _roles(dice) if dice.random() < 0.15 else spec_json(args=_args(dice), replicas=_replicas(dice))
+    apart = dice.random() < 0.15
+    document = (
+        _roles(dice) if apart else spec_json(args=_args(dice), replicas=_replicas(dice), surge=dice.choice((0, 1)))
+    )
     if dice.random() < 0.3:
         document["scaling"] = {"concurrency": dice.randint(1, 500), "percent": dice.randint(10, 100)}
     made = wish_of(DeploymentSpec.from_json(document))
@@ -70,7 +73,7 @@ def _replicas(dice: random.Random) -> dict[str, int]:
 def at_most(objects: list[Object]) -> int:
     """GPUs of all pods that KServe may make of these objects at once, worked out from the objects by themselves.
 
-    Of an InferenceService as many as it may scale to, and none more while it rolls; of an LLMInferenceService, whose
+    Of an InferenceService as many as it may scale to, and the surge while it rolls; of an LLMInferenceService, whose
     Deployments roll with a quarter more of each role, both roles, each as far as its autoscaler may go.
     """
     total = 0

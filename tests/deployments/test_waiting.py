@@ -64,6 +64,20 @@ def test_nothing_is_offered_that_would_not_start(rooms: list[Room], why: str) ->
     assert offered(rooms) == [], why
 
 
+def test_who_waits_for_the_pod_that_comes_first_can_have_it_replaced_in_place() -> None:
+    wish = {"replicas": {"min": 1, "max": 4}, "surge": 1}
+    found = offered([room("h100", 4)], **wish)
+
+    assert [(item.text, dict(item.sets)) for item in found[:2]] == [
+        ("pods replaced in place", {"/spec/surge": 0}),
+        ("3 replicas", {"/spec/replicas/max": 3}),
+    ]
+    for item in found:
+        spec = changed(spec_of(**wish).to_json(), item)
+        assert item.gpus == spec.gpus + surge_of(spec) <= 4, "as the ledger counts it"
+    assert "pods replaced in place" not in {item.text for item in offered([room("h100", 3)], **wish)}
+
+
 @pytest.mark.parametrize(("quota", "flavors"), [(3, []), (4, ["l4"])], ids=["not all of it", "with its surge"])
 def test_roles_are_offered_another_flavor_whole_or_not_at_all(quota: int, flavors: list[str]) -> None:
     role = {"replicas": {"min": 1, "max": 1}}
