@@ -18,6 +18,7 @@ from deployments.manifests.cache import gib_for
 from deployments.manifests.images import mode_of
 from deployments.manifests.scaling import KEDA, available
 from deployments.preflight import Facts, check_raw, estimates, has_errors
+from deployments.preflight.cluster import surge_of
 from deployments.preflight.objects import check_objects
 from deployments.preflight.storage import StorageFacts, chosen
 from deployments.sources import RESOLVED, Scheme, SourceError, parse
@@ -43,6 +44,7 @@ def check_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None 
         "ok": not has_errors(findings),
         "findings": [finding.as_json() for finding in findings],
         "gpus": spec.gpus if spec is not None else None,
+        "surge": surge_of(spec) if spec is not None else None,
         # Of two roles that of decode, which holds the caches longest.
         "fit": shown[-1]["fit"] if shown else None,
         "roles": shown,

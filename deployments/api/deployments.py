@@ -328,6 +328,7 @@ def _preflight(result: requests.PreflightResult) -> dict[str, Any]:
         "ok": result.ok,
         "findings": [finding.as_json() for finding in result.findings],
         "gpus": result.gpus,
+        "surge": result.surge,
         "asks": [ask.as_json() for ask in result.asks],
         "approval": result.approval,
         "fit": last["fit"],

@@ -236,7 +236,8 @@ class PreflightAnswer(serializers.Serializer[Any]):
 
     ok = serializers.BooleanField()
     findings = FindingAnswer(many=True)
-    gpus = serializers.IntegerField()
+    gpus = serializers.IntegerField(help_text="At the most replicas, without surge")
+    surge = serializers.IntegerField(help_text="On top of that while a new revision rolls out; both are reserved")
     asks = AskAnswer(many=True)
     approval = serializers.CharField()
     fit = serializers.JSONField(allow_null=True, help_text="Of two roles that of decode; see `roles`")

@@ -175,6 +175,11 @@ class Revision(models.Model):
     def __str__(self) -> str:
         return f"{self.deployment} revision {self.number}"
 
+    @property
+    def reserved(self) -> int:
+        """GPUs that it is charged: at the most replicas, and what a rollout takes on top."""
+        return self.gpus + self.surge
+
 
 class Approval(models.Model):
     """A verdict on one digest: what was approved is what runs."""

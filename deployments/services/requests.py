@@ -76,7 +76,9 @@ class PreflightResult:
     model_facts: ModelFacts | None = None
     check: SourceCheck | None = None
     quota: Usage | None = None
+    # GPUs at the most replicas, and what a rollout takes on top: both are charged.
     gpus: int = 0
+    surge: int = 0
     asks: tuple[Ask, ...] = ()
     approval: str = ""
     # Numbers without which nobody can say whether the model fits, by name.
@@ -143,6 +145,7 @@ def preflight(
         check=check,
         quota=usage,
         gpus=parsed.gpus,
+        surge=surge_of(parsed),
         asks=why,
         approval=asks.in_words(why) if own else "",
         flavors=known.flavors,

@@ -47,7 +47,9 @@ class Advice:
     numbers: tuple[Asked, ...] = ()
     ways: list[Way] = field(default_factory=list)
     quota: Usage | None = None
+    # What is charged: GPUs at the most replicas and, among them, those that only a rollout takes.
     needed: int = 0
+    surge: int = 0
     approval: str = ""
     asks: tuple[Ask, ...] = ()
     impossible: bool = False
@@ -117,7 +119,8 @@ def advice_of(
         if model and spec and not unclear - SET_BY_WAYS
         else [],
         quota=result.quota,
-        needed=result.gpus,
+        needed=result.gpus + result.surge,
+        surge=result.surge,
         approval=result.approval,
         asks=result.asks,
         impossible=impossible,

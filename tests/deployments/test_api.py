@@ -349,8 +349,13 @@ def test_a_list_costs_the_same_queries_whatever_its_length(ann_api, ann, h100, d
 
 def test_preflight_answers_without_storing(ann_api):
     answer = ann_api("post", "preflight/", wish()).json()
-    assert (answer["ok"], answer["gpus"], answer["quota"]["limit"]) == (True, 1, 4)
+    assert (answer["ok"], answer["gpus"], answer["surge"], answer["quota"]["limit"]) == (True, 1, 0, 4)
     assert answer["fit"]["state"] == "fits"
+    roles = {"strategy": "disaggregated", "prefill": {}, "decode": {"replicas": {"min": 1, "max": 2}}}
+    spec = make.a_spec(**roles)
+    del spec["replicas"]
+    rolled = ann_api("post", "preflight/", wish(spec=spec)).json()
+    assert (rolled["gpus"], rolled["surge"]) == (3, 2)
     bad = ann_api("post", "preflight/", wish(name="X", spec={"flavor": 3}))
     assert bad.status_code == 200
     assert not bad.json()["ok"]

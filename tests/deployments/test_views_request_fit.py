@@ -122,3 +122,12 @@ def test_a_replica_over_nodes_is_a_way_too(hub: list[str], alice: User, team: Te
         "tensor_parallel_size": "1",
         "nodes": "1",
     }
+
+
+def test_the_panel_reserves_what_a_rollout_takes_too(hub: list[str], alice: User, h100: Flavor) -> None:
+    fields = {f"{role}_replicas_{end}": "1" for role in ("prefill", "decode") for end in ("min", "max")}
+    answer = looked_at(alice, **(ROLES | fields))
+    advice = answer.context["advice"]
+    # Two GPUs of prefill and one of decode, and as many again while both are rolled.
+    assert (advice.needed, advice.surge) == (6, 3)
+    assert "6 GPUs, 3 of them while a new revision rolls out" in flat(answer.content.decode())

@@ -57,6 +57,14 @@ def test_a_rejected_request_says_who_why_and_what_to_press(team: Team, ann: User
     assert "was rejected</span>" in text
 
 
+def test_a_stopped_one_reserves_what_a_rollout_takes_too(chat: Deployment, ann: User, alice: User) -> None:
+    make.approve(make.add_revision(chat, ann, gpus=2, surge=1))
+    Deployment.objects.filter(pk=chat.pk).update(wanted=Wanted.STOPPED, state=State.STOPPED)
+    Event.objects.create(team=chat.team, deployment=chat, actor=alice, kind="stopped", message="Stop asked for")
+    assert "Starting it again reserves 3 × H100-80GB" in page(alice, "detail", chat)
+    assert "3 × H100-80GB of Search's quota are reserved" in page(alice, "start", chat)
+
+
 def test_a_stopped_one_says_by_whom_and_shows_nothing_of_before(chat: Deployment, alice: User) -> None:
     Deployment.objects.filter(pk=chat.pk).update(
         wanted=Wanted.STOPPED, state=State.STOPPED, probe={"ok": True}, probed_at=timezone.now()
