@@ -41,7 +41,16 @@ COUNTS = (
     "rope_head_dim",
     "sliding_window",
     "sliding_layers",
+    "attention_chunk",
+    "chunked_layers",
+    "full_kv_heads",
+    "full_head_dim",
+    "value_head_dim",
+    "full_value_head_dim",
     "linear_layers",
+    "shared_layers",
+    "index_layers",
+    "index_head_dim",
 )
 WORDS = ("dtype", "quantization", "architecture")
 

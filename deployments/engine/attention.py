@@ -80,11 +80,12 @@ def _of_model(found: Backend, model: ModelFacts | None, capability: float) -> It
         if model.architecture and (found.of == "sparse") != model.architecture.startswith(SPARSE):
             yield "is for models that attend to a choice of tokens" if found.of == "sparse" else "attends to all tokens"
         return
-    size, most = model.head_dim or 0, found.most
+    most = found.most
     if found.most_from and capability >= found.most_from[0]:
         most = found.most_from[1]
-    if (found.sizes and size not in found.sizes) or size % found.multiple or not found.least <= size <= most:
-        yield f"takes no heads of size {size}"
+    for size in filter(None, (model.head_dim, model.full_head_dim)):
+        if (found.sizes and size not in found.sizes) or size % found.multiple or not found.least <= size <= most:
+            yield f"takes no heads of size {size}"
     sinks = found.sinks
     if model.architecture.startswith(SINKS) and (
         sinks is None or (capability and not sinks[0] <= capability <= sinks[1])

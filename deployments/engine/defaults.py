@@ -12,13 +12,27 @@ from deployments.engine.flags import flags_of, release, versions
 GRAPHS_COUNTED_SINCE = (0, 21)
 # Up to 0.20 the context was multiplied by the factor of YaRN; 0.32 takes it as the configuration gives it.
 YARN_AS_GIVEN_SINCE = (0, 21)
+# Read from releases 0.17 to 0.20, 0.25, 0.32 and 0.33; what lies between two of them counts as the later.
+WINDOWS_IN_FLIGHT_SINCE = (0, 26)
+TOKENS_BY_REQUESTS_SINCE = (0, 21)
+WIDE_GROUPS_SINCE = (0, 18)
+DEEPSEEK_FP8_UNTIL = (0, 18)
+FLASHINFER_FP8_SINCE = (0, 20)
+GLM_FP8_SINCE = (0, 26)
 
 
 @dataclass(frozen=True)
 class Defaults:
     """Defaults of one vLLM: share of memory, most requests at once on large GPUs, and what counts in its budget.
 
-    `yarn_multiplied`: the context that a configuration names is stretched by the factor of YaRN.
+    `yarn_multiplied`: the context that a configuration names is stretched by the factor of YaRN. `windows_in_flight`:
+    layers with a window keep what every step that is under way may need. `tokens_by_requests`: of layers that keep
+    different things it reports the tokens of full requests that fit. `group_slack`: layers of different kinds are put
+    together in equal groups as long as there are fewer than so many times more of one kind.
+
+    Of latent attention to a choice of tokens: `deepseek_fp8` keeps every fp8 in DeepSeek's own layout whatever the
+    kernels, `flashinfer_fp8` prefers kernels that keep it plain where a GPU has them, and `glm_fp8` keeps GLM's in
+    fp8 there where nothing is asked for.
     """
 
     utilization: float = 0.92
@@ -26,6 +40,12 @@ class Defaults:
     chunked: bool = True
     most_sequences: int = 1024
     yarn_multiplied: bool = False
+    windows_in_flight: bool = True
+    tokens_by_requests: bool = True
+    group_slack: float = 1.5
+    deepseek_fp8: bool = False
+    flashinfer_fp8: bool = True
+    glm_fp8: bool = True
 
 
 NEWEST = Defaults()
@@ -41,6 +61,12 @@ def defaults_of(version: str) -> Defaults:
         utilization=float(utilization) if isinstance(utilization, int | float) else NEWEST.utilization,
         graphs_counted=release(version) >= GRAPHS_COUNTED_SINCE,
         yarn_multiplied=release(version) < YARN_AS_GIVEN_SINCE,
+        windows_in_flight=release(version) >= WINDOWS_IN_FLIGHT_SINCE,
+        tokens_by_requests=release(version) >= TOKENS_BY_REQUESTS_SINCE,
+        group_slack=1.5 if release(version) >= WIDE_GROUPS_SINCE else 1.25,
+        deepseek_fp8=release(version) < DEEPSEEK_FP8_UNTIL,
+        flashinfer_fp8=release(version) >= FLASHINFER_FP8_SINCE,
+        glm_fp8=release(version) >= GLM_FP8_SINCE,
     )
 
 

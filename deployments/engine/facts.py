@@ -14,9 +14,11 @@ MIB = 1024**2
 class ModelFacts:
     """A model's shape, read from its `config.json` and its file list. Sizes are bytes, lengths are tokens.
 
-    `dense_layers` are those without experts in a model that has some; `shared_intermediate` is the width of what every
-    token meets beside them. `linear_layers` keep a constant instead of a cache (linear attention, Mamba); `quant_block`
-    is the width of blocks that quantised weights share a scale in.
+    `kv_heads` and `head_dim` are those of all layers; where layers that attend to everything have others
+    (`full_kv_heads`, `full_head_dim`), those of the rest. `dense_layers` are those without experts in a model that has
+    some; `shared_intermediate` is the width of what every token meets beside them. `linear_layers` keep a constant
+    instead of a cache (linear attention, Mamba); `quant_block` is the width of blocks that quantised weights share a
+    scale in.
     """
 
     id: str
@@ -52,9 +54,24 @@ class ModelFacts:
     q_lora_rank: int | None = None
     nope_head_dim: int | None = None
     v_head_dim: int | None = None
+    # Layers that attend to so many tokens back; those that read the cache of others do not count.
     sliding_window: int | None = None
     sliding_layers: int = 0
+    # Layers that attend within chunks of so many tokens (Llama 4).
+    attention_chunk: int | None = None
+    chunked_layers: int = 0
+    # Layers that attend to everything, where they have other heads.
+    full_kv_heads: int | None = None
+    full_head_dim: int | None = None
+    # How wide values are, where they are not as wide as keys.
+    value_head_dim: int | None = None
+    full_value_head_dim: int | None = None
     linear_layers: int = 0
+    # The last layers, where they read the cache of layers before them and keep none.
+    shared_layers: int = 0
+    # Layers that choose the tokens they attend to (DeepSeek V3.2), and how wide a key is that they choose by.
+    index_layers: int = 0
+    index_head_dim: int | None = None
     # Layers that propose further tokens (mtp); None where the configuration was not read.
     mtp_layers: int | None = None
     quant_block: int | None = None
@@ -85,6 +102,11 @@ class ModelFacts:
     def is_mla(self) -> bool:
         """True when attention keeps one compressed latent per token (DeepSeek), the same on every rank."""
         return self.kv_lora_rank is not None
+
+    @property
+    def is_sparse(self) -> bool:
+        """True when latent attention is to a choice of tokens, for which a further key of each is kept."""
+        return self.is_mla and self.index_head_dim is not None
 
     @property
     def has_shape(self) -> bool:

@@ -1,102 +1,137 @@
 """The KV cache in bytes: of a token, of a request, and what a given memory holds of them.
 
-Everything is per GPU. Layers with a sliding window keep only their window, layers without attention (linear
-attention, Mamba) a constant that is left out here, and latent attention (DeepSeek) one latent for all heads.
+Everything is per GPU. vLLM hands out blocks of one size from one pool: layers that keep the same tokens take theirs
+together; where layers keep different things, each kind is put into groups of equally many layers, and a request takes
+blocks for each group (v1/core/kv_cache_utils.py: `get_kv_cache_groups`, `get_max_concurrency_for_kv_cache_config`).
+Layers without attention (linear attention, Mamba) keep a constant that is left out here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from deployments.engine.defaults import NEWEST, Defaults
 from deployments.engine.facts import ModelFacts
+from deployments.engine.kv_layers import Keeps, Layers, layers_of, whole
 from deployments.spec import ArgValue
 
 BLOCK = 16
-ONE_CACHE = "disable-hybrid-kv-cache-manager"
-KV_BYTES = {
-    "auto": 0.0,
-    "float16": 2.0,
-    "bfloat16": 2.0,
-    "fp8": 1.0,
-    "fp8_e4m3": 1.0,
-    "fp8_e5m2": 1.0,
-    "fp8_inc": 1.0,
-    "fp8_ds_mla": 1.0,
-    "int8_per_token_head": 1.0,
-    "fp8_per_token_head": 1.0,
-    "int4_per_token_head": 0.5,
-    "nvfp4": 0.5625,
-    "nvfp4_4over6": 0.5625,
-    "nvfp4_ds_mla": 0.5625,
-}
-DTYPE_BYTES = {"float32": 4.0, "float": 4.0, "float16": 2.0, "half": 2.0, "bfloat16": 2.0}
-# Beside each token and head of these formats stand two scales of four bytes.
-SCALES = 8.0
-# One layer of DeepSeek's own fp8 layout.
-FP8_LATENT = 656.0
+# More tokens than any context has.
+MANY = 10**12
+# Methods whose proposals the GPU makes by itself, so that the next step can be planned ahead.
+PLANNED = frozenset({"mtp", "eagle", "eagle3", "draft_model", "ngram_gpu"})
 
 
-def kv_bytes_per_token(model: ModelFacts, args: Mapping[str, ArgValue]) -> int:
-    """KV cache bytes of one token on one GPU, over all layers of the rank that has most."""
-    return round(_layers_on_rank(model, args) * _layer_bytes(model, args))
+@dataclass(frozen=True)
+class Group:
+    """Groups of layers that keep the same: how many, the tokens in one of their blocks, and what they keep."""
+
+    count: int
+    block: int
+    layers: Layers
+
+    def blocks(self, length: int, flying: int) -> int:
+        """Blocks of one request of `length` tokens; `flying` are the tokens of the steps under way."""
+        reach, block = self.layers.reach, self.block
+        if self.layers.keeps is Keeps.WINDOW:
+            # A window may begin within a block.
+            return self.count * (math.ceil(min(reach - 1 + flying, length) / block) + 1)
+        kept = min(reach + flying, length) if self.layers.keeps is Keeps.CHUNK else length
+        return self.count * math.ceil(kept / block)
 
 
-def kv_bytes(model: ModelFacts, args: Mapping[str, ArgValue], length: int, batch: int) -> float:
-    """KV cache bytes of one request of `length` tokens on one GPU, in whole blocks; `batch` tokens are one step."""
-    layers, sliding = _layers_on_rank(model, args), 0
-    if model.sliding_window and windows(model, args):
-        sliding = min(layers, math.floor(layers * model.sliding_layers / attending(model)))
-    block = block_of(args)
-    full = math.ceil(length / block) * block
-    kept = min(length, (model.sliding_window or length) - 1 + batch)
-    window = min(full, (math.ceil(kept / block) + 1) * block)
-    return _layer_bytes(model, args) * ((layers - sliding) * full + sliding * window)
+@dataclass(frozen=True)
+class Pool:
+    """The blocks of one GPU: the bytes of each, the groups of layers that take them, and how the engine counts them.
 
-
-def tokens_held(model: ModelFacts, args: Mapping[str, ArgValue], available: float, length: int, batch: int) -> int:
-    """Tokens that `available` bytes hold, in whole blocks; with sliding layers, those of full-length requests."""
-    if available <= 0 or not attending(model):
-        return 0
-    if windows(model, args):
-        return int(available / kv_bytes(model, args, length, batch) * length)
-    block = block_of(args)
-    return int(available // (block * kv_bytes_per_token(model, args))) * block
-
-
-def largest_context(model: ModelFacts, args: Mapping[str, ArgValue], available: float, batch: int) -> int:
-    """The largest context of one request in `available` bytes, at most what the model was made for."""
-    block, most = block_of(args), model.max_position or 10_000_000
-    if not windows(model, args):
-        each = block * _layers_on_rank(model, args) * _layer_bytes(model, args)
-        return min(int(max(0.0, available) // each) if each else most, most // block) * block
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        if kv_bytes(model, args, middle, batch) <= max(0.0, available):
-            low = middle
-        else:
-            high = middle - 1
-    return low // block * block
-
-
-def attending(model: ModelFacts) -> int:
-    """Layers whose cache grows with the context."""
-    return max(0, (model.layers or 0) - model.linear_layers)
-
-
-def windows(model: ModelFacts, args: Mapping[str, ArgValue]) -> bool:
-    """True where some layers keep their window alone.
-
-    Without the manager of different caches, layers with a window keep as much as the others beside them.
+    `token_bytes` are those of one token over all layers of the rank that has most; `block` is what a block of the
+    smallest kind holds; `flying` are the tokens of all steps that may be under way at once.
     """
-    count = attending(model)
-    return model.sliding_layers > 0 and count > 0 and (model.sliding_layers >= count or not one_cache(args))
+
+    token_bytes: int
+    block_bytes: float
+    groups: tuple[Group, ...]
+    block: int
+    flying: int
+    by_requests: bool = True
+
+    @property
+    def alike(self) -> bool:
+        """True where all layers keep the same tokens."""
+        return len(self.groups) <= 1
+
+    def request(self, length: int) -> float:
+        """Bytes of one request of `length` tokens, in whole blocks."""
+        return self.block_bytes * self._blocks(length)
+
+    def tokens(self, available: float, length: int) -> int:
+        """Tokens that `available` bytes hold, as the engine reports them.
+
+        Where layers keep different things, these are the tokens of the requests of `length` that fit; older engines
+        count what each group of layers could hold for itself.
+        """
+        if available <= 0 or not self.groups:
+            return 0
+        blocks = int(available // self.block_bytes)
+        if self.alike and self.groups[0].layers.keeps is Keeps.ALL:
+            return blocks * self.block
+        if self.by_requests:
+            return int(blocks / self._blocks(length) * length)
+        return blocks // sum(group.count for group in self.groups) * self.block
+
+    def longest(self, available: float, most: int) -> int:
+        """The largest context of one request in `available` bytes, in whole blocks and at most `most`."""
+        blocks = int(max(0.0, available) // self.block_bytes) if self.block_bytes else 0
+        whole_layers = [group for group in self.groups if group.layers.keeps is Keeps.ALL]
+        # Beyond some length only these need more; what the others need stays what it is.
+        kept = sum(group.blocks(MANY, self.flying) for group in self.groups if group not in whole_layers)
+        if len(whole_layers) == 1 and blocks > kept:
+            longest = (blocks - kept) // whole_layers[0].count * whole_layers[0].block
+            if longest >= max((group.layers.reach + self.flying for group in self.groups), default=0):
+                return min(longest, most) // self.block * self.block
+        low, high = 0, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._blocks(middle) <= blocks:
+                low = middle
+            else:
+                high = middle - 1
+        return low // self.block * self.block
+
+    def _blocks(self, length: int) -> int:
+        return sum(group.blocks(length, self.flying) for group in self.groups)
 
 
-def one_cache(args: Mapping[str, ArgValue]) -> bool:
-    """True where all layers are told to keep the same kind of cache."""
-    return args.get(ONE_CACHE) is True
+def pool_of(model: ModelFacts, args: Mapping[str, ArgValue], batch: int = 0, defaults: Defaults = NEWEST) -> Pool:
+    """The blocks that vLLM makes for the layers of this model; `batch` tokens are one step."""
+    kinds, block = layers_of(model, args), block_of(args)
+    stages, flying = whole(args, "pipeline-parallel-size", 1), in_flight(args, batch, defaults)
+    token = sum(math.ceil(kind.count / stages) * kind.each for kind in kinds)
+    if len({(kind.keeps, kind.reach) for kind in kinds}) <= 1:
+        # All need the same number of tokens: one group, whatever each of them keeps of a token.
+        one = tuple(Group(1, block, kind) for kind in kinds[:1])
+        return Pool(round(token), block * token, one, block, flying, defaults.tokens_by_requests)
+    page = max(kind.each for kind in kinds)
+    counts = [kind.count for kind in kinds]
+    size = max(counts) if max(counts) < min(counts) * defaults.group_slack else min(counts)
+    groups = tuple(Group(math.ceil(kind.count / size), _longer(block, page, kind.each), kind) for kind in kinds)
+    each = block * page * math.ceil(size / stages)
+    return Pool(round(token), each, groups, block, flying, defaults.tokens_by_requests)
+
+
+def in_flight(args: Mapping[str, ArgValue], batch: int, defaults: Defaults = NEWEST) -> int:
+    """Tokens of all steps that may be under way at once, `batch` of them in each.
+
+    As `VllmConfig.max_in_flight_tokens` (config/vllm.py): a step for each stage, and one more that is planned ahead.
+    """
+    if not defaults.windows_in_flight:
+        return batch
+    method, ahead = args.get("spec-method"), args.get("async-scheduling")
+    if ahead is None:
+        ahead = args.get("runner") != "pooling" and (method is None or method in PLANNED)
+    return batch * (whole(args, "pipeline-parallel-size", 1) + (ahead is True))
 
 
 def block_of(args: Mapping[str, ArgValue]) -> int:
@@ -104,43 +139,7 @@ def block_of(args: Mapping[str, ArgValue]) -> int:
     return whole(args, "block-size", BLOCK)
 
 
-def whole(args: Mapping[str, ArgValue], name: str, default: int) -> int:
-    """A flag as a whole number from 1 up; the default for anything else."""
-    value = args.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
-        return default
-    return int(value)
-
-
-def cache_dtype(model: ModelFacts, args: Mapping[str, ArgValue]) -> str:
-    """The format of the KV cache: the one asked for, else the one that the weights ask for, else auto."""
-    asked = str(args.get("kv-cache-dtype", "auto"))
-    return model.cache_dtype or asked if asked == "auto" else asked
-
-
-def width_of(model: ModelFacts, args: Mapping[str, ArgValue]) -> float:
-    """Bytes of a number as the engine computes; what is stored in 32 bits it takes in 16, unless it is told to."""
-    asked = DTYPE_BYTES.get(str(args.get("dtype", "auto")))
-    return asked or min(2.0, DTYPE_BYTES.get(model.dtype, 2.0))
-
-
-def _layers_on_rank(model: ModelFacts, args: Mapping[str, ArgValue]) -> int:
-    return math.ceil(attending(model) / whole(args, "pipeline-parallel-size", 1))
-
-
-def _layer_bytes(model: ModelFacts, args: Mapping[str, ArgValue]) -> float:
-    # GPUs that share the context hold a part of each request's tokens.
-    return _whole_layer_bytes(model, args) / whole(args, "decode-context-parallel-size", 1)
-
-
-def _whole_layer_bytes(model: ModelFacts, args: Mapping[str, ArgValue]) -> float:
-    kind = cache_dtype(model, args)
-    width = KV_BYTES.get(kind, 0.0) or width_of(model, args)
-    if model.kv_lora_rank is not None:
-        # One latent for all heads: the same on every rank, so a larger tensor-parallel size saves nothing.
-        if kind == "fp8_ds_mla":
-            return FP8_LATENT
-        return (model.kv_lora_rank + (model.rope_head_dim or 64)) * width
-    heads = max(1, (model.kv_heads or 1) // whole(args, "tensor-parallel-size", 1))
-    scales = SCALES * heads if kind.endswith("_per_token_head") else 0.0
-    return 2 * heads * (model.head_dim or 0) * width + scales
+def _longer(block: int, page: float, each: float) -> int:
+    """Tokens in a block of layers that keep less of each: as many times more as make it as large, else the same."""
+    times = page / each
+    return block * int(times) if times == int(times) else block

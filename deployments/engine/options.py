@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from deployments.engine.defaults import NEWEST, Defaults
 from deployments.engine.facts import GpuFacts, ModelFacts
 from deployments.engine.gpus import FP8_CAPABILITY
-from deployments.engine.kv import ONE_CACHE, cache_dtype, one_cache, whole
+from deployments.engine.kv_layers import ONE_CACHE, cache_dtype, one_cache, whole
 from deployments.engine.sizing import Fit, FitState, fit
 from deployments.findings import ARGS_POINTER, Change
 from deployments.spec import MAX_NODES, ArgValue
@@ -153,9 +153,10 @@ def splits_by(model: ModelFacts, size: int) -> bool:
     """True when attention heads and KV heads can be shared out over `size` GPUs."""
     if model.heads and model.heads % size:
         return False
-    if model.is_mla or not model.kv_heads:
+    if model.is_mla:
         return True
-    return (model.kv_heads % size if size <= model.kv_heads else size % model.kv_heads) == 0
+    there = [count for count in (model.kv_heads, model.full_kv_heads) if count]
+    return all((count % size if size <= count else size % count) == 0 for count in there)
 
 
 def round_context(tokens: int) -> int:
@@ -176,7 +177,7 @@ def _shorter(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], def
 
 def _own_caches(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], defaults: Defaults) -> Option | None:
     """Layers with a window keep their window alone, unless they were told to keep as much as the others."""
-    if not one_cache(args) or not model.sliding_layers:
+    if not one_cache(args) or not (model.sliding_layers or model.chunked_layers):
         return None
     result = fit(model, gpu, {**args, ONE_CACHE: False}, defaults=defaults)
     if result.state is FitState.NO:

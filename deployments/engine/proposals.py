@@ -10,7 +10,7 @@ from typing import Any, Self
 from deployments.engine.defaults import NEWEST, Defaults
 from deployments.engine.facts import ModelFacts
 from deployments.engine.gpus import FP8_CAPABILITY
-from deployments.engine.kv import whole
+from deployments.engine.kv_layers import whole
 from deployments.engine.options import Choice, splits
 from deployments.engine.sizing import FitState, UnknownShapeError, fit
 from deployments.spec import PARALLEL, ArgValue

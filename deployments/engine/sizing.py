@@ -16,15 +16,8 @@ from typing import Any
 from deployments.engine.defaults import NEWEST, Defaults, as_taken
 from deployments.engine.dtypes import dtype_of
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
-from deployments.engine.kv import (
-    DTYPE_BYTES,
-    kv_bytes,
-    kv_bytes_per_token,
-    largest_context,
-    tokens_held,
-    whole,
-    width_of,
-)
+from deployments.engine.kv import pool_of
+from deployments.engine.kv_layers import DTYPE_BYTES, as_served, whole, width_of
 from deployments.engine.measured import Measured
 from deployments.engine.weights import (
     USUAL_VOCABULARY,
@@ -45,6 +38,8 @@ NON_TORCH_SPLIT_GIB = 0.6
 GRAPHS_GIB = 0.5
 SAMPLER_BYTES = 18
 FEW_SEQUENCES = 256
+# The largest context that is spoken of where a model does not say its own.
+ANY_LENGTH = 10_000_000
 # Of an estimate, what only remedies need.
 EXACT = frozenset({"needed_bytes", "most_bytes"})
 
@@ -155,7 +150,8 @@ def fit(
         available = seen.kv_gib
         activation = max(0.0, min(activation, budget - rank_gib - available))
         overhead = max(0.0, budget - rank_gib - available - activation)
-    needed_bytes = math.ceil(kv_bytes(model, args, length, batch))
+    pool = pool_of(model, as_served(model, args, gpu.compute_capability, defaults), batch, defaults)
+    needed_bytes = math.ceil(pool.request(length))
     needed, most = needed_bytes / GIB, gpu.visible_gib - rank_gib - activation - overhead
     headroom = available - needed
     if forced:
@@ -170,11 +166,11 @@ def fit(
         kv_gib=round(available, 2),
         kv_needed_gib=round(needed, 2),
         free_gib=round(headroom, 2),
-        kv_tokens=tokens_held(model, args, available * GIB, length, batch),
-        kv_bytes_per_token=kv_bytes_per_token(model, args),
+        kv_tokens=pool.tokens(available * GIB, length),
+        kv_bytes_per_token=pool.token_bytes,
         concurrency=round(max(0.0, available / needed), 2) if needed else 0.0,
         max_model_len=length,
-        max_context=largest_context(model, args, available * GIB, batch),
+        max_context=pool.longest(available * GIB, model.max_position or ANY_LENGTH),
         gpus=split * engines,
         engines=engines,
         stored_gib=round(_on_rank(model, args, stored, stored) / GIB, 2) if held < stored else None,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from deployments.engine.attention import backends, checked_version, obstacles
 from deployments.engine.dtypes import dtype_of
 from deployments.engine.flags import flags_of, versions
-from deployments.engine.kv import cache_dtype
+from deployments.engine.kv_layers import cache_dtype
 from deployments.findings import Finding, arg_pointer, error, warning
 from deployments.preflight.rules import Case, Rules
 

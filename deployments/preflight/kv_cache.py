@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 
 from deployments.engine.host import OFFLOADED_CACHE
-from deployments.engine.kv import block_of, kv_bytes_per_token, one_cache, windows
+from deployments.engine.kv import block_of
+from deployments.engine.kv_layers import Keeps, layers_of, one_cache
 from deployments.findings import Finding, arg_pointer, error, warning
 from deployments.preflight.rules import Case, Rules, plural
 
@@ -76,9 +77,9 @@ def cache_blocks(case: Case) -> Iterator[Finding]:
 def _most_blocks(case: Case) -> int | None:
     """Blocks of KV cache that the whole GPU holds beside weights and engine; None where that is not known."""
     estimate, model, args = case.estimate, case.model, case.spec.engine.args
-    if estimate is None or model is None or windows(model, args):
+    if estimate is None or model is None or any(kind.keeps is not Keeps.ALL for kind in layers_of(model, args)):
         return None  # With caches of several kinds a block is not one size.
-    each = kv_bytes_per_token(model, args) * block_of(args)
+    each = estimate.kv_bytes_per_token * block_of(args)
     return estimate.most_bytes // each if each else None
 
 

@@ -22,6 +22,8 @@ def heads_divide(case: Case) -> Iterator[Finding]:
     most = case.flavor.gpus_per_node if case.flavor else COMMON_NODE
     allowed = splits(model, most)
     heads = f"{model.heads} attention heads" + (f" and {model.kv_heads} KV heads" if model.kv_heads else "")
+    if model.full_kv_heads:
+        heads += f" ({model.full_kv_heads} in layers that attend to everything)"
     smaller = [item for item in allowed if item <= size]
     yield error(
         "heads_not_divisible",

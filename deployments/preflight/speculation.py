@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from deployments.engine.kv import PLANNED
 from deployments.findings import Finding, arg_pointer, error
 from deployments.preflight.engine import steps
 from deployments.preflight.rules import Case, Rules
@@ -12,8 +13,6 @@ rules = Rules()
 
 # Families whose layers of this kind the configuration does not count.
 MTP_UNSAID = ("Qwen3Next",)
-# Methods whose proposals the GPU makes by itself.
-PLANNED = frozenset({"mtp", "eagle", "eagle3", "draft_model", "ngram_gpu"})
 
 
 @rules.rule

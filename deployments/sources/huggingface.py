@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from deployments.engine.facts import ModelFacts
+from deployments.sources.attention import attention, number
 from deployments.sources.checks import Reply, SourceCheck, SourceCode, plain
 from deployments.sources.contexts import contexts
 from deployments.sources.experts import experts
@@ -19,7 +20,6 @@ from deployments.sources.identity import TOKENIZER_CONFIG, asks_for_tokenizer, i
 Get = Callable[[str], Reply]
 SHA = re.compile(r"[0-9a-f]{40}")
 MAX_FILES = 20_000
-MAX_LAYERS = 10_000
 # Numbers of a configuration beyond these are nonsense, and so are names of files.
 MOST = 10**15
 LONGEST_NAME = 1000
@@ -30,12 +30,6 @@ GROUPED = frozenset({"awq", "gptq"})
 ALGORITHMS = (("MXFP8", "modelopt_mxfp8"), ("FP4", "modelopt_fp4"), ("MIXED_PRECISION", "modelopt_mixed"))
 # Of layers that propose further tokens, as families call their number.
 MTP_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "mtp_num_layers")
-STATE_LAYERS = frozenset({"linear_attention", "mamba", "mamba2", "conv", "recurrent"})
-# Heads with keys and values of their own, as families call their number; and those that may have one for all others.
-KV_HEADS = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups")
-ONE_HEAD = frozenset({"falcon", "RefinedWeb", "RefinedWebModel", "gpt_bigcode"})
-# Which models have one full layer in so many, where the configuration leaves it out.
-_FULL_EVERY = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6}
 
 
 def metadata_path(model_id: str, revision: str | None = None) -> str:
@@ -111,14 +105,10 @@ def model_facts(
     shape = config if isinstance(config, Mapping) else {}
     nested = shape.get("text_config")
     text = nested if isinstance(nested, Mapping) else shape
-    heads = _number(text, "num_attention_heads", "n_head")
-    hidden = _number(text, "hidden_size", "n_embd", "d_model")
-    layers = _number(text, "num_hidden_layers", "n_layer")
-    window, sliding = _sliding(text, layers)
-    routed = experts(text, layers, _number)
+    routed = experts(text, number(text, "num_hidden_layers", "n_layer"), number)
     kind, words = identity(shape, _sizes(metadata)), tokenizer(tokenizer_config, _sizes(metadata))
     architectures = shape.get("architectures")
-    length = contexts(shape, text, _number)
+    length = contexts(shape, text, number)
     return ModelFacts(
         id=model_id,
         sha=str(metadata.get("sha") or ""),
@@ -130,13 +120,9 @@ def model_facts(
         download_bytes=sum(_sizes(metadata).values()) or None,
         format=format_of(_sizes(metadata)) or "",
         params=_parameters(metadata),
-        layers=layers,
-        heads=heads,
-        kv_heads=_kv_heads(text, heads),
-        head_dim=_number(text, "head_dim") or (hidden // heads if hidden and heads else None),
-        hidden=hidden,
-        intermediate=_number(text, "intermediate_size", "n_inner", "ffn_dim"),
-        vocab=_number(text, "vocab_size") or _number(shape, "vocab_size"),
+        hidden=number(text, "hidden_size", "n_embd", "d_model"),
+        intermediate=number(text, "intermediate_size", "n_inner", "ffn_dim"),
+        vocab=number(text, "vocab_size") or number(shape, "vocab_size"),
         max_position=length.longest,
         max_position_stretched=length.stretched,
         context_unasked=length.unasked,
@@ -145,15 +131,10 @@ def model_facts(
         shared_intermediate=routed.shared_width,
         dense_layers=routed.dense_layers,
         tied=bool(text.get("tie_word_embeddings", shape.get("tie_word_embeddings", False))),
-        kv_lora_rank=_number(text, "kv_lora_rank"),
-        rope_head_dim=_number(text, "qk_rope_head_dim"),
-        q_lora_rank=_number(text, "q_lora_rank"),
-        nope_head_dim=_number(text, "qk_nope_head_dim"),
-        v_head_dim=_number(text, "v_head_dim"),
-        sliding_window=window,
-        sliding_layers=sliding,
-        linear_layers=_linear(text, layers),
-        mtp_layers=_number(text, *MTP_LAYERS) or 0 if shape else None,
+        q_lora_rank=number(text, "q_lora_rank"),
+        nope_head_dim=number(text, "qk_nope_head_dim"),
+        v_head_dim=number(text, "v_head_dim"),
+        mtp_layers=number(text, *MTP_LAYERS) or 0 if shape else None,
         quant_block=_block(shape),
         gated=bool(metadata.get("gated")),
         license=_license(metadata),
@@ -166,6 +147,7 @@ def model_facts(
         tokenizer_json=words.file,
         encoder_decoder=kind.encoder_decoder,
         pooled=kind.pooled,
+        **attention(text),
     )
 
 
@@ -226,7 +208,7 @@ def _sizes(metadata: Mapping[str, Any]) -> dict[str, int]:
 
 def _parameters(metadata: Mapping[str, Any]) -> int | None:
     safetensors = metadata.get("safetensors")
-    return _number(safetensors, "total") if isinstance(safetensors, Mapping) else None
+    return number(safetensors, "total") if isinstance(safetensors, Mapping) else None
 
 
 def _quantization(config: Mapping[str, Any]) -> str | None:
@@ -242,43 +224,6 @@ def _quantization(config: Mapping[str, Any]) -> str | None:
     if not algorithm and isinstance(inner, Mapping):
         algorithm = plain(inner.get("quant_algo"))
     return next((found for word, found in ALGORITHMS if word in algorithm.upper()), method)
-
-
-def _kv_heads(text: Mapping[str, Any], heads: int | None) -> int | None:
-    """Heads that keep keys and values: as many as there are, unless the configuration names fewer."""
-    family = plain(text.get("model_type"))
-    if family in ONE_HEAD and text.get("multi_query") is True and text.get("new_decoder_architecture") is not True:
-        return 1
-    own = text.get("attn_config")
-    found = _number(text, *KV_HEADS) or (_number(own, "kv_n_heads") if isinstance(own, Mapping) else None)
-    return found or heads
-
-
-def _sliding(text: Mapping[str, Any], layers: int | None) -> tuple[int | None, int]:
-    """Window in tokens, and how many layers have it."""
-    window = _number(text, "sliding_window")
-    if window is None or not layers or text.get("use_sliding_window") is False:
-        return None, 0
-    kinds = text.get("layer_types")
-    if isinstance(kinds, list):
-        count = min(layers, sum(1 for kind in kinds if kind == "sliding_attention"))
-        return (window, count) if count else (None, 0)
-    every = _number(text, "sliding_window_pattern") or _FULL_EVERY.get(plain(text.get("model_type")))
-    return window, layers - layers // every if every else layers
-
-
-def _linear(text: Mapping[str, Any], layers: int | None) -> int:
-    """How many layers keep a constant state in place of a cache: linear attention, Mamba and the like."""
-    kinds = text.get("layer_types") or text.get("layers_block_type")
-    if isinstance(kinds, list):
-        count = sum(1 for kind in kinds[:MAX_LAYERS] if plain(kind) in STATE_LAYERS)
-        return min(count, layers) if layers else count
-    pattern = text.get("hybrid_override_pattern")
-    if isinstance(pattern, str) and layers:
-        # As Nemotron-H writes it: a star is a layer with attention, anything else has no cache.
-        return max(0, layers - pattern[:MAX_LAYERS].count("*"))
-    every = _number(text, "full_attention_interval", "attn_layer_period")
-    return layers - layers // every if layers and every else 0
 
 
 def _cache_dtype(config: Mapping[str, Any]) -> str:
@@ -316,11 +261,3 @@ def _block(config: Mapping[str, Any]) -> int | None:
 def _license(metadata: Mapping[str, Any]) -> str:
     card = metadata.get("cardData")
     return plain(card.get("license")) if isinstance(card, Mapping) else ""
-
-
-def _number(section: Mapping[str, Any], *names: str) -> int | None:
-    for name in names:
-        value = section.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < MOST:
-            return value
-    return None

@@ -47,6 +47,7 @@ def test_the_table_names_what_the_flag_takes():
         ("FLASHMLA", "h100", {**MLA, "architecture": "DeepseekV32ForCausalLM"}, {}, "all tokens", "FLASHMLA_SPARSE"),
         ("FLASHINFER", "h100", {"head_dim": 96}, {}, "heads of size 96", "FLASH_ATTN"),
         ("FLASH_ATTN", "h100", {"head_dim": 100}, {}, "heads of size 100", "TRITON_ATTN"),
+        ("FLASH_ATTN", "a100", {"head_dim": 256, "full_head_dim": 512}, {}, "heads of size 512", "FLASHINFER"),
         ("FLASH_ATTN", "a100", OSS, {}, "attention sinks", "TRITON_ATTN"),
         ("FLEX_ATTENTION", "h100", OSS, {}, "attention sinks", "FLASH_ATTN"),
         ("FLASH_ATTN", "l4", {}, {"kv-cache-dtype": "fp8"}, "from compute capability 9.0", "FLASHINFER"),

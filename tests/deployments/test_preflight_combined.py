@@ -10,7 +10,7 @@ import pytest
 from deployments.engine.facts import GIB, ModelFacts
 from deployments.engine.flags import flags_of, versions
 from deployments.engine.gpus import gpu_facts
-from deployments.engine.kv import kv_bytes, kv_bytes_per_token, largest_context, tokens_held
+from deployments.engine.kv import pool_of
 from deployments.engine.profiles import EngineProfile
 from deployments.engine.sizing import FitState, batched_tokens, fit, sequences
 from deployments.findings import Severity
@@ -117,11 +117,13 @@ def test_half_batches_need_kernels_that_nobody_can_choose():
 
 def test_without_the_manager_layers_with_a_window_keep_everything():
     args = {"max-model-len": 65_536, ONE_CACHE: True}
-    assert kv_bytes_per_token(GEMMA, args) == 507_904
-    assert kv_bytes(GEMMA, args, 65_536, 8192) == 507_904 * 65_536 == 31 * GIB
-    assert kv_bytes(GEMMA, {**args, ONE_CACHE: False}, 65_536, 8192) < 9 * GIB
-    assert largest_context(GEMMA, args, 31 * GIB, 8192) == 65_536
-    assert tokens_held(GEMMA, args, 31 * GIB, 65_536, 8192) == 65_536
+    pool = pool_of(GEMMA, args, 8192)
+    assert pool.token_bytes == 507_904
+    assert pool.request(65_536) == 507_904 * 65_536 == 31 * GIB
+    # vLLM keeps a window for each step that is under way, and puts ten layers into a group: of the last, two are there.
+    assert pool_of(GEMMA, {**args, ONE_CACHE: False}, 8192).request(65_536) == 1_310_720 * (4096 + 6 * 1089)
+    assert pool.longest(31 * GIB, 131_072) == 65_536
+    assert pool.tokens(31 * GIB, 65_536) == 65_536
     gpu = gpu_facts("NVIDIA-H100-80GB-HBM3")
     assert fit(GEMMA, gpu, args).state is FitState.NO
     assert fit(GEMMA, gpu, {"max-model-len": 65_536}).state is FitState.FITS
@@ -139,7 +141,7 @@ def test_what_would_fit_with_caches_of_their_own_is_told_so():
 
 def test_where_all_layers_have_a_window_there_is_one_kind_anyway():
     alike = dataclasses.replace(GEMMA, sliding_layers=62)
-    assert kv_bytes(alike, {ONE_CACHE: True}, 65_536, 8192) == kv_bytes(alike, {}, 65_536, 8192)
+    assert pool_of(alike, {ONE_CACHE: True}, 8192) == pool_of(alike, {}, 8192)
 
 
 def test_layers_that_keep_a_state_need_a_cache_of_their_own():

@@ -12,7 +12,7 @@ from bench.fit.__main__ import MARKS, markdown
 from deployments.engine.defaults import defaults_of
 from deployments.engine.facts import GIB, ModelFacts
 from deployments.engine.gpus import gpu_facts
-from deployments.engine.kv import kv_bytes_per_token
+from deployments.engine.kv import pool_of
 from deployments.engine.measured import Measured
 from deployments.engine.options import Choice, options, places, splits, splits_by
 from deployments.engine.sizing import FitState, UnknownShapeError, fit
@@ -35,7 +35,7 @@ def test_fits_or_not_agrees_with_what_was_reported(name: str):
 def test_kv_bytes_per_token_are_exact(name: str):
     point = POINTS[name]
     args = references.args_of(point)
-    assert kv_bytes_per_token(references.model_of(point), args) == point["kv_bytes_per_token_per_gpu"]
+    assert pool_of(references.model_of(point), args).token_bytes == point["kv_bytes_per_token_per_gpu"]
 
 
 @pytest.mark.parametrize("name", [name for name, answer in ANSWERS.items() if answer.weights_error is not None])
@@ -102,7 +102,7 @@ def test_what_an_engine_reported_takes_the_place_of_what_is_computed():
 
 def test_layers_without_attention_keep_no_cache():
     hybrid = dataclasses.replace(LLAMA, linear_layers=24)
-    assert kv_bytes_per_token(hybrid, {}) * 4 == kv_bytes_per_token(LLAMA, {})
+    assert pool_of(hybrid, {}).token_bytes * 4 == pool_of(LLAMA, {}).token_bytes
     assert fit(hybrid, L4, {"max-model-len": 65536}).state is not FitState.NO
 
 
@@ -130,25 +130,25 @@ def test_the_largest_context_is_where_it_stops_fitting():
 
 
 def test_more_gpus_than_kv_heads_save_no_cache():
-    eight = kv_bytes_per_token(LLAMA, {"tensor-parallel-size": 8})
-    assert kv_bytes_per_token(LLAMA, {"tensor-parallel-size": 16}) == eight
-    assert kv_bytes_per_token(LLAMA, {"tensor-parallel-size": 4}) == 2 * eight
+    eight = pool_of(LLAMA, {"tensor-parallel-size": 8}).token_bytes
+    assert pool_of(LLAMA, {"tensor-parallel-size": 16}).token_bytes == eight
+    assert pool_of(LLAMA, {"tensor-parallel-size": 4}).token_bytes == 2 * eight
 
 
 def test_a_latent_cache_is_the_same_on_every_gpu():
     deepseek = dataclasses.replace(LLAMA, layers=61, kv_lora_rank=512, rope_head_dim=64)
     one, eight = ({"tensor-parallel-size": size} for size in (1, 8))
-    assert kv_bytes_per_token(deepseek, one) == kv_bytes_per_token(deepseek, eight) == 61 * 576 * 2
-    assert kv_bytes_per_token(deepseek, {"kv-cache-dtype": "fp8_ds_mla"}) == 61 * 656
+    assert pool_of(deepseek, one).token_bytes == pool_of(deepseek, eight).token_bytes == 61 * 576 * 2
+    assert pool_of(deepseek, {"kv-cache-dtype": "fp8_ds_mla"}).token_bytes == 61 * 656
 
 
 def test_stages_take_the_rank_with_most_layers():
     model = dataclasses.replace(LLAMA, layers=33)
-    assert kv_bytes_per_token(model, {"pipeline-parallel-size": 2}) == 17 * 4096
+    assert pool_of(model, {"pipeline-parallel-size": 2}).token_bytes == 17 * 4096
 
 
 def test_fp8_halves_the_cache():
-    assert kv_bytes_per_token(LLAMA, {"kv-cache-dtype": "fp8"}) * 2 == kv_bytes_per_token(LLAMA, {})
+    assert pool_of(LLAMA, {"kv-cache-dtype": "fp8"}).token_bytes * 2 == pool_of(LLAMA, {}).token_bytes
 
 
 def test_sliding_layers_keep_their_window_only():
