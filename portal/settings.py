@@ -16,6 +16,7 @@ django_stubs_ext.monkeypatch()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 # A host, its port, and a path below it.
+EXAMPLE = re.compile(r"oci://[^\s@]+@sha256:[0-9a-f]{64}( /\S*)?")
 REGISTRY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]([a-z0-9._-]*[a-z0-9])?)*")
 
 
@@ -74,6 +75,13 @@ SLIPWAY_OCI_REGISTRIES = env_list("SLIPWAY_OCI_REGISTRIES")
 if wrong := [entry for entry in SLIPWAY_OCI_REGISTRIES if not REGISTRY.fullmatch(entry)]:
     raise ImproperlyConfigured(
         f"SLIPWAY_OCI_REGISTRIES: {wrong[0]!r} is no registry, as registry.example.com or registry.example.com/models."
+    )
+# Images with weights that the request form offers to begin with, each with the folder where they lie (/models).
+OCI_EXAMPLES = [entry.split() for entry in env_list("SLIPWAY_OCI_EXAMPLES")]
+if wrong := [" ".join(entry) for entry in OCI_EXAMPLES if not EXAMPLE.fullmatch(" ".join(entry))]:
+    raise ImproperlyConfigured(
+        f"SLIPWAY_OCI_EXAMPLES: {wrong[0]!r} is no image by digest, as oci://registry.example.com/models/chat@sha256:… "
+        "with 64 hex digits, and the folder after a space where it is not /models."
     )
 # Registries of models, whose entries are resolved to the address of an artifact; asked without a login.
 MLFLOW_URL = env("MLFLOW_URL")

@@ -45,6 +45,7 @@ EXAMPLES = {
     Scheme.S3: "s3://bucket/models/qwen2.5-7b",
     Scheme.GS: "gs://bucket/models/qwen2.5-7b",
     Scheme.PVC: "pvc://claim/qwen2.5-7b",
+    Scheme.OCI: f"oci://registry.example.com/models/granite@sha256:{'0123456789abcdef' * 4}",
     Scheme.HTTPS: "https://files.example.com/qwen2.5-7b.tar.gz",
     Scheme.MLFLOW: "models:/chat/3 or models:/chat@production",
     Scheme.MODEL_REGISTRY: "model-registry://chat/v3",
@@ -93,6 +94,8 @@ def parse(uri: str) -> Source:
         raise SourceError(_no_scheme(uri))
     if (match := HF_PAGE.fullmatch(uri)) and (page := _of_page(match)) is not None:
         raise SourceError(page)
+    if scheme == "docker" and _names_image(uri.removeprefix("docker://")):
+        raise SourceError(_proposed(f"oci://{uri.removeprefix('docker://')}"))
     try:
         # The door decides which servers may be asked without TLS.
         kind = Scheme.HTTPS if scheme == "http" else Scheme(scheme)
@@ -144,7 +147,7 @@ def _parse_oci(uri: str) -> Source:
     try:
         image = parse_image(uri)
     except ValueError as failure:
-        example = "Example: oci://registry.example.com/models/granite:1.0"
+        example = f"Example: {EXAMPLES[Scheme.OCI]}"
         raise SourceError(error("source_form", POINTER, str(failure), example)) from None
     return Source(Scheme.OCI, uri, image.name, image.digest or image.tag or None)
 
@@ -166,12 +169,23 @@ def _parse_place(kind: Scheme, uri: str) -> Source:
 def _no_scheme(uri: str) -> Finding:
     if match := BARE_HF.fullmatch(uri):
         return _proposed(f"hf://{match['id']}")
+    if _names_image(uri):
+        return _proposed(f"oci://{uri}")
     return error(
         "source_scheme",
         POINTER,
         "The address has no scheme, so nobody can tell where the model is.",
-        "Write hf://owner/model.",
+        "Write hf://owner/model, or oci://registry/repository@sha256:… for an image.",
     )
+
+
+def _names_image(reference: str) -> bool:
+    """True for an image as container tools write it: with its registry, and a tag or a digest."""
+    try:
+        image = parse_image(reference)
+    except ValueError:
+        return False
+    return reference.startswith(f"{image.registry}/") and bool(image.tag or image.digest)
 
 
 def _of_page(match: re.Match[str]) -> Finding | None:

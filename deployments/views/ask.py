@@ -25,6 +25,7 @@ from deployments.services.errors import DomainError, RefusedError, StaleError
 from deployments.services.principals import principal_of
 from deployments.sources.oci import FOLDER
 from deployments.views.advice import Advice, advice_of
+from deployments.views.images import image_help
 from deployments.views.once import once
 from deployments.views.wish_files import SHOW, TAKE, WishFiles, shown, taken
 from deployments.wish_text import MOST_CHARACTERS
@@ -269,6 +270,7 @@ def _context(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
         "strategies": STRATEGIES,
         "flavors": flavors_now(),
         "catalogue": CatalogEntry.objects.offered(),
+        "images": image_help(),
         "gateway": settings.GATEWAY_PUBLIC_URL,
     }
 

@@ -24,6 +24,8 @@ NODES = "gpu-h100-1", "gpu-l40s-1", "gpu-l4-1", "gpu-l4-2"
 ACCOUNTS = "worker", "watcher", "live", "node", "gateway", "metrics"
 GROUNDS = "lite", "real"
 SCRAPE_SECONDS = 5
+# The model whose images the request form offers to try.
+EXAMPLE = "/qwen--qwen2.5-0.5b-instruct@"
 # What an administrator installs for Slipway on any cluster.
 INSTALLED = "rbac.yaml", "storage-container.yaml", "admission.yaml"
 # Prints a public and a private key, as settings take them.
@@ -90,6 +92,7 @@ class Stack:
             "SLIPWAY_GATEWAY_TOKEN": words["gateway"],
             "HUB_URL": self.url("hub"),
             "SLIPWAY_OCI_REGISTRIES": "ghcr.io/slipway-models",
+            "SLIPWAY_OCI_EXAMPLES": self._examples,
             "SLIPWAY_SEAL_PUBLIC_KEY": self._sealing_keys[0],
             **{f"KUBECONFIG_{name.upper()}": self._account(name) for name in ("worker", "watcher", "live")},
         }
@@ -100,6 +103,16 @@ class Stack:
         address = f"127.0.0.1:{self.ports['postgres']}/slipway"
         url = f"postgres://postgres:{self.secrets['postgres_admin']}@{address}"
         return {"DATABASE_URL": url, "SLIPWAY_APP_ROLE": "slipway"}
+
+    @cached_property
+    def _examples(self) -> str:
+        """The images of one model that the nodes can pull, as the setting takes them."""
+        if find_spec("uvicorn") is None:
+            return ""  # as for sealing keys
+        listed = [sys.executable, "-m", "sandbox", "images"]
+        done = subprocess.run(listed, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+        images = (line.split() for line in done.stdout.splitlines() if EXAMPLE in line)
+        return ",".join(f"{uri} {folder}" for folder, uri in images)
 
     @cached_property
     def _sealing_keys(self) -> tuple[str, str]:

@@ -78,6 +78,7 @@ PAGES: dict[str, Row] = {
     "/flavors/{slug}/": page(
         "named_flavor", GET="admin", POST=may("admin", body=lambda world: {**offered(world), **PRICED, **world.kind})
     ),
+    "/packaging/": page(GET=EVERYBODY),
     "/engines/": page(GET="admin"),
     "/engines/{slug}/": page("named_engine", GET="admin", POST=may("admin", body=lambda world: {"plugins": ["gguf"]})),
     "/capacity/": page(GET=EVERYBODY),
