@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import flags_of, release, versions
+from deployments.spec import ArgValue
 
 # Since then the estimate of CUDA graphs is part of the share that gpu-memory-utilization allows.
 GRAPHS_COUNTED_SINCE = (0, 21)
@@ -19,6 +21,7 @@ WIDE_GROUPS_SINCE = (0, 18)
 DEEPSEEK_FP8_UNTIL = (0, 18)
 FLASHINFER_FP8_SINCE = (0, 20)
 GLM_FP8_SINCE = (0, 26)
+LARGEST_STEPS_SINCE = (0, 26)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Defaults:
     `yarn_multiplied`: the context that a configuration names is stretched by the factor of YaRN. `windows_in_flight`:
     layers with a window keep what every step that is under way may need. `tokens_by_requests`: of layers that keep
     different things it reports the tokens of full requests that fit. `group_slack`: layers of different kinds are put
-    together in equal groups as long as there are fewer than so many times more of one kind.
+    together in equal groups as long as there are fewer than so many times more of one kind. `largest_steps`: GPUs of
+    160 GiB and more take steps twice as large as other large ones.
 
     Of latent attention to a choice of tokens: `deepseek_fp8` keeps every fp8 in DeepSeek's own layout whatever the
     kernels, `flashinfer_fp8` prefers kernels that keep it plain where a GPU has them, and `glm_fp8` keeps GLM's in
@@ -43,6 +47,7 @@ class Defaults:
     windows_in_flight: bool = True
     tokens_by_requests: bool = True
     group_slack: float = 1.5
+    largest_steps: bool = True
     deepseek_fp8: bool = False
     flashinfer_fp8: bool = True
     glm_fp8: bool = True
@@ -67,6 +72,7 @@ def defaults_of(version: str) -> Defaults:
         deepseek_fp8=release(version) < DEEPSEEK_FP8_UNTIL,
         flashinfer_fp8=release(version) >= FLASHINFER_FP8_SINCE,
         glm_fp8=release(version) >= GLM_FP8_SINCE,
+        largest_steps=release(version) >= LARGEST_STEPS_SINCE,
     )
 
 
@@ -75,3 +81,23 @@ def as_taken(model: ModelFacts, defaults: Defaults) -> ModelFacts:
     if defaults.yarn_multiplied and model.max_position_stretched:
         return replace(model, max_position=model.max_position_stretched)
     return model
+
+
+def as_asked(model: ModelFacts, args: Mapping[str, ArgValue]) -> ModelFacts:
+    """The model as the flags leave it: without sliding windows, its context is the window, all of which layers keep.
+
+    As `_get_and_verify_max_len` and `ModelConfig` (config/model.py).
+    """
+    window = model.sliding_window
+    if args.get("disable-sliding-window") is not True or not window:
+        return model
+    lengths = (model.max_position, model.max_position_stretched, model.context_unasked)
+    longest, stretched, unasked = (min(length, window) if length else length for length in lengths)
+    return replace(
+        model,
+        sliding_window=None,
+        sliding_layers=0,
+        max_position=longest or window,
+        max_position_stretched=stretched,
+        context_unasked=unasked,
+    )

@@ -72,6 +72,8 @@ class ModelFacts:
     # Layers that choose the tokens they attend to (DeepSeek V3.2), and how wide a key is that they choose by.
     index_layers: int = 0
     index_head_dim: int | None = None
+    # What the configuration says of attention that the estimate does not know, by the names of its keys.
+    unread: tuple[str, ...] = ()
     # Layers that propose further tokens (mtp); None where the configuration was not read.
     mtp_layers: int | None = None
     quant_block: int | None = None
@@ -109,11 +111,23 @@ class ModelFacts:
         return self.is_mla and self.index_head_dim is not None
 
     @property
+    def attending(self) -> int:
+        """Layers with a KV cache of their own."""
+        return max(0, (self.layers or 0) - self.linear_layers - self.shared_layers)
+
+    @property
     def has_shape(self) -> bool:
         """True when the KV cache can be computed from what is known."""
-        if self.is_mla:
-            return bool(self.layers)
-        return bool(self.layers and self.heads and self.kv_heads and self.head_dim)
+        return not self.missing_shape
+
+    @property
+    def missing_shape(self) -> tuple[str, ...]:
+        """What is not known of that which the KV cache is computed from; models without attention have no heads."""
+        if self.is_mla or (self.layers and not self.attending):
+            needed: tuple[str, ...] = ("layers",)
+        else:
+            needed = ("layers", "heads", "kv_heads", "head_dim")
+        return tuple(name for name in needed if not getattr(self, name))
 
     @property
     def usual_context(self) -> int | None:
@@ -129,7 +143,8 @@ class ModelFacts:
         """Facts from stored JSON; names this version does not know are left out."""
         known = {field.name for field in fields(cls)}
         named = {name: value for name, value in data.items() if name in known}
-        return cls(**{**named, "architectures": tuple(named.get("architectures", ()))})
+        lists = {name: tuple(named.get(name, ())) for name in ("architectures", "unread")}
+        return cls(**{**named, **lists})
 
 
 @dataclass(frozen=True)

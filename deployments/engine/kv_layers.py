@@ -40,11 +40,13 @@ LATENT_BYTES = {FP8_LATENT: 656.0, "nvfp4_ds_mla": 352.0}
 # Keys to choose by are kept in 8 bits, with a scale of four bytes for so many numbers.
 INDEX_BLOCK, INDEX_SCALE = 128, 4
 # Packed keys and values of one head: bits of a key and of a value, and the bytes of their norms and scales.
-PACKED = {
+PACKED: dict[str, tuple[float, float, int]] = {
     "turboquant_k8v4": (8, 4, 0 + 4),
     "turboquant_4bit_nc": (4, 4, 2 + 4),
     "turboquant_k3v4_nc": (3, 4, 2 + 4),
     "turboquant_3bit_nc": (3, 3, 2 + 4),
+    # A scale of one byte for 32 numbers.
+    "ultraquant_4bit": (4.25, 4.25, 0),
 }
 # So many layers at each end are not packed.
 ENDS = 2
@@ -77,11 +79,6 @@ def layers_of(model: ModelFacts, args: Mapping[str, ArgValue]) -> list[Layers]:
         # Without the manager of different caches, layers with a window keep as much as the others beside them.
         found = [Layers(kind.count, kind.each) for kind in found]
     return found
-
-
-def attending(model: ModelFacts) -> int:
-    """Layers with a cache of their own."""
-    return max(0, (model.layers or 0) - model.linear_layers - model.shared_layers)
 
 
 def one_cache(args: Mapping[str, ArgValue]) -> bool:
@@ -141,14 +138,14 @@ def _latents(model: ModelFacts, args: Mapping[str, ArgValue]) -> Iterator[Layers
     width = KV_BYTES.get(kind, 0.0) or width_of(model, args)
     rope = 64 if model.rope_head_dim is None else model.rope_head_dim
     latent = LATENT_BYTES.get(kind) or ((model.kv_lora_rank or 0) + rope) * width
-    yield Layers(attending(model), latent / shared)
+    yield Layers(model.attending, latent / shared)
     if model.index_head_dim:
         key = model.index_head_dim + model.index_head_dim // INDEX_BLOCK * INDEX_SCALE
-        yield Layers(min(attending(model), model.index_layers), key / shared)
+        yield Layers(min(model.attending, model.index_layers), key / shared)
 
 
 def _heads(model: ModelFacts, args: Mapping[str, ArgValue]) -> Iterator[Layers]:
-    kind, total = cache_dtype(model, args), attending(model)
+    kind, total = cache_dtype(model, args), model.attending
     window, chunk = model.sliding_window or 0, model.attention_chunk or 0
     sliding = min(total, model.sliding_layers) if window else 0
     chunked = min(total - sliding, model.chunked_layers) if chunk else 0

@@ -77,7 +77,7 @@ def _on(model: ModelFacts, choice: Choice, defaults: Defaults, beside: Mapping[s
                 if cache:
                     args["kv-cache-dtype"] = cache
                 result = fit(model, choice.gpu, {**beside, **args}, defaults=defaults)
-                if result.state is FitState.FITS and result.concurrency >= AT_ONCE:
+                if result.state is FitState.FITS and (result.concurrency >= AT_ONCE or not result.kv_bytes_per_token):
                     return Preset(choice.slug, args)
     return None
 

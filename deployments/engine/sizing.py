@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from deployments.engine.defaults import NEWEST, Defaults, as_taken
+from deployments.engine.defaults import NEWEST, Defaults, as_asked, as_taken
 from deployments.engine.dtypes import dtype_of
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
 from deployments.engine.kv import pool_of
@@ -29,7 +29,7 @@ from deployments.engine.weights import (
 )
 from deployments.spec import ArgValue
 
-BIG_GPU_GIB = 70.0
+BIG_GPU_GIB, LARGEST_GPU_GIB = 70.0, 160.0
 BAND_GIB = 1.0
 # Replicated norms, padded vocabularies: what splitting does not split.
 SPLIT_LOSS = 1.015
@@ -123,7 +123,7 @@ def fit(
     What an engine of the same shape reported at its start (`measured`) takes the place of what is computed. `extra_gib`
     is what the engine keeps besides, as room for adapters.
     """
-    seen, model = measured or Measured(), as_taken(model, defaults)
+    seen, model = measured or Measured(), as_asked(as_taken(model, defaults), args)
     args = {**args, "dtype": dtype_of(model, gpu.compute_capability, args)}
     weights = weights_bytes(model)
     if missing := missing_numbers(model):
@@ -205,8 +205,7 @@ def _on_rank(model: ModelFacts, args: Mapping[str, ArgValue], stored: float, hel
 def missing_numbers(model: ModelFacts) -> tuple[str, ...]:
     """The facts without which nothing can be said of this model's memory, by name; empty when all are known."""
     missing = [] if weights_bytes(model) is not None else ["weights_bytes"]
-    needed = ("layers",) if model.is_mla else ("layers", "heads", "kv_heads", "head_dim")
-    return (*missing, *(name for name in needed if not getattr(model, name)))
+    return (*missing, *model.missing_shape)
 
 
 def batched_tokens(gpu: GpuFacts, args: Mapping[str, ArgValue], length: int, defaults: Defaults = NEWEST) -> int:
@@ -214,9 +213,17 @@ def batched_tokens(gpu: GpuFacts, args: Mapping[str, ArgValue], length: int, def
     given = whole(args, "max-num-batched-tokens", 0)
     if given:
         return given
-    default = (8192 if _is_big(gpu) and defaults.chunked else 2048) * _doubled(args)
+    default = _usual_step(gpu, defaults) * _doubled(args)
     chunked = args.get("enable-chunked-prefill", defaults.chunked)
     return max(default, length) if chunked is False else default
+
+
+def _usual_step(gpu: GpuFacts, defaults: Defaults) -> int:
+    if not defaults.chunked:
+        return 2048
+    if defaults.largest_steps and gpu.visible_gib >= LARGEST_GPU_GIB:
+        return 16_384
+    return 8192 if _is_big(gpu) else 2048
 
 
 def sequences(gpu: GpuFacts, args: Mapping[str, ArgValue], batch: int, defaults: Defaults = NEWEST) -> int:

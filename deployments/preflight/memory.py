@@ -185,6 +185,20 @@ def _share_of_time(case: Case, flavor: FlavorFacts) -> Finding:
 
 
 @rules.rule
+def attention_unknown(case: Case) -> Iterator[Finding]:
+    """Say so where a configuration says more of single layers than the estimate knows of."""
+    model = case.model
+    if model is not None and model.unread and case.estimate is not None:
+        yield warning(
+            "cache_uncertain",
+            "/spec/source/uri",
+            f"The configuration of {model.id} says of its attention layers what this estimate does not know "
+            f"({', '.join(model.unread)}): they may keep much less than is counted here, or more.",
+            "Try it with one replica, and see what its log says of the KV cache.",
+        )
+
+
+@rules.rule
 def model_unknown(case: Case) -> Iterator[Finding]:
     """Say so when memory and context could not be checked, and which numbers would tell."""
     if case.flavor is None or case.estimate is not None:

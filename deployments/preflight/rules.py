@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from deployments.engine.defaults import NEWEST, Defaults, as_taken, defaults_of
+from deployments.engine.defaults import NEWEST, Defaults, as_asked, as_taken, defaults_of
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import versions
 from deployments.engine.lora import lora_gib, lora_rank
@@ -63,7 +63,8 @@ class Case:
     @property
     def context(self) -> int | None:
         """Tokens of a request's prompt and answer: as asked for, or what the engine takes by itself."""
-        return self.whole("max-model-len") or (self.model.usual_context if self.model else None)
+        model = as_asked(self.model, self.spec.engine.args) if self.model else None
+        return self.whole("max-model-len") or (model.usual_context if model else None)
 
     @cached_property
     def estimate(self) -> Fit | None:

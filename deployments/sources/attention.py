@@ -5,7 +5,7 @@ Each family is read as its implementation in vLLM reads it, with the defaults of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from deployments.sources.checks import plain
@@ -24,6 +24,23 @@ _GEMMA_4, _GEMMA_3N, _LLAMA_4, _MIMO = "gemma4", "gemma3n", "llama4", "mimo_v2"
 _GEMMA_4_EVERY, _GEMMA_4_HEAD, _GEMMA_3N_SHARED, _SMALL_WINDOW = 6, 512, 15, 512
 _LLAMA_4_CHUNK, _LLAMA_4_EVERY = 8192, 4
 _INDEX_OFFSET = 2
+# Models without any attention.
+_STATES_ALONE = frozenset({"mamba", "mamba2", "falcon_mamba"})
+# Keys by which families say what single layers keep, each read for the families that this module knows.
+_TELLING = frozenset(
+    {
+        "attention_other_setting",
+        "attn_type_list",
+        "block_configs",
+        "compress_ratios",
+        "hybrid_layer_pattern",
+        "index_head_dim",
+        "linear_attn_config",
+        "per_layer_config",
+        "swa_num_key_value_heads",
+        "use_cla",
+    }
+)
 
 
 def attention(text: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +70,7 @@ def attention(text: Mapping[str, Any]) -> dict[str, Any]:
         **_indexer(text, layers),
     }
     facts |= _heads_of_kinds(text, facts)
-    return facts
+    return {**facts, "unread": _unread(text, facts)}
 
 
 def number(section: Mapping[str, Any], *names: str) -> int | None:
@@ -138,6 +155,11 @@ def _chunks(text: Mapping[str, Any], layers: int | None) -> tuple[int | None, in
 
 def _linear(text: Mapping[str, Any], layers: int | None) -> int:
     """How many layers keep a constant state in place of a cache: linear attention, Mamba and the like."""
+    if _family(text) in _STATES_ALONE:
+        return layers or 0
+    named = _state_layers(text)
+    if named is not None and layers:
+        return sum(1 for at in range(min(layers, MAX_LAYERS)) if named(at))
     kinds = text.get("layer_types") or text.get("layers_block_type")
     if isinstance(kinds, list):
         count = sum(1 for kind in kinds[:MAX_LAYERS] if plain(kind) in STATE_LAYERS)
@@ -148,6 +170,31 @@ def _linear(text: Mapping[str, Any], layers: int | None) -> int:
         return max(0, layers - pattern[:MAX_LAYERS].count("*"))
     every = number(text, "full_attention_interval", "attn_layer_period")
     return layers - layers // every if layers and every else 0
+
+
+def _state_layers(text: Mapping[str, Any]) -> Callable[[int], bool] | None:
+    """Which layers keep a state, where a configuration names them one by one (Kimi Linear, MiniMax Text)."""
+    own = text.get("linear_attn_config")
+    if isinstance(own, Mapping) and isinstance(own.get("kda_layers"), list):
+        listed = {at for at in own["kda_layers"][:MAX_LAYERS] if isinstance(at, int)}
+        return lambda at: at + 1 in listed
+    kinds = text.get("attn_type_list")
+    if isinstance(kinds, list):
+        return lambda at: at < len(kinds) and kinds[at] == 0
+    return None
+
+
+def _unread(text: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Keys that say more of single layers than was understood."""
+    known = {
+        "attention_other_setting": _other_setting(text) is not None and facts["sliding_layers"],
+        "attn_type_list": facts["linear_layers"],
+        "hybrid_layer_pattern": _family(text).startswith(_MIMO),
+        "index_head_dim": facts.get("index_layers"),
+        "linear_attn_config": facts["linear_layers"],
+        "swa_num_key_value_heads": _family(text).startswith(_MIMO),
+    }
+    return tuple(sorted(name for name in _TELLING if text.get(name) and not known.get(name)))
 
 
 def _indexer(text: Mapping[str, Any], layers: int | None) -> dict[str, int]:
@@ -180,14 +227,20 @@ def _heads_of_kinds(text: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[s
             "value_head_dim": values,
         }
         return {**small, **_unlike(small, facts["kv_heads"], facts["head_dim"], full_values)}
-    other = text.get("attention_other_setting")
-    if isinstance(other, Mapping) and other.get("attention_type") == SLIDING and facts["sliding_layers"]:
+    other = _other_setting(text)
+    if other is not None and facts["sliding_layers"]:
         small = {
             "kv_heads": number(other, "num_attention_groups") or facts["kv_heads"],
             "head_dim": number(other, "head_dim") or facts["head_dim"],
         }
         return {**small, **_unlike(small, facts["kv_heads"], facts["head_dim"])}
     return {}
+
+
+def _other_setting(text: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Heads of layers with a window (Step 3.5)."""
+    other = text.get("attention_other_setting")
+    return other if isinstance(other, Mapping) and other.get("attention_type") == SLIDING else None
 
 
 def _unlike(

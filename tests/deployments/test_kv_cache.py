@@ -17,8 +17,10 @@ from deployments.engine.facts import GIB, MIB, ModelFacts
 from deployments.engine.gpus import gpu_facts
 from deployments.engine.kv import in_flight, pool_of
 from deployments.engine.options import splits
-from deployments.engine.sizing import FitState, fit
+from deployments.engine.sizing import FitState, batched_tokens, fit
 from deployments.sources.huggingface import model_facts
+from tests.deployments.preflighting import codes, said, the
+from tests.deployments.wishes import facts_of
 
 ONE_CACHE = {"disable-hybrid-kv-cache-manager": True}
 TEXT: dict[str, Any] = {"hidden_size": 5120, "intermediate_size": 20480, "vocab_size": 200_000}
@@ -382,3 +384,107 @@ def test_facts_that_were_stored_before_are_read_as_they_were():
     found = ModelFacts.from_json({**old, "full_heads_of_tomorrow": 1})
     assert (found.full_kv_heads, found.shared_layers, found.kv_heads) == (None, 0, 16)
     assert ModelFacts.from_json(read(MIMO).as_json()) == read(MIMO)
+
+
+KIMI = {
+    "architectures": ["KimiLinearForCausalLM"],
+    "model_type": "kimi_linear",
+    "num_hidden_layers": 27,
+    "num_attention_heads": 32,
+    "hidden_size": 2304,
+    "kv_lora_rank": 512,
+    "qk_rope_head_dim": 64,
+    "linear_attn_config": {
+        "full_attn_layers": [4, 8, 12, 16, 20, 24, 27],
+        "kda_layers": [at for at in range(1, 28) if at not in {4, 8, 12, 16, 20, 24, 27}],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "linear", "bytes_per_token"),
+    [
+        # transformers_utils/configs/kimi_linear.py: is_kda_layer counts from one.
+        (KIMI, 20, 7 * 1152),
+        # MiniMax Text (config/model.py: attn_type_list): 1 attends, 0 keeps a state.
+        (
+            {
+                **TEXT,
+                "num_hidden_layers": 8,
+                "num_attention_heads": 8,
+                "head_dim": 128,
+                "attn_type_list": [0] * 7 + [1],
+            },
+            7,
+            8 * 2 * 128 * 2,
+        ),
+        ({**TEXT, "model_type": "mamba2", "num_hidden_layers": 64}, 64, 0),
+    ],
+)
+def test_layers_that_keep_a_state_are_read_where_they_are_named(
+    config: dict[str, Any], linear: int, bytes_per_token: int
+):
+    found = read(config)
+    assert (found.linear_layers, found.unread) == (linear, ())
+    assert pool_of(found, {}).token_bytes == bytes_per_token
+
+
+def test_a_model_without_attention_is_asked_for_no_heads():
+    model = read({**TEXT, "model_type": "mamba2", "num_hidden_layers": 64}, weights_bytes=5 * GIB)
+    assert model.missing_shape == ()
+    result = fit(model, L4, {"max-model-len": 8192})
+    assert (result.state, result.kv_bytes_per_token, result.kv_needed_gib) == (FitState.FITS, 0, 0.0)
+    assert read({"model_type": "mamba2"}).missing_shape == ("layers", "heads", "kv_heads", "head_dim")
+
+
+@pytest.mark.parametrize(
+    ("config", "unread"),
+    [
+        ({**DEEPSEEK, "compress_ratios": [4, 128] * 30}, ("compress_ratios",)),
+        ({**TEXT, "num_hidden_layers": 8, "num_attention_heads": 8, "block_configs": [{}]}, ("block_configs",)),
+        ({**DEEPSEEK, "kv_lora_rank": None, "head_dim": 128}, ("index_head_dim",)),
+        ({**STEP, "attention_other_setting": {"attention_type": "full_attention"}}, ("attention_other_setting",)),
+        *(({**config}, ()) for config in (GEMMA_4, GEMMA_4_SMALL, GEMMA_3N, LLAMA_4, MIMO, STEP, DEEPSEEK, KIMI)),
+    ],
+)
+def test_what_is_not_understood_of_attention_is_told(config: dict[str, Any], unread: tuple[str, ...]):
+    model = read(config, weights_bytes=4 * GIB)
+    assert model.unread == unread
+    assert ModelFacts.from_json(model.as_json()) == model
+    found = said(facts_of(model=model), flavor="h100", args={"max-model-len": 2048})
+    assert ("cache_uncertain" in codes(found)) is bool(unread)
+    if unread:
+        finding = the("cache_uncertain", found)
+        assert unread[0] in finding.message
+        assert not finding.is_error
+
+
+@pytest.mark.parametrize(("window", "tokens"), [(None, 32_768), (4096, 4096)])
+def test_without_windows_the_context_is_the_window_and_all_layers_keep_it(window: int | None, tokens: int):
+    # config/model.py: the window is the longest context, and no layer has one any more.
+    mistral = dataclasses.replace(
+        QWEN, layers=32, heads=32, kv_heads=8, weights_bytes=14 * GIB, max_position=32_768, hidden=4096,
+        sliding_window=window, sliding_layers=32 if window else 0,
+    )  # fmt: skip
+    result = fit(mistral, H100, {"disable-sliding-window": True})
+    assert (result.max_model_len, result.max_context) == (tokens, tokens)
+    assert result.kv_needed_gib == pytest.approx(tokens * 131_072 / GIB, abs=0.01)
+    assert result.kv_tokens == pytest.approx(result.kv_gib * GIB / 131_072, rel=0.01)
+    assert fit(mistral, H100, {}).max_model_len == 32_768
+
+
+@pytest.mark.parametrize(
+    ("gpu", "version", "tokens"),
+    # engine/arg_utils.py: 16,384 from 160 GiB on; 0.25 knows no such GPUs.
+    [(B200, "0.32.0", 16_384), (B200, "0.20.0", 8192), (H200, "0.32.0", 8192), (L4, "0.32.0", 2048)],
+)
+def test_the_largest_gpus_take_the_largest_steps(gpu: Any, version: str, tokens: int):
+    assert batched_tokens(gpu, {}, 8192, defaults_of(version)) == tokens
+    assert batched_tokens(gpu, {"performance-mode": "throughput"}, 8192, defaults_of(version)) == 2 * tokens
+
+
+def test_four_bits_with_a_scale_for_each_32_are_counted():
+    # v1/attention/ops/ultraquant/format.py: 136 bytes for a head of 128.
+    assert (
+        pool_of(dataclasses.replace(QWEN, linear_layers=27), {"kv-cache-dtype": "ultraquant_4bit"}).token_bytes == 544
+    )

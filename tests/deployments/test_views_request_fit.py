@@ -6,18 +6,21 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
+from django.template.loader import render_to_string
 from django.urls import reverse
 
+from deployments.engine.facts import GIB, ModelFacts
 from deployments.engine.gpus import gpu_facts
 from deployments.engine.sizing import fit
 from deployments.models import Flavor, Team, User
 from deployments.views.advice import Advice
-from deployments.views.fits import WORDS
+from deployments.views.fits import WORDS, RoleFit
 from deployments.views.ways import HOURS_A_MONTH, ORDER
 from tests.deployments import factories as make
 from tests.deployments.test_views_request import typed
 from tests.deployments.test_views_request_roles import ROLES
 from tests.deployments.viewing import flat, signed_in
+from tests.deployments.wishes import LLAMA
 
 pytestmark = pytest.mark.django_db
 
@@ -131,3 +134,17 @@ def test_the_panel_reserves_what_a_rollout_takes_too(hub: list[str], alice: User
     # Two GPUs of prefill and one of decode, and as many again while both are rolled.
     assert (advice.needed, advice.surge) == (6, 3)
     assert "6 GPUs, 3 of them while a new revision rolls out" in flat(answer.content.decode())
+
+
+def test_of_a_model_without_attention_no_tokens_of_a_cache_are_told() -> None:
+    mamba = ModelFacts(id="state-spaces/mamba2", weights_bytes=5 * GIB, layers=64, linear_layers=64, hidden=2560)
+    seats = {
+        model.id: RoleFit("", fit(model, gpu_facts("NVIDIA-L4"), {"max-model-len": 4096}), 1)
+        for model in (LLAMA, mamba)
+    }
+    texts = {
+        name: flat(render_to_string("parts/fit.html", {"each": seat, "advice": None})) for name, seat in seats.items()
+    }
+    assert "Full-length requests at once" in texts[LLAMA.id]
+    assert "the model has no attention" in texts[mamba.id]
+    assert "Full-length requests at once" not in texts[mamba.id]
