@@ -14,6 +14,8 @@ from deployments.engine.profiles import DATA
 UNTOUCHED = frozenset({"auto", "float16", "bfloat16"})
 # Families whose heads attend to a sink, and families whose latent attention chooses tokens.
 SINKS, SPARSE = ("GptOss",), ("DeepseekV32", "GlmMoeDsa")
+# Families that bring kernels of their own: those of the table say nothing of them.
+OWN = ("DeepseekV4", "MiMoV2", "MiniMaxM3", "OpenPangu", "Pangu", "Whisper")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Backend:
     least: int = 1
     most: int = 1 << 20
     most_from: tuple[float, int] | None = None
-    caches: Mapping[str, float] = field(default_factory=dict, hash=False)
+    caches: Mapping[str, float | tuple[float, float]] = field(default_factory=dict, hash=False)
+    of_cache: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     only_caches: bool = False
     sinks: tuple[float, float] | None = None
     window: bool = True
@@ -59,6 +62,16 @@ def obstacles(name: str, model: ModelFacts | None, capability: float, cache_dtyp
         *_of_gpu(found, capability),
         *_of_model(found, model, capability),
         *_of_formats(found, capability, cache_dtype, dtype),
+        *_of_cache(found, model, capability, cache_dtype),
+    ]
+
+
+def kernels(model: ModelFacts | None, capability: float, cache_dtype: str, dtype: str) -> list[str]:
+    """Those that vLLM may choose by itself where none are named, the best first."""
+    return [
+        name
+        for name, found in backends().items()
+        if not found.never and not obstacles(name, model, capability, cache_dtype, dtype)
     ]
 
 
@@ -77,7 +90,8 @@ def _of_model(found: Backend, model: ModelFacts | None, capability: float) -> It
         yield "is for latent attention (DeepSeek), which the model has not" if latent else "has no latent attention"
         return
     if latent:
-        if model.architecture and (found.of == "sparse") != model.architecture.startswith(SPARSE):
+        sparse = model.is_sparse or model.architecture.startswith(SPARSE)
+        if model.architecture and (found.of == "sparse") != sparse:
             yield "is for models that attend to a choice of tokens" if found.of == "sparse" else "attends to all tokens"
         return
     most = found.most
@@ -98,17 +112,36 @@ def _of_model(found: Backend, model: ModelFacts | None, capability: float) -> It
 def _of_formats(found: Backend, capability: float, cache_dtype: str, dtype: str) -> Iterator[str]:
     if dtype == "float32" and not found.float32:
         yield "does not compute in float32"
-    if cache_dtype in UNTOUCHED:
-        if found.only_caches:
-            yield f"takes a KV cache in {', '.join(found.caches)} only"
-    elif cache_dtype not in found.caches:
+    if cache_dtype in found.caches:
+        least = found.caches[cache_dtype]
+        low, high = least if isinstance(least, tuple) else (least, 99.0)
+        if capability and not low <= capability <= high:
+            most = f" to {high}" if high < 99 else " on"
+            yield f"takes a KV cache in {cache_dtype} from compute capability {low}{most}"
+    elif cache_dtype not in UNTOUCHED:
         yield f"takes no KV cache in {cache_dtype}"
-    elif 0 < capability < found.caches[cache_dtype]:
-        yield f"takes a KV cache in {cache_dtype} from compute capability {found.caches[cache_dtype]} on"
+    elif found.only_caches:
+        yield f"takes a KV cache in {', '.join(found.caches)} only"
+
+
+def _of_cache(found: Backend, model: ModelFacts | None, capability: float, cache_dtype: str) -> Iterator[str]:
+    narrow = found.of_cache.get(cache_dtype)
+    if narrow is None or model is None or not model.has_shape or model.is_mla:
+        return
+    apart = narrow.get("apart")
+    if apart and (not capability or apart[0] <= capability <= apart[1]):
+        return
+    if (model.head_dim or 0) not in narrow["sizes"]:
+        yield f"takes no KV cache in {cache_dtype} with heads of size {model.head_dim}"
+    if not narrow.get("sinks", True) and model.architecture.startswith(SINKS):
+        yield f"takes no KV cache in {cache_dtype} with attention sinks"
 
 
 def _backend(name: str, row: Mapping[str, Any]) -> Backend:
     made: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    made["caches"] = {
+        cache: tuple(least) if isinstance(least, list) else least for cache, least in row.get("caches", {}).items()
+    }
     return Backend(name, **made)
 
 

@@ -12,14 +12,12 @@ from deployments.engine.dtypes import (
     dtype_of,
     has_bfloat16,
 )
-from deployments.engine.gpus import FP8_CAPABILITY
 from deployments.findings import Finding, arg_pointer, error, warning
 from deployments.preflight.quantised import possible_dtypes, word_of
 from deployments.preflight.rules import Case, Rules
 
 rules = Rules()
 
-FP4_CAPABILITY = 10.0
 LATENT_CACHES = frozenset({"fp8_ds_mla", "nvfp4_ds_mla"})
 
 
@@ -83,25 +81,9 @@ def half_precision(case: Case) -> Iterator[Finding]:
 
 
 @rules.rule
-def fp8_cache(case: Case) -> Iterator[Finding]:
-    """An fp8 KV cache is at home on GPUs that compute in fp8."""
-    flavor, kind = case.flavor, str(case.arg("kv-cache-dtype") or "auto")
-    if flavor is None or not kind.startswith("fp8") or not flavor.compute_capability:
-        return
-    if flavor.compute_capability < FP8_CAPABILITY:
-        yield warning(
-            "fp8_cache",
-            arg_pointer("kv-cache-dtype"),
-            f"{flavor.label} has no fp8 arithmetic: whether an fp8 KV cache works depends on the attention backend.",
-            "Leave kv-cache-dtype at auto if the engine does not start.",
-            "auto",
-        )
-
-
-@rules.rule
 def cache_kind(case: Case) -> Iterator[Finding]:
-    """Some formats of the KV cache are for latent attention only, or for newer GPUs."""
-    kind, model, flavor = str(case.arg("kv-cache-dtype") or "auto"), case.model, case.flavor
+    """Some formats of the KV cache are for latent attention only."""
+    kind, model = str(case.arg("kv-cache-dtype") or "auto"), case.model
     if kind in LATENT_CACHES and model is not None and not model.is_mla:
         yield error(
             "cache_latent",
@@ -109,12 +91,4 @@ def cache_kind(case: Case) -> Iterator[Finding]:
             f"{kind} is for models with latent attention (DeepSeek); {model.id} has none.",
             "Use fp8, or leave it out.",
             "fp8",
-        )
-    elif kind.startswith("nvfp4") and flavor is not None and 0 < flavor.compute_capability < FP4_CAPABILITY:
-        yield warning(
-            "cache_fp4",
-            arg_pointer("kv-cache-dtype"),
-            f"{flavor.label} has no fp4 arithmetic: whether such a KV cache works depends on the attention backend.",
-            "Use fp8, or leave it out.",
-            "auto",
         )
