@@ -31,9 +31,10 @@ NOTE = (
     "config.json names none. Of the classes of transformers, runs: those that vLLM can run in place of an "
     "implementation of its own, refuses: those it cannot. Of the architectures, whole: those whose layers are not cut"
     " into stages (they lack SupportsPP); plain: those that take no LoRA adapters (SupportsLoRA); maybe_whole, "
-    "maybe_plain: of which their source does not say. tokenizers: classes of transformers; tokenizer_types: model "
-    "types that have one whatever a repository names, and tokenizer_instead: whether its files are then read without "
-    "the class that it names. Read from the wheels by scripts/wheel_models.py."
+    "maybe_plain: of which their source does not say. drafts_cut: whether layers that propose tokens are cut into "
+    "stages with the rest. tokenizers: classes of transformers; tokenizer_types: model types that have one whatever a"
+    " repository names, and tokenizer_instead: whether its files are then read without the class that it names. Read "
+    "from the wheels by scripts/wheel_models.py."
 )
 # Tables of the registry; those that a release does not have are left out.
 POOLING = frozenset(
@@ -83,6 +84,7 @@ def document_of(vllm: Path, transformers: Path) -> dict[str, Any]:
         "runs": sorted(runs),
         "refuses": sorted(refuses),
         **_interfaces(vllm, registry),
+        "drafts_cut": _drafts_cut(vllm / "vllm" / "config" / "speculative.py"),
         **tokenizers_of(vllm, transformers),
     }
 
@@ -99,6 +101,13 @@ def _interfaces(vllm: Path, registry: Path) -> dict[str, list[str]]:
             elif said != {Support.YES}:
                 found[f"maybe_{word}"].add(architecture)
     return {word: sorted(names) for word, names in found.items()}
+
+
+def _drafts_cut(speculative: Path) -> bool:
+    """True where the layers that propose tokens get as many stages as the model."""
+    tree = ast.parse(speculative.read_text(encoding="utf-8"))
+    named = [node for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "pipeline_parallel_size"]
+    return any(not isinstance(node.value, ast.Constant) for node in named)
 
 
 def _of(wheel: Wheel, module: str, name: str) -> list[Class]:

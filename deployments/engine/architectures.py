@@ -47,6 +47,8 @@ class Known:
     plain: frozenset[str]
     maybe_whole: frozenset[str]
     maybe_plain: frozenset[str]
+    # Whether layers that propose tokens are cut into stages with the rest.
+    drafts_cut: bool
     # Classes of tokenizers; model types that have one whatever a repository names, and whether it is taken then.
     tokenizers: frozenset[str]
     tokenizer_types: frozenset[str]
@@ -134,6 +136,7 @@ def known_models(version: str) -> Known | None:
         gone=row["gone"],
         plugins=row["plugins"],
         by_architecture=row["by_architecture"],
+        drafts_cut=row["drafts_cut"],
         tokenizer_instead=row["tokenizer_instead"],
         **{name: frozenset(row[name]) for name in SETS},
     )

@@ -143,6 +143,19 @@ def batch_holds_requests(case: Case) -> Iterator[Finding]:
             f"Use at least {length:,}, or leave chunked prefill on.",
             length,
         )
+    elif case.model is not None and case.model.encoder_decoder and (given := _batch(case)) and given < length:
+        yield error(
+            "batch_below_context",
+            arg_pointer("max-num-batched-tokens"),
+            f"{case.model.id} has an encoder, so prompts are not computed in chunks, and a step must hold a whole one: "
+            f"{given:,} tokens are fewer than {length:,}.",
+            f"Use at least {length:,}, or leave it out.",
+            length,
+        )
+
+
+def _batch(case: Case) -> int | None:
+    return case.whole("max-num-batched-tokens")
 
 
 @rules.rule

@@ -6,12 +6,16 @@ from collections.abc import Iterator, Mapping
 
 from deployments.engine.architectures import known_models
 from deployments.engine.facts import ModelFacts
+from deployments.engine.flags import release
 from deployments.findings import Finding, arg_pointer, error, info, warning
 from deployments.preflight.rules import Case, Rules
 from deployments.sources.identity import MODULES
 from deployments.spec import ArgValue
 
 rules = Rules()
+
+# Of this release its configuration was read; an older one looks at less before it starts.
+CHECKED = (0, 32, 0)
 
 # What names of architectures that write text end in.
 WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForBlockDiffusion")
@@ -110,6 +114,39 @@ def pools_by_itself(case: Case) -> bool:
     if model is None or case.arg("runner") not in {None, "auto"}:
         return False
     return model.pooled or (known is not None and bool(model.architecture) and known.pools(model.architecture))
+
+
+@rules.rule
+def pooling_converts(case: Case) -> Iterator[Finding]:
+    """A model that writes text gives embeddings or scores only by an adapter for that."""
+    model = case.model
+    asked = case.arg("runner") == "pooling" and case.arg("convert") == "none"
+    if asked and model is not None and model.architecture.endswith(WRITERS) and _by_architecture(case, model):
+        yield error(
+            "pooling_unconverted",
+            arg_pointer("convert"),
+            f"{model.id} is a {model.architecture}, which writes text: with runner=pooling and convert=none nothing "
+            "makes embeddings or scores of it, and the engine would not start.",
+            "Leave convert out, or set embed or classify.",
+            "auto",
+        )
+
+
+@rules.rule
+def embeddings_as_prompts(case: Case) -> Iterator[Finding]:
+    """What an encoder reads is no prompt that could come as embeddings."""
+    model = case.model
+    if case.arg("enable-prompt-embeds") is not True or model is None or not model.encoder_decoder:
+        return
+    stops = release(case.version) >= CHECKED
+    yield (error if stops else warning)(
+        "prompt_embeds_encoder",
+        arg_pointer("enable-prompt-embeds"),
+        f"{model.id} has an encoder, and its decoder takes no embeddings in place of a prompt: the engine "
+        f"{'would not start' if stops else 'may stop at such a request'}.",
+        "Leave enable-prompt-embeds out.",
+        False,
+    )
 
 
 def _writes(case: Case, model: ModelFacts) -> bool:

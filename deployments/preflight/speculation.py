@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from deployments.engine.architectures import known_models
 from deployments.engine.kv import PLANNED
 from deployments.findings import Finding, arg_pointer, error
 from deployments.preflight.engine import steps
@@ -13,6 +14,17 @@ rules = Rules()
 
 # Families whose layers of this kind the configuration does not count.
 MTP_UNSAID = ("Qwen3Next",)
+# The class of vLLM that runs the layers of a family that propose tokens.
+DRAFTS = {
+    "DeepseekV3ForCausalLM": "DeepSeekMTPModel",
+    "DeepseekV32ForCausalLM": "DeepSeekMTPModel",
+    "GlmMoeDsaForCausalLM": "DeepSeekMTPModel",
+    "Glm4MoeForCausalLM": "Glm4MoeMTPModel",
+    "MiMoForCausalLM": "MiMoMTPModel",
+    "Ernie4_5_MoeForCausalLM": "ErnieMTPModel",
+    "Qwen3NextForCausalLM": "Qwen3NextMTP",
+    "LongcatFlashForCausalLM": "LongCatFlashMTPModel",
+}
 
 
 @rules.rule
@@ -71,6 +83,43 @@ def speculation_layers(case: Case) -> Iterator[Finding]:
             f"{model.id} has no layers of its own that propose tokens (mtp): the engine would not start.",
             "Use ngram, which takes them from the prompt, or leave spec-method and spec-tokens out.",
             "ngram",
+        )
+
+
+@rules.rule
+def speculation_rounds(case: Case) -> Iterator[Finding]:
+    """Several layers that propose tokens propose so many at a time: whole rounds of them."""
+    model, count = case.model, case.whole("spec-tokens")
+    layers = model.mtp_layers if model is not None else None
+    if case.arg("spec-method") != "mtp" or model is None or not layers or count is None:
+        return
+    if count > layers and count % layers:
+        fewer = count - count % layers
+        yield error(
+            "speculation_rounds",
+            arg_pointer("spec-tokens"),
+            f"{model.id} has {layers} layers that propose tokens, one each: {count} are no whole number of rounds, and "
+            "the engine would not start.",
+            f"Use {fewer}, or at most {layers}.",
+            fewer,
+        )
+
+
+@rules.rule
+def speculation_in_stages(case: Case) -> Iterator[Finding]:
+    """Engines up to 0.20 cut the layers that propose tokens into stages too, which most of these cannot be."""
+    model = case.model
+    known = known_models(case.profile.version) if case.profile is not None else None
+    if case.arg("spec-method") != "mtp" or case.spec.pipeline_parallel == 1 or model is None or known is None:
+        return
+    draft = DRAFTS.get(model.architecture, "")
+    if known.drafts_cut and draft in known.whole:
+        yield error(
+            "speculation_stages",
+            arg_pointer("spec-method"),
+            f"vLLM {case.version} cuts the layers of {model.id} that propose tokens into stages as well, which "
+            f"{draft} does not bear: the engine would not start.",
+            "Leave spec-method and spec-tokens out, or pipeline-parallel-size; or choose an engine from 0.32 on.",
         )
 
 

@@ -72,6 +72,7 @@ def made(script: ModuleType, folder: Path, *, call: str, looks: bool) -> dict[st
             "vllm/model_executor/models/registry.py": REGISTRY + ("# _can_set_attn_implementation\n" if looks else ""),
             "vllm/transformers_utils/config.py": CONFIG,
             "vllm/config/model.py": MODEL,
+            "vllm/config/speculative.py": "ParallelConfig(pipeline_parallel_size=1, tensor_parallel_size=size)\n",
         },
     )
     transformers = written(
@@ -104,6 +105,7 @@ def test_the_models_of_a_release_are_read_from_its_tables(script: ModuleType, tm
     # vLLM's own type whose configuration has the name of one of transformers.
     assert found["tokenizer_types"] == ["odd", "one", "two", "wrong"]
     assert found["tokenizer_instead"] is False
+    assert found["drafts_cut"] is False
     assert json.loads(script.text_of(found)) == found
 
 
