@@ -10,7 +10,7 @@ from deployments.engine.dtypes import dtype_of
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import flags_of, versions
 from deployments.engine.gpus import FP8_CAPABILITY
-from deployments.engine.kv_layers import attending, cache_dtype
+from deployments.engine.kv_layers import cache_dtype
 from deployments.findings import Finding, arg_pointer, error, warning
 from deployments.preflight.formats import cache_kind
 from deployments.preflight.quantised import cache_of_scales, possible_dtypes, word_of
@@ -107,7 +107,7 @@ def narrow_cache(case: Case) -> Iterator[Finding]:
 def _none(case: Case) -> bool:
     """True where there are no kernels for all of it; what families have of their own the table does not know."""
     model, _, cache, _ = _asked(case)
-    if model is not None and (model.architecture.startswith(OWN) or (model.has_shape and not attending(model))):
+    if model is not None and (model.architecture.startswith(OWN) or (model.has_shape and not model.attending)):
         return False
     if case.version in versions() and cache not in flags_of(case.version)[CACHE].choices:
         return False  # Refused as a name that the flag does not know.
