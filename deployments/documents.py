@@ -37,8 +37,14 @@ COUNTS = (
     "context_unasked",
     "experts",
     "expert_intermediate",
+    "shared_intermediate",
+    "dense_layers",
+    "mtp_layers",
     "kv_lora_rank",
+    "q_lora_rank",
     "rope_head_dim",
+    "nope_head_dim",
+    "v_head_dim",
     "sliding_window",
     "sliding_layers",
     "attention_chunk",
@@ -53,6 +59,9 @@ COUNTS = (
     "index_head_dim",
 )
 WORDS = ("dtype", "quantization", "architecture")
+# What only stored facts say of a model's kind: what runs it and reads its text, by name or by its own code.
+NAMES = ("model_type", "tokenizer_class", "cache_dtype", "format")
+ANSWERS = ("own_config", "own_model", "own_tokenizer", "tokenizer_json", "encoder_decoder", "pooled")
 
 
 class DocumentError(ValueError):
@@ -97,11 +106,12 @@ def model_from(document: Mapping[str, Any]) -> ModelFacts | None:
         config = section if "num_hidden_layers" in section or "text_config" in section else None
     figures = {**_figures(section, deep=section is not document), **_figures(document, deep=False)}
     if config is not None:
-        model = model_facts(str(section.get("id") or config.get("_name_or_path") or "the model"), section, config)
+        name = str(section.get("id") or config.get("_name_or_path") or "the model")
+        model = model_facts(name, section, config, section.get("tokenizer_config"))
     elif "layers" in section or (section is not document and figures):
         sha = str(section.get("sha") or "")
         model = ModelFacts(id=str(section.get("id") or "the model"), sha=sha if SHA.fullmatch(sha) else "")
-        figures = {**_figures(section, deep=True), **figures}
+        figures = {**_kind(section), **_figures(section, deep=True), **figures}
     else:
         return None
     return dataclasses.replace(model, **figures)
@@ -175,6 +185,18 @@ def _figures(section: Mapping[str, Any], *, deep: bool) -> dict[str, Any]:
     for name in WORDS if deep or "layers" in section else ("quantization",):
         if section.get(name):
             found[name] = str(section[name])
+    return found
+
+
+def _kind(section: Mapping[str, Any]) -> dict[str, Any]:
+    """What stored facts say of the kind of a model, as far as they have the right form."""
+    found: dict[str, Any] = {name: section[name] for name in NAMES if isinstance(section.get(name), str)}
+    found.update({name: section[name] for name in ANSWERS if isinstance(section.get(name), bool)})
+    architectures = section.get("architectures")
+    if isinstance(architectures, list):
+        found["architectures"] = tuple(each for each in architectures if isinstance(each, str))
+    if section.get("mtp_layers") == 0:
+        found["mtp_layers"] = 0  # None at all, where nothing said is not known.
     return found
 
 

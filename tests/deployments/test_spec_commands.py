@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.documents import DocumentError
+from deployments.documents import DocumentError, model_from
 from deployments.fitting import fit_document
 from deployments.spec import DeploymentSpec, Strategy, digest
 from tests.deployments.pods import LOGS, event, pod, terminated, waiting
@@ -430,3 +430,33 @@ def test_a_revision_in_an_address_gives_way_to_the_commit(run: Any):
     predictor = service["spec"]["predictor"]
     assert predictor["model"]["storageUri"] == f"hf://owner/model:{'0' * 40}"
     assert predictor["initContainers"][-1]["args"][0] == f"hf://owner/lora:{'0' * 40}"
+
+
+def errors(run: Any, model: dict[str, Any], **changes: Any) -> set[str]:
+    found = run("spec", "check", request(**changes), "--facts", {"model": model})["findings"]
+    return {item["code"] for item in found if item["severity"] == "error"}
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["facts", "config"])
+def test_check_knows_what_runs_the_model_and_reads_its_text(run: Any, stored: bool):
+    whisper = {**CONFIG, "architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper"}
+    words = {"auto_map": {"AutoTokenizer": ["a.Odd", None]}, "tokenizer_class": "Odd"}
+    model = {"id": "a/b", "config": {**whisper, "is_encoder_decoder": True}, "tokenizer_config": words}
+    if stored:
+        read = model_from({"model": model})
+        assert read is not None
+        model = json.loads(json.dumps(read.as_json()))
+    args = {"pipeline-parallel-size": 2, "enable-prompt-embeds": True}
+    found = errors(run, model, engine={"args": args})
+    assert {"stages_unsupported", "prompt_embeds_encoder"} <= found
+    # Its type has a tokenizer of its own, so that one of a repository is not asked for.
+    assert "remote_code_tokenizer" not in found
+    odd = (
+        {**model, "config": {**whisper, "model_type": "chatglm"}} if not stored else {**model, "model_type": "chatglm"}
+    )
+    assert "remote_code_tokenizer" in errors(run, odd)
+
+
+def test_stored_facts_of_the_wrong_form_are_left_out(run: Any):
+    wrong = {"architectures": "x", "model_type": 7, "own_tokenizer": "yes", "encoder_decoder": 1}
+    assert run("spec", "check", request(), "--facts", {"model": {"id": "a/b", "layers": 2, **wrong}})["findings"]
