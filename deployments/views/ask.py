@@ -27,8 +27,7 @@ from deployments.sources.oci import FOLDER
 from deployments.views.advice import Advice, advice_of
 from deployments.views.images import image_help
 from deployments.views.once import once
-from deployments.views.wish_files import SHOW, TAKE, WishFiles, shown, taken
-from deployments.wish_text import MOST_CHARACTERS
+from deployments.views.wish_files import SHOW, TAKE, WishFiles, kept, shown, taken, unread
 from portal.lib.htmx import PortalRequest, signed_in
 
 MOST_SETS = 10
@@ -65,6 +64,8 @@ def create(request: PortalRequest) -> HttpResponse:
     form = DeploymentForm(data, principal=principal)
     if not ADVISING.isdisjoint(request.POST):
         return _advised(request, form, principal)
+    if (left := unread(request, form)) is not None:
+        return _page(request, form, _look(form, principal, strict=True), status=422, wish=left)
     spec = form.spec
     if spec is not None and form.is_valid():
         try:
@@ -106,6 +107,8 @@ def edit(request: PortalRequest, pk: int) -> HttpResponse:
     form = DeploymentForm(_fixed(request.POST), principal=principal, deployment=deployment)
     if not ADVISING.isdisjoint(request.POST):
         return _advised(request, form, principal)
+    if (left := unread(request, form)) is not None:
+        return _page(request, form, _look(form, principal, strict=True), status=422, wish=left)
     spec = form.spec
     if spec is not None and form.is_valid():
         try:
@@ -224,8 +227,7 @@ def _page(
     usual: str = "",
 ) -> HttpResponse:
     # What was typed as YAML stays, whatever became of the form.
-    kept = wish or WishFiles(str(form.data.get("wish", ""))[:MOST_CHARACTERS])
-    context = _context(form, advice) | {"refused": status == 422, "wish": kept}
+    context = _context(form, advice) | {"refused": status == 422, "wish": wish or kept(form.data)}
     # `?hub=` is a search of the hub, which stands in the address as long as its hits stand on the page.
     words = request.GET.get("hub", "")[: hub_search.LONGEST]
     context |= {"words": words, "searching": bool(words) and request.method != "POST"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +14,16 @@ from deployments.models import Deployment, Principal
 from deployments.services.errors import DomainError
 from deployments.services.files import Files
 from deployments.services.previews import preview
+from deployments.spec_errors import parse_spec
 from deployments.views.detail import as_texts
-from deployments.wish_text import MOST_CHARACTERS, Problem, read_wish, write_wish
+from deployments.wish_text import MOST_CHARACTERS, Problem, Read, read_wish, write_wish
 from portal.lib.htmx import PortalRequest
 
 # Buttons of the form: read the text into its fields, and show the fields as text.
 TAKE, SHOW = "take", "show"
 TEXT, FILE = "wish", "wish_file"
+# Beside the text: the mark of what the form itself wrote there, or has read.
+READ = "wish_read"
 # Fields that say nothing of the wish itself, or whose value the form keeps where a text has none.
 KEPT = frozenset({"team", "name", "note"})
 MOST_SAID = 12
@@ -41,6 +46,8 @@ class WishFiles:
     """What stands in the part of the form that speaks YAML."""
 
     text: str = ""
+    # The mark of the text that says what the form said: while it stands there unchanged, nothing is left to be read.
+    read: str = ""
     messages: list[dict[str, Any]] = field(default_factory=list)
     files: Files | None = None
     objects: list[dict[str, Any]] = field(default_factory=list)
@@ -69,11 +76,12 @@ def shown(form: DeploymentForm, principal: Principal) -> WishFiles:
     text = write_wish(spec.to_json() if spec else form.spec_data, team=form.text("team"), name=name)
     team = row.team if row else getattr(form, "cleaned_data", {}).get("team")
     if spec is None or team is None:
-        return WishFiles(text, why_not="Correct what is marked red first: then this shows the objects.", opened=True)
+        why_not = "Correct what is marked red first: then this shows the objects."
+        return WishFiles(text, _mark(text), why_not=why_not, opened=True)
     try:
         made = preview(principal=principal, team=team, name=name, spec=spec, deployment=row)
     except DomainError as error:
-        return WishFiles(text, why_not=error.message, opened=True)
+        return WishFiles(text, _mark(text), why_not=error.message, opened=True)
     running = row.applied if row else None
     files = Files(
         file=f"{made.account['metadata']['name']}-revision-{made.revision}.yaml",
@@ -83,25 +91,56 @@ def shown(form: DeploymentForm, principal: Principal) -> WishFiles:
         objects=made.objects,
         before=running.objects_json if running else None,
     )
-    return WishFiles(text, files=files, objects=as_texts(files.all), pinned=made.pinned, opened=True)
+    return WishFiles(text, _mark(text), files=files, objects=as_texts(files.all), pinned=made.pinned, opened=True)
 
 
 def taken(request: PortalRequest, deployment: Deployment | None = None) -> tuple[WishFiles, dict[str, str]]:
     """The text or file that was sent with the form, and the fields' values that it means; none where it is wrong."""
     text, problem = _sent(request)
     if problem is not None:
-        return WishFiles(text, [_said(problem)], opened=True), {}
+        return WishFiles(text, messages=[_said(problem)], opened=True), {}
     read = read_wish(text)
     problems = [*read.problems, *(_foreign(deployment, read.team, read.name) if deployment else ())]
     if problems:
-        return WishFiles(text, [_said(each) for each in problems[:MOST_SAID]], opened=True), {}
+        return WishFiles(text, messages=[_said(each) for each in problems[:MOST_SAID]], opened=True), {}
     # What the text leaves out is not set: the form then means exactly what the text means.
     values = {name: "" for name in DeploymentForm.base_fields if name not in KEPT}
     values |= {name: str(value) for name, value in initial_of(read.spec).items()}
     if deployment is None:
         values |= {name: value for name, value in (("team", read.team), ("name", read.name)) if value}
     told = {"severity": "success", "message": "The form now says what this says. Look it through, then send it."}
-    return WishFiles(text, [told], opened=True), values
+    return WishFiles(text, _mark(text), [told], opened=True), values
+
+
+def kept(data: Mapping[str, Any]) -> WishFiles:
+    """What was typed as YAML, as it was sent along with the form."""
+    return WishFiles(str(data.get(TEXT, ""))[:MOST_CHARACTERS], str(data.get(READ, ""))[:64])
+
+
+def unread(request: PortalRequest, form: DeploymentForm) -> WishFiles | None:
+    """The text or file that was sent with the form and says something else than it, with what to do; None for none."""
+    if FILE not in request.FILES:
+        text = str(request.POST.get(TEXT, ""))
+        if not text.strip() or _mark(text) == request.POST.get(READ):
+            return None
+    text, problem = _sent(request)
+    read = read_wish(text) if problem is None else Read(problems=(problem,))
+    if not read.problems and _says(form, read):
+        return None
+    told = Problem(0, "", "Nothing was asked for: the form has not read this. Fill it in from here, or empty this.")
+    problems = [told, *read.problems][:MOST_SAID]
+    return WishFiles(text[:MOST_CHARACTERS], messages=[_said(each) for each in problems], opened=True)
+
+
+def _says(form: DeploymentForm, read: Read) -> bool:
+    """True when a text means what the fields mean."""
+    team, name = read.team or form.text("team"), read.name or form.text("name")
+    return parse_spec(read.spec)[0] == form.spec and (team, name) == (form.text("team"), form.text("name"))
+
+
+def _mark(text: str) -> str:
+    """A mark of a text that does not depend on how a browser ends its lines."""
+    return hashlib.sha256("\n".join(text.split("\r\n")).strip().encode()).hexdigest()
 
 
 def _sent(request: PortalRequest) -> tuple[str, Problem | None]:

@@ -244,3 +244,60 @@ def test_a_choice_that_is_none_is_said_once_in_slipways_words(
     answer = take(alice, written + spec)
 
     assert [said["message"] for said in answer.context["fields"][field]["messages"]] == [words]
+
+
+@pytest.mark.parametrize("way", ["text", "file"])
+def test_what_was_not_read_into_the_form_is_not_dropped_in_silence(way: str, hub: list[str], alice: User) -> None:
+    sent = {"wish": WISH} if way == "text" else {"wish_file": SimpleUploadedFile("chat.yaml", WISH.encode())}
+
+    answer = create(alice, **sent)
+
+    assert answer.status_code == 422
+    assert said(answer) == ["Nothing was asked for: the form has not read this. Fill it in from here, or empty this."]
+    assert answer.context["wish"].text == WISH
+    assert answer.context["wish"].opened
+    assert not Deployment.objects.exists()
+
+
+def test_mistakes_of_a_text_that_was_not_read_are_told_with_it(hub: list[str], alice: User) -> None:
+    first, *mistakes = said(create(alice, wish="spec: {flavour: x}"))
+    assert first.startswith("Nothing was asked for")
+    assert any("flavour" in mistake for mistake in mistakes)
+    assert not Deployment.objects.exists()
+
+
+def test_a_text_that_the_form_wrote_or_read_stands_in_nobodys_way(hub: list[str], alice: User) -> None:
+    shown = create(alice, show="files").context["wish"]
+    assert shown.read
+
+    # As a browser sends it, and with a field that was changed since.
+    lines = shown.text.replace("\n", "\r\n")
+    sent = create(alice, wish=lines, wish_read=shown.read, max_model_len="4096")
+
+    assert sent.status_code == 302
+    row = Deployment.objects.get()
+    assert row.latest is not None
+    assert row.latest.spec["engine"]["args"]["max-model-len"] == 4096
+
+
+def test_a_text_that_says_what_the_form_says_was_read_whoever_typed_it(hub: list[str], alice: User) -> None:
+    shown = create(alice, show="files").context["wish"]
+    assert create(alice, wish=f"# by hand\n{shown.text}").status_code == 302
+
+
+def test_a_change_does_not_drop_a_text_either(chat: Deployment, alice: User) -> None:
+    url = reverse("deployment-edit", args=[chat.pk])
+    person = signed_in(alice)
+    form = person.get(url).context["values"]
+
+    answer = person.post(url, {**form, "base_revision": "1", "wish": WISH})
+
+    assert answer.status_code == 422
+    assert chat.revisions.count() == 1
+
+
+def test_a_text_is_kept_when_the_form_has_mistakes_with_whether_it_was_read(hub: list[str], alice: User) -> None:
+    shown = create(alice, show="files").context["wish"]
+    answer = create(alice, wish=shown.text, wish_read=shown.read, name="NOT A NAME")
+    assert answer.status_code == 422
+    assert (answer.context["wish"].text, answer.context["wish"].read) == (shown.text, shown.read)
