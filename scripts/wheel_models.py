@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from wheel_classes import MODELS, Class, Support, UnreadableError, Wheel, adapters, pipeline
 from wheel_names import version_of, words
+from wheel_prompts import made_both_ways, undivided
 from wheel_tokenizers import tokenizers_of
 
 DATA = Path(__file__).resolve().parent.parent / "deployments" / "data"
@@ -31,7 +32,8 @@ NOTE = (
     "config.json names none. Of the classes of transformers, runs: those that vLLM can run in place of an "
     "implementation of its own, refuses: those it cannot. Of the architectures, whole: those whose layers are not cut"
     " into stages (they lack SupportsPP); plain: those that take no LoRA adapters (SupportsLoRA); maybe_whole, "
-    "maybe_plain: of which their source does not say. drafts_cut: whether layers that propose tokens are cut into "
+    "maybe_plain: of which their source does not say. undivided: those that read each prompt whole where they give "
+    "embeddings or scores. drafts_cut: whether layers that propose tokens are cut into "
     "stages with the rest. tokenizers: classes of transformers; tokenizer_types: model types that have one whatever a"
     " repository names, and tokenizer_instead: whether its files are then read without the class that it names. Read "
     "from the wheels by scripts/wheel_models.py."
@@ -85,6 +87,7 @@ def document_of(vllm: Path, transformers: Path) -> dict[str, Any]:
         "refuses": sorted(refuses),
         **_interfaces(vllm, registry),
         "drafts_cut": _drafts_cut(vllm / "vllm" / "config" / "speculative.py"),
+        "undivided": _undivided(vllm, registry),
         **tokenizers_of(vllm, transformers),
     }
 
@@ -108,6 +111,16 @@ def _drafts_cut(speculative: Path) -> bool:
     tree = ast.parse(speculative.read_text(encoding="utf-8"))
     named = [node for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "pipeline_parallel_size"]
     return any(not isinstance(node.value, ast.Constant) for node in named)
+
+
+def _undivided(vllm: Path, registry: Path) -> list[str]:
+    """Architectures of embeddings or scores that read each prompt whole."""
+    wheel, found = Wheel(vllm), made_both_ways(registry.parent / "config.py")
+    for architecture, (module, name) in _places(registry).items():
+        classes = _of(wheel, module if module.startswith("vllm.") else f"{MODELS}.{module}", name)
+        if classes and all(map(undivided, classes)):
+            found.add(architecture)
+    return sorted(found)
 
 
 def _of(wheel: Wheel, module: str, name: str) -> list[Class]:

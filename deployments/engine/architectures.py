@@ -38,6 +38,7 @@ class Known:
     gone: Mapping[str, str]
     plugins: Mapping[str, str]
     pooling: frozenset[str]
+    undivided: frozenset[str]
     model_types: frozenset[str]
     by_architecture: Mapping[str, str]
     runs: frozenset[str]
@@ -117,7 +118,7 @@ class Known:
 
 
 SETS = (
-    *("architectures", "pooling", "model_types", "runs", "refuses"),
+    *("architectures", "pooling", "undivided", "model_types", "runs", "refuses"),
     *("whole", "plain", "maybe_whole", "maybe_plain"),
     *("tokenizers", "tokenizer_types"),
 )

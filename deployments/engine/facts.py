@@ -98,6 +98,8 @@ class ModelFacts:
     tokenizer_json: bool = False
     # An encoder that decoders look back at (Whisper); and a pooling layer beside the weights, for embeddings.
     encoder_decoder: bool = False
+    # Every token of a prompt sees all others, where the model gives embeddings.
+    both_ways: bool = False
     pooled: bool = False
 
     @property

@@ -12,6 +12,7 @@ from deployments.engine.quantization import methods_of
 from deployments.engine.sizing import UnknownShapeError, batched_tokens, fit, sequences
 from deployments.findings import Finding, arg_pointer, error, info
 from deployments.preflight.facts import FlavorFacts
+from deployments.preflight.model import reads_whole
 from deployments.preflight.quantised import method_here
 from deployments.preflight.reading import FLAG, says_method
 from deployments.preflight.rules import Case, Rules
@@ -135,12 +136,14 @@ def batch_holds_requests(case: Case) -> Iterator[Finding]:
             f"Use at least {running:,} tokens." if pointer == "max-num-batched-tokens" else f"Use at most {batch:,}.",
             running if pointer == "max-num-batched-tokens" else batch,
         )
-    elif case.arg("enable-chunked-prefill") is False and batch < length:
+    elif reads_whole(case) and batch < length:
+        model = None if case.arg("enable-chunked-prefill") is False else case.model
+        why = f"Prompts of {model.id} are never cut, and" if model else "Without chunked prefill"
         yield error(
             "batch_below_context",
             arg_pointer("max-num-batched-tokens"),
-            f"Without chunked prefill a step must hold a whole prompt: {batch:,} tokens are fewer than {length:,}.",
-            f"Use at least {length:,}, or leave chunked prefill on.",
+            f"{why} a step must hold a whole prompt: {batch:,} tokens are fewer than {length:,}.",
+            f"Use at least {length:,}, or leave {'it out' if model else 'chunked prefill on'}.",
             length,
         )
     elif case.model is not None and case.model.encoder_decoder and (given := _batch(case)) and given < length:
@@ -178,7 +181,9 @@ def steps_within_batch(case: Case) -> Iterator[Finding]:
 
 def steps(case: Case, flavor: FlavorFacts) -> tuple[int, int, int]:
     """Tokens of one step, requests that run at once, and tokens of the context, where flags say or as is usual."""
-    args = case.spec.engine.args
+    args = dict(case.spec.engine.args)
+    if reads_whole(case):
+        args["enable-chunked-prefill"] = False
     length = case.context or 4096
     batch = batched_tokens(flavor.gpu, args, length, case.defaults)
     return batch, sequences(flavor.gpu, args, batch, case.defaults), length

@@ -149,6 +149,19 @@ def embeddings_as_prompts(case: Case) -> Iterator[Finding]:
     )
 
 
+def reads_whole(case: Case) -> bool:
+    """True where the engine cuts no prompt in parts: as it is told, or as such a model needs it."""
+    asked, model = case.arg("enable-chunked-prefill"), case.model
+    if asked is False or model is None:
+        return asked is False
+    pools = bool(pooling_flag(case.spec.engine.args)) or pools_by_itself(case)
+    if model.encoder_decoder and not pools:
+        return True  # Whatever is asked for.
+    known = known_models(case.version)
+    undivided = model.both_ways or (known is not None and model.architecture in known.undivided)
+    return pools and undivided and asked is not True
+
+
 def _writes(case: Case, model: ModelFacts) -> bool:
     pooled = model.pooled and pools_by_itself(case) and not pooling_flag(case.spec.engine.args)
     return not pooled and _by_architecture(case, model)

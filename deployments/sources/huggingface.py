@@ -146,6 +146,7 @@ def model_facts(
         tokenizer_class=words.name,
         tokenizer_json=words.file,
         encoder_decoder=kind.encoder_decoder,
+        both_ways=kind.both_ways,
         pooled=kind.pooled,
         **attention(text),
     )

@@ -31,6 +31,7 @@ class Identity:
     own_config: bool = False
     own_model: bool = False
     encoder_decoder: bool = False
+    both_ways: bool = False
     pooled: bool = False
 
 
@@ -52,6 +53,7 @@ def identity(config: Mapping[str, Any], files: Iterable[str]) -> Identity:
         own_config="AutoConfig" in classes,
         own_model=any(name.startswith("AutoModel") for name in classes),
         encoder_decoder=_encoder_decoder(config),
+        both_ways=config.get("is_causal") is False or config.get("use_bidirectional_attention") is True,
         pooled=MODULES in names and any(name.endswith(POOLING) for name in names),
     )
 

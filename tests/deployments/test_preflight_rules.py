@@ -80,6 +80,34 @@ def test_defaults_follow_the_version_of_the_engine():
 # Splits
 
 
+@pytest.mark.parametrize(
+    ("model", "args", "refused"),
+    [
+        ({"architecture": "XLMRobertaModel"}, {}, True),
+        ({"architecture": "XLMRobertaModel"}, {"max-model-len": 2048}, False),
+        # What is asked for is done, though the engine warns of it.
+        ({"architecture": "XLMRobertaModel"}, {"enable-chunked-prefill": True}, False),
+        ({"architecture": "Qwen2Model"}, {}, False),
+        ({"architecture": "Qwen2Model", "both_ways": True}, {}, True),
+        ({"architecture": "Qwen2ForCausalLM", "both_ways": True}, {}, False),
+        ({"architecture": "Qwen2ForCausalLM", "both_ways": True}, {"runner": "pooling"}, True),
+        ({"architecture": "WhisperForConditionalGeneration", "encoder_decoder": True}, {}, True),
+        (
+            {"architecture": "WhisperForConditionalGeneration", "encoder_decoder": True},
+            {"enable-chunked-prefill": True},
+            True,
+        ),
+    ],
+)
+def test_a_step_holds_the_prompts_of_models_that_read_them_whole(
+    model: dict[str, Any], args: dict[str, Any], refused: bool
+):
+    facts, few = with_model(**model), {"max-num-batched-tokens": 2048, "max-num-seqs": 64}
+    found = [item for item in said(facts, args=few | args) if item.code == "batch_below_context"]
+    assert [(item.field, item.value) for item in found] == ([("max_num_batched_tokens", 8192)] if refused else [])
+    assert "batch_below_context" not in codes(said(facts, args={"max-num-seqs": 64} | args))
+
+
 def test_sharing_the_context_takes_a_divisor():
     args = {"tensor-parallel-size": 4, "decode-context-parallel-size": 3}
     finding = the("context_parallel", said(args=args))

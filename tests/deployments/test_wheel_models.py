@@ -22,6 +22,20 @@ CONFIG = """
 _CONFIG_REGISTRY: dict[str, type] = LazyConfigDict(one="OddConfig", **{"one-b": "OneConfig"})
 """
 MODEL = '_SUFFIX_TO_DEFAULTS: list = [("ForCausalLM", ("generate", "none")), ("Model", ("pooling", "embed"))]\n'
+MODELS_CONFIG = """
+class Looks:
+    @staticmethod
+    def verify(model_config):
+        config = model_config.hf_config
+        config.is_causal = False
+class May(Looks):
+    @staticmethod
+    def verify(model_config):
+        if model_config.decoder:
+            return
+        model_config.hf_config.is_causal = False
+MODELS_CONFIG_MAP: dict[str, type] = {"LooksModel": Looks, "MayModel": May}
+"""
 TOKENIZERS = """
 TOKENIZER_MAPPING_NAMES = OrderedDict[str, str | None](
     [("odd", "OddTokenizer" if is_tokenizers_available() else None), ("two", (None, "TwoTokenizerFast"))]
@@ -70,6 +84,7 @@ def made(script: ModuleType, folder: Path, *, call: str, looks: bool) -> dict[st
         {
             "vllm/_version.py": "__version__ = version = '9.8.7'\n",
             "vllm/model_executor/models/registry.py": REGISTRY + ("# _can_set_attn_implementation\n" if looks else ""),
+            "vllm/model_executor/models/config.py": MODELS_CONFIG,
             "vllm/transformers_utils/config.py": CONFIG,
             "vllm/config/model.py": MODEL,
             "vllm/config/speculative.py": "ParallelConfig(pipeline_parallel_size=1, tensor_parallel_size=size)\n",
@@ -142,3 +157,30 @@ def test_architectures_without_stages_or_adapters_are_named(script: ModuleType, 
     assert (found["whole"], found["plain"]) == ([], ["OneForCausalLM"])
     # Its module is not in the wheel.
     assert found["maybe_whole"] == found["maybe_plain"] == ["TransformersForCausalLM"]
+
+
+@pytest.mark.parametrize(
+    ("body", "undivided"),
+    [
+        ("@default_pooling_type(seq_pooling_type='CLS')\nclass One: ...\n", True),
+        ("@default_pooling_type(seq_pooling_type='MEAN', tok_pooling_type='ALL')\nclass One: ...\n", True),
+        ("@default_pooling_type(tok_pooling_type='ALL')\nclass One: ...\n", False),
+        ("@attn_type('encoder_only')\n@default_pooling_type(tok_pooling_type='ALL')\nclass One: ...\n", True),
+        ("class One:\n  attn_type = 'encoder_only'\n", True),
+        ("class One:\n  default_seq_pooling_type: str = 'LAST'\n", False),
+        # What is said nearest counts.
+        ("@default_pooling_type(seq_pooling_type='CLS')\nclass Base: ...\nclass One(Base): ...\n", True),
+        (
+            "@default_pooling_type(seq_pooling_type='CLS')\nclass Base: ...\n"
+            "@default_pooling_type(seq_pooling_type='LAST')\nclass One(Base): ...\n",
+            False,
+        ),
+    ],
+)
+def test_models_that_read_a_prompt_whole_are_told_by_how_they_pool(
+    script: ModuleType, tmp_path: Path, body: str, undivided: bool
+):
+    written(tmp_path / "vllm/vllm/model_executor/models", {"one.py": body})
+    found = made(script, tmp_path, call="pass", looks=False)
+    # And the one whose configuration is always changed, not the one where that depends.
+    assert found["undivided"] == ["LooksModel", *(["OneForCausalLM"] if undivided else [])]
