@@ -16,6 +16,7 @@ from deployments.engine.profiles import DATA, EngineProfile, seeded_profiles
 from deployments.preflight import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts
 from deployments.preflight.storage import SANDBOX_STORAGE, storage_of
 from deployments.sources.huggingface import SHA, model_facts
+from deployments.sources.stored import with_file
 from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
 
@@ -98,7 +99,10 @@ def seeded_flavors() -> dict[str, FlavorFacts]:
 
 
 def model_from(document: Mapping[str, Any]) -> ModelFacts | None:
-    """A model from a document: stored facts, a `config.json`, or either below “model”; figures beside them count."""
+    """A model from a document: stored facts, a `config.json`, or either below “model”; figures beside them count.
+
+    A `hf_quant_config.json` (ModelOpt up to 0.29) may stand beside the configuration, as `hf_quant_config`.
+    """
     section = document.get("model")
     section = section if isinstance(section, Mapping) else document
     config = section.get("config")
@@ -106,6 +110,9 @@ def model_from(document: Mapping[str, Any]) -> ModelFacts | None:
         config = section if "num_hidden_layers" in section or "text_config" in section else None
     figures = {**_figures(section, deep=section is not document), **_figures(document, deep=False)}
     if config is not None:
+        beside = section.get("hf_quant_config")
+        if isinstance(beside, Mapping) and config.get("quantization_config") is None:
+            config = with_file(config, beside)
         name = str(section.get("id") or config.get("_name_or_path") or "the model")
         model = model_facts(name, section, config, section.get("tokenizer_config"))
     elif "layers" in section or (section is not document and figures):

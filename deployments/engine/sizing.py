@@ -257,7 +257,9 @@ def _as_computed(model: ModelFacts, args: Mapping[str, ArgValue], stored: float)
     if model.quantization is not None:
         return stored
     width = width_of(model, args)
-    return max(stored * width / DTYPE_BYTES.get(model.dtype, 2.0), (model.params or 0) * min(width, 2.0))
+    # Of a configuration that could not be read nobody knows what its weights are stored in: there the files say.
+    params = model.params or 0 if model.architecture or not model.weights_bytes else 0
+    return max(stored * width / DTYPE_BYTES.get(model.dtype, 2.0), params * min(width, 2.0))
 
 
 def _overhead_gib(args: Mapping[str, ArgValue], split: int, defaults: Defaults, seen: Measured) -> float:

@@ -8,7 +8,7 @@ from deployments.engine.gpus import COMMON_NODE
 from deployments.engine.options import splits, splits_by
 from deployments.findings import Finding, arg_pointer, error, info
 from deployments.preflight.rules import Case, Rules, plural
-from deployments.sources.huggingface import GROUPED
+from deployments.sources.stored import GROUPED
 
 rules = Rules()
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deployments.engine.dtypes import BFLOAT16, FLOAT16, FLOAT32, asked_dtype, bears_half, dtype_of, has_bfloat16
+from deployments.engine.facts import GIB
 from deployments.engine.gpus import FP8_CAPABILITY
 from deployments.engine.quantization import Method, Scales, Weights, method, method_of
 from deployments.findings import Finding, arg_pointer, error, warning
-from deployments.preflight.rules import Case, Rules
+from deployments.preflight.rules import Case, Rules, gib
 
 rules = Rules()
 
@@ -22,6 +23,8 @@ KIN = (
     frozenset({"inc", "auto-round"}),
 )
 WORDS = {FLOAT16: "half"}
+# Files of so little of what their parameters take in 16 bits hold something else.
+SMALL_FILES = 0.75
 # What names of KV cache formats for latent attention end in.
 OF_LATENTS = "_ds_mla"
 
@@ -147,6 +150,23 @@ def reads(asked: str, own: str, architecture: str) -> bool:
     if asked == "deepseek_v4_fp8":
         return own == "fp8" and architecture.startswith("DeepseekV4")
     return asked == "humming" and not architecture.startswith("GptOss")
+
+
+@rules.rule
+def quantization_unsaid(case: Case) -> Iterator[Finding]:
+    """Files that are much smaller than their parameters in 16 bits are quantised, or will not be as small in memory."""
+    model = case.model
+    if model is None or not model.architecture or model.quantization or not model.params or not model.weights_bytes:
+        return
+    if case.arg("quantization") is None and model.weights_bytes < SMALL_FILES * 2 * model.params:
+        yield warning(
+            "quantization_unsaid",
+            "/spec/source/uri",
+            f"The files of {model.id} hold {model.weights_bytes / model.params:.2g} bytes for each parameter, and its "
+            f"configuration names no quantisation: vLLM holds each in 2 bytes, {gib(2 * model.params / GIB)} in all, "
+            "or cannot read them.",
+            "Choose a variant whose configuration says how it is quantised.",
+        )
 
 
 @rules.rule

@@ -16,6 +16,7 @@ from deployments.sources.contexts import contexts
 from deployments.sources.experts import experts
 from deployments.sources.formats import WeightFormat, format_of, weights_bytes
 from deployments.sources.identity import TOKENIZER_CONFIG, asks_for_tokenizer, identity, tokenizer
+from deployments.sources.stored import BESIDE, asks_for_file, stored, with_file
 
 Get = Callable[[str], Reply]
 SHA = re.compile(r"[0-9a-f]{40}")
@@ -24,10 +25,6 @@ MAX_FILES = 20_000
 MOST = 10**15
 LONGEST_NAME = 1000
 DTYPE = "bfloat16"
-# Methods whose weights share a scale in groups along one side.
-GROUPED = frozenset({"awq", "gptq"})
-# What ModelOpt's algorithms are called in, and the method that vLLM reads them with; FP8 has the name of the tool.
-ALGORITHMS = (("MXFP8", "modelopt_mxfp8"), ("FP4", "modelopt_fp4"), ("MIXED_PRECISION", "modelopt_mixed"))
 # Of layers that propose further tokens, as families call their number.
 MTP_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "mtp_num_layers")
 
@@ -81,10 +78,17 @@ def check(model_id: str, revision: str | None, get: Get, *, with_token: bool = F
             "Choose a repository that offers its weights as safetensors.",
             known,
         )
-    if asks_for_tokenizer(_sizes(metadata.json)):
-        read = get(config_path(model_id, sha, TOKENIZER_CONFIG))
-        known = model_facts(model_id, metadata.json, config.json, read.json if read.status == 200 else None)
+    known = model_facts(model_id, metadata.json, *_with_files(model_id, sha, config.json, _sizes(metadata.json), get))
     return SourceCheck(SourceCode.FOUND, f"Found {model_id} at commit {sha[:8]}.", "", known)
+
+
+def _with_files(model_id: str, sha: str, config: Any, sizes: Mapping[str, int], get: Get) -> tuple[Any, Any]:
+    """The configuration with what ModelOpt's own file says beside it, and that of the tokenizer."""
+    if asks_for_file(config, sizes):
+        read = get(config_path(model_id, sha, BESIDE))
+        config = with_file(config, read.json if read.status == 200 else None)
+    words = get(config_path(model_id, sha, TOKENIZER_CONFIG)) if asks_for_tokenizer(sizes) else None
+    return config, words.json if words is not None and words.status == 200 else None
 
 
 def _single_files(model_id: str, sha: str, names: list[str], known: ModelFacts) -> SourceCheck:
@@ -107,6 +111,7 @@ def model_facts(
     text = nested if isinstance(nested, Mapping) else shape
     routed = experts(text, number(text, "num_hidden_layers", "n_layer"), number)
     kind, words = identity(shape, _sizes(metadata)), tokenizer(tokenizer_config, _sizes(metadata))
+    kept = stored(shape)
     architectures = shape.get("architectures")
     length = contexts(shape, text, number)
     return ModelFacts(
@@ -114,8 +119,8 @@ def model_facts(
         sha=str(metadata.get("sha") or ""),
         architecture=plain(architectures[0]) if isinstance(architectures, list) and architectures else "",
         dtype=plain(text.get("torch_dtype")) or plain(text.get("dtype")) or plain(shape.get("torch_dtype")) or DTYPE,
-        quantization=_quantization(shape),
-        cache_dtype=_cache_dtype(shape),
+        quantization=kept.method,
+        cache_dtype=kept.cache_dtype,
         weights_bytes=_weights(metadata),
         download_bytes=sum(_sizes(metadata).values()) or None,
         format=format_of(_sizes(metadata)) or "",
@@ -135,7 +140,7 @@ def model_facts(
         nope_head_dim=number(text, "qk_nope_head_dim"),
         v_head_dim=number(text, "v_head_dim"),
         mtp_layers=number(text, *MTP_LAYERS) or 0 if shape else None,
-        quant_block=_block(shape),
+        quant_block=kept.block,
         gated=bool(metadata.get("gated")),
         license=_license(metadata),
         model_type=kind.model_type,
@@ -210,53 +215,6 @@ def _sizes(metadata: Mapping[str, Any]) -> dict[str, int]:
 def _parameters(metadata: Mapping[str, Any]) -> int | None:
     safetensors = metadata.get("safetensors")
     return number(safetensors, "total") if isinstance(safetensors, Mapping) else None
-
-
-def _quantization(config: Mapping[str, Any]) -> str | None:
-    section = config.get("quantization_config") or config.get("compression_config")
-    if not isinstance(section, Mapping):
-        return None
-    method = plain(section.get("quant_method")) or plain(section.get("quantization")) or None
-    if method != "modelopt":
-        return method
-    # One name for several formats: which, the algorithm says, here or one level further down.
-    inner = section.get("quantization")
-    algorithm = plain(section.get("quant_algo"))
-    if not algorithm and isinstance(inner, Mapping):
-        algorithm = plain(inner.get("quant_algo"))
-    return next((found for word, found in ALGORITHMS if word in algorithm.upper()), method)
-
-
-def _cache_dtype(config: Mapping[str, Any]) -> str:
-    """The KV cache that quantised weights ask for, as vLLM takes it with kv-cache-dtype at auto; empty for none."""
-    section = config.get("quantization_config")
-    if not isinstance(section, Mapping):
-        return ""
-    inner = section.get("quantization")
-    places = [section, inner] if isinstance(inner, Mapping) else [section]
-    scheme = next((place["kv_cache_scheme"] for place in places if place.get("kv_cache_scheme")), None)
-    method = plain(section.get("quant_method"))
-    if method == "compressed-tensors":
-        return "fp8" if isinstance(scheme, Mapping) else ""
-    if not method.startswith("modelopt"):
-        return ""
-    if isinstance(scheme, Mapping):
-        bits = scheme.get("num_bits") if scheme.get("type") == "float" else None
-        return "fp8" if bits == 8 and scheme.get("dynamic") is False else "nvfp4" if bits == 4 else ""
-    named = next((found for place in places if (found := plain(place.get("kv_cache_quant_algo")))), "")
-    return named.lower() if named.lower() in {"fp8", "nvfp4"} else ""
-
-
-def _block(config: Mapping[str, Any]) -> int | None:
-    """The width of the blocks in which quantised weights share a scale; None where they do not."""
-    section = config.get("quantization_config")
-    if not isinstance(section, Mapping):
-        return None
-    sizes = section.get("weight_block_size")
-    first = sizes[0] if isinstance(sizes, list) and sizes else None
-    if first is None and plain(section.get("quant_method")) in GROUPED:
-        first = section.get("group_size")
-    return first if isinstance(first, int) and not isinstance(first, bool) and 1 < first <= 4096 else None
 
 
 def _license(metadata: Mapping[str, Any]) -> str:
