@@ -19,12 +19,14 @@ from deployments.engine.facts import GIB, GpuFacts, ModelFacts
 from deployments.engine.kv import pool_of
 from deployments.engine.kv_layers import DTYPE_BYTES, as_served, whole, width_of
 from deployments.engine.measured import Measured
+from deployments.engine.stages import heaviest_stage
 from deployments.engine.weights import (
     USUAL_VOCABULARY,
     copied_bytes,
     expert_bytes,
     mtp_bytes,
     quantised,
+    table_bytes,
     weights_bytes,
 )
 from deployments.spec import ArgValue
@@ -194,12 +196,17 @@ def _on_rank(model: ModelFacts, args: Mapping[str, ArgValue], stored: float, hel
     part = 1 / group
     if args.get("enable-expert-parallel") is True and model.experts:
         part = math.ceil(model.experts / group) / model.experts
-    copied = copied_bytes(model)
+    # Of several stages the first has the embeddings, and the last the output layer, or a copy of them.
+    table = table_bytes(model, width_of(model, args)) if pp > 1 else 0.0
+    tables = min(held - experts, table * (1 if model.tied else 2))
+    dense, copied = held - experts - tables, copied_bytes(model)
     if copied is None or tp == 1:
-        loss = SPLIT_LOSS if group * pp > 1 else 1.0
-        return ((held - experts) / tp + experts * part) / pp * loss
-    copied = min(copied * smaller, held - experts)
-    return (copied + (held - experts - copied) / tp + experts * part) / pp
+        loss = SPLIT_LOSS if group > 1 or (pp > 1 and not table) else 1.0
+        body, table = (dense / tp + experts * part) * loss, table / tp * loss
+    else:
+        copied = min(copied * smaller, dense)
+        body, table = copied + (dense - copied) / tp + experts * part, table / tp
+    return heaviest_stage(body, table, model.layers or 1, pp) if pp > 1 else body
 
 
 def missing_numbers(model: ModelFacts) -> tuple[str, ...]:

@@ -180,6 +180,14 @@ def _expert_layers(model: ModelFacts) -> int:
     return max(0, (model.layers or 0) - model.dense_layers) if model.experts else 0
 
 
+def table_bytes(model: ModelFacts, width: float) -> float:
+    """Bytes of the embeddings, and of the output layer where it is one of its own; 0 where their shape is not known.
+
+    They are not quantised; `width` are the bytes of a number as the engine computes.
+    """
+    return _table(model) * width
+
+
 def _table(model: ModelFacts) -> int:
     return (model.vocab or 0) * (model.hidden or 0)
 

@@ -25,6 +25,13 @@ MAX_FILES = 20_000
 MOST = 10**15
 LONGEST_NAME = 1000
 DTYPE = "bfloat16"
+# Families whose output layer is their embeddings where the configuration does not say (transformers 5.19).
+TIED = frozenset(
+    {"bloom", "cohere", "cohere2", "cohere2_moe", "ctrl", "ernie4_5", "ernie4_5_moe", "falcon", "falcon_mamba", "gemma"}
+    | {"gemma2", "gemma3_text", "gemma3n_text", "gemma4_text", "gpt2", "gpt_bigcode", "granite_swa", "jetmoe", "lfm2"}
+    | {"lfm2_moe", "mamba", "minicpm3", "mpt", "opt", "recurrent_gemma", "smollm3", "starcoder2", "vaultgemma", "youtu"}
+    | {"zamba", "zamba2"}
+)
 # Of layers that propose further tokens, as families call their number.
 MTP_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "mtp_num_layers")
 
@@ -135,7 +142,7 @@ def model_facts(
         expert_intermediate=routed.width,
         shared_intermediate=routed.shared_width,
         dense_layers=routed.dense_layers,
-        tied=bool(text.get("tie_word_embeddings", shape.get("tie_word_embeddings", False))),
+        tied=bool(text.get("tie_word_embeddings", shape.get("tie_word_embeddings", text.get("model_type") in TIED))),
         q_lora_rank=number(text, "q_lora_rank"),
         nope_head_dim=number(text, "qk_nope_head_dim"),
         v_head_dim=number(text, "v_head_dim"),
