@@ -59,7 +59,10 @@ def fit_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None = 
         model=model,
         gpu=gpu,
         per_node=per_node,
-        choices=tuple(Choice(item.slug, item.gpu, item.gpus_per_node) for item in known.flavors.values()),
+        choices=tuple(
+            Choice(item.slug, item.gpu, item.gpus_per_node, price=item.price_per_hour)
+            for item in known.flavors.values()
+        ),
         slug=str(slug or ""),
         defaults=defaults_of(str(document.get("vllm") or (profile.version if profile else ""))),
         extra_gib=lora_gib(model, lora_rank(known.adapters), len(spec.adapters)) if spec and spec.adapters else 0.0,

@@ -57,9 +57,13 @@ def alternatives(model: ModelFacts | None, spec: DeploymentSpec, rooms: Mapping[
     if model is not None:
         try:
             found += _smaller(model, spec, own) if own is not None else ()
-            for slug, room in rooms.items():
-                if slug != spec.flavor:
-                    found += _elsewhere(model, spec, room)
+            others = [
+                (room, way)
+                for slug, room in rooms.items()
+                if slug != spec.flavor
+                for way in _elsewhere(model, spec, room)
+            ]
+            found += [way for room, way in sorted(others, key=lambda each: each[0].choice.rank(each[1].gpus))]
         except UnknownShapeError:
             pass
     return list(dict.fromkeys(found))[:MOST]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from deployments.engine.facts import ModelFacts
@@ -39,7 +39,7 @@ class Defaults:
     fp8 there where nothing is asked for.
     """
 
-    utilization: float = 0.92
+    utilization: float = field(default_factory=lambda: _share(versions()[-1]))
     graphs_counted: bool = True
     chunked: bool = True
     most_sequences: int = 1024
@@ -53,6 +53,14 @@ class Defaults:
     glm_fp8: bool = True
 
 
+def _share(version: str) -> float:
+    """The share of a GPU's memory that this vLLM takes where nobody says another: its flag file has it."""
+    default = flags_of(version)["gpu-memory-utilization"].default
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        raise ValueError(f"vLLM {version} names no share of memory that it takes by itself")
+    return float(default)
+
+
 NEWEST = Defaults()
 
 
@@ -61,9 +69,8 @@ def defaults_of(version: str) -> Defaults:
     """The defaults of a vLLM version; those of the newest where its flags are not known."""
     if version not in versions():
         return NEWEST
-    utilization = flags_of(version)["gpu-memory-utilization"].default
     return Defaults(
-        utilization=float(utilization) if isinstance(utilization, int | float) else NEWEST.utilization,
+        utilization=_share(version),
         graphs_counted=release(version) >= GRAPHS_COUNTED_SINCE,
         yarn_multiplied=release(version) < YARN_AS_GIVEN_SINCE,
         windows_in_flight=release(version) >= WINDOWS_IN_FLIGHT_SINCE,

@@ -47,13 +47,21 @@ class Option:
 
 @dataclass(frozen=True)
 class Choice:
-    """A flavor that could be used: `nodes` is over how many of its nodes one replica may be spread."""
+    """A flavor that could be used: `nodes` is over how many of its nodes one replica may be spread.
+
+    `price` is that of a GPU and hour; 0 where none was entered.
+    """
 
     slug: str
     gpu: GpuFacts
     gpus_per_node: int = 1
     nodes: int = 1
     label: str = ""
+    price: float = 0.0
+
+    def rank(self, gpus: int = 1) -> tuple[int, float, float, str]:
+        """Where it stands among others with so many of its GPUs: fewer first, then the cheaper, then the smaller."""
+        return gpus, self.price, self.gpu.visible_gib, self.slug
 
 
 def options(
@@ -74,7 +82,7 @@ def options(
     several. What `admits` says no to is left out.
     """
     now, most = nodes
-    others = list(others)
+    others = sorted(others, key=Choice.rank)
     found = [
         _shorter(model, gpu, args, defaults),
         _own_caches(model, gpu, args, defaults),
@@ -87,7 +95,7 @@ def options(
         return kept
     # Two things at once only where none alone will do; of each kind one.
     own = Choice("", gpu, gpus_per_node, most)
-    wider = (_wider(model, args, choice, defaults) for choice in others)
+    wider = _wider(model, args, others, defaults)
     spread = (option for choice in (own, *others) for option in _spread(model, args, choice, now, defaults, across))
     ways = (_first(kind, admits) for kind in (wider, spread))
     return [option for option in ways if option is not None]
@@ -126,17 +134,23 @@ class Place:
 def places(
     model: ModelFacts, args: Mapping[str, ArgValue], choices: Iterable[Choice], defaults: Defaults = NEWEST
 ) -> list[Place]:
-    """Every flavor and split that holds the model with these flags, fewest GPUs first within a flavor.
+    """Every flavor and split that holds the model with these flags: fewest GPUs first, of these the cheapest.
 
     Raises UnknownShapeError when nothing can be said.
     """
-    found: list[Place] = []
+    return [place for _, place in _ranked(model, args, choices, defaults)]
+
+
+def _ranked(
+    model: ModelFacts, args: Mapping[str, ArgValue], choices: Iterable[Choice], defaults: Defaults
+) -> list[tuple[Choice, Place]]:
+    found: list[tuple[Choice, Place]] = []
     for choice in choices:
         for size in splits(model, max(0, choice.gpus_per_node // splits_beside(args))):
             result = fit(model, choice.gpu, {**args, "tensor-parallel-size": size}, defaults=defaults)
             if result.state is not FitState.NO:
-                found.append(Place(choice.slug, size, result))
-    return found
+                found.append((choice, Place(choice.slug, size, result)))
+    return sorted(found, key=lambda each: each[0].rank(each[1].fit.gpus))
 
 
 def splits(model: ModelFacts, most: int) -> list[int]:
@@ -216,14 +230,17 @@ def _other_flavor(model: ModelFacts, args: Mapping[str, ArgValue], choice: Choic
     return Option("/spec/flavor", choice.slug, f"flavor {choice.slug}", result)
 
 
-def _wider(model: ModelFacts, args: Mapping[str, ArgValue], choice: Choice, defaults: Defaults) -> Option | None:
-    """Another flavor and another split of it, the narrowest that fits."""
-    found = places(model, args, [choice], defaults)
-    if not found:
-        return None
-    size = found[0].tensor_parallel
-    text = f"{choice.label or choice.slug}, {size} GPUs (tensor-parallel-size)"
-    return Option("/spec/flavor", choice.slug, text, found[0].fit, ((SPLIT, size),))
+def _wider(
+    model: ModelFacts, args: Mapping[str, ArgValue], choices: Iterable[Choice], defaults: Defaults
+) -> Iterator[Option]:
+    """Another flavor and another split of it: of each the narrowest that fits."""
+    seen = set()
+    for choice, place in _ranked(model, args, choices, defaults):
+        if choice.slug not in seen:
+            seen.add(choice.slug)
+            size = place.tensor_parallel
+            text = f"{choice.label or choice.slug}, {size} GPUs (tensor-parallel-size)"
+            yield Option("/spec/flavor", choice.slug, text, place.fit, ((SPLIT, size),))
 
 
 def _spread(

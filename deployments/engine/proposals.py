@@ -59,13 +59,15 @@ def propose(
 ) -> list[Preset]:
     """A preset for each flavor that holds the model with room to spare; none while its shape is not known.
 
+    Those with the fewest GPUs come first, of these the cheapest.
     `beside` are flags that the engine has anyway; presets do not name them.
     """
     try:
-        found = [_on(model, choice, defaults, beside or {}) for choice in choices]
+        found = [(choice, _on(model, choice, defaults, beside or {})) for choice in choices]
     except UnknownShapeError:
         return []
-    return [preset for preset in found if preset is not None]
+    held = [(choice.rank(preset.gpus), preset) for choice, preset in found if preset is not None]
+    return [preset for _, preset in sorted(held, key=lambda each: each[0])]
 
 
 def _on(model: ModelFacts, choice: Choice, defaults: Defaults, beside: Mapping[str, ArgValue]) -> Preset | None:

@@ -113,8 +113,15 @@ def ways_to_fit(case: Case) -> list[Option]:
     if model is None or flavor is None:
         return []
     others = [
-        Choice(slug, item.gpu, item.gpus_per_node, most_nodes(item.nodes, whole=not item.is_slice), item.label)
-        for slug, item in sorted(case.facts.flavors.items())
+        Choice(
+            slug,
+            item.gpu,
+            item.gpus_per_node,
+            most_nodes(item.nodes, whole=not item.is_slice),
+            item.label,
+            item.price_per_hour,
+        )
+        for slug, item in case.facts.flavors.items()
         if item.enabled and slug != case.spec.flavor
     ]
     try:

@@ -250,7 +250,7 @@ def _said(name: str, value: bool) -> str:
 
 def _choice(row: Flavor) -> Choice:
     gpu = gpu_facts(row.product, row.memory_mib, float(row.compute_capability))
-    return Choice(row.slug, gpu, row.gpus_per_node)
+    return Choice(row.slug, gpu, row.gpus_per_node, price=float(row.price_per_hour))
 
 
 def _left(teams: list[Team]) -> dict[str, tuple[int, str]] | None:
@@ -269,7 +269,10 @@ def _left(teams: list[Team]) -> dict[str, tuple[int, str]] | None:
 def _places(
     entry: CatalogEntry, flavors: Mapping[str, Flavor], left: Mapping[str, tuple[int, str]] | None
 ) -> tuple[Place, ...]:
-    """The presets on flavors that are offered; one that does not fit the flavor as it is now is left out."""
+    """The presets on flavors that are offered, the suggested one first, then by the fewest GPUs and the cheapest.
+
+    One that does not fit the flavor as it is now is left out.
+    """
     places = []
     for preset in entry.choices:
         row = flavors.get(preset.flavor)
@@ -279,7 +282,7 @@ def _places(
         if estimate is None or estimate.state is not FitState.NO:
             free, team = (None, "") if left is None else left.get(row.slug, left[""])
             places.append(Place(preset, row, estimate, free, team))
-    return tuple(places)
+    return tuple(places[:1] + sorted(places[1:], key=lambda each: _choice(each.flavor).rank(each.preset.gpus)))
 
 
 def _fit(model: ModelFacts | None, row: Flavor, preset: Preset) -> Fit | None:

@@ -180,7 +180,7 @@ def _alternatives(row: Deployment, latest: Revision, usages: dict[int, holds.Usa
             continue
         most = 1 if fact.is_slice else fact.gpus_per_node
         rooms[fact.slug] = Room(
-            Choice(fact.slug, fact.gpu, most),
+            Choice(fact.slug, fact.gpu, most, price=fact.price_per_hour),
             fact.label,
             quota=(usage.free if not usage.over and not queued[usage.flavor.pk] else 0) + own,
             free=None if fact.free is None else fact.free + own,

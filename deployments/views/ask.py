@@ -40,7 +40,6 @@ DEFAULTS = {
     "tensor_parallel_size": "1",
     "replicas_min": "1",
     "replicas_max": "1",
-    "gpu_memory_utilization": "0.9",
     "source_folder": FOLDER,
     **PRESET,
 }

@@ -33,6 +33,8 @@ class Way:
     month: float | None
     sets: str = ""
     current: bool = False
+    # Fewer GPUs first, of as many the cheaper ones, then the smaller ones.
+    rank: tuple[int, float, int] = (0, 0.0, 0)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def other_ways(
     """
     defaults = defaults_of(spec.engine.profile.removeprefix("vllm-"))
     ways = [way for row in rows.values() if row.enabled for way in _on(model, spec, row, defaults, priced=priced)]
-    return sorted(ways, key=lambda way: (not way.current, way.word == WORDS[FitState.NO][0], way.month or 0))[:MOST]
+    return sorted(ways, key=lambda way: (not way.current, way.word == WORDS[FitState.NO][0], way.rank))[:MOST]
 
 
 def _on(
@@ -111,6 +113,7 @@ def _way(model: ModelFacts, spec: DeploymentSpec, place: Place, defaults: Defaul
         month=row.price_per_hour * gpus * HOURS_A_MONTH if priced else None,
         sets="" if current else _sets(spec, sizes, place),
         current=current,
+        rank=(sum(each.gpus for each in fits.values()), row.price_per_hour, row.memory_mib),
     )
 
 

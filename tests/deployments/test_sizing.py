@@ -109,11 +109,11 @@ def test_layers_without_attention_keep_no_cache():
 def test_places_name_every_flavor_and_split_that_holds_it():
     found = places(LLAMA, {"max-model-len": 40000}, [Choice("l4", L4, 8), Choice("h100", H100, 2)])
     assert [(place.flavor, place.tensor_parallel) for place in found] == [
+        ("h100", 1),
         ("l4", 2),
+        ("h100", 2),
         ("l4", 4),
         ("l4", 8),
-        ("h100", 1),
-        ("h100", 2),
     ]
     assert all(place.fit.state is not FitState.NO for place in found)
 
