@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from deployments.engine.options import Option
@@ -36,7 +37,8 @@ from deployments.preflight import (
 )
 from deployments.preflight.facts import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts, Serving
 from deployments.preflight.rules import Case, Rule
-from deployments.preflight.trials import Trials
+from deployments.preflight.together import coherent, completed, with_all
+from deployments.preflight.trials import Seen, Trials
 from deployments.spec import DeploymentSpec, Role, Strategy
 from deployments.spec_errors import parse_spec
 
@@ -94,10 +96,24 @@ RULES: tuple[Rule, ...] = (*OF_WISH, *OF_ENGINE, *OF_ROLE)
 
 def check(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> list[Finding]:
     """Everything there is to say about this wish before it is sent; errors first, each finding once."""
-    trials = Trials(spec, lambda changed: _found(Case(spec=changed, name=name, team=team, facts=facts)))
-    found = _found(Case(spec=spec, name=name, team=team, facts=facts, admits=trials.admits))
+    look, trials = _looks(Case(spec=spec, name=name, team=team, facts=facts))
     order = list(Severity)
-    return sorted(map(trials.whole, found), key=lambda finding: order.index(finding.severity))
+    found = coherent(spec, look(spec), look, trials(spec))
+    return sorted(found, key=lambda finding: order.index(finding.severity))
+
+
+def _looks(case: Case) -> tuple[Callable[[DeploymentSpec], list[Finding]], Callable[[DeploymentSpec], Trials]]:
+    """How a wish like this one is looked at, with values that make a wish of each; and how its changes are tried."""
+    seen: Seen = {}
+
+    def trials(spec: DeploymentSpec) -> Trials:
+        return Trials(spec, lambda changed: _found(dataclasses.replace(case, spec=changed)), seen)
+
+    def look(spec: DeploymentSpec) -> list[Finding]:
+        tried = trials(spec)
+        return list(map(tried.whole, _found(dataclasses.replace(case, spec=spec, admits=tried.admits))))
+
+    return look, trials
 
 
 def _found(case: Case) -> dict[Finding, None]:
@@ -107,13 +123,15 @@ def _found(case: Case) -> dict[Finding, None]:
 
 
 def ways(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> dict[Role, list[Option]]:
-    """Changes with which what a role runs fits, and that no rule refuses; empty where nothing is known."""
-    trials = Trials(spec, lambda changed: _found(Case(spec=changed, name=name, team=team, facts=facts)))
-    case = Case(spec=spec, name=name, team=team, facts=facts, admits=trials.admits)
-    return {
-        role: [roles.own_option(way, role, spec) for way in memory.ways_to_fit(roles.alone(case, role))]
-        for role in spec.by_role()
-    }
+    """Changes with which what a role runs fits, and that nothing refuses; empty where nothing is known."""
+    look, trials = _looks(Case(spec=spec, name=name, team=team, facts=facts))
+    case = Case(spec=spec, name=name, team=team, facts=facts, admits=trials(spec).admits)
+    found: dict[Role, list[Option]] = {}
+    for role in spec.by_role():
+        own = [roles.own_option(way, role, spec) for way in memory.ways_to_fit(roles.alone(case, role))]
+        whole = [(way, completed(spec, way.changes, look, trials(spec))) for way in own]
+        found[role] = [with_all(way, changes) for way, changes in whole if changes is not None]
+    return found
 
 
 def check_raw(data: Mapping[str, Any], facts: Facts) -> tuple[DeploymentSpec | None, list[Finding]]:

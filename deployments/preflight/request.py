@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from deployments.engine.options import most_nodes
-from deployments.findings import Change, Finding, error, info, warning
+from deployments.engine.options import most_nodes, splits, splits_beside
+from deployments.findings import Change, Finding, arg_pointer, error, info, warning
 from deployments.preflight.cluster import surge_of
 from deployments.preflight.facts import FlavorFacts, QuotaFacts
 from deployments.preflight.rollout import IN_PLACE
 from deployments.preflight.rules import Case, Rules, plural
 from deployments.sources import RESOLVED, Scheme, SourceCode, check_uri
-from deployments.spec import MAX_LABEL, MAX_NAME, Strategy
+from deployments.spec import MAX_LABEL, MAX_NAME, PARALLEL, Strategy
 
 rules = Rules()
 
@@ -290,8 +290,16 @@ def node_size(case: Case) -> Iterator[Finding]:
         f"{what} needs {plural(needed, 'GPU')}, but a node has {flavor.gpus_per_node:,} {flavor.label}.",
         "Split over fewer GPUs, or choose a flavor with larger ones"
         + (f"; or let a replica span {spread} nodes." if spread else "."),
-        flavor.gpus_per_node if case.spec.pipeline_parallel == 1 and not wide else None,
+        _narrower(case, flavor),
     )
+
+
+def _narrower(case: Case, flavor: FlavorFacts) -> int | None:
+    """The widest split of a layer whose GPUs stand in the nodes of a replica, as the model can be split."""
+    nodes, beside = case.spec.nodes, splits_beside(case.spec.engine.args)
+    most = flavor.gpus_per_node * nodes // beside
+    sizes = splits(case.model, most) if case.model else range(1, most + 1)
+    return max((size for size in sizes if size * beside % nodes == 0), default=None)
 
 
 @rules.rule
@@ -299,12 +307,15 @@ def slices_apart(case: Case) -> Iterator[Finding]:
     """Parts of GPUs cannot work together: MIG slices have no path to one another, shares may be of one GPU."""
     flavor, needed = case.flavor, case.spec.gpus_per_replica
     if flavor is not None and flavor.is_slice and needed > 1:
+        split = [flag for flag in PARALLEL if (case.whole(flag) or 1) > 1]
+        first, *others = split or ["tensor-parallel-size"]
         yield error(
             "slices_apart",
-            f"/spec/engine/args/{'data' if needed == case.spec.data_parallel else 'tensor'}-parallel-size",
+            arg_pointer(first),
             f"{flavor.label} is a part of a GPU: one replica runs on one of them, not on {needed:,} together.",
             "Use one, or choose a flavor of whole GPUs.",
-            1 if needed in {case.spec.tensor_parallel, case.spec.data_parallel} else None,
+            1,
+            also=[(arg_pointer(flag), 1) for flag in others],
         )
 
 

@@ -63,7 +63,12 @@ def alone(case: Case, role: Role) -> Case:
         return dataclasses.replace(case, spec=own)
 
     def admits(changes: Sequence[Change]) -> bool:
-        return whole([(own_pointer(pointer, role, case.spec), value) for pointer, value in changes])
+        # What one role needs the other may need as well: both are then changed (preflight.together).
+        of_one, of_both = (
+            [(own_pointer(pointer, each, case.spec), value) for each in them for pointer, value in changes]
+            for them in ([role], list(case.spec.by_role()))
+        )
+        return whole(of_one) or whole(of_both)
 
     return dataclasses.replace(case, spec=own, admits=admits)
 
@@ -78,7 +83,8 @@ def placed(finding: Finding, spec: DeploymentSpec) -> Finding:
         return dataclasses.replace(finding, pointer=pointer, value=None)
     if finding.pointer.startswith(ARGS_POINTER):
         larger = max(spec.by_role().items(), key=lambda pair: pair[1].gpus_per_replica)[0]
-        return dataclasses.replace(finding, pointer=own_pointer(finding.pointer, larger, spec))
+        also = tuple((own_pointer(pointer, larger, spec), value) for pointer, value in finding.also)
+        return dataclasses.replace(finding, pointer=own_pointer(finding.pointer, larger, spec), also=also)
     return finding
 
 

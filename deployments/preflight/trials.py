@@ -5,32 +5,43 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from deployments.findings import Change, Finding, arg_pointer
 from deployments.preflight.roles import TITLES
-from deployments.spec import DeploymentSpec
+from deployments.spec import DeploymentSpec, canonical
 from deployments.spec_errors import parse_spec
 
 Check = Callable[[DeploymentSpec], Iterable[Finding]]
+# What is refused of a wish, by its canonical JSON.
+Seen: TypeAlias = "dict[bytes, tuple[Finding, ...]]"
 
 
 class Trials:
-    """Changes of one wish, tried. What is refused of it already, in the same words, does not count against them."""
+    """Changes of one wish, tried. What is refused of it already, in the same words, does not count against them.
 
-    def __init__(self, spec: DeploymentSpec, check: Check) -> None:
+    `seen` is shared by the trials of wishes that follow one from the other.
+    """
+
+    def __init__(self, spec: DeploymentSpec, check: Check, seen: Seen | None = None) -> None:
         self._spec = spec
         self._check = check
         self._refused: frozenset[str] | None = None
+        self._seen: Seen = {} if seen is None else seen
 
     def admits(self, changes: Sequence[Change]) -> bool:
-        """True when the wish with these changes is one, and nothing is refused of it that is not refused now."""
+        """True when the wish with these changes is one, and nothing is refused of it that is not refused now.
+
+        What is put somewhere must not be refused there either, whatever stood there before.
+        """
         changed = with_changes(self._spec, changes)
         if changed is None:
             return False
         if self._refused is None:
             self._refused = self._errors(self._spec)
-        return self._errors(changed) <= self._refused
+        sets = {pointer for pointer, _ in changes}
+        there = any(finding.pointer in sets for finding in self.refused(changed))
+        return not there and self._errors(changed) <= self._refused
 
     def whole(self, finding: Finding) -> Finding:
         """The finding with what else must change for its value to make a wish; without a value where nothing does."""
@@ -46,8 +57,15 @@ class Trials:
         best = next((more for more in ways if self.admits((*changes, *more))), ways[-1])
         return dataclasses.replace(finding, also=(*finding.also, *best))
 
+    def refused(self, spec: DeploymentSpec) -> tuple[Finding, ...]:
+        """What is refused of another wish; each is looked at once."""
+        key = canonical(spec.to_json())
+        if key not in self._seen:
+            self._seen[key] = tuple(finding for finding in self._check(spec) if finding.is_error)
+        return self._seen[key]
+
     def _errors(self, spec: DeploymentSpec) -> frozenset[str]:
-        return frozenset(_words(finding) for finding in self._check(spec) if finding.is_error)
+        return frozenset(map(_words, self.refused(spec)))
 
 
 def _words(finding: Finding) -> str:
