@@ -114,7 +114,7 @@ def model_from(document: Mapping[str, Any]) -> ModelFacts | None:
         if isinstance(beside, Mapping) and config.get("quantization_config") is None:
             config = with_file(config, beside)
         name = str(section.get("id") or config.get("_name_or_path") or "the model")
-        model = model_facts(name, section, config, section.get("tokenizer_config"))
+        model = model_facts(name, section, config, section.get("tokenizer_config"), section.get("sentence_config"))
     elif "layers" in section or (section is not document and figures):
         sha = str(section.get("sha") or "")
         model = ModelFacts(id=str(section.get("id") or "the model"), sha=sha if SHA.fullmatch(sha) else "")

@@ -7,7 +7,7 @@ factor of YaRN too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deployments.sources.checks import plain
@@ -25,6 +25,12 @@ SCALED = frozenset({"", "default", "su", LONG, "llama3", "deepseek_yarn", "deeps
 # Numbers beyond this are nonsense.
 MOST_TOKENS, MOST_FACTOR = 10**9, 10**15
 Number = Callable[..., int | None]
+# Where sentence-transformers say how much of a text a model takes; the first that is there counts.
+KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+SENTENCE_CONFIGS = tuple(f"sentence_{kind}_config.json" for kind in KINDS)
+SENTENCE_LENGTH, MOST_SENTENCE_CONFIG = "max_seq_length", 64 * 1024
+# Positions that were learnt one by one: there the tokenizer has a say in it, too.
+LEARNT = "absolute"
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,24 @@ def contexts(shape: Mapping[str, Any], text: Mapping[str, Any], number: Number) 
         stretched=stretched if stretched != longest else None,
         unasked=unasked if unasked is not None and unasked < longest else None,
     )
+
+
+def sentence_config(sizes: Mapping[str, int]) -> str | None:
+    """The file that says how much of a text a model of sentence-transformers takes; None where there is none."""
+    return next((name for name in SENTENCE_CONFIGS if 0 < sizes.get(name, 0) <= MOST_SENTENCE_CONFIG), None)
+
+
+def narrowed(found: Contexts, shape: Mapping[str, Any], tokenizer: Any, sentences: Any, number: Number) -> Contexts:
+    """The context of a model of embeddings or scores, as files beside its `config.json` have it; None: not read.
+
+    `tokenizer` is its `tokenizer_config.json`, and `sentences` what `sentence_config` names.
+    """
+    if isinstance(sentences, Mapping) and (length := number(sentences, SENTENCE_LENGTH)):
+        return Contexts(length)
+    own = number(tokenizer, DECIDES) if isinstance(tokenizer, Mapping) else None
+    if own is None or found.longest is None or shape.get("position_embedding_type") != LEARNT:
+        return found
+    return replace(found, longest=min(found.longest, own))
 
 
 def _ropes(text: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -11,12 +11,13 @@ from typing import Any
 
 from deployments.engine.facts import ModelFacts
 from deployments.sources.attention import attention, number
+from deployments.sources.beside import with_files
 from deployments.sources.checks import Reply, SourceCheck, SourceCode, plain
-from deployments.sources.contexts import contexts
+from deployments.sources.contexts import contexts, narrowed
 from deployments.sources.experts import experts
 from deployments.sources.formats import WeightFormat, format_of, weights_bytes
-from deployments.sources.identity import TOKENIZER_CONFIG, asks_for_tokenizer, identity, tokenizer
-from deployments.sources.stored import BESIDE, asks_for_file, stored, with_file
+from deployments.sources.identity import identity, tokenizer
+from deployments.sources.stored import stored
 
 Get = Callable[[str], Reply]
 SHA = re.compile(r"[0-9a-f]{40}")
@@ -85,17 +86,9 @@ def check(model_id: str, revision: str | None, get: Get, *, with_token: bool = F
             "Choose a repository that offers its weights as safetensors.",
             known,
         )
-    known = model_facts(model_id, metadata.json, *_with_files(model_id, sha, config.json, _sizes(metadata.json), get))
+    beside = with_files(config.json, _sizes(metadata.json), lambda name: get(config_path(model_id, sha, name)))
+    known = model_facts(model_id, metadata.json, *beside)
     return SourceCheck(SourceCode.FOUND, f"Found {model_id} at commit {sha[:8]}.", "", known)
-
-
-def _with_files(model_id: str, sha: str, config: Any, sizes: Mapping[str, int], get: Get) -> tuple[Any, Any]:
-    """The configuration with what ModelOpt's own file says beside it, and that of the tokenizer."""
-    if asks_for_file(config, sizes):
-        read = get(config_path(model_id, sha, BESIDE))
-        config = with_file(config, read.json if read.status == 200 else None)
-    words = get(config_path(model_id, sha, TOKENIZER_CONFIG)) if asks_for_tokenizer(sizes) else None
-    return config, words.json if words is not None and words.status == 200 else None
 
 
 def _single_files(model_id: str, sha: str, names: list[str], known: ModelFacts) -> SourceCheck:
@@ -110,7 +103,11 @@ def _single_files(model_id: str, sha: str, names: list[str], known: ModelFacts) 
 
 
 def model_facts(
-    model_id: str, metadata: Mapping[str, Any], config: Any = None, tokenizer_config: Any = None
+    model_id: str,
+    metadata: Mapping[str, Any],
+    config: Any = None,
+    tokenizer_config: Any = None,
+    sentences: Any = None,
 ) -> ModelFacts:
     """What a hub's metadata and a model's configuration say about it; unknown parts stay None."""
     shape = config if isinstance(config, Mapping) else {}
@@ -120,7 +117,7 @@ def model_facts(
     kind, words = identity(shape, _sizes(metadata)), tokenizer(tokenizer_config, _sizes(metadata))
     kept = stored(shape)
     architectures = shape.get("architectures")
-    length = contexts(shape, text, number)
+    length = narrowed(contexts(shape, text, number), shape, tokenizer_config, sentences, number)
     return ModelFacts(
         id=model_id,
         sha=str(metadata.get("sha") or ""),

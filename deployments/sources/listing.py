@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from deployments.engine.facts import ModelFacts
+from deployments.sources.beside import with_files
 from deployments.sources.checks import Reply, SourceCheck, SourceCode
 from deployments.sources.formats import MEANING, WeightFormat, format_of, weights_bytes
 from deployments.sources.gguf import GgufError, facts_of
 from deployments.sources.huggingface import model_facts
-from deployments.sources.identity import TOKENIZER_CONFIG, asks_for_tokenizer
-from deployments.sources.stored import BESIDE, asks_for_file, with_file
 
 CONFIG = "config.json"
 # Names reach the command line of the engine.
@@ -96,13 +95,8 @@ def judge(place: Place, sizes: Mapping[str, int]) -> SourceCheck:
             "It must be the JSON file that transformers writes.",
             loads=place.uri,
         )
-    words = place.read(TOKENIZER_CONFIG, None) if asks_for_tokenizer(sizes) else Reply(404)
-    shape: Any = config.json
-    if asks_for_file(shape, sizes):
-        beside = place.read(BESIDE, None)
-        shape = with_file(shape, beside.json if beside.status == 200 else None)
     known = replace(
-        model_facts(place.uri, _metadata(sizes), shape, words.json if words.status == 200 else None),
+        model_facts(place.uri, _metadata(sizes), *with_files(config.json, sizes, lambda name: place.read(name, None))),
         weights_bytes=weights_bytes(sizes, kind),
         format=kind,
     )

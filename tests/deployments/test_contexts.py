@@ -12,7 +12,10 @@ from deployments.engine.gpus import gpu_facts
 from deployments.engine.profiles import EngineProfile
 from deployments.engine.sizing import fit
 from deployments.preflight import Facts, check
+from deployments.sources import Reply
+from deployments.sources.huggingface import check as hub_check
 from deployments.sources.huggingface import model_facts
+from deployments.sources.listing import Place, judge
 from tests.deployments.preflighting import codes, the
 from tests.deployments.wishes import LLAMA, facts_of, spec_of
 
@@ -146,3 +149,59 @@ def test_heads_with_keys_of_their_own_are_read_by_all_their_names(config: dict[s
 )
 def test_layers_without_a_cache_are_read_by_all_their_names(config: dict[str, Any], states: int):
     assert model_facts("org/model", {}, config).linear_layers == states
+
+
+BERT = {"model_type": "bert", "max_position_embeddings": 512, "position_embedding_type": "absolute"}
+
+
+@pytest.mark.parametrize(
+    ("config", "tokenizer", "sentences", "longest"),
+    [
+        # As all-MiniLM-L6-v2.
+        (BERT, {"model_max_length": 512}, {"max_seq_length": 256}, 256),
+        (BERT, {"model_max_length": 128}, None, 128),
+        (BERT, {"model_max_length": 1000000000000000019884624838656}, {}, 512),
+        (BERT, None, {"max_seq_length": "all"}, 512),
+        # As XLM-RoBERTa, whose first positions are none of a text's.
+        ({**BERT, "max_position_embeddings": 514}, {"model_max_length": 512}, None, 512),
+        # Of rotary positions a tokenizer has no say.
+        ({"model_type": "qwen3", "max_position_embeddings": 32768}, {"model_max_length": 2048}, None, 32768),
+        ({"model_type": "qwen3", "max_position_embeddings": 32768}, {}, {"max_seq_length": 8192}, 8192),
+    ],
+)
+def test_files_beside_the_configuration_narrow_the_context_of_embeddings(
+    config: dict[str, Any], tokenizer: Any, sentences: Any, longest: int
+):
+    assert model_facts("x/y", {}, config, tokenizer, sentences).max_position == longest
+
+
+@pytest.mark.parametrize(
+    ("files", "asked"),
+    [
+        ({"sentence_roberta_config.json": 53, "sentence_bert_config.json": 53}, ["sentence_bert_config.json"]),
+        ({"sentence_bert_config.json": 70_000}, []),
+        ({}, []),
+    ],
+)
+def test_of_sentence_transformers_the_file_is_read_that_the_engine_reads(files: dict[str, int], asked: list[str]):
+    names: list[str] = []
+    sizes = {"config.json": 9, "model.safetensors": 500, **files}
+    siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
+
+    def get(path: str) -> Reply:
+        if path.startswith("/api/"):
+            return Reply(200, {"sha": "a" * 40, "siblings": siblings})
+        names.append(path.rpartition("/")[2])
+        return Reply(200, BERT if names[-1] == "config.json" else {"max_seq_length": 256})
+
+    found = hub_check("x/y", None, get)
+    assert names == ["config.json", *asked]
+    assert found.model is not None
+    assert found.model.max_position == (256 if asked else 512)
+
+    def read(name: str, most: int | None) -> Reply:
+        return Reply(200, BERT if name == "config.json" else {"max_seq_length": 256})
+
+    kept = judge(Place("s3://bucket/m/", read), sizes)
+    assert kept.model is not None
+    assert kept.model.max_position == (256 if asked else 512)
