@@ -8,6 +8,11 @@ from typing import Any, Self
 
 GIB = 1024**3
 MIB = 1024**2
+# Architectures of encoders alone, as vLLM's bert.py, bert_with_rope.py, roberta.py and modernbert.py run them.
+ENCODERS = (
+    *("Bert", "Roberta", "XLMRoberta", "ModernBert", "NomicBert", "GteModel", "GteNew", "BgeM3"),
+    *("HF_ColBERT", "ColBERTModernBert", "ColBERTJinaRoberta"),
+)
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,11 @@ class ModelFacts:
         return self.kv_lora_rank is not None
 
     @property
+    def is_encoder(self) -> bool:
+        """True when nothing is kept of a prompt: every step holds it whole (vLLM: EncoderOnlyAttention)."""
+        return self.architecture.startswith(ENCODERS)
+
+    @property
     def is_sparse(self) -> bool:
         """True when latent attention is to a choice of tokens, for which a further key of each is kept."""
         return self.is_mla and self.index_head_dim is not None
@@ -115,7 +125,7 @@ class ModelFacts:
     @property
     def attending(self) -> int:
         """Layers with a KV cache of their own."""
-        return max(0, (self.layers or 0) - self.linear_layers - self.shared_layers)
+        return 0 if self.is_encoder else max(0, (self.layers or 0) - self.linear_layers - self.shared_layers)
 
     @property
     def has_shape(self) -> bool:

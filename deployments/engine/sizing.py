@@ -140,6 +140,9 @@ def fit(
     rank_gib = max(0.0, _on_rank(model, args, stored, held) / GIB - offload)
     if seen.weights_gib is not None:
         rank_gib = seen.weights_gib
+    if (model.is_encoder and args.get("enable-chunked-prefill") is not True) or model.encoder_decoder:
+        # Of these no prompt is cut in parts.
+        args["enable-chunked-prefill"] = False
     batch = batched_tokens(gpu, args, length, defaults)
     activation = _activation_gib(model, gpu, args, tp, batch, defaults)
     if seen.activation_gib is not None:

@@ -488,3 +488,21 @@ def test_four_bits_with_a_scale_for_each_32_are_counted():
     assert (
         pool_of(dataclasses.replace(QWEN, linear_layers=27), {"kv-cache-dtype": "ultraquant_4bit"}).token_bytes == 544
     )
+
+
+def test_encoders_alone_keep_nothing_and_hold_a_whole_prompt_in_a_step():
+    # model_executor/layers/attention/encoder_only_attention.py: get_kv_cache_spec is None.
+    bge = dataclasses.replace(
+        QWEN, architecture="XLMRobertaModel", layers=24, heads=16, kv_heads=16, head_dim=64, hidden=1024,
+        intermediate=4096, vocab=250_002, weights_bytes=GIB, max_position=8194,
+    )  # fmt: skip
+    result = fit(bge, L4, {})
+    assert (result.kv_bytes_per_token, result.kv_tokens, result.state) == (0, 0, FitState.FITS)
+    decoder = dataclasses.replace(bge, architecture="LlamaForCausalLM")
+    assert fit(decoder, L4, {}).kv_bytes_per_token == 24 * 2 * 16 * 64 * 2
+    # 256 requests at once weigh more than a step of 2,048 tokens; of 8,194 the step weighs more where few run.
+    few = {"max-num-seqs": 8}
+    assert fit(bge, L4, few).activation_gib == fit(bge, L4, {**few, "max-num-batched-tokens": 8194}).activation_gib
+    assert fit(bge, L4, few).activation_gib > 3 * fit(decoder, L4, few).activation_gib
+    whisper = dataclasses.replace(decoder, encoder_decoder=True)
+    assert fit(whisper, L4, few).activation_gib == fit(bge, L4, few).activation_gib

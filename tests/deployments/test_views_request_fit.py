@@ -146,5 +146,5 @@ def test_of_a_model_without_attention_no_tokens_of_a_cache_are_told() -> None:
         name: flat(render_to_string("parts/fit.html", {"each": seat, "advice": None})) for name, seat in seats.items()
     }
     assert "Full-length requests at once" in texts[LLAMA.id]
-    assert "the model has no attention" in texts[mamba.id]
+    assert "the model keeps no keys and values" in texts[mamba.id]
     assert "Full-length requests at once" not in texts[mamba.id]
