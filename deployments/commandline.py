@@ -82,7 +82,7 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
         # Without facts the cluster is taken for the sandbox, which has KEDA.
         autoscaler=available(known.cluster.groups or {KEDA}),
         image_mode=mode,
-        file=file_of(storage) if storage else "",
+        file=file_of(storage, spec.source.folder) if storage else "",
         adapters=tuple(_adapters(spec, known)),
         lora_rank=lora_rank(known.adapters) if spec.adapters else 0,
         **_claim(spec, known),

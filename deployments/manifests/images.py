@@ -15,7 +15,7 @@ from typing import Any
 from deployments.manifests import cache, downloads
 from deployments.manifests.common import Wish, storage_uri
 from deployments.manifests.pods import container_security
-from deployments.sources.oci import FOLDER, SCHEME
+from deployments.sources.oci import FOLDER, SCHEME, within
 
 MODELS = "/mnt/models"
 NATIVE = "oci+native://"
@@ -46,8 +46,8 @@ def mode_of(*, mounts_images: bool) -> ImageMode:
 
 
 def folder_of(wish: Wish) -> str:
-    """Where in the image the weights lie."""
-    return wish.spec.source.folder or FOLDER
+    """Where in the image the weights lie; of one file the folder that holds it, as an engine goes by its name."""
+    return within(wish.spec.source.folder)[0]
 
 
 def native_uri(wish: Wish) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from deployments.findings import Finding, error, warning
 from deployments.preflight.facts import IMAGE_VOLUMES
 from deployments.preflight.rules import Case, Rules
 from deployments.sources import Scheme
-from deployments.sources.oci import FOLDER, is_listed, parse_image
+from deployments.sources.oci import FOLDER, is_listed, parse_image, within
 from deployments.spec import Strategy
 
 rules = Rules()
 
 POINTER = "/spec/source/folder"
+# Endings of what lies in the folder of a model.
+FILES = frozenset({".gguf", ".safetensors", ".bin", ".pt", ".pth", ".json", ".model"})
 # Registries named in one sentence.
 NAMED = 5
 
@@ -61,13 +64,13 @@ def image_volumes(case: Case) -> Iterator[Finding]:
             f"{said} {_who(case)} take weights from an image in no other way.",
             f"Choose {Strategy.OCI_VOLUME.value} on one node, or another source.",
         )
-    elif case.spec.source.folder == "/":
+    elif within(case.spec.source.folder)[0] == "/":
         yield error(
             "image_without_shell",
             POINTER,
             f"{said} Its way around needs a shell in the image, beside the weights in a folder.",
             f"Package the weights below {FOLDER} on an image with sh, ln and sleep, or ask for a newer cluster.",
-            FOLDER,
+            None if case.is_gguf else FOLDER,
         )
     elif case.spec.strategy is Strategy.OCI_VOLUME:
         yield warning(
@@ -86,7 +89,15 @@ def folder_of_images(case: Case) -> Iterator[Finding]:
         return
     if not _is_image(case):
         yield error("folder_of_no_image", POINTER, "Only sources of oci:// have a folder in an image.", "Leave it out.")
-    elif _is_llm(case) and folder != FOLDER:
+    elif not case.is_gguf and PurePosixPath(folder).suffix.lower() in FILES:
+        yield error(
+            "folder_is_file",
+            POINTER,
+            f"{folder} is the name of a file: it would be mounted in place of the folder that the engine looks into.",
+            "Name the folder that holds it. Only a GGUF file, with the ending .gguf, is a model of its own.",
+            str(PurePosixPath(folder).parent),
+        )
+    elif _is_llm(case) and folder != FOLDER and not case.is_gguf:
         yield error(
             "folder_fixed",
             POINTER,

@@ -14,8 +14,9 @@ from deployments.engine.profiles import EngineProfile
 from deployments.engine.sizing import Fit, UnknownShapeError, fit
 from deployments.findings import Change, Finding
 from deployments.preflight.facts import Facts, FlavorFacts, QuotaFacts
-from deployments.sources import Source, SourceError, parse
+from deployments.sources import Scheme, Source, SourceError, parse
 from deployments.sources.formats import WeightFormat
+from deployments.sources.oci import within
 from deployments.spec import ArgValue, DeploymentSpec
 
 
@@ -89,9 +90,11 @@ class Case:
 
     @property
     def is_gguf(self) -> bool:
-        """True for a model that is one GGUF file; of a claim, or a bucket nobody could look into, the name says so."""
+        """True for a model that is one GGUF file; of what nobody could look into, as images, the name says so."""
         source, model = self.loads, self.model
         named = source is not None and source.path.endswith(".gguf")
+        if source is not None and source.scheme is Scheme.OCI:
+            named = bool(within(self.spec.source.folder)[1])
         return named or (model is not None and model.format == WeightFormat.GGUF)
 
     @property

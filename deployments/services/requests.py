@@ -318,7 +318,7 @@ def resolve(spec: DeploymentSpec, known: Facts) -> Resolution:
         image_mode=_image_mode(spec, known),
         adapters=tuple(_adapters(spec, known)),
         lora_rank=lora_rank(known.adapters) if spec.adapters else 0,
-        file=(known.model.file if known.model else "") or (file_of(address) if address else ""),
+        file=(known.model.file if known.model else "") or (file_of(address, spec.source.folder) if address else ""),
         tokenizer=known.model.tokenizer if known.model else "",
         endpoint=_endpoint(spec, known),
         **_claim(spec, known),

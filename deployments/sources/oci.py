@@ -9,6 +9,8 @@ from dataclasses import dataclass
 SCHEME = "oci://"
 # What KServe mounts of an image, and where its own recipe puts the weights.
 FOLDER = "/models"
+# Files that are a model of their own.
+GGUF = ".gguf"
 HUB = "docker.io"
 # Other names of the hub, which container runtimes read as the first.
 ALIASES = frozenset({HUB, "index.docker.io"})
@@ -56,6 +58,12 @@ def parse_image(uri: str) -> Image:
     if at and not _DIGEST.fullmatch(digest):
         raise ValueError("A digest is written @sha256: and 64 hex digits.")
     return Image(registry, repository, tag, digest)
+
+
+def within(path: str | None) -> tuple[str, str]:
+    """The folder of an image that is mounted, and the one file in it that is the model; no file for a whole folder."""
+    above, _, name = (path or FOLDER).rpartition("/")
+    return (above or "/", name) if name.endswith(GGUF) else (path or FOLDER, "")
 
 
 def is_listed(image: Image, listed: Iterable[str]) -> bool:

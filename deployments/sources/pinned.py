@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deployments.sources.listing import is_file
-from deployments.sources.oci import SCHEME, parse_image
+from deployments.sources.oci import SCHEME, parse_image, within
 from deployments.sources.uris import Scheme, parse
 
 
@@ -25,12 +25,15 @@ def as_loaded(uri: str) -> str:
     return f"{source.scheme.value}://{source.id}{slash}"
 
 
-def file_of(uri: str) -> str:
+def file_of(uri: str, folder: str | None = None) -> str:
     """The name of the one file that an address names, as it lies in the model's folder; empty for a folder.
 
-    A file of a claim is mounted in place of the folder, and an archive is unpacked into it.
+    Of an image `folder` says where in it the model lies. A file of a claim is mounted in place of the folder, and an
+    archive is unpacked into it.
     """
     source = parse(uri)
+    if source.scheme is Scheme.OCI:
+        return within(folder)[1]
     name = source.path.rpartition("/")[2]
     return name if name.endswith(".gguf") and source.scheme is not Scheme.PVC else ""
 

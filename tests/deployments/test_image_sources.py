@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from deployments.findings import Severity
+from deployments.commandline import render_document
+from deployments.engine.profiles import EngineProfile
+from deployments.findings import Finding, Severity
 from deployments.kube.observe import observe
 from deployments.kube.pod_causes import from_pod
 from deployments.kube.reasons import Code
@@ -26,7 +28,7 @@ from deployments.spec import DeploymentSpec
 from sandbox.lite.admission.podsecurity import violations
 from tests.deployments import factories as make
 from tests.deployments.preflighting import codes, said, the, with_cluster
-from tests.deployments.wishes import roles_json, spec_of, wish_of
+from tests.deployments.wishes import roles_json, spec_json, spec_of, wish_of
 
 GOLDEN = Path(__file__).parent.parent / "data" / "manifests" / "oci-volume.json"
 DIGEST = "sha256:" + "c" * 64
@@ -142,6 +144,32 @@ def test_what_belongs_to_images_alone_is_refused_elsewhere_and_the_other_way_rou
     assert (folder.field, version.field) == ("source_folder", "source_revision")
 
 
+def in_image(folder: str, version: str = "0.20.0", cluster: str = "v1.36.3", **spec: Any) -> list[Finding]:
+    engine = EngineProfile("vllm", version, "vllm/vllm-openai@sha256:" + "0" * 64)
+    facts = dataclasses.replace(with_cluster(version=cluster), profiles={"vllm": engine}, model=None)
+    args = {"profile": "vllm", "args": {"max-model-len": 4096}}
+    return said(facts, engine=args, **{**AN_IMAGE, "source": {"uri": URI, "folder": folder}, **spec})
+
+
+def test_one_file_in_an_image_takes_an_engine_that_reads_it():
+    file = "/m/chat.gguf"
+    assert [finding for finding in in_image(file) if finding.is_error] == []
+    assert the("gguf_engine", in_image(file, "0.32.0")).is_error
+    assert "gguf_engine" not in codes(in_image("/m", "0.32.0"))
+    roles: dict[str, Any] = {"strategy": "disaggregated", "prefill": {}, "decode": {}}
+    assert {"file_and_strategy"} <= codes(in_image(file, **roles))
+    assert "folder_fixed" not in codes(in_image(file, **roles))
+    finding = the("image_without_shell", in_image("/chat.gguf", cluster="v1.34.1"))
+    assert (finding.field, finding.value) == ("source_folder", None)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "pytorch_model.bin", "CHAT.GGUF"])
+def test_a_file_that_is_no_model_of_its_own_is_refused_as_a_folder(name: str):
+    finding = the("folder_is_file", in_image(f"/weights/{name}"))
+    assert (finding.field, finding.value, finding.is_error) == ("source_folder", "/weights", True)
+    assert "folder_is_file" not in codes(in_image("/weights/v1.5"))
+
+
 # What is built
 
 
@@ -172,6 +200,29 @@ def test_another_folder_is_mounted_by_the_runtime(folder: str, below: str | None
     (container,) = runtime["containers"]
     mount = next(item for item in container["volumeMounts"] if item["name"] == "model")
     assert (mount["mountPath"], mount["readOnly"], mount.get("subPath")) == ("/mnt/models", True, below)
+
+
+@pytest.mark.parametrize(
+    ("folder", "below"),
+    [("/chat.gguf", None), ("/m/chat.gguf", "m"), ("/m/7b/chat.gguf", "m/7b"), ("/models/chat.gguf", "")],
+)
+def test_of_one_file_in_an_image_its_folder_is_mounted_and_the_engine_is_given_the_file(folder: str, below: str | None):
+    document = {"name": "chat", "team": "search", "spec": spec_json(flavor="h100-80gb", **AN_IMAGE)}
+    document["spec"]["source"] = {"uri": URI, "folder": folder}
+    predictor, runtime = parts(render_document(document)["objects"])
+    (container,) = runtime["containers"]
+    assert "--model=/mnt/models/chat.gguf" in container["args"]
+    if below == "":  # The folder that KServe mounts by itself.
+        assert predictor["model"]["storageUri"] == f"oci+native://{NAME}@{DIGEST}"
+        return
+    mount = next(item for item in container["volumeMounts"] if item["name"] == "model")
+    assert (mount["mountPath"], mount.get("subPath")) == ("/mnt/models", below)
+
+
+def test_a_sidecar_hands_over_the_folder_of_one_file():
+    predictor, _ = parts(build(wish("/weights/chat.gguf", "modelcar")))
+    (car,) = predictor["initContainers"]
+    assert "ln -sf /proc/$$$$/root/weights /mnt/models" in car["command"][-1]
 
 
 def test_where_images_are_not_mounted_a_sidecar_hands_over_the_weights():
