@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -73,6 +73,13 @@ def kernels(model: ModelFacts | None, capability: float, cache_dtype: str, dtype
         for name, found in backends().items()
         if not found.never and not obstacles(name, model, capability, cache_dtype, dtype)
     ]
+
+
+def caches_without(version: str, choices: Iterable[str], model: ModelFacts | None, capability: float) -> frozenset[str]:
+    """Choices of `kv-cache-dtype` that no kernels keep there; none where the release or the family is not known."""
+    if version != checked_version() or (model is not None and model.architecture.startswith(OWN)):
+        return frozenset()
+    return frozenset(kind for kind in choices if not kernels(model, capability, kind, "auto"))
 
 
 def _of_gpu(found: Backend, capability: float) -> Iterator[str]:

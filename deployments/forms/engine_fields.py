@@ -14,6 +14,8 @@ from typing import Any
 
 from django import forms
 
+from deployments.engine.attention import caches_without
+from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import Flag, FlagClass, flags_of, versions
 from deployments.engine.plugins import Plugin
 from deployments.engine.quantization import methods_of
@@ -118,6 +120,7 @@ class Shown:
     value: str
     messages: list[dict[str, Any]]
     plugins: tuple[Plugin, ...] = ()
+    without: frozenset[str] = frozenset()
 
     @property
     def offer(self) -> Offer:
@@ -127,7 +130,9 @@ class Shown:
     @property
     def options(self) -> tuple[tuple[str, str], ...]:
         """What a choice offers; what is stored stays among it, also where this version does not know it."""
-        options = self.offer.options
+        options = tuple(
+            option for option in self.offer.options if option[0] not in self.without or option[0] == self.value
+        )
         if not options or self.value in dict(options):
             return options
         return (*options, (self.value, f"{self.value} (not of vLLM {self.version})"))
@@ -158,16 +163,25 @@ def groups(
     *,
     per_replica: str = "",
     roles: bool = False,
+    without: Mapping[str, frozenset[str]] | None = None,
 ) -> list[Group]:
     """The groups of the form for a vLLM version, with what is in its fields and what is said beside them.
 
     `per_replica` says how many GPUs a replica takes, where that is known; with `roles` the fields that each of them
-    has for itself count for nothing. Names of `values` and `messages` are those of the form.
+    has for itself count for nothing. `without` names choices of a flag that cannot be here. Names of `values` and
+    `messages` are those of the form.
     """
     found = []
     for key, title in GROUPS.items():
         fields = [
-            Shown(field, version, values.get(field.name, ""), messages.get(field.name, []), plugins)
+            Shown(
+                field,
+                version,
+                values.get(field.name, ""),
+                messages.get(field.name, []),
+                plugins,
+                (without or {}).get(field.flag, frozenset()),
+            )
             for field in FIELDS
             if field.group == key
         ]
@@ -186,6 +200,12 @@ def version_of(profile: str, version: str = "") -> str:
     """The vLLM version whose flags are offered: the profile's, as far as they are known; else the newest."""
     known = versions()
     return next((one for one in (version, profile.removeprefix("vllm-")) if one in known), known[-1])
+
+
+def not_here(version: str, model: ModelFacts | None, capability: float) -> dict[str, frozenset[str]]:
+    """Choices that cannot be on a GPU of this compute capability with this model, by flag; 0: not known."""
+    cache = "kv-cache-dtype"
+    return {cache: caches_without(version, flags_of(version)[cache].choices, model, capability)}
 
 
 def gpus_per_replica(values: Mapping[str, str]) -> int:

@@ -137,8 +137,8 @@ def preflight(request: PortalRequest, pk: int | None = None) -> HttpResponse:
     principal = principal_of(request)
     form = _form_of(request, principal, pk)
     context = _said(form, _look(form, principal, strict=False))
-    # Another engine takes other values: its groups of settings come along, in place of those on the page.
-    regroup = request.POST.get(OFFERED, context["version"]) != context["version"]
+    # Another engine, GPU or model takes other values: its groups come along, in place of those on the page.
+    regroup = request.POST.get(OFFERED, context["offered"]) != context["offered"]
     return render(request, "parts/advice.html", context | {"live": True, "regroup": regroup})
 
 
@@ -242,6 +242,8 @@ def _said(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
     general: list[Finding] = [finding for finding in form.findings if not form.field_of(finding)]
     values = {name: form.text(name) for name in form.fields}
     version = form.version
+    flavor = getattr(form, "cleaned_data", {}).get("flavor")
+    without = engine_fields.not_here(version, advice.model, float(flavor.compute_capability) if flavor else 0.0)
     return {
         "form": form,
         "fields": fields,
@@ -250,8 +252,9 @@ def _said(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
         "deployment": form.deployment,
         "values": values,
         "version": version,
+        "offered": " ".join([version, *(f"-{value}" for values in without.values() for value in sorted(values))]),
         "groups": engine_fields.groups(
-            version, values, said, form.plugins, per_replica=advice.per_replica, roles=form.has_roles
+            version, values, said, form.plugins, per_replica=advice.per_replica, roles=form.has_roles, without=without
         ),
         "usual": usual_words(advice.quota, advice.gpus) if advice.gpus and not form.deployment else "",
         "surge_words": surge_words(advice.gpus),

@@ -10,7 +10,7 @@ from django.urls import reverse
 from deployments.engine.flags import FlagClass, flags_of, versions
 from deployments.forms.engine_fields import BY_FLAG, FIELDS, GROUPS, version_of
 from deployments.forms.request import DeploymentForm, initial_of, with_value
-from deployments.models import EngineProfile, User
+from deployments.models import EngineProfile, Flavor, User
 from deployments.spec import DeploymentSpec
 from tests.deployments import factories as make
 from tests.deployments.test_views_request import typed
@@ -96,13 +96,31 @@ def test_choices_are_those_of_the_engine_that_is_chosen(older: EngineProfile, al
 
 
 def test_another_engine_brings_its_own_settings_while_one_types(older: EngineProfile, alice: User) -> None:
-    same = live(alice, profile=f"vllm-{NEWEST}", offered=NEWEST).content.decode()
-    other = live(alice, profile=f"vllm-{OLDEST}", offered=NEWEST).content.decode()
+    offered = live(alice, profile=f"vllm-{NEWEST}").context["offered"]
+    same = live(alice, profile=f"vllm-{NEWEST}", offered=offered).content.decode()
+    other = live(alice, profile=f"vllm-{OLDEST}", offered=offered).content.decode()
 
     assert 'id="engine-groups"' not in same
     assert 'id="said-features"' in same
     assert 'id="engine-groups" class="stack" hx-swap-oob="morph"' in other
     assert f'name="offered" value="{OLDEST}"' in other
+
+
+def test_a_kv_cache_that_no_kernels_keep_on_the_gpu_is_not_offered(hub: list[str], alice: User) -> None:
+    product = {"name": "T4", "product": "Tesla-T4", "memory_mib": 15360, "compute_capability": "7.5"}
+    Flavor.objects.create(slug="t4", **product)
+    newer, older = (live(alice, flavor=gpu) for gpu in ("h100-80gb", "t4"))
+    kinds = [[value for value, _ in shown_in(answer, "kv-cache-dtype").options] for answer in (newer, older)]
+
+    assert {"", "auto", "fp8", "turboquant_k8v4"} <= set(kinds[0])
+    assert {"ultraquant_4bit", "nvfp4_4over6"}.isdisjoint(kinds[0])
+    assert {"", "auto", "float16"} <= set(kinds[1])
+    assert {"fp8", "bfloat16", "nvfp4"}.isdisjoint(kinds[1])
+    # On the page they change with the GPU, and what is chosen already stays to be put right.
+    changed = live(alice, flavor="t4", kv_cache_dtype="fp8", offered=newer.context["offered"])
+    assert 'id="engine-groups"' in changed.content.decode()
+    assert ("fp8", "fp8") in shown_in(changed, "kv-cache-dtype").options
+    assert changed.context["fields"]["kv_cache_dtype"]["messages"][0]["set"] == "auto"
 
 
 def test_a_stored_value_that_the_engine_does_not_know_stays_and_is_told(older: EngineProfile, alice: User) -> None:
