@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, Self
 
 GIB = 1024**3
@@ -112,7 +113,7 @@ class ModelFacts:
         """True when attention keeps one compressed latent per token (DeepSeek), the same on every rank."""
         return self.kv_lora_rank is not None
 
-    @property
+    @cached_property
     def is_encoder(self) -> bool:
         """True when nothing is kept of a prompt: every step holds it whole (vLLM: EncoderOnlyAttention)."""
         return self.architecture.startswith(ENCODERS)
@@ -122,17 +123,17 @@ class ModelFacts:
         """True when latent attention is to a choice of tokens, for which a further key of each is kept."""
         return self.is_mla and self.index_head_dim is not None
 
-    @property
+    @cached_property
     def attending(self) -> int:
         """Layers with a KV cache of their own."""
         return 0 if self.is_encoder else max(0, (self.layers or 0) - self.linear_layers - self.shared_layers)
 
-    @property
+    @cached_property
     def has_shape(self) -> bool:
         """True when the KV cache can be computed from what is known."""
         return not self.missing_shape
 
-    @property
+    @cached_property
     def missing_shape(self) -> tuple[str, ...]:
         """What is not known of that which the KV cache is computed from; models without attention have no heads."""
         if self.is_mla or (self.layers and not self.attending):
