@@ -36,6 +36,11 @@ MAX_LABEL = 63
 MAX_ARGS = 64
 MAX_NUMBER = 10**12
 MAX_TEXT = 256
+# Characters of single fields: the form, the API and what is stored take them from here.
+MAX_URI = 512
+MAX_REVISION = 128
+MAX_FOLDER = 256
+MAX_NOTE = 500
 
 SLUG = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 FLAG_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -110,7 +115,7 @@ class _Closed(BaseModel):
 
 Address = Annotated[
     str,
-    Field(min_length=1, max_length=512),
+    Field(min_length=1, max_length=MAX_URI),
     _closed_text(URI_TEXT, "letters, digits and signs of ASCII, without spaces"),
 ]
 
@@ -125,7 +130,7 @@ def _revision(value: str) -> str:
 
 Revision = Annotated[
     str,
-    Field(min_length=1, max_length=128),
+    Field(min_length=1, max_length=MAX_REVISION),
     _closed_text(REVISION, "letters, digits, “.”, “_”, “/” and “-”"),
     AfterValidator(_revision),
 ]
@@ -143,7 +148,7 @@ class Source(_Closed):
     folder: (
         Annotated[
             str,
-            Field(min_length=1, max_length=256),
+            Field(min_length=1, max_length=MAX_FOLDER),
             _closed_text(FOLDER, "a path from the image's root on, as “/models”, of letters, digits, “.”, “_” and “-”"),
         ]
         | None

@@ -13,7 +13,7 @@ from deployments.services.grants import MOST_GPUS
 from deployments.services.tokens import DEFAULT_DAYS, MOST_DAYS
 from deployments.services.unknown_models import MOST as MOST_OF_MODEL
 from deployments.services.unknown_models import NUMBERS
-from deployments.spec import DeploymentSpec, Role
+from deployments.spec import MAX_NAME, MAX_NOTE, DeploymentSpec, Role
 from portal.lib import plain
 
 SCOPES = ("read", "write", "approve", "invoke")
@@ -63,7 +63,7 @@ class SpecBody(serializers.Serializer[Any]):
     """A change of the spec: PUT takes all of it, PATCH what changes (null removes a flag)."""
 
     spec = SpecField()
-    note = serializers.CharField(max_length=500, required=False)
+    note = serializers.CharField(max_length=MAX_NOTE, required=False)
     base_revision = WholeNumber(min_value=1, required=False, help_text="Instead of If-Match: the revision changed")
 
 
@@ -71,9 +71,9 @@ class RequestBody(serializers.Serializer[Any]):
     """One wish: for whom, under which name, and what."""
 
     team = serializers.SlugField(max_length=20)
-    name = serializers.CharField(max_length=40)
+    name = serializers.CharField(max_length=MAX_NAME)
     spec = SpecField()
-    note = serializers.CharField(max_length=500, required=False)
+    note = serializers.CharField(max_length=MAX_NOTE, required=False)
 
 
 class DeploymentAnswer(serializers.Serializer[Any]):

@@ -20,7 +20,16 @@ from deployments.forms.usual import keep_in_order
 from deployments.forms.values import as_value, not_a, shown, text_of
 from deployments.models import Credential, EngineProfile, Flavor, Principal, Team
 from deployments.sources.oci import FOLDER, SCHEME
-from deployments.spec import DeploymentSpec, Strategy
+from deployments.spec import (
+    MAX_FOLDER,
+    MAX_LABEL,
+    MAX_NAME,
+    MAX_NOTE,
+    MAX_REVISION,
+    MAX_URI,
+    DeploymentSpec,
+    Strategy,
+)
 from deployments.spec_errors import FieldError, parse_spec
 
 CACHES = [("", "By each replica, as it starts"), ("claim", "Ahead, into a volume claim that all replicas mount")]
@@ -33,7 +42,8 @@ SURGES = [
     ("0", "Replace pods in place: takes no GPU more, interrupts one that runs alone"),
     ("1", "Start the new pod first: no interruption, takes its GPUs while it changes"),
 ]
-TEXT_LIMIT = 600
+# Of a choice that is none of those offered so much is shown again.
+MOST_OF_CHOICE = 64
 # Refused for what the team or the GPU has, not for what was typed.
 NO_MISTAKE = frozenset({"memory", "quota_none", "quota_exceeded", "source_gated"})
 REQUIRED = frozenset({"name_required", "required"})
@@ -42,6 +52,8 @@ NO_CHOICE = {
     "team": "You do not belong to a team of this name.",
     "flavor": "There is no flavor of this name.",
     "profile": "There is no engine of this name.",
+    "source_cache": "Choose one of those offered.",
+    "surge": "Choose one of those offered.",
 }
 SAID_ALREADY = REQUIRED | frozenset({"team_unknown", "flavor_unknown", "profile_unknown"})
 
@@ -54,18 +66,21 @@ class DeploymentForm(RoleFields):
 
     team = forms.ModelChoiceField(Team.objects.none(), to_field_name="slug", empty_label=None, label="Team")
     name = forms.CharField(
-        max_length=200, label="Name", strip=True, error_messages={"required": "Give it a name, for example “chat”."}
+        max_length=MAX_NAME,
+        label="Name",
+        strip=True,
+        error_messages={"required": "Give it a name, for example “chat”."},
     )
     source_uri = forms.CharField(
-        max_length=TEXT_LIMIT,
+        max_length=MAX_URI,
         label="Model",
         strip=True,
         error_messages={"required": "Name the model, for example hf://Qwen/Qwen2.5-7B-Instruct."},
     )
-    source_revision = forms.CharField(max_length=200, label="Version of the model", required=False, strip=True)
-    source_folder = forms.CharField(max_length=TEXT_LIMIT, label="Folder in the image", required=False, strip=True)
+    source_revision = forms.CharField(max_length=MAX_REVISION, label="Version of the model", required=False, strip=True)
+    source_folder = forms.CharField(max_length=MAX_FOLDER, label="Folder in the image", required=False, strip=True)
     source_cache = forms.ChoiceField(choices=CACHES, label="Weights are fetched", required=False)
-    credential = forms.CharField(max_length=63, label="Credential", required=False, strip=True)
+    credential = forms.CharField(max_length=MAX_LABEL, label="Credential", required=False, strip=True)
     strategy = forms.CharField(max_length=40, initial="standard")
     flavor = forms.ModelChoiceField(Flavor.objects.none(), to_field_name="slug", empty_label=None, label="GPU")
     profile = forms.ModelChoiceField(
@@ -79,7 +94,7 @@ class DeploymentForm(RoleFields):
     scaling_percent = forms.CharField(max_length=20, label="Percent of that at which one is added", required=False)
     args = forms.CharField(max_length=8000, label="More engine flags", required=False, widget=forms.Textarea)
     adapters = forms.CharField(max_length=6000, label="LoRA adapters", required=False, widget=forms.Textarea)
-    note = forms.CharField(max_length=500, label="Why", required=False, strip=True)
+    note = forms.CharField(max_length=MAX_NOTE, label="Why", required=False, strip=True)
 
     def __init__(self, *args: Any, principal: Principal, deployment: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -94,7 +109,7 @@ class DeploymentForm(RoleFields):
         self._choices("flavor").queryset = Flavor.objects.filter(active=True)
         for field in self.fields.values():
             # How long it is nobody knows of what was cut (portal.long_forms).
-            field.error_messages["max_length"] = "At most %(limit_value)d characters."
+            field.error_messages["max_length"] = "At most %(limit_value)d characters. Nothing beyond is kept."
         self._choices("profile").queryset = EngineProfile.objects.offered()
         for name, words in NO_CHOICE.items():
             self.fields[name].error_messages["invalid_choice"] = words
@@ -244,10 +259,18 @@ class DeploymentForm(RoleFields):
         return value
 
     def text(self, name: str) -> str:
-        """What stands in a field, as it was typed."""
+        """What stands in a field, as it was typed; of too much one character more than the field takes."""
         if self.fields[name].disabled:
             return str(self.initial.get(name, ""))
-        return str(self.data.get(self.add_prefix(name), "") or "").strip()
+        return str(self.data.get(self.add_prefix(name), "") or "").strip()[: self._most(name) + 1]
+
+    def kept(self, name: str) -> str:
+        """What the page shows of a field again: of too much only what the field takes."""
+        text = self.text(name)
+        return text if self.fields[name].disabled else text[: self._most(name)]
+
+    def _most(self, name: str) -> int:
+        return getattr(self.fields[name], "max_length", None) or MOST_OF_CHOICE
 
     @cached_property
     def profiles(self) -> list[EngineProfile]:
@@ -282,10 +305,13 @@ class DeploymentForm(RoleFields):
 
     def messages_of(self, name: str) -> list[dict[str, Any]]:
         """Everything to say beside one field: form errors, then findings with their one-click fix."""
-        said = [{"severity": "error", "message": text, "set": None} for text in self.errors.get(name, [])]
+        errors = list(map(str, self.errors.get(name, ())))
+        too_long = len(self.text(name)) > self._most(name)
+        # What was made of the beginning of too much says nothing.
+        said = [{"severity": "error", "message": text, "set": None} for text in errors[: 1 if too_long else None]]
         texts = {entry["message"] for entry in said}
         for finding in self.findings:
-            if said and finding.code in SAID_ALREADY:
+            if said and (too_long or finding.code in SAID_ALREADY):
                 continue  # The form's own words say so already.
             if self.field_of(finding) == name and finding.message not in texts:
                 said.append(

@@ -7,6 +7,8 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from deployments.spec import MAX_NAME, MAX_NOTE
+
 from .accounts import Principal, Team, User
 from .cluster import Cluster, Flavor
 from .locking import HeldRows
@@ -79,7 +81,7 @@ class Deployment(models.Model):
 
     team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="deployments")
     cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="deployments")
-    name = models.CharField(max_length=40)
+    name = models.CharField(max_length=MAX_NAME)
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(auto_now=True)
@@ -163,7 +165,7 @@ class Revision(models.Model):
     findings = models.JSONField(default=list)
     verdict = models.CharField(max_length=12, choices=Verdict, default=Verdict.PENDING)
     author = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
-    note = models.CharField(max_length=500, blank=True)
+    note = models.CharField(max_length=MAX_NOTE, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = RevisionQuerySet.as_manager()

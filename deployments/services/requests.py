@@ -55,11 +55,10 @@ from deployments.services.text import line_of
 from deployments.services.transactions import in_transaction
 from deployments.sources import Scheme, Source, SourceCheck, SourceCode, SourceError, parse
 from deployments.sources.pinned import file_of, pinned
-from deployments.spec import DeploymentSpec, Role
+from deployments.spec import MAX_NOTE, DeploymentSpec, Role
 from deployments.spec_errors import parse_spec
 
 MOST_PENDING = 20
-MOST_NOTE = 500
 NOT_PINNED = "source_not_pinned"
 
 
@@ -477,7 +476,7 @@ def _cluster() -> Cluster:
 
 
 def _note(note: object) -> str:
-    return line_of(note, field="note", longest=MOST_NOTE, required=False)
+    return line_of(note, field="note", longest=MAX_NOTE, required=False)
 
 
 def _may_ask(principal: Principal, team: Team) -> bool:

@@ -24,6 +24,7 @@ from deployments.services.capacity_now import flavors_now
 from deployments.services.errors import DomainError, RefusedError, StaleError
 from deployments.services.principals import principal_of
 from deployments.sources.oci import FOLDER
+from deployments.spec import MAX_URI
 from deployments.views.advice import Advice, advice_of
 from deployments.views.images import image_help
 from deployments.views.once import once
@@ -240,7 +241,7 @@ def _said(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
     said = {name: form.messages_of(name) for name in form.fields}
     fields = {name: {"messages": said[name], "shown": not field.disabled} for name, field in form.fields.items()}
     general: list[Finding] = [finding for finding in form.findings if not form.field_of(finding)]
-    values = {name: form.text(name) for name in form.fields}
+    values = {name: form.kept(name) for name in form.fields}
     version = form.version
     flavor = getattr(form, "cleaned_data", {}).get("flavor")
     without = engine_fields.not_here(version, advice.model, float(flavor.compute_capability) if flavor else 0.0)
@@ -322,7 +323,7 @@ def _first_values(request: PortalRequest, principal: Principal) -> tuple[dict[st
         values |= {key: value for key, value in initial_of(spec).items() if value}
         values["name"] = proposed_name(entry.slug)
     uri = request.GET.get("uri", "")
-    values |= {"source_uri": uri[:600]} if uri else {}
+    values |= {"source_uri": uri[: MAX_URI + 1]} if uri else {}
     values = _set(values, request.GET.getlist("set")[:MOST_SETS])
     usage, gpus = quota.get(values["flavor"]), engine_fields.gpus_per_replica(values)
     values |= preset_within(usage.free if usage else 0)

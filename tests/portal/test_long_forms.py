@@ -26,14 +26,19 @@ MIB = 1024 * 1024
 MUCH = "x" * 5 * MIB
 # The fields that hold text, and what is said at each of them.
 FIELDS = {
-    "name": "At most 200 characters.",
-    "source_uri": "At most 600 characters.",
-    "args": "At most 8000 characters.",
-    "adapters": "At most 6000 characters.",
-    "prefill_args": "At most 8000 characters.",
-    "note": "At most 500 characters.",
-    "max_model_len": "At most 20 characters.",
+    "name": "At most 40 characters. Nothing beyond is kept.",
+    "source_revision": "At most 128 characters. Nothing beyond is kept.",
+    "source_folder": "At most 256 characters. Nothing beyond is kept.",
+    "credential": "At most 63 characters. Nothing beyond is kept.",
+    "source_uri": "At most 512 characters. Nothing beyond is kept.",
+    "args": "At most 8000 characters. Nothing beyond is kept.",
+    "adapters": "At most 6000 characters. Nothing beyond is kept.",
+    "prefill_args": "At most 8000 characters. Nothing beyond is kept.",
+    "note": "At most 500 characters. Nothing beyond is kept.",
+    "max_model_len": "At most 20 characters. Nothing beyond is kept.",
 }
+# Those that take one of what they offer, and buttons that set a field.
+CHOICES = ("team", "flavor", "profile", "strategy", "source_cache", "surge", "set", "way")
 
 
 def said_at(answer: Any, field: str) -> list[str]:
@@ -45,10 +50,21 @@ def test_five_megabytes_in_a_field_are_told_there_and_the_rest_is_kept(hub: list
     answer = signed_in(alice).post(reverse("deployment-create"), typed(**{field: MUCH}))
 
     assert answer.status_code == 422
-    assert FIELDS[field] in said_at(answer, field)
+    assert said_at(answer, field) == [FIELDS[field]]
+    assert answer.context["values"][field] == "x" * int(FIELDS[field].split()[2])
     kept = {name: answer.context["values"][name] for name in typed() if name != field}
     assert kept == {name: value for name, value in typed().items() if name != field}
     assert not Deployment.objects.exists()
+
+
+@pytest.mark.parametrize("field", [*FIELDS, *CHOICES])
+def test_what_is_too_long_makes_no_long_answer(hub: list[str], alice: User, field: str) -> None:
+    browser, much = signed_in(alice), f"name={MUCH}" if field in {"set", "way"} else MUCH
+    for name in ("deployment-create", "deployment-preflight", "deployment-preview"):
+        usual = len(browser.post(reverse(name), typed(name="")).content)
+        answer = browser.post(reverse(name), typed(name="") | {field: much})
+        # What the longest field takes may be shown in more than one place.
+        assert len(answer.content) < usual + 40_000, name
 
 
 def test_while_typing_the_same_is_said(hub: list[str], alice: User) -> None:
