@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deployments.engine.facts import ModelFacts
-from deployments.engine.flags import check_args, release, versions
+from deployments.engine.flags import check_args, flags_of, release, versions
 from deployments.engine.gpus import COMMON_NODE
 from deployments.engine.options import MIN_CONTEXT, round_context, splits, splits_by
 from deployments.engine.quantization import methods_of
@@ -21,7 +21,7 @@ from deployments.spec import hazard
 rules = Rules()
 
 VENDOR = "nvidia.com/"
-PLANNED = "max-num-scheduled-tokens"
+PLANNED, LONG = "max-num-scheduled-tokens", "long-prefill-token-threshold"
 # Methods whose experts vLLM does not move while it runs, as its classes say since 0.25.
 UNMOVED = frozenset({"humming", "moe_wna16", "modelopt", "modelopt_mxfp8", "gpt_oss_mxfp4"})
 UNMOVED |= {"awq", "awq_marlin", "auto_awq", "gptq", "gptq_marlin", "auto_gptq"}
@@ -101,6 +101,8 @@ def _usual(case: Case) -> dict[str, int | float]:
         usual["pipeline-parallel-size"] = max(1, node // (tensor * engines))
     if engines > 1:
         usual["data-parallel-size"] = max(1, node // (tensor * stages))
+    if case.context and (case.whole(LONG) or 0) > case.context:
+        usual[LONG] = case.context
     if model is not None and model.max_position:
         usual["max-model-len"] = _longest(case, model, model.max_position)
     return usual
@@ -192,11 +194,14 @@ def steps(case: Case, flavor: FlavorFacts) -> tuple[int, int, int]:
 @rules.rule
 def long_prompts_within_context(case: Case) -> Iterator[Finding]:
     """What counts as a long prompt cannot be longer than any prompt."""
-    threshold, length = case.whole("long-prefill-token-threshold"), case.context
-    if threshold is not None and length and threshold > length:
+    threshold, length = case.whole(LONG), case.context
+    flag = flags_of(case.version).get(LONG) if case.version in versions() else None
+    if threshold is None or (flag is not None and flag.max is not None and threshold > flag.max):
+        return  # Refused as a number that the flag does not take.
+    if length and threshold > length:
         yield error(
             "long_prefill",
-            arg_pointer("long-prefill-token-threshold"),
+            arg_pointer(LONG),
             f"Prompts count as long from {threshold:,} tokens on, and the context is {length:,}: the engine would not "
             "start.",
             f"Use at most {length:,}, or leave it out.",

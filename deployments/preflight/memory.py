@@ -29,6 +29,7 @@ NUMBERS = {
 @rules.rule
 def memory(case: Case) -> Iterator[Finding]:
     """Weights, activations and the KV cache of one full request must fit on each GPU."""
+    case = case.within_model
     estimate = case.estimate
     if estimate is None or case.flavor is None:
         return
@@ -109,6 +110,7 @@ def _does_not_fit(case: Case, estimate: Fit) -> Finding:
 
 def ways_to_fit(case: Case) -> list[Option]:
     """The changes that make it fit, and that no other rule refuses; empty while model or flavor are not known."""
+    case = case.within_model
     model, flavor = case.model, case.flavor
     if model is None or flavor is None:
         return []

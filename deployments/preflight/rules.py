@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from deployments.engine.defaults import NEWEST, Defaults, as_asked, as_taken, defaults_of
@@ -63,9 +63,24 @@ class Case:
 
     @property
     def context(self) -> int | None:
-        """Tokens of a request's prompt and answer: as asked for, or what the engine takes by itself."""
-        model = as_asked(self.model, self.spec.engine.args) if self.model else None
-        return self.whole("max-model-len") or (model.usual_context if model else None)
+        """Tokens of a request's prompt and answer: as asked for, or what the engine takes by itself.
+
+        More than the model has is refused as that, and nothing else is to be made large enough for it.
+        """
+        model, asked = as_asked(self.model, self.spec.engine.args) if self.model else None, self.whole("max-model-len")
+        if asked and model and model.max_position:
+            return min(asked, model.max_position)
+        return asked or (model.usual_context if model else None)
+
+    @cached_property
+    def within_model(self) -> Case:
+        """The same with a context that the model has, for rules about what it takes."""
+        asked, length = self.whole("max-model-len"), self.context
+        if not asked or not length or asked <= length:
+            return self
+        args = {**self.spec.engine.args, "max-model-len": length}
+        engine = self.spec.engine.model_copy(update={"args": args})
+        return replace(self, spec=self.spec.model_copy(update={"engine": engine}))
 
     @cached_property
     def estimate(self) -> Fit | None:

@@ -31,6 +31,31 @@ def test_a_prompt_is_not_long_beyond_the_context():
     assert "long_prefill" not in codes(said(args={**args, "long-prefill-token-threshold": 8192}))
 
 
+def test_what_is_more_than_the_model_has_makes_nothing_else_grow():
+    short = with_model(max_position=32_768, weights_bytes=8 << 30)
+    found = said(short, flavor="l4", args={"max-model-len": 1_000_000})
+    assert [finding.code for finding in found if finding.is_error] == ["context_over_model"]
+    # Of a model that does not fit with its own context either, it is said with that.
+    large = with_model(max_position=32_768)
+    finding = the("memory", said(large, flavor="l4", args={"max-model-len": 1_000_000}))
+    assert "one request of 32,768 tokens" in finding.message
+    whole = {"enable-chunked-prefill": False, "max-num-batched-tokens": 512, "max-num-seqs": 8}
+    finding = the("batch_below_context", said(short, args={**whole, "max-model-len": 1_000_000}))
+    assert "fewer than 32,768" in finding.message
+    assert dict([(finding.pointer, finding.value), *finding.also])["/spec/engine/args/max-num-batched-tokens"] == 32_768
+    window = with_model(sliding_window=4096, sliding_layers=32)
+    flags = {"disable-sliding-window": True, "max-model-len": 65_536, "long-prefill-token-threshold": 8192}
+    assert "the context is 4,096" in the("long_prefill", said(window, args=flags)).message
+
+
+def test_a_threshold_that_the_flag_does_not_take_is_said_once_with_one_that_is_right():
+    found = said(args={"long-prefill-token-threshold": 2_000_000})
+    finding = the("flag_range", found)
+    assert (finding.field, finding.value) == ("long_prefill_token_threshold", 8192)
+    assert "long_prefill" not in codes(found)
+    assert not codes(said(args={"long-prefill-token-threshold": 8192})) & {"flag_range", "long_prefill"}
+
+
 def test_with_adapters_a_step_holds_what_is_proposed_for_each_request():
     # 1,024 requests at once on an H100, of 9 tokens each, in a step of 8,192.
     args: dict[str, Any] = {"spec-method": "ngram", "spec-tokens": 8}
