@@ -139,7 +139,9 @@ def model_facts(
         expert_intermediate=routed.width,
         shared_intermediate=routed.shared_width,
         dense_layers=routed.dense_layers,
-        tied=bool(text.get("tie_word_embeddings", shape.get("tie_word_embeddings", text.get("model_type") in TIED))),
+        tied=bool(
+            text.get("tie_word_embeddings", shape.get("tie_word_embeddings", plain(text.get("model_type")) in TIED))
+        ),
         q_lora_rank=number(text, "q_lora_rank"),
         nope_head_dim=number(text, "qk_nope_head_dim"),
         v_head_dim=number(text, "v_head_dim"),
