@@ -55,6 +55,8 @@ NO_CHOICE = {
     "source_cache": "Choose one of those offered.",
     "surge": "Choose one of those offered.",
 }
+# Of a choice that is none as much is shown as names a thing.
+LONGEST_CHOICE = 63
 SAID_ALREADY = REQUIRED | frozenset({"team_unknown", "flavor_unknown", "profile_unknown"})
 
 
@@ -135,7 +137,13 @@ class DeploymentForm(RoleFields):
         chosen = self.text("credential")
         if chosen:
             found.setdefault(chosen, [])
-        return [(name, f"{name} ({', '.join(teams)})" if teams else name) for name, teams in sorted(found.items())]
+        of = {name: ", ".join(teams) or "no team of yours has it" for name, teams in found.items()}
+        return [(name, f"{name} ({teams})") for name, teams in sorted(of.items())]
+
+    @property
+    def not_offered(self) -> dict[str, str]:
+        """Choices that are none, by field: a list of what is offered would show its first entry in their place."""
+        return {name: self.text(name)[:LONGEST_CHOICE] for name in NO_CHOICE if self.has_error(name, "invalid_choice")}
 
     @cached_property
     def spec(self) -> DeploymentSpec | None:

@@ -28,7 +28,7 @@ from deployments.spec import MAX_URI
 from deployments.views.advice import Advice, advice_of
 from deployments.views.images import image_help
 from deployments.views.once import once
-from deployments.views.wish_files import SHOW, TAKE, WishFiles, kept, shown, taken, unread
+from deployments.views.wish_files import SHOW, TAKE, WishFiles, filled_in, kept, shown, taken, unread
 from portal.lib.htmx import PortalRequest, signed_in
 
 MOST_SETS = 10
@@ -168,7 +168,7 @@ def _take(
     wish, values = taken(request, deployment)
     form = DeploymentForm({**data, **values}, principal=principal, deployment=deployment)
     advice = _look(form, principal, strict=False)
-    return _page(request, form, advice, status=422 if wish.wrong else 200, wish=wish)
+    return _page(request, form, advice, status=422 if wish.wrong else 200, wish=filled_in(wish, form))
 
 
 def _advised(request: PortalRequest, form: DeploymentForm, principal: Principal) -> HttpResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.core.files.uploadedfile import UploadedFile
@@ -108,8 +108,19 @@ def taken(request: PortalRequest, deployment: Deployment | None = None) -> tuple
     values |= {name: str(value) for name, value in initial_of(read.spec).items()}
     if deployment is None:
         values |= {name: value for name, value in (("team", read.team), ("name", read.name)) if value}
+    return WishFiles(text, _mark(text), opened=True), values
+
+
+def filled_in(wish: WishFiles, form: DeploymentForm) -> WishFiles:
+    """Whether the form says what the text says, now that it was filled in from it."""
+    left = [form[name].label for name in form.fields if form.errors.get(name)]
+    if wish.wrong:
+        return wish
+    if left:
+        message = f"The form is filled in, but could not take all of it. Look at what is marked red: {', '.join(left)}."
+        return replace(wish, messages=[{"severity": "warning", "message": message}])
     told = {"severity": "success", "message": "The form now says what this says. Look it through, then send it."}
-    return WishFiles(text, _mark(text), [told], opened=True), values
+    return replace(wish, messages=[told])
 
 
 def kept(data: Mapping[str, Any]) -> WishFiles:

@@ -64,6 +64,44 @@ def test_a_text_fills_in_the_form_and_nothing_else_stays(hub: list[str], alice: 
     assert not Deployment.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("written", "by", "field", "label", "option"),
+    [
+        ("team: search", "team: devtools", "team", "Team", "devtools (no team of yours)"),
+        ("flavor: h100-80gb", "flavor: nope", "flavor", "GPU", "nope (not offered)"),
+        ("engine: {", "engine: {profile: vllm-9, ", "profile", "Engine", "vllm-9 (not offered)"),
+    ],
+)
+def test_a_choice_that_is_not_offered_stays_in_its_field_and_is_called_wrong(
+    hub: list[str], alice: User, written: str, by: str, field: str, label: str, option: str
+) -> None:
+    answer = take(alice, WISH.replace(written, by))
+
+    chosen = answer.content.decode().partition(f'id="id_{field}"')[2].partition("</select>")[0]
+    selected = [" ".join(each.partition(">")[2].split()) for each in chosen.split("<option ") if " selected" in each]
+    assert [each.partition("</option>")[0].strip() for each in selected] == [option], chosen
+    assert said(answer) == [
+        f"The form is filled in, but could not take all of it. Look at what is marked red: {label}."
+    ]
+    # Sent as it stands it means the same, and is refused: the first of the list is nobody's wish.
+    sent = signed_in(alice).post(reverse("deployment-create"), answer.context["values"])
+    assert (sent.status_code, sent.context["fields"][field]["messages"][0]["severity"]) == (422, "error")
+    assert not Deployment.objects.exists()
+
+
+def test_a_credential_that_no_team_has_is_not_offered_as_if_it_were_there(hub: list[str], alice: User) -> None:
+    answer = take(alice, WISH.replace('Instruct"}', 'Instruct", credential: theirs}'))
+
+    assert "theirs (no team of yours has it)" in flat(answer.content.decode())
+
+
+def test_a_choice_that_is_none_is_shown_at_the_length_of_a_name(hub: list[str], alice: User) -> None:
+    answer = create(alice, flavor="<x>" * 200_000)
+
+    assert answer.content.decode().count("&lt;x&gt;") <= 2 * 21
+    assert "<x>" not in answer.content.decode()
+
+
 def test_what_was_filled_in_is_sent_as_the_text_says(hub: list[str], alice: User) -> None:
     values = take(alice, WISH).context["values"]
 
