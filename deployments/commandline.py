@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
-from deployments.documents import DocumentError, facts_from, mapping, valid_spec
+from deployments.document_values import DocumentError, dns_label, mapping, slug, whole
+from deployments.documents import BESIDE, facts_from, valid_spec
 from deployments.engine.lora import lora_rank
 from deployments.findings import Severity
 from deployments.kube.diagnose import diagnose
@@ -67,7 +68,7 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
     if flavor is None or profile is None:
         raise DocumentError("The flavor or the engine profile of this spec is not known.")
     pin, storage, mode = _source(spec, known)
-    given = dict(PLACEHOLDER) | {key: str(value) for key, value in mapping(facts or {}, "wish").items()}
+    given = _identity(facts or {})
     resolution = Resolution(
         commit=pin,
         image=profile.image,
@@ -93,7 +94,7 @@ def render_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None
         name=str(request.get("name") or given["name"]),
         namespace=given["namespace"],
         team=str(request.get("team") or given["team"]),
-        revision=int(given.get("revision", "1")),
+        revision=given["revision"],
         spec=spec,
         resolution=resolution,
     )
@@ -167,9 +168,28 @@ def _source(spec: DeploymentSpec, known: Facts) -> tuple[str, str, str]:
 
 
 def _request(document: Mapping[str, Any]) -> dict[str, Any]:
-    if "spec" in document:
-        return {**document, "name": document.get("name") or PLACEHOLDER["name"]}
-    return {"team": PLACEHOLDER["team"], "name": PLACEHOLDER["name"], "spec": dict(document)}
+    """The wish in a document, as the API takes it: without what only the files of these commands have beside it."""
+    usual = {"team": PLACEHOLDER["team"], "name": PLACEHOLDER["name"]}
+    if "spec" not in document:
+        return usual | {"spec": _without(document, BESIDE)}
+    given = {name: value for name, value in document.items() if name not in usual or value not in (None, "")}
+    return usual | _without(given, BESIDE)
+
+
+def _without(document: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in names}
+
+
+def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Under which names a request is rendered: “wish” of the facts, over placeholders."""
+    given = mapping(facts, "wish")
+    if unknown := sorted(str(name)[:60] for name in given if name not in {*PLACEHOLDER, "revision"}):
+        raise DocumentError(f"“wish” does not know {', '.join(unknown)}; known: {', '.join(PLACEHOLDER)}, revision.")
+    found: dict[str, Any] = {name: slug(given, name, usual) for name, usual in PLACEHOLDER.items()}
+    return found | {
+        "namespace": dns_label(given, "namespace", PLACEHOLDER["namespace"]),
+        "revision": whole(given, "revision", 1),
+    }
 
 
 def _items(value: object) -> list[Mapping[str, Any]]:

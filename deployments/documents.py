@@ -6,8 +6,9 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
+from deployments.document_values import DocumentError, dns_label, made, mapping, number, rows, texts
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
 from deployments.engine.gpus import COMMON_NODE, catalog, gpu_facts
 from deployments.engine.measured import Measured
@@ -20,9 +21,6 @@ from deployments.sources.stored import with_file
 from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
 
-T = TypeVar("T")
-
-MOST = 10**18
 # Numbers of a model that may stand beside a configuration which does not say them, and words.
 COUNTS = (
     "params",
@@ -64,38 +62,43 @@ WORDS = ("dtype", "quantization", "architecture")
 NAMES = ("model_type", "tokenizer_class", "cache_dtype", "format")
 ANSWERS = ("own_config", "own_model", "own_tokenizer", "tokenizer_json", "encoder_decoder", "pooled")
 
-
-class DocumentError(ValueError):
-    """The document is not what this command reads; the message says what is missing."""
+# What may stand beside a wish: its model, whole or in figures, and what its memory is estimated with.
+SIZES = ("weights_bytes", "safetensors_bytes", "download_bytes", "weights_gib")
+BESIDE = frozenset(
+    {"model", "config", "tokenizer_config", "id", "sha", "architectures", "gpu", "measured", "vllm"}
+    | {*SIZES, *COUNTS, *WORDS, *NAMES, *ANSWERS}
+)
 
 
 def facts_from(facts: Mapping[str, Any] | None, document: Mapping[str, Any]) -> Facts:
     """Facts from a file, over the seeded flavors and profiles; quotas are open where none are given."""
     given = facts or {}
-    flavors = {row["slug"]: _flavor(row) for row in _rows(given.get("flavors"), "slug")} or dict(seeded_flavors())
-    quotas = {slug: _made(QuotaFacts, row) for slug, row in mapping(given, "quotas").items()}
+    flavors = {row["slug"]: _flavor(row, f"flavors.{row['slug']}") for row in rows(given, "flavors", "slug")}
+    flavors = flavors or dict(seeded_flavors())
+    quotas = {slug: made(QuotaFacts, row, f"quotas.{slug}") for slug, row in mapping(given, "quotas").items()}
     if "quotas" not in given:
         quotas = {slug: QuotaFacts(limit=10_000) for slug in flavors}
-    profiles = {row["slug"]: _profile(row) for row in _rows(given.get("profiles"), "slug")}
+    profiles = {row["slug"]: _profile(row) for row in rows(given, "profiles", "slug")}
+    mapping(given, "model")
     return Facts(
         flavors=flavors,
         quotas=quotas,
         profiles=profiles or seeded_profiles(),
         model=model_from(given) or model_from(document),
-        credentials={str(name): CredentialFacts(kind="") for name in given.get("credentials") or ()},
+        credentials={name: CredentialFacts(kind="") for name in texts(given, "credentials") or ()},
         name_taken=bool(given.get("name_taken")),
-        namespace=str(given.get("namespace") or ""),
+        namespace=dns_label(given, "namespace"),
         cluster=_cluster(given),
-        registries=tuple(map(str, given["registries"])) if isinstance(given.get("registries"), list) else None,
-        origins=tuple(map(str, given["origins"])) if isinstance(given.get("origins"), list) else (),
+        registries=texts(given, "registries"),
+        origins=texts(given, "origins") or (),
     )
 
 
 @cache
 def seeded_flavors() -> dict[str, FlavorFacts]:
     """The flavors that come with the sandbox, by slug."""
-    rows = json.loads((DATA / "flavors.json").read_text())["flavors"]
-    return {row["slug"]: _flavor(row) for row in rows}
+    listed = json.loads((DATA / "flavors.json").read_text())["flavors"]
+    return {row["slug"]: _flavor(row, row["slug"]) for row in listed}
 
 
 def model_from(document: Mapping[str, Any]) -> ModelFacts | None:
@@ -139,7 +142,7 @@ def measured_from(document: Mapping[str, Any]) -> Measured | None:
     names = {field.name for field in dataclasses.fields(Measured)}
     if unknown := sorted(map(str, set(section) - names)):
         raise DocumentError(f"“measured” does not know {', '.join(unknown)}; known: {', '.join(sorted(names))}.")
-    figures: dict[str, Any] = {name: _number(section, name) for name in section}
+    figures: dict[str, Any] = {name: number(section, name) for name in section}
     return Measured(**figures) if figures else None
 
 
@@ -147,33 +150,36 @@ def gpu_from(given: object, slug: object, known: Facts) -> tuple[GpuFacts, int]:
     """A GPU by name, by its own figures or by the flavor's slug; and how many of them a node has."""
     if isinstance(given, str):
         names = {str(row["name"]).lower(): product for product, row in catalog().items()}
-        return gpu_facts(names.get(given.lower(), given)), COMMON_NODE
+        return _gpu(names.get(given.lower(), given)), COMMON_NODE
     if isinstance(given, Mapping):
         product = str(given.get("product") or given.get("name") or "GPU")
         figures = {
-            name: _number(given, name)
+            name: number(given, name)
             for name in ("memory_mib", "visible_gib", "compute_capability", "gpus_per_node")
             if given.get(name)
         }
         visible, memory = figures.get("visible_gib"), figures.get("memory_mib")
         per_node = int(figures.get("gpus_per_node", COMMON_NODE))
         if memory is None and visible is not None:
-            base = gpu_facts(product, int(visible * 1024), figures.get("compute_capability"))
+            base = _gpu(product, int(visible * 1024), figures.get("compute_capability"))
             return dataclasses.replace(base, visible_gib=visible), per_node
         whole = int(memory) if memory is not None else None
-        return gpu_facts(product, whole, figures.get("compute_capability")), per_node
+        return _gpu(product, whole, figures.get("compute_capability")), per_node
     flavor = known.flavors.get(str(slug))
     if flavor is None:
         raise DocumentError(f"Give a GPU or a flavor; known flavors: {', '.join(sorted(known.flavors))}.")
     return flavor.gpu, flavor.gpus_per_node
 
 
-def mapping(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """An object below `name`; empty where there is none."""
-    value = document.get(name) or {}
-    if not isinstance(value, Mapping):
-        raise DocumentError(f"“{name}” must be an object.")
-    return value
+def _gpu(product: str, memory_mib: int | None = None, compute_capability: float | None = None) -> GpuFacts:
+    if memory_mib is None and product.removesuffix("-SHARED") not in catalog():
+        names = list(dict.fromkeys(str(row["name"]) for row in catalog().values()))
+        meant = [name for name in names if product.lower() in name.lower()] or names
+        raise DocumentError(
+            f"“{product[:60]}” is not a known GPU. Known: {', '.join(meant)}. "
+            "Of another give its figures: an object with “memory_mib” and “compute_capability”."
+        )
+    return gpu_facts(product, memory_mib, compute_capability)
 
 
 def _figures(section: Mapping[str, Any], *, deep: bool) -> dict[str, Any]:
@@ -181,14 +187,14 @@ def _figures(section: Mapping[str, Any], *, deep: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("weights_bytes", "safetensors_bytes"):
         if section.get(name):
-            found["weights_bytes"] = int(_number(section, name))
+            found["weights_bytes"] = int(number(section, name))
     if section.get("download_bytes"):
-        found["download_bytes"] = int(_number(section, "download_bytes"))
+        found["download_bytes"] = int(number(section, "download_bytes"))
     if section.get("weights_gib"):
-        found["weights_bytes"] = int(_number(section, "weights_gib") * GIB)
+        found["weights_bytes"] = int(number(section, "weights_gib") * GIB)
     for name in COUNTS if deep or "layers" in section else ("params",):
         if section.get(name):
-            found[name] = int(_number(section, name))
+            found[name] = int(number(section, name))
     for name in WORDS if deep or "layers" in section else ("quantization",):
         if section.get(name):
             found[name] = str(section[name])
@@ -207,13 +213,6 @@ def _kind(section: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _number(section: Mapping[str, Any], name: str) -> float:
-    value = section[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MOST:
-        raise DocumentError(f"“{name}” must be a number.")
-    return value
-
-
 def _cluster(given: Mapping[str, Any]) -> ClusterFacts:
     """What the cluster can do: “cluster” with `groups` (a list of versions each), `version`, `claims`,
     `own_claims` (those of them that Slipway made), `missing`.
@@ -223,44 +222,29 @@ def _cluster(given: Mapping[str, Any]) -> ClusterFacts:
     """
     section = mapping(given, "cluster")
     groups = mapping(section, "groups")
-    claims = section.get("claims")
-    missing = [*(given.get("missing") or ()), *(section.get("missing") or ())]
+    rows(section, "storage", "name")
+    claims, own_claims = texts(section, "claims"), texts(section, "own_claims")
     return ClusterFacts(
         seen=bool(section.get("seen", True)),
         sandbox=bool(section.get("sandbox", given.get("sandbox", True))),
-        missing=tuple(map(str, missing)),
-        groups={str(group): tuple(map(str, served or ())) for group, served in groups.items()},
+        missing=(*(texts(given, "missing") or ()), *(texts(section, "missing") or ())),
+        groups={group: texts(groups, group) or () for group in groups},
         version=str(section.get("version") or ""),
-        claims=frozenset(map(str, claims)) if isinstance(claims, list) else None,
-        own_claims=frozenset(map(str, own)) if isinstance(own := section.get("own_claims"), list) else frozenset(),
+        claims=None if claims is None else frozenset(claims),
+        own_claims=frozenset(own_claims or ()),
         image_volumes=section.get("image_volumes") is True,
         storage=storage_of(section.get("storage", SANDBOX_STORAGE)),
     )
 
 
-def _flavor(row: Mapping[str, Any]) -> FlavorFacts:
+def _flavor(row: Mapping[str, Any], place: str) -> FlavorFacts:
     names = {field.name for field in dataclasses.fields(FlavorFacts)}
-    return _made(FlavorFacts, {name: value for name, value in row.items() if name in names})
+    return made(FlavorFacts, {name: value for name, value in row.items() if name in names}, place)
 
 
 def _profile(row: Mapping[str, Any]) -> EngineProfile:
-    given = row.get("plugins") or []
-    if not isinstance(given, list):
-        raise DocumentError("“plugins” of a profile must be a list.")
     try:
-        return _made(EngineProfile, {**row, "plugins": plugins_from(given)})
+        plugins = plugins_from(texts(row, "plugins") or ())
     except ValueError as failure:
         raise DocumentError(str(failure)) from failure
-
-
-def _made(kind: type[T], row: object) -> T:
-    try:
-        return kind(**row)  # type: ignore[arg-type]
-    except TypeError as failure:
-        raise DocumentError(f"{kind.__name__}: {failure}") from failure
-
-
-def _rows(value: object, key: str) -> list[dict[str, Any]]:
-    if isinstance(value, Mapping):
-        return [{key: name, **row} for name, row in value.items()]
-    return [dict(row) for row in value] if isinstance(value, list) else []
+    return made(EngineProfile, {**row, "plugins": plugins}, f"profiles.{row['slug']}")

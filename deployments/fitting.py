@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.documents import DocumentError, facts_from, gpu_from, measured_from, model_from, valid_spec
+from deployments.document_values import DocumentError
+from deployments.documents import facts_from, gpu_from, measured_from, model_from, valid_spec
 from deployments.engine.defaults import Defaults, defaults_of
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
 from deployments.engine.lora import lora_gib, lora_rank

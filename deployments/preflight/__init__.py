@@ -40,7 +40,7 @@ from deployments.preflight.rules import Case, Rule
 from deployments.preflight.together import coherent, completed, with_all
 from deployments.preflight.trials import Seen, Trials
 from deployments.spec import DeploymentSpec, Role, Strategy
-from deployments.spec_errors import parse_spec
+from deployments.spec_errors import parse_request, parse_spec
 
 __all__ = [
     "ClusterFacts",
@@ -136,10 +136,17 @@ def ways(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> dict[Role,
 
 def check_raw(data: Mapping[str, Any], facts: Facts) -> tuple[DeploymentSpec | None, list[Finding]]:
     """The same for decoded JSON `{team, name, spec}`; errors of its shape come as findings too."""
-    spec, problems = parse_spec(data.get("spec"))
+    request, problems = parse_request(data)
+    if request is not None:
+        return request.spec, check(request.spec, request.name, request.team, facts)
+    name = data.get("name")
+    # Of a name that is text the rules say more: what is wrong with it, and one that is right.
+    wrong = [each.as_finding() for each in problems if each.pointer != "/name" or not isinstance(name, str)]
+    spec, _ = parse_spec(data.get("spec"))
     if spec is None:
-        return None, [problem.as_finding() for problem in problems]
-    return spec, check(spec, str(data.get("name") or ""), str(data.get("team") or ""), facts)
+        return None, wrong
+    found = check(spec, name if isinstance(name, str) else "", str(data.get("team") or ""), facts)
+    return spec, [*wrong, *(each for each in found if each.pointer not in {item.pointer for item in wrong})]
 
 
 def estimate(spec: DeploymentSpec, facts: Facts) -> Fit | None:

@@ -113,7 +113,7 @@ def taken(request: PortalRequest, deployment: Deployment | None = None) -> tuple
 
 def filled_in(wish: WishFiles, form: DeploymentForm) -> WishFiles:
     """Whether the form says what the text says, now that it was filled in from it."""
-    left = [form[name].label for name in form.fields if form.errors.get(name)]
+    left = [str(form[name].label) for name in form.fields if form.errors.get(name)]
     if wish.wrong:
         return wish
     if left:

@@ -32,6 +32,8 @@ CONFIG = {
     "vocab_size": 128256,
 }
 
+FLAVOR = {"product": "NVIDIA-L4", "memory_mib": 23034, "compute_capability": 8.9, "gpus_per_node": 8}
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Any:
@@ -253,12 +255,86 @@ def test_fit_takes_a_bare_configuration_and_a_gpu_by_name(run: Any):
 
 
 @pytest.mark.parametrize(
-    "facts",
-    [{"flavors": [{"slug": "x"}]}, {"quotas": {"x": {"nonsense": 1}}}, {"quotas": 5}, {"profiles": [{"slug": "x"}]}],
+    ("facts", "words"),
+    [
+        ({"flavors": [{"slug": "x"}]}, "“flavors.x.product”: This field is required."),
+        ({"flavors": {"x": 5}}, "“x” must be an object."),
+        ({"flavors": [5]}, "“flavors[0]” must be an object."),
+        ({"flavors": [{"product": "x"}]}, "“flavors[0]” needs a “slug”"),
+        ({"flavors": 5}, "“flavors” must be a list of objects"),
+        ({"flavors": {"x": {**FLAVOR, "memory_mib": "much"}}}, "“flavors.x.memory_mib”: Must be a whole number."),
+        ({"flavors": {"x": {**FLAVOR, "memory_mib": -5}}}, "“memory_mib” must be a number from 0 on."),
+        ({"quotas": {"x": {"nonsense": 1}}}, "“quotas.x” does not know nonsense; known: limit, reserved"),
+        ({"quotas": {"x": {"limit": -1}}}, "“limit” must be a number from 0 on."),
+        ({"quotas": {"x": 5}}, "“quotas.x” must be an object."),
+        ({"quotas": 5}, "“quotas” must be an object."),
+        ({"profiles": [{"slug": "x"}]}, "“profiles.x.version”: This field is required."),
+        ({"profiles": [{"slug": "x", "plugins": 5}]}, "“plugins” must be a list of words."),
+        ({"credentials": 5}, "“credentials” must be a list of words."),
+        ({"registries": "ghcr.io"}, "“registries” must be a list of words."),
+        ({"model": 5}, "“model” must be an object."),
+        ({"namespace": "../x"}, "“namespace” must be a name of at most 63 lower-case letters"),
+        ({"cluster": {"groups": {"a": 5}}}, "“a” must be a list of words."),
+        ({"cluster": {"claims": "mine"}}, "“claims” must be a list of words."),
+        ({"cluster": {"missing": 5}}, "“missing” must be a list of words."),
+        ({"cluster": {"storage": 5}}, "“storage” must be a list of objects"),
+    ],
 )
-def test_facts_of_a_wrong_form_are_said_so(run: Any, facts: dict[str, Any]):
-    with pytest.raises(CommandError):
-        run("spec", "check", request(), "--facts", facts)
+@pytest.mark.parametrize("action", ["check", "fit"])
+def test_facts_of_a_wrong_form_are_said_so(run: Any, action: str, facts: dict[str, Any], words: str):
+    with pytest.raises(CommandError) as refused:
+        run("spec", action, request(), "--facts", facts)
+    assert refused.value.returncode == 2
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"revision": "abc"}, "“revision” must be a whole number from 1 on."),
+        ({"revision": 0}, "“revision” must be a whole number from 1 on."),
+        ({"namespace": "../x"}, "“namespace” must be a name of at most 63 lower-case letters"),
+        ({"namespace": "a.b"}, "“namespace” must be a name"),
+        ({"install_id": "My Install"}, "“install_id” must be a name"),
+        ({"name_space": "x"}, "“wish” does not know name_space; known: install_id, "),
+    ],
+)
+def test_names_that_the_cluster_refuses_are_not_rendered(run: Any, wish: dict[str, Any], words: str):
+    with pytest.raises(CommandError) as refused:
+        run("spec", "render", request(), "--facts", {"wish": wish})
+    assert refused.value.returncode == 2
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer", "words"),
+    [
+        ({"team": "Bad Team!"}, "/team", "lower-case letters, digits"),
+        ({"team": "search\n x"}, "/team", "control characters"),
+        ({"team": 5}, "/team", "Must be text."),
+        ({"name": 5}, "/name", "Must be text."),
+        ({"name": "n" * 41}, "/name", "At most 40 characters, this has 41."),
+        ({"tean": "search"}, "/tean", "Slipway does not know this field. Did you mean “team”?"),
+        # Beside the wish of a check it would count for nothing.
+        ({"args": {"seed": 1}}, "/args", "Slipway does not know this field."),
+    ],
+)
+@pytest.mark.parametrize("action", ["check", "render"])
+def test_what_the_api_refuses_beside_a_spec_is_refused_in_files(
+    run: Any, action: str, changes: dict[str, Any], pointer: str, words: str
+):
+    answer = run("spec", action, {**request(), **changes})
+    assert answer["ok"] is False
+    (said,) = [found["message"] for found in answer["findings"] if found["pointer"] == pointer]
+    assert words in said
+
+
+def test_what_a_model_is_may_stand_beside_a_wish_and_beside_its_spec_alone(run: Any):
+    model = {"config": CONFIG, "weights_bytes": 16_060_522_496}
+    whole = run("spec", "check", {**request(args={"max-model-len": 4096}), **model})
+    alone = run("spec", "check", {**request(args={"max-model-len": 4096})["spec"], "model": model})
+    assert whole["fit"] == alone["fit"]
+    assert whole["fit"]["weights_gib"] == pytest.approx(14.96, abs=0.01)
 
 
 def test_fit_of_a_request_gives_other_ways_where_it_does_not_fit(run: Any):
@@ -297,6 +373,23 @@ def test_fit_says_where_it_fits(run: Any):
     }
     assert all(place["state"] != "no" for place in answer["places"])
     assert set(answer["bar"]) == {"weights", "activation", "overhead", "kv", "left"}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "words"),
+    [
+        ("H100", "“H100” is not a known GPU. Known: H100 80GB SXM5, H100 80GB PCIe, H100 NVL 94GB. Of another give"),
+        ("Unheard-Of", "Known: T4, A10, A10G, L4, "),
+        ({"name": "H100"}, "Known: H100 80GB SXM5, "),
+        ({"visible_gib": -5}, "“visible_gib” must be a number from 0 on."),
+        ({"product": "NVIDIA-L4", "memory_mib": "much"}, "“memory_mib” must be a number from 0 on."),
+    ],
+)
+def test_a_gpu_that_is_not_known_is_told_with_those_that_are(run: Any, gpu: Any, words: str):
+    with pytest.raises(CommandError) as refused:
+        run("spec", "fit", {"config": CONFIG, "gpu": gpu})
+    assert refused.value.returncode == 2
+    assert words in str(refused.value)
 
 
 @pytest.mark.parametrize("config", [{"nonsense": [1, 2]}, {"num_hidden_layers": "many", "num_attention_heads": -1}])
