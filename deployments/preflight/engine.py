@@ -22,10 +22,11 @@ rules = Rules()
 
 VENDOR = "nvidia.com/"
 PLANNED, LONG = "max-num-scheduled-tokens", "long-prefill-token-threshold"
-# Methods whose experts vLLM does not move while it runs, as its classes say since 0.25.
-UNMOVED = frozenset({"humming", "moe_wna16", "modelopt", "modelopt_mxfp8", "gpt_oss_mxfp4"})
-UNMOVED |= {"awq", "awq_marlin", "auto_awq", "gptq", "gptq_marlin", "auto_gptq"}
-MOVED_SINCE = (0, 25)
+# Methods whose experts vLLM does not move while it runs (`supports_eplb` of its classes, alike from 0.17 to 0.32).
+UNMOVED = frozenset({"humming", "moe_wna16", "modelopt", "modelopt_mxfp8", "gpt_oss_mxfp4", "bitsandbytes", "gguf"})
+UNMOVED |= {"awq", "awq_marlin", "auto_awq", "gptq", "gptq_marlin", "auto_gptq", "inc"}
+# Those in mxfp4 it moves since 0.24, where the model is not gpt-oss, which has a class of its own.
+MXFP4, MOVED_SINCE, APART = "mxfp4", (0, 24), "GptOss"
 
 
 @rules.rule
@@ -243,8 +244,8 @@ def experts_moved(case: Case) -> Iterator[Finding]:
         said, one = "only those that enable-expert-parallel spreads can be moved", False
     elif model is not None and model.experts % gpus:
         said, one = f"{model.experts} do not come out even on {gpus}", True
-    elif (way := method_here(case)) and way.name in UNMOVED and release(case.version) >= MOVED_SINCE:
-        said, one = f"those in {way.name} are moved by no kernel", True
+    elif unmoved := _unmoved(case):
+        said, one = f"those in {unmoved} are moved by no kernel", True
     else:
         return
     yield error(
@@ -254,3 +255,13 @@ def experts_moved(case: Case) -> Iterator[Finding]:
         "Leave enable-eplb out." if one else "Set enable-expert-parallel too, or leave enable-eplb out.",
         not one,
     )
+
+
+def _unmoved(case: Case) -> str:
+    """The method that experts are quantised by, where the engine moves none of it; empty where it does."""
+    way, model = method_here(case), case.model
+    if way is None:
+        return ""
+    own = model is not None and model.architecture.startswith(APART)
+    late = way.name == MXFP4 and (own or release(case.version) < MOVED_SINCE)
+    return way.name if late or way.name in UNMOVED else ""

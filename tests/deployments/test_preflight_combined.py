@@ -82,6 +82,9 @@ def test_experts_are_moved_where_there_are_some_over_several_gpus(
         ({"quantization": "awq"}, 4, "are moved by no kernel"),
         ({"quantization": "gptq"}, 4, "are moved by no kernel"),
         ({"quantization": "modelopt"}, 4, "are moved by no kernel"),
+        ({"quantization": "inc"}, 4, "are moved by no kernel"),
+        ({"quantization": "mxfp4", "architecture": "GptOssForCausalLM"}, 4, "are moved by no kernel"),
+        ({"quantization": "mxfp4"}, 4, ""),
         ({"quantization": "modelopt_fp4"}, 4, ""),
         ({"quantization": "fp8"}, 4, ""),
     ],
@@ -93,6 +96,18 @@ def test_experts_are_moved_that_come_out_even_and_have_a_kernel_for_it(model: di
     assert [(finding.field, finding.value, words in finding.message) for finding in moved] == (
         [("enable_eplb", False, True)] if words else []
     )
+
+
+@pytest.mark.parametrize(
+    ("version", "quantization", "refused"),
+    [("0.17.0", "awq", True), ("0.20.0", "gptq", True), ("0.20.0", "mxfp4", True), ("0.20.0", "fp8", False)],
+)
+def test_older_engines_move_no_more_experts(version: str, quantization: str, refused: bool):
+    engine = EngineProfile("old", version, "vllm/vllm-openai@sha256:" + "0" * 64)
+    facts = dataclasses.replace(with_model(**MIXTURE | {"quantization": quantization}), profiles={"old": engine})
+    flags = {"enable-eplb": True, "enable-expert-parallel": True, "tensor-parallel-size": 4, "max-model-len": 4096}
+    found = said(facts, flavor="l4", engine={"profile": "old", "args": flags})
+    assert ("experts_moved" in codes(found)) is refused
 
 
 @pytest.mark.parametrize(
