@@ -182,7 +182,7 @@ def test_a_fix_of_a_flag_that_is_written_as_a_line_changes_the_line(hub: list[st
         ("max_num_batched_tokens", "2", None),
         ("enable_chunked_prefill", "perhaps", None),
         ("pipeline_parallel_size", "two", None),
-        ("quantization", "gptqq", "gptq"),
+        ("quantization", "fp88", "fp8"),
     ],
 )
 def test_what_is_wrong_stands_at_its_own_field(
