@@ -84,7 +84,7 @@ def one_node_alone(case: Case) -> Iterator[Finding]:
     storage = _storage(case)
     if storage is None or storage.shared:
         return
-    pods = sum(role.replicas.max for role in case.spec.by_role().values()) * case.spec.nodes
+    pods = sum(role.replicas.max for role in case.roles.values()) * case.spec.nodes
     nodes = case.flavor.nodes if case.flavor else None
     said = f"Volumes of the storage class “{storage.name}” are mounted by one node at a time (ReadWriteOnce)"
     if pods > 1 and nodes != 1:

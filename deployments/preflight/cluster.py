@@ -251,7 +251,7 @@ def _holds(case: Case, flavor: FlavorFacts) -> bool:
     spec = case.spec
     if not flavor.enabled or (flavor.total or 0) < spec.gpus_at_first or spec.gpus_per_pod > flavor.gpus_per_node:
         return False
-    moved = (own.model_copy(update={"flavor": flavor.slug}) for own in spec.by_role().values())
+    moved = (own.model_copy(update={"flavor": flavor.slug}) for own in case.roles.values())
     estimates = (dataclasses.replace(case, spec=own).estimate for own in moved)
     if any(estimate is not None and estimate.state is FitState.NO for estimate in estimates):
         return False

@@ -33,7 +33,7 @@ def decode_writes(case: Case) -> Iterator[Finding]:
     """A model that pools gives its answer with the prompt: there is nothing to hand over and decode."""
     if case.spec.strategy is not Strategy.DISAGGREGATED:
         return
-    flags = {role: pooling_flag(own.engine.args) for role, own in case.spec.by_role().items()}
+    flags = {role: pooling_flag(own.engine.args) for role, own in case.roles.items()}
     for pointer in dict.fromkeys(
         own_pointer(arg_pointer(flag), role, case.spec) for role, flag in flags.items() if flag
     ):
@@ -77,7 +77,7 @@ def compared_alike(case: Case) -> Iterator[Finding]:
     """Before anything is handed over both engines compare how they keep it."""
     if case.spec.strategy is not Strategy.DISAGGREGATED:
         return
-    prefill, decode = (own.engine.args for own in case.spec.by_role().values())
+    prefill, decode = (own.engine.args for own in case.roles.values())
     for flag in COMPARED:
         values = [_said(args.get(flag)) for args in (prefill, decode)]
         if values[0] != values[1]:
@@ -135,7 +135,7 @@ def contexts_alike(case: Case) -> Iterator[Finding]:
     """Layers that keep a state are handed over as they are: a share of the context would not be."""
     if case.spec.strategy is not Strategy.DISAGGREGATED or case.model is None or not case.model.linear_layers:
         return
-    prefill, decode = (_shares(own) for own in case.spec.by_role().values())
+    prefill, decode = (_shares(own) for own in case.roles.values())
     if prefill != decode:
         yield error(
             "handover_context_differs",
@@ -156,7 +156,7 @@ def splits_handed_over(case: Case) -> Iterator[Finding]:
     """Each GPU of one role takes over from whole GPUs of the other, and not from copies when it has more to hold."""
     if case.spec.strategy is not Strategy.DISAGGREGATED:
         return
-    prefill, decode = (own.tensor_parallel for own in case.spec.by_role().values())
+    prefill, decode = (own.tensor_parallel for own in case.roles.values())
     if max(prefill, decode) % min(prefill, decode):
         yield error(
             "handover_split",
@@ -185,7 +185,7 @@ def _copied(model: ModelFacts | None, prefill: int, decode: int) -> bool:
 
 def _other(case: Case, role: Role) -> tuple[str, int | None]:
     """The nearest split of this role that can be handed over, as a remedy and its value."""
-    own = case.spec.by_role()
+    own = case.roles
     now, most = own[role].tensor_parallel, case.flavor.gpus_per_node if case.flavor else COMMON_NODE
     fixed = own[Role.DECODE if role is Role.PREFILL else Role.PREFILL].tensor_parallel
     sizes = splits(case.model, most) if case.model is not None else range(1, most + 1)

@@ -108,7 +108,7 @@ def main_memory(case: Case) -> Iterator[Finding]:
     """What flags keep in main memory must be on a node; how much a node has is not known here."""
     if case.flavor is None:
         return
-    for role, own in case.spec.by_role().items():
+    for role, own in case.roles.items():
         kept, usual = kept_gib(own), USUAL_HOST * own.gpus_per_pod * case.flavor.gpu.visible_gib
         if sum(kept.values()) > usual:
             most, title = max(kept, key=lambda flag: kept[flag]), "" if role is Role.BOTH else f"{TITLES[role]}: "

@@ -254,7 +254,7 @@ def _quota_for_one_more(case: Case, allowance: QuotaFacts, surge: int) -> Findin
 @rules.rule
 def scaling_moves(case: Case) -> Iterator[Finding]:
     """When replicas are added says nothing where their number is fixed."""
-    fixed = all(own.replicas.min == own.replicas.max for own in case.spec.by_role().values())
+    fixed = all(own.replicas.min == own.replicas.max for own in case.roles.values())
     if case.spec.scaling is not None and fixed:
         yield info(
             "scaling_idle",

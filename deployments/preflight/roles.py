@@ -32,8 +32,8 @@ TITLES = {Role.PREFILL: "Prefill", Role.DECODE: "Decode"}
 
 def of_engines(case: Case, checks: Iterable[Rule]) -> Iterator[Finding]:
     """What rules about an engine say of each role; what they say of both alike is said once, at the shared fields."""
-    cases = {role: alone(case, role) for role in case.spec.by_role()}
-    said = {role: [finding for each in checks for finding in each(own)] for role, own in cases.items()}
+    checks = tuple(checks)
+    said = {role: _said(alone(case, role), checks) for role in case.roles}
     for role, findings in said.items():
         for finding in findings:
             alike = all(finding in others for others in said.values())
@@ -49,6 +49,16 @@ def of_engines(case: Case, checks: Iterable[Rule]) -> Iterator[Finding]:
                 )
 
 
+def _said(case: Case, checks: tuple[Rule, ...]) -> list[Finding]:
+    """What rules say of one role. Of a change that is tried, what they said before of a role that it left as it was."""
+    if case.admits is not None:
+        return [finding for each in checks for finding in each(case)]
+    key, known = (checks, case.spec.model_dump_json()), case.scratch.findings
+    if key not in known:
+        known[key] = [finding for each in checks for finding in each(case)]
+    return known[key]
+
+
 def _set_apart(finding: Finding, spec: DeploymentSpec) -> bool:
     """True when a role sets the flag by itself: at the shared field a value would change nothing for it."""
     flag = finding.pointer.removeprefix(ARGS_POINTER)
@@ -58,7 +68,7 @@ def _set_apart(finding: Finding, spec: DeploymentSpec) -> bool:
 
 def alone(case: Case, role: Role) -> Case:
     """The case of one role; what is tried of it is tried in the wish that it is part of."""
-    own, whole = case.spec.by_role()[role], case.admits
+    own, whole = case.roles[role], case.admits
     if role is Role.BOTH or whole is None:
         return dataclasses.replace(case, spec=own)
 
@@ -66,7 +76,7 @@ def alone(case: Case, role: Role) -> Case:
         # What one role needs the other may need as well: both are then changed (preflight.together).
         of_one, of_both = (
             [(own_pointer(pointer, each, case.spec), value) for each in them for pointer, value in changes]
-            for them in ([role], list(case.spec.by_role()))
+            for them in ([role], list(case.roles))
         )
         return whole(of_one) or whole(of_both)
 
@@ -131,7 +141,7 @@ def names_of_parts(case: Case) -> Iterator[Finding]:
 @rules.rule
 def same_context(case: Case) -> Iterator[Finding]:
     """A prompt goes through both roles: the shorter of the two contexts is what counts."""
-    roles = case.spec.by_role()
+    roles = case.roles
     if Role.BOTH in roles:
         return
     prefill, decode = (roles[role].engine.args.get(CONTEXT) for role in (Role.PREFILL, Role.DECODE))
@@ -147,7 +157,7 @@ def same_context(case: Case) -> Iterator[Finding]:
 @rules.rule
 def one_stage_each(case: Case) -> Iterator[Finding]:
     """The connector that hands the KV cache over takes it whole: layers in stages answer no handshake."""
-    for role, own in case.spec.by_role().items():
+    for role, own in case.roles.items():
         if role is not Role.BOTH and own.pipeline_parallel > 1:
             yield error(
                 "roles_in_stages",
@@ -161,7 +171,7 @@ def one_stage_each(case: Case) -> Iterator[Finding]:
 @rules.rule
 def one_engine_each(case: Case) -> Iterator[Finding]:
     """The connector finds the engine of another pod at one address: several in a pod are not told apart."""
-    for role, own in case.spec.by_role().items():
+    for role, own in case.roles.items():
         if role is not Role.BOTH and own.data_parallel > 1:
             yield error(
                 "roles_of_engines",
@@ -177,7 +187,7 @@ def cache_on_gpus(case: Case) -> Iterator[Finding]:
     """An engine has one connector for its KV cache: the one to main memory takes the place of the hand-over's."""
     if case.spec.strategy is not Strategy.DISAGGREGATED:
         return
-    given = [role for role, own in case.spec.by_role().items() if OFFLOADED_CACHE in own.engine.args]
+    given = [role for role, own in case.roles.items() if OFFLOADED_CACHE in own.engine.args]
     for pointer in dict.fromkeys(own_pointer(arg_pointer(OFFLOADED_CACHE), role, case.spec) for role in given):
         yield error(
             "roles_offload",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from deployments.engine.defaults import NEWEST, Defaults, as_asked, as_taken, defaults_of
@@ -17,7 +17,18 @@ from deployments.preflight.facts import Facts, FlavorFacts, QuotaFacts
 from deployments.sources import Scheme, Source, SourceError, parse
 from deployments.sources.formats import WeightFormat
 from deployments.sources.oci import within
-from deployments.spec import ArgValue, DeploymentSpec
+from deployments.spec import ArgValue, DeploymentSpec, Role
+
+
+@dataclass
+class Scratch:
+    """What was worked out about wishes that follow one from the other, under the same facts.
+
+    `estimates` by flavor, engine, flags and adapters; `findings` of a role by the rules that were asked and its spec.
+    """
+
+    estimates: dict[object, Fit | None] = field(default_factory=dict)
+    findings: dict[object, list[Finding]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,12 @@ class Case:
     facts: Facts
     # Whether changes of this spec lead to nothing else that is refused; None where no remedies are looked for.
     admits: Callable[[Sequence[Change]], bool] | None = None
+    scratch: Scratch = field(default_factory=Scratch, compare=False)
+
+    @cached_property
+    def roles(self) -> dict[Role, DeploymentSpec]:
+        """What the pods of each role run, each as a spec of its own."""
+        return self.spec.by_role()
 
     @property
     def flavor(self) -> FlavorFacts | None:
@@ -85,6 +102,13 @@ class Case:
     @cached_property
     def estimate(self) -> Fit | None:
         """How the model sits in the memory of the chosen GPUs; None while model, flavor or shape are not known."""
+        spec, known = self.spec, self.scratch.estimates
+        key = (spec.flavor, spec.engine.profile, len(spec.adapters), tuple(spec.engine.args.items()))
+        if key not in known:
+            known[key] = self._estimated()
+        return known[key]
+
+    def _estimated(self) -> Fit | None:
         model, flavor = self.model, self.flavor
         if model is None or flavor is None:
             return None

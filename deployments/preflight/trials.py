@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
@@ -92,7 +91,7 @@ def _beside(spec: DeploymentSpec, finding: Finding) -> Iterator[tuple[Change, ..
 
 def with_changes(spec: DeploymentSpec, changes: Sequence[Change]) -> DeploymentSpec | None:
     """The spec with values put where JSON pointers say; None where that makes no spec. None as a value takes away."""
-    data: dict[str, Any] = copy.deepcopy(spec.to_json())
+    data = spec.to_json()
     for pointer, value in changes:
         *path, last = pointer.removeprefix("/spec/").split("/")
         inner: Any = data
