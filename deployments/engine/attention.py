@@ -66,20 +66,19 @@ def obstacles(name: str, model: ModelFacts | None, capability: float, cache_dtyp
     ]
 
 
-def kernels(model: ModelFacts | None, capability: float, cache_dtype: str, dtype: str) -> list[str]:
-    """Those that vLLM may choose by itself where none are named, the best first."""
-    return [
-        name
+def has_kernels(model: ModelFacts | None, capability: float, cache_dtype: str, dtype: str) -> bool:
+    """Whether vLLM finds any for all of it at once where none are named; mostly the first of them will do."""
+    return any(
+        not found.never and not obstacles(name, model, capability, cache_dtype, dtype)
         for name, found in backends().items()
-        if not found.never and not obstacles(name, model, capability, cache_dtype, dtype)
-    ]
+    )
 
 
 def caches_without(version: str, choices: Iterable[str], model: ModelFacts | None, capability: float) -> frozenset[str]:
     """Choices of `kv-cache-dtype` that no kernels keep there; none where the release or the family is not known."""
     if version != checked_version() or (model is not None and model.architecture.startswith(OWN)):
         return frozenset()
-    return frozenset(kind for kind in choices if not kernels(model, capability, kind, "auto"))
+    return frozenset(kind for kind in choices if not has_kernels(model, capability, kind, "auto"))
 
 
 def _of_gpu(found: Backend, capability: float) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from deployments.engine.attention import OWN, backends, checked_version, kernels, obstacles
+from deployments.engine.attention import OWN, backends, checked_version, has_kernels, obstacles
 from deployments.engine.dtypes import dtype_of
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import flags_of, versions
@@ -65,14 +65,14 @@ def any_kernels(case: Case) -> Iterator[Finding]:
         remedy = f"Use {remedy}, or leave it out." if remedy and "auto" in ways else f"Use {remedy or 'auto'}."
         message = f"None of vLLM's attention kernels {what} keeps a KV cache in {cache}{said}"
         yield say("cache_kernels", arg_pointer(CACHE), message, remedy, ways[0])
-    elif ways := [word_of(each) for each in possible_dtypes(case) if kernels(model, capability, cache, each)]:
+    elif ways := [word_of(each) for each in possible_dtypes(case) if has_kernels(model, capability, cache, each)]:
         message = f"None of vLLM's attention kernels {what} computes in {dtype}{said}"
         yield say("dtype_kernels", arg_pointer(DTYPE), message, f"Use {ways[0]}.", ways[0])
     else:
         others = [
             flavor
             for flavor in case.facts.flavors.values()
-            if flavor.compute_capability and kernels(model, flavor.compute_capability, cache, dtype)
+            if flavor.compute_capability and has_kernels(model, flavor.compute_capability, cache, dtype)
         ]
         remedy = " or ".join(flavor.label for flavor in others[:MOST_NAMED]) or "another GPU, or another model"
         message = f"vLLM has no attention kernels {what}{said}"
@@ -83,7 +83,7 @@ def any_kernels(case: Case) -> Iterator[Finding]:
 def narrow_cache(case: Case) -> Iterator[Finding]:
     """A KV cache in fp8 or fp4 is at home on GPUs that compute in it."""
     flavor, kind = case.flavor, str(case.arg(CACHE) or "auto")
-    if flavor is None or not flavor.compute_capability or _none(case):
+    if flavor is None or not flavor.compute_capability or not kind.startswith(("fp8", "nvfp4")) or _none(case):
         return
     depends = "depends on the attention backend."
     if kind.startswith("fp8") and flavor.compute_capability < FP8_CAPABILITY:
@@ -111,7 +111,7 @@ def _none(case: Case) -> bool:
         return False
     if case.version in versions() and cache not in flags_of(case.version)[CACHE].choices:
         return False  # Refused as a name that the flag does not know.
-    return not kernels(*_asked(case))
+    return not has_kernels(*_asked(case))
 
 
 def _caches(case: Case) -> list[str]:
@@ -122,7 +122,7 @@ def _caches(case: Case) -> list[str]:
     for kind in CACHES:
         taken = cache_dtype(model, {CACHE: kind}) if model else kind
         slow = kind == "fp8" and 0 < capability < FP8_CAPABILITY
-        if kind in known and not slow and kernels(model, capability, taken, dtype):
+        if kind in known and not slow and has_kernels(model, capability, taken, dtype):
             found.append(kind)
     return found[:2]
 
