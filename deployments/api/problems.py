@@ -93,5 +93,7 @@ def _flat(detail: Any, pointer: str) -> Iterator[dict[str, Any]]:
         for index, inner in enumerate(detail):
             yield from _flat(inner, f"{pointer}/{index}" if isinstance(inner, Mapping | list) else pointer)
     else:
-        field = field_of(pointer) or pointer.rsplit("/", 1)[-1]
+        # An entry of a list is shown at the field of the list.
+        named = [part for part in pointer.split("/") if part and not part.isdecimal()]
+        field = field_of(pointer) or (named[-1] if named else "")
         yield entry(pointer, field, str(detail), getattr(detail, "code", "invalid"))

@@ -219,8 +219,13 @@ def _more_gpus(
             continue
         result = fit(model, gpu, {**args, "tensor-parallel-size": size}, defaults=defaults)
         if result.state is not FitState.NO:
-            return Option("/spec/engine/args/tensor-parallel-size", size, f"{size} GPUs (tensor-parallel-size)", result)
+            return Option(SPLIT, size, _gpus(result, size), result)
     return None
+
+
+def _gpus(found: Fit, size: int) -> str:
+    """How many GPUs a split takes, and what it is set to where stages or engines beside it multiply that."""
+    return f"{found.gpus} GPUs (tensor-parallel-size{'' if found.gpus == size else f' {size}'})"
 
 
 def _other_flavor(model: ModelFacts, args: Mapping[str, ArgValue], choice: Choice, defaults: Defaults) -> Option | None:
@@ -239,7 +244,7 @@ def _wider(
         if choice.slug not in seen:
             seen.add(choice.slug)
             size = place.tensor_parallel
-            text = f"{choice.label or choice.slug}, {size} GPUs (tensor-parallel-size)"
+            text = f"{choice.label or choice.slug}, {_gpus(place.fit, size)}"
             yield Option("/spec/flavor", choice.slug, text, place.fit, ((SPLIT, size),))
 
 

@@ -17,8 +17,9 @@ patterns = Patterns()
 def _no_config(match: re.Match[str]) -> Reason:
     return failed(
         Code.MODEL_FILES,
-        "The downloaded files are not a model that vLLM can read: config.json or the weights are missing.",
-        "Choose a repository in the transformers layout with safetensors.",
+        "At the model’s address is no model that vLLM can read: config.json or the weights are missing.",
+        "Name a repository or folder in the transformers layout with safetensors; in a volume claim, bucket or image "
+        "look whether the files lie in the folder that is named.",
         field="source_uri",
     )
 

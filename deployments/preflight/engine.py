@@ -22,6 +22,7 @@ rules = Rules()
 
 VENDOR = "nvidia.com/"
 PLANNED, LONG = "max-num-scheduled-tokens", "long-prefill-token-threshold"
+GRAPHS = ("max-cudagraph-capture-size", "cudagraph-capture-sizes")
 # Methods whose experts vLLM does not move while it runs (`supports_eplb` of its classes, alike from 0.17 to 0.32).
 UNMOVED = frozenset({"humming", "moe_wna16", "modelopt", "modelopt_mxfp8", "gpt_oss_mxfp4", "bitsandbytes", "gguf"})
 UNMOVED |= {"awq", "awq_marlin", "auto_awq", "gptq", "gptq_marlin", "auto_gptq", "inc"}
@@ -265,3 +266,18 @@ def _unmoved(case: Case) -> str:
     own = model is not None and model.architecture.startswith(APART)
     late = way.name == MXFP4 and (own or release(case.version) < MOVED_SINCE)
     return way.name if late or way.name in UNMOVED else ""
+
+
+@rules.rule
+def graphs_captured(case: Case) -> Iterator[Finding]:
+    """Which CUDA graphs are captured is of no account where none are."""
+    if case.arg("enforce-eager") is not True:
+        return
+    for flag in GRAPHS:
+        if case.arg(flag) is not None:
+            yield info(
+                "graphs_not_captured",
+                arg_pointer(flag),
+                "With enforce-eager no CUDA graphs are captured, so this does nothing.",
+                "Leave this out, or enforce-eager, which makes answers slower.",
+            )

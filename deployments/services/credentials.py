@@ -24,6 +24,7 @@ from deployments.services.errors import ConflictError, InvalidError, MissingErro
 from deployments.services.principals import anew
 from deployments.services.transactions import in_transaction
 from deployments.sources import SourceError, parse
+from deployments.sources.oci import is_same_registry, parse_image
 from deployments.spec import MAX_ADAPTERS
 from portal.lib.hints import RECONCILE_TEAM, hint
 
@@ -67,7 +68,7 @@ def _create(
     if kind not in Credential.Kind.values:
         raise InvalidError("Choose one of the kinds.", field="kind", pointer="/kind")
     what = entered(kind, fields)
-    uri = _test_uri(kind, test_uri)
+    uri = _test_uri(kind, test_uri, what)
     _needs_key()
     if Credential.objects.kept().filter(team=row).count() >= PER_TEAM:
         raise InvalidError(f"At most {PER_TEAM} credentials per team.", field="name", pointer="/name")
@@ -100,7 +101,9 @@ def rotate(
 def _rotate(principal: Principal, credential_id: int, fields: Mapping[str, Any], test_uri: str | None) -> Credential:
     credential = _managed(principal, credential_id)
     what = entered(credential.kind, fields)
-    uri = credential.test_uri if test_uri is None else _test_uri(credential.kind, test_uri)
+    uri = _test_uri(credential.kind, test_uri, what) if test_uri is not None else credential.test_uri
+    if test_uri is None and _is_elsewhere(uri, what):
+        uri = ""  # It was tested with a model of the registry that it was for.
     _needs_key()
     before = credential.versions.order_by("-number").first()
     # What was entered before and is not in use yet never will be.
@@ -220,7 +223,7 @@ def _needs_key() -> None:
         raise NotConfiguredError(words)
 
 
-def _test_uri(kind: str, uri: object) -> str:
+def _test_uri(kind: str, uri: object, what: Entered) -> str:
     """What to test with, which must be of a source that this kind opens; "" for none.
 
     Tokens of a hub also take the LoRA adapters that are wanted with a model: several addresses, one space between.
@@ -230,11 +233,21 @@ def _test_uri(kind: str, uri: object) -> str:
     if not isinstance(uri, str) or len(uri) > LONGEST_TEST:
         raise _wrong_uri("Must be the address of a model.")
     if kind != Credential.Kind.HF:
-        return _address(kind, uri)
+        found = _address(kind, uri)
+        if _is_elsewhere(found, what):
+            server = what.settings["server"]
+            raise _wrong_uri(f"This login opens no image of another registry than {server}: name one of {server}.")
+        return found
     found = " ".join(dict.fromkeys(_address(kind, each) for each in uri.split()))
     if len(found.split()) > MOST_TESTED or len(found) > LONGEST_TEST:
         raise _wrong_uri(f"At most {MOST_TESTED} addresses, of {LONGEST_TEST} characters together.")
     return found
+
+
+def _is_elsewhere(uri: str, what: Entered) -> bool:
+    """True for an image in another registry than the one that a login is for."""
+    server = what.settings.get("server", "")
+    return bool(uri and server) and not is_same_registry(parse_image(uri).registry, server)
 
 
 def _address(kind: str, uri: str) -> str:

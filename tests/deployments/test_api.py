@@ -362,6 +362,11 @@ def test_preflight_answers_without_storing(ann_api):
     assert not Deployment.objects.exists()
 
 
+@pytest.mark.parametrize("body", ["null", "[]", "5", '"spec"'])
+def test_preflight_of_what_is_no_object_is_refused(ann_api, body):
+    assert problem(ann_api("post", "preflight/", body), 422)["code"] == "not_an_object"
+
+
 def test_preflight_says_what_a_request_would(ann_api, ann, team):
     def found(body: dict[str, Any], query: str = "") -> set[tuple[str, str]]:
         answer = ann_api("post", f"preflight/{query}", body).json()

@@ -143,6 +143,9 @@ def test_the_same_over_the_api(own: CatalogEntry, alice: User, carol: User) -> N
     assert (answer["name"], answer["revision"], answer["pinned"]) == ("Ours", NEWER, True)
     wrong = admin("patch", "catalog/own/", {"revision": "gone"})
     assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "/revision")
+    wrong = admin("patch", "catalog/own/", {"capabilities": ["chat", {"tools": True}]})
+    (said,) = wrong.json()["errors"]
+    assert (wrong.status_code, said["pointer"], said["field"]) == (422, "/capabilities/1", "capabilities")
     for method, body in (("patch", {"name": "Mine"}), ("delete", None)):
         answer = admin(method, "catalog/qwen3-8b/", body)
         assert (answer.status_code, answer.json()["code"]) == (409, "comes_with_slipway")

@@ -361,6 +361,34 @@ def test_only_models_of_the_hub_are_tested_with_a_token(uri: str, team: Team, al
     assert caught.value.field == "test_uri"
 
 
+def test_a_login_is_tested_with_an_image_of_its_own_registry(team: Team, alice: User, settings: Any) -> None:
+    settings.SLIPWAY_OCI_REGISTRIES = ["ghcr.io", "registry.example.com:5000"]
+    principal, fields = make.principal(alice), {"server": "ghcr.io", "username": "bot", "password": "p"}
+    with pytest.raises(InvalidError, match=r"name one of ghcr\.io") as caught:
+        credentials.create(
+            principal=principal,
+            team=team,
+            name="x",
+            kind="registry",
+            fields=fields,
+            test_uri="oci://e.vil.example/x:1",
+        )
+    assert (caught.value.field, Credential.objects.exists()) == ("test_uri", False)
+
+    row = credentials.create(
+        principal=principal, team=team, name="x", kind="registry", fields=fields, test_uri="oci://ghcr.io/acme/x:1"
+    )
+    Credential.objects.filter(pk=row.pk).update(test_uri="oci://ghcr.io/acme/x:1")  # As a worker has tested it.
+    with pytest.raises(InvalidError, match=r"name one of ghcr\.io"):
+        credentials.rotate(principal=principal, credential_id=row.pk, fields=fields, test_uri="oci://docker.io/x/y:1")
+    # Entered for another registry, it is not tested with an image of the first one again.
+    moved = {**fields, "server": "registry.example.com:5000"}
+    credentials.rotate(principal=principal, credential_id=row.pk, fields=moved)
+    assert SealedValue.objects.order_by("-pk").values_list("test_uri", flat=True)[0] == ""
+    credentials.rotate(principal=principal, credential_id=row.pk, fields=fields)
+    assert SealedValue.objects.order_by("-pk").values_list("test_uri", flat=True)[0] == "oci://ghcr.io/acme/x:1"
+
+
 def test_a_team_has_no_end_of_credentials(team: Team, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(credentials, "PER_TEAM", 1)
     add(make.principal(alice), team)

@@ -402,6 +402,14 @@ def test_tool_choice_needs_a_parser():
     assert "tool_parser_missing" not in without(findings(args={**args, "tool-call-parser": "hermes"}))
 
 
+def test_sizes_of_graphs_do_nothing_where_none_are_captured():
+    args = {"max-model-len": 8192, "max-cudagraph-capture-size": 64}
+    finding = the("graphs_not_captured", findings(args={**args, "enforce-eager": True}))
+    assert (finding.pointer, finding.is_error) == ("/spec/engine/args/max-cudagraph-capture-size", False)
+    for eager in ({}, {"enforce-eager": False}):
+        assert "graphs_not_captured" not in without(findings(args={**args, **eager}))
+
+
 def test_expert_parallelism_of_a_dense_model_is_refused_as_the_engine_does():
     args = {"max-model-len": 8192, "enable-expert-parallel": True}
     finding = the("no_experts", findings(args=args))

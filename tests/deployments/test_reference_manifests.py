@@ -37,6 +37,16 @@ def test_a_file_is_what_the_command_makes_of_its_wish(name: str):
     assert (FOLDER / f"{name}.yaml").read_text() == rendered(name), f"make it again as {FOLDER.name}/README.md says"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_belongs_to_an_installation_is_told_apart_as_its_page_says(name: str):
+    described = (FOLDER / "README.md").read_text()
+    label, team = re.search(r"-l (\S+)=(\S+) -f", described).groups()  # type: ignore[union-attr]
+    made = objects(name)
+    left = {obj["kind"] for obj in made if obj["metadata"]["labels"].get(label) != team}
+    assert left - {"ConfigMap"} == {"ClusterStorageContainer"}
+    assert all("namespace" in obj["metadata"] or obj["kind"] in {"Namespace", *left} for obj in made)
+
+
 def test_every_file_has_a_wish_and_is_described():
     files = {path.stem for path in FOLDER.glob("*.yaml")} - {"facts"}
     assert files == set(NAMES)

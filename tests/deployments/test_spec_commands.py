@@ -344,6 +344,16 @@ def test_fit_of_a_request_gives_other_ways_where_it_does_not_fit(run: Any):
     assert all(way["fit"]["state"] != "no" for way in answer["alternatives"])
 
 
+def test_a_split_beside_stages_is_told_with_all_its_gpus(run: Any):
+    args = {"max-model-len": 131072, "pipeline-parallel-size": 2}
+    answer = run("spec", "fit", request(args=args), "--config", CONFIG, "--weights-bytes", 2**36)
+    way = answer["alternatives"][0]
+    assert (way["value"], way["fit"]["gpus"], way["text"]) == (4, 8, "8 GPUs (tensor-parallel-size 4)")
+    args["pipeline-parallel-size"] = 1
+    answer = run("spec", "fit", request(args=args), "--config", CONFIG, "--weights-bytes", 2**35)
+    assert "4 GPUs (tensor-parallel-size)" in [way["text"] for way in answer["alternatives"]]
+
+
 def test_sizes_given_beside_the_configuration_count(run: Any):
     answer = run("spec", "fit", {"config": CONFIG, "gpu": "L4"}, "--weights-bytes", 2**33)
     assert answer["weights_gib"] == 8.0

@@ -28,3 +28,12 @@ def test_each_complaint_of_the_loader_names_its_cause(line: str, code: str, fiel
     reason = from_log(f"Traceback (most recent call last):\n  File x\n{line}\n")
     assert reason is not None
     assert (str(reason.code), reason.field) == (code, field)
+
+
+def test_files_that_are_no_model_are_told_of_whatever_they_lie_in():
+    reason = from_log("OSError: /mnt/models does not appear to have a file named config.json")
+    assert reason is not None
+    assert (str(reason.code), reason.field) == ("model_files", "source_uri")
+    # A volume claim and an image are mounted: nothing is downloaded from them.
+    assert "download" not in f"{reason.title} {reason.remedy}".lower()
+    assert "volume claim" in reason.remedy
