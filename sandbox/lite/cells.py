@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
 Obj = dict[str, Any]
@@ -15,60 +16,119 @@ def _status(obj: Obj) -> Obj:
 
 
 def pod_ready(obj: Obj) -> str:
-    """Containers ready, of all: `1/1`."""
-    ready = sum(bool(status.get("ready")) for status in _status(obj).get("containerStatuses") or ())
-    return f"{ready}/{len(obj['spec'].get('containers') or ())}"
+    """Containers ready, of all: `1/1`. Init containers that go on beside the others count once they have started."""
+    begun = [status for status in _inits_passed(obj) if _goes_on(obj, status)]
+    own = (_status(obj).get("containerStatuses") or ()) if _past_inits(obj) else ()
+    ready = sum(bool(status.get("ready")) for status in begun)
+    ready += sum(bool(status.get("ready")) and "running" in (status.get("state") or {}) for status in own)
+    return f"{ready}/{len(obj['spec'].get('containers') or ()) + len(_going_on(obj))}"
 
 
 def pod_status(obj: Obj) -> str:
     """The one word for a pod's state: its phase, or what holds one of its containers up."""
     status = _status(obj)
-    reason = str(status.get("reason") or status.get("phase") or "Unknown")
-    waiting_init = _init_reason(obj)
-    if waiting_init:
-        reason = waiting_init
-    else:
-        running = False
-        for container in reversed(status.get("containerStatuses") or ()):
-            state = container.get("state") or {}
-            if (state.get("waiting") or {}).get("reason"):
-                reason = state["waiting"]["reason"]
-            elif "terminated" in state:
-                reason = _terminated(state["terminated"])
-            elif container.get("ready") and "running" in state:
-                running = True
-        if reason == "Completed" and running:
-            ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
-            reason = "Running" if ready else "NotReady"
+    phase = str(status.get("phase") or "")
+    reason = _init_reason(obj) or ("SchedulingGated" if _is_gated(obj) else str(status.get("reason") or phase))
+    if _past_inits(obj):
+        reason = _container_reason(status, reason)
     if obj["metadata"].get("deletionTimestamp"):
-        return "Unknown" if status.get("reason") == "NodeLost" else "Terminating"
+        if status.get("reason") == "NodeLost":
+            return "Unknown"
+        return reason if phase in {"Failed", "Succeeded"} else "Terminating"
     return reason
 
 
 def pod_restarts(obj: Obj, age: Callable[[str | None], str]) -> str:
-    """How often containers were started again, and when last."""
-    statuses = _status(obj).get("containerStatuses") or ()
+    """How often containers were started again, and when last; of init containers those that go on, once past them."""
+    if _past_inits(obj):
+        inits = [status for status in _inits_seen(obj) if status.get("name") in _going_on(obj)]
+        statuses = [*inits, *(_status(obj).get("containerStatuses") or ())]
+    else:
+        statuses = _inits_seen(obj)
     count = sum(status.get("restartCount", 0) for status in statuses)
     ends = [((s.get("lastState") or {}).get("terminated") or {}).get("finishedAt") for s in statuses]
     last = max(filter(None, ends), default=None)
     return f"{count} ({age(last)} ago)" if count and last else str(count)
 
 
-def _init_reason(obj: Obj) -> str:
+# As printPod of Kubernetes does it (pkg/printers/internalversion): init containers are gone through in their order, up
+# to the first that holds the pod up.
+
+
+def _going_on(obj: Obj) -> set[str]:
+    """The names of init containers that go on beside the others (sidecars)."""
+    inits = obj["spec"].get("initContainers") or ()
+    return {container["name"] for container in inits if container.get("restartPolicy") == "Always"}
+
+
+def _goes_on(obj: Obj, status: Obj) -> bool:
+    return status.get("name") in _going_on(obj) and status.get("started") is True
+
+
+def _ended_well(status: Obj) -> bool:
+    return ((status.get("state") or {}).get("terminated") or {}).get("exitCode") == 0
+
+
+def _inits_passed(obj: Obj) -> list[Obj]:
+    """Init containers before the one that holds the pod up."""
     statuses = _status(obj).get("initContainerStatuses") or ()
-    total = len(obj["spec"].get("initContainers") or ())
-    for index, container in enumerate(statuses):
+    return list(takewhile(lambda status: _ended_well(status) or _goes_on(obj, status), statuses))
+
+
+def _inits_seen(obj: Obj) -> list[Obj]:
+    """Init containers up to the one that holds the pod up, that one too."""
+    statuses = _status(obj).get("initContainerStatuses") or ()
+    return list(statuses[: len(_inits_passed(obj)) + 1])
+
+
+def _past_inits(obj: Obj) -> bool:
+    """True when no init container holds the pod up, or the pod has been past them before."""
+    if len(_inits_passed(obj)) == len(_status(obj).get("initContainerStatuses") or ()):
+        return True
+    return _is_true(_status(obj), "Initialized")
+
+
+def _init_reason(obj: Obj) -> str:
+    """What is said of the init container that holds the pod up; empty for none."""
+    statuses = _status(obj).get("initContainerStatuses") or ()
+    passed = len(_inits_passed(obj))
+    if passed == len(statuses):
+        return ""
+    state = statuses[passed].get("state") or {}
+    if "terminated" in state:
+        return f"Init:{_terminated(state['terminated'])}"
+    waiting = (state.get("waiting") or {}).get("reason", "")
+    if waiting and waiting != "PodInitializing":
+        return f"Init:{waiting}"
+    return f"Init:{passed}/{len(obj['spec'].get('initContainers') or ())}"
+
+
+def _container_reason(status: Obj, reason: str) -> str:
+    """What is said of the containers: of the first of them that has something to say, else `reason`."""
+    running, failed = False, ""
+    for container in reversed(status.get("containerStatuses") or ()):
         state = container.get("state") or {}
-        ended = state.get("terminated")
-        if ended is not None and ended.get("exitCode") == 0:
-            continue
-        if ended is not None:
-            return f"Init:{_terminated(ended)}"
-        waiting = (state.get("waiting") or {}).get("reason", "")
-        if waiting and waiting != "PodInitializing":
-            return f"Init:{waiting}"
-        return f"Init:{index}/{total}"
-    return ""
+        if (state.get("waiting") or {}).get("reason"):
+            reason = state["waiting"]["reason"]
+        elif "terminated" in state:
+            reason = _terminated(state["terminated"])
+            failed = reason if state["terminated"].get("exitCode") else failed
+        elif container.get("ready") and "running" in state:
+            running = True
+    if reason != "Completed":
+        return reason
+    if running and _is_true(status, "Ready"):
+        return "Running"
+    return failed or ("NotReady" if running else reason)
+
+
+def _is_gated(obj: Obj) -> bool:
+    conditions = _status(obj).get("conditions") or ()
+    return any(c["type"] == "PodScheduled" and c.get("reason") == "SchedulingGated" for c in conditions)
+
+
+def _is_true(status: Obj, kind: str) -> bool:
+    return any(c["type"] == kind and c["status"] == "True" for c in status.get("conditions") or ())
 
 
 def _terminated(state: Obj) -> str:

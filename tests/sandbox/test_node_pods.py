@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from sandbox.client import ApiError, resource_path
+from sandbox.lite import cells
 from sandbox.node.machine import Pace
 from tests.sandbox.node_support import (
     FAST,
@@ -410,6 +411,7 @@ def test_a_sidecar_starts_first_stays_and_counts_for_readiness(kubeconfig):
         assert conditions["Ready"]["message"] == "containers with unready status: [beside]"
         assert seen["status"]["phase"] == "Running"
         assert "running" in init_status(seen)["state"]
+        assert (cells.pod_ready(seen), cells.pod_status(seen)) == ("1/2", "Running")
         await run.delete(name)
         await run.gone(name)
 
