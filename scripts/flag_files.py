@@ -1,7 +1,7 @@
 """Write `deployments/data/flags-vllm-<version>.json`: what each flag takes, joined with who may set it.
 
-What the parsers take is recorded under tests/data/engine, and so are the names that only the source of a release
-lists (scripts/wheel_names.py); who may set a flag is reviewed by hand in
+What the parsers take is recorded under tests/data/engine/parsers (scripts/record_flags.py), and so are the names that
+only the source of a release lists (scripts/wheel_names.py); who may set a flag is reviewed by hand in
 `deployments/data/flag-classes.json`. A flag of any version that nobody reviewed stops this script.
 """
 
@@ -18,11 +18,10 @@ DATA = ROOT / "deployments" / "data"
 RECORDED = ROOT / "tests" / "data" / "engine"
 # What is not for NVIDIA GPUs, or takes a class of one's own: attention backends, kernels, Gaudi's number format.
 ELSEWHERE = ("ROCM", "XPU", "CPU", "AMX", "CUSTOM", "cpu_", "fp8_inc")
-NOTES = {
-    "recorded": "Recorded from vllm serve --help of this version.",
-    "parsed": "Read from vLLM's source at the cut of this version's release branch; the release may differ by a flag. "
-    "Names that only the release lists are those of its wheel.",
-}
+NOTE = (
+    "What `vllm serve` of this version takes, as its own parser says; cls comes from flag-classes.json. "
+    "Written by scripts/flag_files.py."
+)
 
 Row = dict[str, Any]
 
@@ -34,27 +33,26 @@ class UnclassifiedError(ValueError):
 def documents() -> dict[str, str]:
     """The text of every flag file, by vLLM version; raises UnclassifiedError for a flag that nobody reviewed."""
     classes = _read(DATA / "flag-classes.json")
-    parsed = _read(RECORDED / "flags-by-version.json")
     lists: dict[str, Any] = _read(RECORDED / "names-by-version.json")["versions"]
-    takes = {version: list(_from_source(entry["flags"])) for version, entry in parsed["versions"].items()}
-    made = {version: _document(version, rows, classes, lists[version], "parsed") for version, rows in takes.items()}
-    recorded = _read(RECORDED / "flags-0.32.0.json")
-    version = str(recorded["vllm"])
-    made[version] = _document(version, list(_from_help(recorded["flags"])), classes, lists[version], "recorded")
-    return made
+    parsers = map(_read, sorted((RECORDED / "parsers").glob("*.json")))
+    return {each["vllm"]: _document(each["vllm"], each["flags"], classes, lists[each["vllm"]]) for each in parsers}
 
 
-def _document(version: str, rows: list[Row], classes: Mapping[str, Any], lists: Mapping[str, Any], how: str) -> str:
+def _document(
+    version: str, flags: list[Mapping[str, Any]], classes: Mapping[str, Any], lists: Mapping[str, Any]
+) -> str:
+    rows = list(_from_help(flags))
     unknown = sorted(row["name"] for row in rows if not any(row["name"] in classes[cls] for cls in CLASSES))
     if unknown:
         raise UnclassifiedError(f"vLLM {version} has flags that nobody reviewed: {', '.join(unknown)}")
     joined = sorted((_joined(row, classes, lists) for row in rows), key=lambda row: str(row["name"]))
     body = ",\n".join("  " + json.dumps(row, ensure_ascii=False, sort_keys=True) for row in joined)
-    note = f"{NOTES[how]} cls comes from flag-classes.json. Written by scripts/flag_files.py."
-    return f'{{"vllm": "{version}",\n "note": "{note}",\n "flags": [\n{body}\n]}}\n'
+    return f'{{"vllm": "{version}",\n "note": "{NOTE}",\n "flags": [\n{body}\n]}}\n'
 
 
 CLASSES = ("open", "guarded", "managed", "forbidden")
+# Of the second kind `--no-…` is taken, too, though its help shows another name (vllm/utils/argparse_utils.py).
+SWITCHES = frozenset({"BooleanOptionalAction", "EnableDisableAction", "_StoreTrueAction"})
 
 
 def _joined(row: Row, classes: Mapping[str, Any], lists: Mapping[str, Any]) -> Row:
@@ -87,7 +85,7 @@ def _from_help(flags: list[Mapping[str, Any]]) -> Iterator[Row]:
         longs = [word[2:] for word in flag["flags"] if word.startswith("--")]
         name = next((word for word in longs if not word.startswith("no-")), longs[0])
         default = None if flag["default"] == "==SUPPRESS==" else flag["default"]
-        switch = flag["action"] in {"BooleanOptionalAction", "_StoreTrueAction"}
+        switch = flag["action"] in SWITCHES
         row: Row = {"name": name, "default": default if isinstance(default, int | float | str) else None}
         choices = [choice for choice in flag["choices"] or [] if choice != "None"]
         kinds = {"int": "int", "human_readable_int": "int", "human_readable_int_or_auto": "int", "float": "float"}
@@ -97,33 +95,6 @@ def _from_help(flags: list[Mapping[str, Any]]) -> Iterator[Row]:
         if flag["action"] == "_StoreTrueAction":
             row["negatable"] = False
         yield row
-
-
-def _from_source(flags: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
-    """Flags as the source of vLLM declares them: Python types, defaults and choices."""
-    for name, flag in flags.items():
-        kinds = {str(part).strip() for part in str(flag.get("type", "")).split("|")}
-        default = flag.get("default")
-        plain = isinstance(default, int | float | str) and not str(default).startswith(("factory:", "expr:"))
-        row: Row = {"name": name, "default": default if plain else None, "kind": "text"}
-        stored = flag.get("action")
-        if "bool" in kinds or stored in {"store_true", "expr:argparse.BooleanOptionalAction"}:
-            row["kind"] = "bool"
-        elif kinds & {"int", "expr:int", "SkipValidation[int]", "SkipValidation[BlockSize]", "MaxLoRARanks"}:
-            row["kind"] = "int"
-        elif "float" in kinds:
-            row["kind"] = "float"
-        elif "choices" in flag and not kinds & {"str", "list[str]"}:
-            row["kind"] = "choice"
-        if "choices" in flag and row["kind"] != "text":
-            row["choices"] = sorted((c for c in flag["choices"] if c is not None), key=_order)
-        if stored == "store_true":
-            row["negatable"] = False
-        yield row
-
-
-def _order(choice: object) -> tuple[int, str]:
-    return (choice, "") if isinstance(choice, int) else (0, str(choice))
 
 
 def _read(path: Path) -> Any:

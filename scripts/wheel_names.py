@@ -19,6 +19,7 @@ NOTE = "Names that flags of a vLLM release take, read from its wheel by scripts/
 # In which file of a release, under which name of its source.
 LISTS = {
     "attention_backends": ("v1/attention/backends/registry.py", "AttentionBackendEnum"),
+    "kv_cache_dtypes": ("config/cache.py", "CacheDType"),
     "load_formats": ("model_executor/model_loader/__init__.py", "LoadFormats"),
     "quantization_methods": ("model_executor/layers/quantization/__init__.py", "QuantizationMethods"),
     "reasoning_parsers": ("reasoning/__init__.py", "_REASONING_PARSERS_TO_REGISTER"),

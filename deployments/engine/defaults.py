@@ -10,13 +10,13 @@ from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import flags_of, release, versions
 from deployments.spec import ArgValue
 
-# Since then the estimate of CUDA graphs is part of the share that gpu-memory-utilization allows.
-GRAPHS_COUNTED_SINCE = (0, 21)
-# Up to 0.20 the context was multiplied by the factor of YaRN; 0.32 takes it as the configuration gives it.
-YARN_AS_GIVEN_SINCE = (0, 21)
-# Read from releases 0.17 to 0.20, 0.25, 0.32 and 0.33; what lies between two of them counts as the later.
+# Since when things are as they are now, read from the source of every release from 0.17 on.
+# The estimate of CUDA graphs is part of the share that gpu-memory-utilization allows (envs.py).
+GRAPHS_COUNTED_SINCE = (0, 20)
+# The context is taken as the configuration gives it; before, the factor of YaRN stretched it (config/model.py).
+YARN_AS_GIVEN_SINCE = (0, 30)
 WINDOWS_IN_FLIGHT_SINCE = (0, 26)
-TOKENS_BY_REQUESTS_SINCE = (0, 21)
+TOKENS_BY_REQUESTS_SINCE = (0, 20, 2)
 WIDE_GROUPS_SINCE = (0, 18)
 DEEPSEEK_FP8_UNTIL = (0, 18)
 FLASHINFER_FP8_SINCE = (0, 20)

@@ -25,7 +25,7 @@ ELSEWHERE = ("name_", "source_", "credential_", "quota_", "claim_", "cluster_", 
 MEMORY = "memory"
 # What stands where a spec leaves these out.
 USUAL: Mapping[str, int] = {"/spec/nodes": 1, "/spec/surge": 0}
-NOWHERE = "Nothing that is offered here makes the whole work"
+NOWHERE = "No value of this field is enough by itself"
 
 
 def coherent(spec: DeploymentSpec, findings: Sequence[Finding], look: Look, trials: Trials) -> list[Finding]:

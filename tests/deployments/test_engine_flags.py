@@ -25,8 +25,8 @@ from tests.deployments.test_engine_names import LISTED
 
 VERSION = "0.32.0"
 ROOT = Path(__file__).parents[2]
-RECORDED = json.loads((ROOT / "tests/data/engine/flags-0.32.0.json").read_text())["flags"]
-PARSED = json.loads((ROOT / "tests/data/engine/flags-by-version.json").read_text())["versions"]
+PARSERS = ROOT / "tests/data/engine/parsers"
+OLDER = json.loads((ROOT / "tests/data/engine/older-flags.json").read_text())["versions"]
 
 # Reviewed by hand: these carry code, paths or text into the engine, and nobody may ever open them.
 DANGEROUS = [
@@ -75,17 +75,23 @@ def script() -> ModuleType:
 
 def names_of(version: str) -> set[str]:
     """Every flag that the parser of this version takes, as it was recorded."""
-    if version in PARSED:
-        return set(PARSED[version]["flags"])
-    return {
-        next(name for name in item["flags"] if name.startswith("--") and not name.startswith("--no-"))[2:]
-        for item in RECORDED
-    }
+    rows = json.loads((PARSERS / f"{version}.json").read_text())["flags"]
+    longs = ([name for name in row["flags"] if name.startswith("--")] for row in rows)
+    return {next(name for name in names if not name.startswith("--no-"))[2:] for names in longs}
 
 
 def test_versions_are_in_order_of_their_numbers():
-    assert versions() == ("0.17.0", "0.18.0", "0.19.0", "0.20.0", "0.32.0")
+    assert set(versions()) == {path.stem for path in PARSERS.glob("*.json")}
+    assert (versions()[0], versions()[-1]) == ("0.17.0", "0.33.0")
+    assert {tuple(version.split(".")[:2]) for version in versions()} == {("0", str(minor)) for minor in range(17, 34)}
+    assert sorted(versions(), key=release) == list(versions())
     assert release("0.9.2") < release("0.10.0") == release("0.10.0.post1")
+
+
+@pytest.mark.parametrize("version", OLDER)
+def test_flags_of_older_versions_are_classified_too(version: str):
+    classes = json.loads((ROOT / "deployments/data/flag-classes.json").read_text())
+    assert set(OLDER[version]) - {name for cls in FlagClass for name in classes[cls]} == set()
 
 
 @pytest.mark.parametrize("version", versions())
@@ -134,10 +140,12 @@ def test_choices_of_open_flags_are_those_the_parser_enforces():
     # Parsers it looks up by name alone: which there are stands in the wheel (test_engine_names.py).
     by_name = {flag.name for flag in flags_of(VERSION).values() if flag.name in LISTED}
     assert {name for name in by_name if flags_of(VERSION)[name].cls is FlagClass.OPEN} == {
+        "kv-cache-dtype",
         "tool-call-parser",
         "reasoning-parser",
     }
-    recorded = {name[2:]: item["choices"] for item in RECORDED for name in item["flags"] if name.startswith("--")}
+    rows = json.loads((PARSERS / f"{VERSION}.json").read_text())["flags"]
+    recorded = {name[2:]: row["choices"] for row in rows for name in row["flags"] if name.startswith("--")}
     for flag in flags_of(VERSION).values():
         if flag.cls is FlagClass.OPEN and flag.kind == "choice" and flag.name not in by_name:
             # Gaudi's number format alone is left out.
@@ -243,7 +251,7 @@ def test_what_is_said_of_a_flag_follows_the_version(version: str, name: str, cod
 
 def test_a_flag_of_a_newer_version_names_that_version():
     (finding,) = check_args("0.17.0", {"watermark": 0.1})
-    assert "0.32.0 or newer" in finding.remedy
+    assert "0.24.0 or newer" in finding.remedy
 
 
 def test_a_number_of_a_closed_list_is_held_to_it():
@@ -272,7 +280,7 @@ def test_a_successor_that_is_not_there_yet_is_named_with_its_version():
     (finding,) = check_args("0.20.0", {"speculative-model": "x"})
     assert (finding.instead, finding.remedy) == (
         "",
-        "Leave it out, or use spec-method on an engine of vLLM 0.32.0 or newer.",
+        "Leave it out, or use spec-method on an engine of vLLM 0.22.0 or newer.",
     )
 
 

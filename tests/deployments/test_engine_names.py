@@ -43,7 +43,14 @@ def codes(version: str, flag: str, value: str) -> list[str]:
 def test_the_lists_of_every_version_are_known():
     assert set(RECORDED) == set(versions())
     assert {name for name, _ in LISTED.values()} == set(RECORDED["0.32.0"])
-    assert set(LISTED) == {"attention-backend", "load-format", "quantization", "reasoning-parser", "tool-call-parser"}
+    assert set(LISTED) == {
+        "attention-backend",
+        "kv-cache-dtype",
+        "load-format",
+        "quantization",
+        "reasoning-parser",
+        "tool-call-parser",
+    }
 
 
 @pytest.mark.parametrize("version", versions())
@@ -61,38 +68,43 @@ def test_a_flag_takes_what_the_release_has_and_nothing_that_only_others_have(fla
 @pytest.mark.parametrize(
     ("flag", "name", "taken"),
     [
-        ("tool-call-parser", "hermes", ["0.17.0", "0.18.0", "0.19.0", "0.20.0", "0.32.0"]),
-        ("tool-call-parser", "granite4", ["0.18.0", "0.19.0", "0.20.0", "0.32.0"]),
-        ("tool-call-parser", "gemma4", ["0.19.0", "0.20.0", "0.32.0"]),
-        ("tool-call-parser", "deepseek_v4", ["0.20.0", "0.32.0"]),
-        ("tool-call-parser", "kimi_k3", ["0.32.0"]),
-        ("tool-call-parser", "qwen3_json", ["0.32.0"]),
-        ("tool-call-parser", "minimax", ["0.17.0", "0.18.0", "0.19.0", "0.20.0"]),
-        ("reasoning-parser", "qwen3", ["0.17.0", "0.18.0", "0.19.0", "0.20.0", "0.32.0"]),
-        ("reasoning-parser", "nemotron_v3", ["0.18.0", "0.19.0", "0.20.0", "0.32.0"]),
-        ("reasoning-parser", "hy_v3", ["0.20.0", "0.32.0"]),
-        ("reasoning-parser", "glm47", ["0.32.0"]),
-        ("attention-backend", "TREE_ATTN", ["0.17.0", "0.18.0", "0.19.0", "0.20.0"]),
-        ("attention-backend", "TURBOQUANT", ["0.20.0", "0.32.0"]),
-        ("attention-backend", "FLASH_ATTN_MLA_SPARSE", ["0.32.0"]),
-        ("attention-backend", "CPU_ATTN", []),
-        ("attention-backend", "AMX_MLA", []),
-        ("quantization", "mxfp8", ["0.19.0", "0.20.0", "0.32.0"]),
-        ("quantization", "ptpc_fp8", ["0.17.0", "0.18.0"]),
-        ("quantization", "humming", ["0.20.0", "0.32.0"]),
-        ("load-format", "runai_streamer", ["0.17.0", "0.18.0", "0.19.0", "0.20.0", "0.32.0"]),
-        ("load-format", "dummy", []),
+        ("tool-call-parser", "hermes", range(17, 34)),
+        ("tool-call-parser", "granite4", range(18, 34)),
+        ("tool-call-parser", "gemma4", range(19, 34)),
+        ("tool-call-parser", "deepseek_v4", range(20, 34)),
+        ("tool-call-parser", "kimi_k3", range(27, 34)),
+        ("tool-call-parser", "qwen3_json", range(32, 34)),
+        ("tool-call-parser", "minimax", range(17, 24)),
+        ("reasoning-parser", "qwen3", range(17, 34)),
+        ("reasoning-parser", "hy_v3", range(20, 34)),
+        ("reasoning-parser", "glm47", range(24, 34)),
+        ("attention-backend", "TREE_ATTN", range(17, 21)),
+        ("attention-backend", "TURBOQUANT", range(20, 34)),
+        ("attention-backend", "FLASH_ATTN_MLA_SPARSE", range(25, 34)),
+        ("attention-backend", "CPU_ATTN", range(0)),
+        ("attention-backend", "AMX_MLA", range(0)),
+        ("quantization", "mxfp8", range(19, 34)),
+        ("quantization", "ptpc_fp8", range(17, 19)),
+        ("quantization", "humming", range(20, 34)),
+        ("load-format", "runai_streamer", range(17, 34)),
+        ("load-format", "dummy", range(0)),
     ],
 )
-def test_which_versions_take_a_name(flag: str, name: str, taken: list[str]):
-    assert [version for version in versions() if codes(version, flag, name) == []] == taken
+def test_which_versions_take_a_name(flag: str, name: str, taken: range):
+    of_minors = [version for version in versions() if int(version.split(".")[1]) in taken]
+    assert [version for version in versions() if codes(version, flag, name) == []] == of_minors
+
+
+def test_a_name_may_come_with_a_patch_release():
+    assert codes("0.17.0", "reasoning-parser", "nemotron_v3") == ["flag_choice"]
+    assert codes("0.17.1", "reasoning-parser", "nemotron_v3") == []
 
 
 @pytest.mark.parametrize(
     ("version", "flag", "name", "value", "remedy"),
     [
-        ("0.32.0", "tool-call-parser", "minimax", "minimax_m3", "An engine of vLLM 0.20.0 takes “minimax”."),
-        ("0.20.0", "tool-call-parser", "kimi_k3", "kimi_k2", "An engine of vLLM 0.32.0 takes “kimi_k3”."),
+        ("0.32.0", "tool-call-parser", "minimax", "minimax_m3", "An engine of vLLM 0.23.0 takes “minimax”."),
+        ("0.20.0", "tool-call-parser", "kimi_k3", "kimi_k2", "An engine of vLLM 0.27.0 takes “kimi_k3”."),
         ("0.17.0", "reasoning-parser", "gemma4", None, "An engine of vLLM 0.19.0 takes “gemma4”."),
         ("0.17.0", "tool-call-parser", "qwen3_json", "qwen3_coder", "An engine of vLLM 0.32.0 takes “qwen3_json”."),
         ("0.32.0", "tool-call-parser", "qwen3_jsn", "qwen3_json", "Did you mean “qwen3_json”?"),
@@ -122,6 +134,7 @@ def test_names_are_read_from_the_source_of_a_release_in_each_form_it_has(script:
     assert script.version_of(tmp_path) == "1.2.3"
     assert script.lists_of(tmp_path) == {
         "attention_backends": ["ONE", "TWO"],
+        "kv_cache_dtypes": ["a", "b"],
         "load_formats": ["auto", "hf"],
         "quantization_methods": ["a", "b"],
         "reasoning_parsers": ["a", "b"],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deployments.documents import DocumentError, facts_from
-from deployments.engine.flags import versions
+from deployments.engine.flags import release, versions
 from deployments.engine.plugins import Plugin, plugins_from
 from deployments.engine.profiles import EngineProfile, seeded_profiles
 from deployments.engine.quantization import known_methods, methods_of
@@ -52,7 +52,8 @@ def test_the_newest_version_has_what_its_wheel_lists():
 def test_plugins_bring_back_what_a_version_gave_up_and_add_nothing_to_others(version: str):
     own, whole = methods_of(version), methods_of(version, Plugin)
     assert {"gguf", "bitsandbytes"} <= whole <= known_methods()
-    assert whole - own == ({"gguf", "bitsandbytes"} if version == "0.32.0" else set())
+    given_up = {"gguf": (0, 24), "bitsandbytes": (0, 28)}
+    assert whole - own == {name for name, since in given_up.items() if release(version) >= since}
 
 
 def test_an_unknown_plugin_is_named_with_those_that_are_known():

@@ -131,7 +131,7 @@ def test_kimi_takes_its_own_code_or_what_stands_in_for_it():
 
 def test_an_engine_that_reads_it_without_is_named():
     (found,) = about("kimi_k2", "DeepseekV3ForCausalLM", "0.18.0", tokenizer_json=True)
-    assert "Or choose the engine “vllm-0.32.0”, whose vLLM 0.32.0 reads it without." in found.remedy
+    assert "Or choose the engine “vllm-0.33.0”, whose vLLM 0.33.0 reads it without." in found.remedy
 
 
 def test_of_a_file_that_was_not_read_nothing_is_refused():
