@@ -62,11 +62,14 @@ WORDS = ("dtype", "quantization", "architecture")
 NAMES = ("model_type", "tokenizer_class", "cache_dtype", "format")
 ANSWERS = ("own_config", "own_model", "own_tokenizer", "tokenizer_json", "encoder_decoder", "pooled")
 
-# What may stand beside a wish: its model, whole or in figures, and what its memory is estimated with.
+# What may stand beside a wish: its model (files of its repository, what a hub says of it, facts that are stored, or
+# figures), and what its memory is estimated with.
 SIZES = ("weights_bytes", "safetensors_bytes", "download_bytes", "weights_gib")
+FILES = ("config", "tokenizer_config", "sentence_config", "hf_quant_config")
+OF_HUB = ("id", "sha", "gated", "siblings", "safetensors", "cardData")
 BESIDE = frozenset(
-    {"model", "config", "tokenizer_config", "id", "sha", "architectures", "gpu", "measured", "vllm"}
-    | {*SIZES, *COUNTS, *WORDS, *NAMES, *ANSWERS}
+    {"model", "gpu", "measured", "vllm", *FILES, *OF_HUB, *SIZES, *COUNTS, *WORDS, *NAMES, *ANSWERS}
+    | {field.name for field in dataclasses.fields(ModelFacts)}
 )
 
 

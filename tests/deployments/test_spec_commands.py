@@ -329,6 +329,21 @@ def test_what_the_api_refuses_beside_a_spec_is_refused_in_files(
     assert words in said
 
 
+@pytest.mark.parametrize(
+    "beside", ["tokenizer_config", "sentence_config", "hf_quant_config", "safetensors", "siblings"]
+)
+def test_what_lies_beside_a_configuration_may_lie_beside_it_in_the_file(run: Any, beside: str):
+    whole = {**request(args={"max-model-len": 4096}), "config": CONFIG, "weights_bytes": 16_060_522_496, beside: {}}
+    assert run("spec", "check", whole)["ok"] is True
+
+
+def test_stored_facts_of_a_model_may_stand_beside_a_wish(run: Any):
+    facts = model_from({"config": CONFIG, "weights_bytes": 16_060_522_496})
+    assert facts is not None
+    answer = run("spec", "check", {**request(args={"max-model-len": 4096}), **facts.as_json()})
+    assert answer["fit"]["weights_gib"] == pytest.approx(14.96, abs=0.01)
+
+
 def test_what_a_model_is_may_stand_beside_a_wish_and_beside_its_spec_alone(run: Any):
     model = {"config": CONFIG, "weights_bytes": 16_060_522_496}
     whole = run("spec", "check", {**request(args={"max-model-len": 4096}), **model})
