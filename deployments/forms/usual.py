@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from typing import Any
 
+from deployments.forms.roles import preset_within
 from deployments.forms.values import as_value
 from deployments.services.holds import Usage
 
@@ -26,6 +28,35 @@ def usual_words(usage: Usage | None, gpus: int) -> str:
         return f"{usual}; the team has no quota left for {'one' if usage is None or not usage.free else 'a whole one'}"
     held = f"{few} to {most}" if few < most else f"{most}"
     return f"{usual}; the team has {usage.free:,} × {usage.flavor.name} left, enough for {held}"
+
+
+def usual_offer(
+    values: Mapping[str, str], usage: Usage | None, gpus: int, *, roles: bool
+) -> tuple[str, dict[str, Any]]:
+    """What to say beside which field where one replica is asked for, and the quota of this GPU holds what is usual.
+
+    A form begins with one where its first GPU has room for no more; "" and nothing where there is nothing to say.
+    """
+    free = usage.free if usage else 0
+    if roles:
+        within = preset_within(free)
+        split = all(values.get(name) == within[name] for name in within if name.endswith("_size"))
+        sets = {name: value for name, value in within.items() if "_replicas_" in name} if split else {}
+        field, shown = "decode_replicas_max", "prefill {} to {}, decode {} to {}".format(*sets.values()) if sets else ""
+    else:
+        few, most = replicas_within(free, gpus)
+        sets = {"replicas_min": str(few), "replicas_max": str(most)} if gpus else {}
+        field, shown = "replicas_max", f"{few} to {most}"
+    if not sets or any(values.get(name) != "1" for name in sets) or set(sets.values()) == {"1"}:
+        return "", {}
+    return field, {
+        "severity": "info",
+        "message": "One replica serves nobody while its node fails or it is replaced; the team has room for more.",
+        "set": sets[field],
+        "shown": shown,
+        "field": field,
+        "sets": "&".join(f"{name}={value}" for name, value in sets.items()),
+    }
 
 
 def surge_words(gpus: int) -> str:

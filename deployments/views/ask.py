@@ -16,7 +16,7 @@ from deployments.findings import PASSING, Finding
 from deployments.forms import engine_fields
 from deployments.forms.request import STRATEGIES, DeploymentForm, initial_of, with_value
 from deployments.forms.roles import PRESET, preset_within
-from deployments.forms.usual import replicas_within, surge_words, usual_words
+from deployments.forms.usual import replicas_within, surge_words, usual_offer, usual_words
 from deployments.models import CatalogEntry, Deployment, Flavor, Principal, Team
 from deployments.preflight.request import proposed_name
 from deployments.services import facts, holds, hub_search, requests
@@ -239,6 +239,12 @@ def _said(form: DeploymentForm, advice: Advice) -> dict[str, Any]:
     """What can change with every key that is pressed: the live answer is made of it alone."""
     # A change has no boxes for team and name: both are fixed.
     said = {name: form.messages_of(name) for name in form.fields}
+    values = {name: form.text(name) for name in form.fields}
+    at, offer = (
+        usual_offer(values, advice.quota, advice.gpus, roles=form.has_roles) if not form.deployment else ("", {})
+    )
+    if at and not said[at]:
+        said[at] = [offer]
     fields = {name: {"messages": said[name], "shown": not field.disabled} for name, field in form.fields.items()}
     general: list[Finding] = [finding for finding in form.findings if not form.field_of(finding)]
     values = {name: form.kept(name) for name in form.fields}

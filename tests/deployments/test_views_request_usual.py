@@ -76,6 +76,40 @@ def test_what_is_usual_follows_what_is_typed(hub: list[str], h100: Flavor, alice
     assert f'<div class="help" id="help-replicas_max" hx-swap-oob="morph">{words}</div>' in answer.content.decode()
 
 
+def offers(person: User, **changes: str) -> list[str]:
+    """What the live answer would set at once beside the most replicas, as its buttons say it."""
+    fields = signed_in(person).post(reverse("deployment-preflight"), typed(**changes)).context["fields"]
+    said = [*fields["replicas_max"]["messages"], *fields["decode_replicas_max"]["messages"]]
+    return [item["sets"] for item in said if item["severity"] == "info" and item.get("sets")]
+
+
+def test_what_is_usual_is_one_press_away_once_a_gpu_has_room_for_it(
+    hub: list[str], team: Team, h100: Flavor, alice: User
+) -> None:
+    one = {"replicas_min": "1", "replicas_max": "1"}
+
+    assert offers(alice, **one) == ["replicas_min=2&replicas_max=4"]
+    # Four GPUs are left: of two each two replicas, of four each none beside the one.
+    assert offers(alice, **one, tensor_parallel_size="2") == ["replicas_min=2&replicas_max=2"]
+    assert offers(alice, **one, tensor_parallel_size="4") == []
+    # Chosen otherwise, it is nobody's business.
+    assert offers(alice, replicas_min="1", replicas_max="2") == []
+
+    sent = signed_in(alice).post(reverse("deployment-create"), {**typed(**one), "way": offers(alice, **one)[0]})
+    assert replicas(sent) == ("2", "4")
+
+
+def test_so_is_what_is_usual_for_two_roles(hub: list[str], team: Team, h100: Flavor, alice: User) -> None:
+    make.make_grant(team, h100, 50)
+    roles = {name: "1" for role in ("prefill", "decode") for name in (f"{role}_replicas_min", f"{role}_replicas_max")}
+    split = {"prefill_tensor_parallel_size": "2", "decode_tensor_parallel_size": "1", "tensor_parallel_size": ""}
+
+    (way,) = offers(alice, strategy="disaggregated", **roles, **split)
+    assert way == "prefill_replicas_min=2&prefill_replicas_max=8&decode_replicas_min=4&decode_replicas_max=20"
+    # With other splits the preset's numbers say nothing.
+    assert offers(alice, strategy="disaggregated", **roles, **{**split, "decode_tensor_parallel_size": "2"}) == []
+
+
 def test_a_preset_of_the_catalogue_says_its_own(hub: list[str], alice: User) -> None:
     CatalogEntry.objects.create(
         slug="qwen",
