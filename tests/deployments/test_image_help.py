@@ -65,7 +65,7 @@ def test_the_recipe_names_a_registry_that_takes_images(alice: User, settings: An
     settings.SLIPWAY_OCI_REGISTRIES = ["ghcr.io/acme/models"]
     text = flat(signed_in(alice).get(reverse("packaging")).content.decode())
     assert "skopeo copy oci-archive:model.tar docker://ghcr.io/acme/models/qwen:1" in text
-    assert "skopeo inspect --format '{{.Digest}}' docker://ghcr.io/acme/models/qwen:1" in text
+    assert "skopeo inspect --format '{{.Digest}}' \\ docker://ghcr.io/acme/models/qwen:1" in text
 
 
 def test_the_demo_offers_images_that_its_nodes_can_pull(tmp_path: Path) -> None:
