@@ -84,12 +84,15 @@ class Pool:
     def longest(self, available: float, most: int) -> int:
         """The largest context of one request in `available` bytes, in whole blocks and at most `most`."""
         blocks = int(max(0.0, available) // self.block_bytes) if self.block_bytes else 0
-        whole_layers = [group for group in self.groups if group.layers.keeps is Keeps.ALL]
+        if self.groups and not blocks:
+            return 0
+        growing = [group for group in self.groups if group.layers.keeps is Keeps.ALL]
+        others = [group for group in self.groups if group.layers.keeps is not Keeps.ALL]
         # Beyond some length only these need more; what the others need stays what it is.
-        kept = sum(group.blocks(MANY, self.flying) for group in self.groups if group not in whole_layers)
-        if len(whole_layers) == 1 and blocks > kept:
-            longest = (blocks - kept) // whole_layers[0].count * whole_layers[0].block
-            if longest >= max((group.layers.reach + self.flying for group in self.groups), default=0):
+        kept = sum(group.blocks(MANY, self.flying) for group in others)
+        if len(growing) == 1 and blocks > kept:
+            longest = (blocks - kept) // growing[0].count * growing[0].block
+            if longest >= max((group.layers.reach + self.flying for group in others), default=0):
                 return min(longest, most) // self.block * self.block
         low, high = 0, most
         while low < high:

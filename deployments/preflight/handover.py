@@ -24,8 +24,8 @@ SHARED = "decode-context-parallel-size"
 # What the connectors of both roles compare, and refuse one another over: kernels, kinds of cache, what proposes tokens.
 COMPARED = ("attention-backend", "disable-hybrid-kv-cache-manager")
 PROPOSES = "mtp"
-# Up to 0.25 the connector takes each GPU for one that holds the whole context; 0.32 knows of shares.
-SHARES_KNOWN_SINCE = (0, 32)
+# Before, the connector takes each GPU for one that holds the whole context.
+SHARES_KNOWN_SINCE = (0, 29)
 
 
 @rules.rule
