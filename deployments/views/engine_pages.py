@@ -11,6 +11,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from deployments.engine.flags import release, versions
 from deployments.engine.plugins import LABELS, PURPOSES, Plugin
+from deployments.engine.profiles import seeded_profiles
 from deployments.engine.quantization import needed_since
 from deployments.models import Principal
 from deployments.services import engines
@@ -41,6 +42,8 @@ def engine_list(request: PortalRequest) -> HttpResponse:
         "versions": [newest, *reversed(older)],
         "newest": newest,
         "older": older[-1] if older else newest,
+        # What `--image` is for: the engine that comes with Slipway.
+        "seeded": list(seeded_profiles().values())[-1].version,
     }
     return render(request, "pages/engines.html", context)
 

@@ -204,7 +204,7 @@ def test_without_an_engine_the_page_says_how_to_get_one(carol: User) -> None:
     page = signed_in(carol).get(reverse("engines"))
     assert page.status_code == 200
     assert "No engine is offered yet" in page.content.decode()
-    assert "manage.py setup_platform --image" in page.content.decode()
+    assert "manage.py setup_platform --image REGISTRY/vllm-openai:v0.32.0@" in page.content.decode()
 
 
 # What it does
