@@ -116,7 +116,7 @@ class _Closed(BaseModel):
 Address = Annotated[
     str,
     Field(min_length=1, max_length=MAX_URI),
-    _closed_text(URI_TEXT, "letters, digits and signs of ASCII, without spaces"),
+    _closed_text(URI_TEXT, "ASCII letters, digits and signs"),
 ]
 
 

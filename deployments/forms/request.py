@@ -44,6 +44,8 @@ SURGES = [
 ]
 # Of a choice that is none of those offered so much is shown again.
 MOST_OF_CHOICE = 64
+# What somebody may have typed or pasted comes back whole, also where it is too much for its field.
+KEPT_WHOLE = 16_000
 # Refused for what the team or the GPU has, not for what was typed.
 NO_MISTAKE = frozenset({"memory", "quota_none", "quota_exceeded", "source_gated"})
 REQUIRED = frozenset({"name_required", "required"})
@@ -111,7 +113,7 @@ class DeploymentForm(RoleFields):
         self._choices("flavor").queryset = Flavor.objects.filter(active=True)
         for field in self.fields.values():
             # How long it is nobody knows of what was cut (portal.long_forms).
-            field.error_messages["max_length"] = "At most %(limit_value)d characters. Nothing beyond is kept."
+            field.error_messages["max_length"] = "At most %(limit_value)d characters."
         self._choices("profile").queryset = EngineProfile.objects.offered()
         for name, words in NO_CHOICE.items():
             self.fields[name].error_messages["invalid_choice"] = words
@@ -270,12 +272,19 @@ class DeploymentForm(RoleFields):
         """What stands in a field, as it was typed; of too much one character more than the field takes."""
         if self.fields[name].disabled:
             return str(self.initial.get(name, ""))
-        return str(self.data.get(self.add_prefix(name), "") or "").strip()[: self._most(name) + 1]
+        return self._typed(name)[: self._most(name) + 1]
 
     def kept(self, name: str) -> str:
-        """What the page shows of a field again: of too much only what the field takes."""
-        text = self.text(name)
-        return text if self.fields[name].disabled else text[: self._most(name)]
+        """What the page shows of a field again: of far too much only what the field takes."""
+        if self.fields[name].disabled:
+            return self.text(name)
+        return self._typed(name)[: self._most(name)] if self._cut(name) else self._typed(name)
+
+    def _typed(self, name: str) -> str:
+        return str(self.data.get(self.add_prefix(name), "") or "").strip()
+
+    def _cut(self, name: str) -> bool:
+        return len(self._typed(name)) > KEPT_WHOLE
 
     def _most(self, name: str) -> int:
         return getattr(self.fields[name], "max_length", None) or MOST_OF_CHOICE
@@ -313,7 +322,8 @@ class DeploymentForm(RoleFields):
 
     def messages_of(self, name: str) -> list[dict[str, Any]]:
         """Everything to say beside one field: form errors, then findings with their one-click fix."""
-        errors = list(map(str, self.errors.get(name, ())))
+        beyond = " Nothing beyond is kept." if self._cut(name) else ""
+        errors = [f"{text}{beyond}" for text in self.errors.get(name, ())]
         too_long = len(self.text(name)) > self._most(name)
         # What was made of the beginning of too much says nothing.
         said = [{"severity": "error", "message": text, "set": None} for text in errors[: 1 if too_long else None]]

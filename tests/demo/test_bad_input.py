@@ -51,9 +51,9 @@ TYPED = [
     ("source_uri", "hf://Qwen/{{.Name}}", "may not contain"),
     ("source_uri", "hf://Qwen/$(HF_TOKEN)", "may not contain"),
     ("source_uri", "hf://Qwen/Qwen2.5\x00", "control characters"),
-    ("source_uri", "hf://Qwen/größe", "printable"),
+    ("source_uri", "hf://Qwen/größe", "ASCII letters"),
     ("source_uri", "hf://Qwen/" + LONG * 2, "At most"),
-    ("source_uri", HUGE, "at most 600"),
+    ("source_uri", HUGE, "at most 512 characters. Nothing beyond is kept"),
     ("source_revision", "--upload-pack=x", "may not begin with"),
     ("source_revision", "main branch", "only"),
     ("source_revision", LONG, "At most"),
@@ -196,7 +196,9 @@ def _form_problem(answer: httpx.Response, field: str, text: str, words: str) -> 
     if not said or words.lower() not in said.lower():
         return f"says {said!r} at the field"
     kept = value_of(answer.text, field)
-    if field not in CHOSEN and (kept or "").strip().replace("\r", "") != text.strip():
+    # Of what nobody typed the page shows the beginning alone, and says so.
+    typed = text.strip()[: len(kept or "")] if "nothing beyond is kept" in said.lower() else text.strip()
+    if field not in CHOSEN and (kept or "").strip().replace("\r", "") != typed:
         return f"kept {kept[:60] if kept else kept!r}"
     return ""
 

@@ -137,3 +137,14 @@ def test_a_long_value_is_never_cut_inside_a_character_of_its_code() -> None:
         kept = long_forms.cut(pair, long_forms.ENCODED)
         assert long_forms.MOST_OF_PART - 3 <= len(kept) - 2 <= long_forms.MOST_OF_PART
         assert len(kept.rpartition(b"%")[2]) == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "text"), [("note", "why " * 400 + "."), ("name", "a" * 41), ("max_model_len", "9" * 5000)]
+)
+def test_what_somebody_may_have_typed_comes_back_whole(hub: list[str], alice: User, field: str, text: str) -> None:
+    answer = signed_in(alice).post(reverse("deployment-create"), typed(**{field: text}))
+
+    assert answer.status_code == 422
+    assert said_at(answer, field) == [FIELDS[field].removesuffix(" Nothing beyond is kept.")]
+    assert answer.context["values"][field] == text
