@@ -42,11 +42,11 @@ def usual_offer(
         within = preset_within(free)
         split = all(values.get(name) == within[name] for name in within if name.endswith("_size"))
         sets = {name: value for name, value in within.items() if "_replicas_" in name} if split else {}
-        field, shown = "decode_replicas_max", "prefill {} to {}, decode {} to {}".format(*sets.values()) if sets else ""
+        field, shown = "decode_replicas_max", _shown_of_roles(*sets.values()) if sets else ""
     else:
         few, most = replicas_within(free, gpus)
         sets = {"replicas_min": str(few), "replicas_max": str(most)} if gpus else {}
-        field, shown = "replicas_max", f"{few} to {most}"
+        field, shown = "replicas_max", _range(few, most)
     if not sets or any(values.get(name) != "1" for name in sets) or set(sets.values()) == {"1"}:
         return "", {}
     return field, {
@@ -75,3 +75,11 @@ def keep_in_order(values: MutableMapping[str, str], name: str) -> None:
 def _number(values: Mapping[str, str], name: str) -> int:
     value = as_value(int, values.get(name, "").strip())
     return value if isinstance(value, int) else 0
+
+
+def _shown_of_roles(prefill_min: str, prefill_max: str, decode_min: str, decode_max: str) -> str:
+    return f"prefill {_range(prefill_min, prefill_max)}, decode {_range(decode_min, decode_max)}"
+
+
+def _range(few: object, most: object) -> str:
+    return f"{few}" if few == most else f"{few} to {most}"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.urls import reverse
 
+from deployments.forms import usual
 from deployments.forms.request import with_value
 from deployments.forms.usual import replicas_within
 from deployments.models import CatalogEntry, Flavor, Team, User
@@ -140,3 +141,8 @@ def test_a_fix_of_one_end_takes_the_other_along(name: str, value: str, after: tu
 
     assert (fixed["replicas_min"], fixed["replicas_max"]) == after
     assert int(fixed["decode_replicas_min"]) <= int(fixed["decode_replicas_max"])
+
+
+@pytest.mark.parametrize(("few", "most", "words"), [("1", "1", "1"), (2, 8, "2 to 8")])
+def test_a_number_that_is_fixed_is_said_once(few: object, most: object, words: str) -> None:
+    assert usual._range(few, most) == words
