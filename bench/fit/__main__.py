@@ -46,7 +46,7 @@ REQUEST: dict[str, Any] = {
         "engine": {"args": {"max-model-len": 65536, "gpu-memory-utilization": 0.9, "enable-prefix-caching": True}},
     },
 }
-# Wishes that cost most: two roles whose remedies are each tried through all rules, with layers that keep a window.
+# A wish that costs much: two roles whose remedies are each tried through all rules, with layers that keep a window.
 GEMMA: dict[str, Any] = {
     "architectures": ["Gemma3ForConditionalGeneration"],
     "model_type": "gemma3",
@@ -65,7 +65,7 @@ GEMMA: dict[str, Any] = {
     },
     "torch_dtype": "bfloat16",
 }
-DEAREST: dict[str, Any] = {
+TWO_ROLES: dict[str, Any] = {
     "team": "search",
     "name": "chat",
     "model": {"config": GEMMA, "weights_bytes": 54_000_000_000},
@@ -151,7 +151,7 @@ def costs(rounds: int) -> list[Cost]:
     yardstick, _ = _medians(lambda: hashlib.sha256(block).digest(), rounds)
     commands: list[tuple[str, Callable[[], object]]] = [
         ("check", lambda: check_document(REQUEST)),
-        ("check, two roles", lambda: check_document(DEAREST)),
+        ("check, two roles", lambda: check_document(TWO_ROLES)),
         ("fit", lambda: fit_document(REQUEST)),
         ("render", lambda: render_document(REQUEST)),
     ]

@@ -23,6 +23,8 @@ def test_a_wish_goes_to_yaml_and_back(people: People) -> None:
     expect(page.get_by_role("heading", name="What would be applied")).to_be_visible()
     page.get_by_text("InferenceService from-yaml").click()
     expect(page.get_by_text("kind: InferenceService")).to_be_visible()
+    # Its word that something is on its way fades: half of it has too little contrast.
+    expect(page.locator("#showing")).to_have_css("opacity", "0")
     assert findings(page) == []
 
     text.fill(text.input_value() + "    seed: 7\n".replace("    ", "      "))
