@@ -23,22 +23,7 @@ from portal.live.places import Places
 from tests.deployments import factories as make
 from tests.portal.asgi import call, cookies_of
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def test_host(settings: Any) -> None:
-    settings.ALLOWED_HOSTS = ["testserver"]
-
-
-@pytest.fixture
-def people(transactional_db: None) -> dict[str, User]:
-    search = make.make_team("search")
-    return {
-        "alice": make.make_user("alice", team=search),
-        "bob": make.make_user("bob", team=make.make_team("labs")),
-        "carol": make.make_user("carol", admin=True),
-    }
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("test_host")]
 
 
 @pytest.fixture
