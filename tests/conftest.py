@@ -20,7 +20,7 @@ from _pytest.terminal import TerminalReporter
 from portal.demo.layout import REPOSITORY
 from portal.demo.running import idle_folder, running
 from tests import emptying, lanes
-from tests.scenarios import timings
+from tests.scenarios import comparison, timings
 
 INNER_LOOP = "not integration"  # what `make test-fast` selects
 TESTS = Path(__file__).parent
@@ -79,6 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("slipway")
     config.addinivalue_line("markers", "integration: needs a server or runs programs (set by itself)")
     config.pluginmanager.register(lanes, "lanes")
+    config.pluginmanager.register(comparison, "comparison")
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:

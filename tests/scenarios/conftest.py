@@ -99,7 +99,7 @@ def stage(
     driven = Driven(eyes)
     scenario = request.node.originalname.removeprefix("test_").replace("_", " ")
     stage = Stage(ground, scenario, worker, driven, team, ann, monkeypatch)  # type: ignore[arg-type]
-    driven.until(lambda: driven.watcher.synced)
+    driven.until_ready()
     try:
         yield stage
     finally:

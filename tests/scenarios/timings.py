@@ -11,7 +11,7 @@ from tests.scenarios import differences
 GROUNDS = "lite", "real"
 
 _seconds: dict[str, dict[str, float]] = {}
-_calls: dict[str, dict[str, int]] = {}
+_calls: dict[str, dict[str, list[str]]] = {}
 _absent: dict[str, str] = {}
 _started: dict[str, float] = {}
 _played: Counter[str] = Counter()
@@ -24,12 +24,12 @@ def took(scenario: str, ground: str, seconds: float) -> None:
     _seconds.setdefault(scenario, {})[ground] = seconds
 
 
-def called(what: str, ground: str, calls: int) -> None:
-    """Note how many API calls a step cost on a ground."""
+def called(what: str, ground: str, calls: list[str]) -> None:
+    """Note which API calls a step cost on a ground, in words that are the same on all."""
     _calls.setdefault(what, {})[ground] = calls
 
 
-def calls_of(what: str, ground: str) -> int | None:
+def calls_of(what: str, ground: str) -> list[str] | None:
     """What was noted by `called` in this run."""
     return _calls.get(what, {}).get(ground)
 
@@ -74,9 +74,10 @@ def noted() -> dict[str, Any]:
 
 def merge(other: Mapping[str, Any]) -> None:
     """Add what another process has noted."""
-    for mine, theirs in ((_seconds, other.get("seconds")), (_calls, other.get("calls"))):
-        for name, cells in (theirs or {}).items():
-            mine.setdefault(name, {}).update(cells)
+    for name, seconds in (other.get("seconds") or {}).items():
+        _seconds.setdefault(name, {}).update(seconds)
+    for name, calls in (other.get("calls") or {}).items():
+        _calls.setdefault(name, {}).update(calls)
     _absent.update(other.get("absent") or {})
     _started.update(other.get("started") or {})
     _wished.update(other.get("wished") or {})
@@ -90,7 +91,8 @@ def lines() -> Iterator[str]:
         yield from _compared
         return
     yield from _table("seconds until the portal says it", _seconds, "{:.1f}")
-    yield from _table("API calls of a reconcile", _calls, "{:d}")
+    numbers = {name: {ground: len(calls) for ground, calls in cells.items()} for name, cells in _calls.items()}
+    yield from _table("API calls of a reconcile", numbers, "{:d}")
     for ground in GROUNDS:
         if ground in _started:
             up = f"up with its nodes after {_started[ground]:.0f} s"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from deployments.kube.cluster import Cluster as Door
+from deployments.models import Cluster
 from deployments.watcher.run import Watcher
 
 
@@ -30,9 +31,17 @@ class Driven:
             assert time.monotonic() < deadline, "it did not come to pass"
             self.watcher.step()
 
+    def until_ready(self) -> None:
+        """Turn until everything was read once, and the cluster's row says which cluster that is.
+
+        The two come in either order. Without the second, workers have nothing to hold the answering cluster against,
+        and do not ask which one it is.
+        """
+        self.until(lambda: self.watcher.synced and Cluster.objects.exclude(uid="").exists())
+
     def settle(self) -> None:
-        """Turn until everything was read once, and a little more."""
-        self.until(lambda: self.watcher.synced)
+        """Turn until ready, and a little more."""
+        self.until_ready()
         self.turn()
 
     def turn(self, seconds: float = 1.5) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.db.models.functions import Now
 from deployments.kube.cluster import Cluster as Door
 from deployments.models import Cluster, Deployment, Node, Status
 from deployments.services import lifecycle
+from deployments.watcher import heart
 from sandbox.lite.faults import Fault
 from sandbox.lite.testing import RunningCluster
 from tests.deployments.converging.driven import Driven
@@ -60,6 +62,25 @@ def test_the_cluster_introduces_itself(driven: Driven, stage: Stage):
     assert row.uid
     assert "serving.kserve.io" in row.capabilities["groups"]
     assert [item["name"] for item in row.capabilities["storage"]] == ["sandbox-files"]
+
+
+def test_a_watcher_is_ready_once_the_cluster_is_known(driven: Driven, stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    """Also where its first look at the cluster ends after all lists: what workers ask depends on what it told."""
+    listed, look = threading.Event(), heart.look
+
+    def late(door: Door, *, closely: bool) -> heart.Beat:
+        assert listed.wait(20)
+        return look(door, closely=closely)
+
+    driven.watcher.end()
+    monkeypatch.setattr(heart, "look", late)
+    Cluster.objects.update(uid="")
+    driven.watcher.begin()
+    driven.until(lambda: driven.watcher.synced)
+    assert Cluster.objects.get().uid == ""
+    listed.set()
+    driven.until_ready()
+    assert Cluster.objects.get().uid
 
 
 def test_what_is_seen_of_a_deployment_becomes_its_status(driven: Driven, stage: Stage):

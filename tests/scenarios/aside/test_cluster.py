@@ -153,7 +153,7 @@ def late_watcher(stage: Stage) -> Iterator[Late]:
     assert isinstance(eyes, Late)
     stage.driven.watcher.end()
     stage.driven = Driven(eyes)
-    stage.driven.until(lambda: stage.driven.watcher.synced)
+    stage.driven.until_ready()
     try:
         yield eyes
     finally:
