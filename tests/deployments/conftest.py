@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 
 from deployments.models import Flavor, Team, User
 from deployments.services import model_checks
@@ -91,3 +95,31 @@ def ann_api(ann: User, hub: list[str]) -> Api:
 def carol_api(carol: User) -> Api:
     """A program of carol's."""
     return Api(carol)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Any:
+    """Run a management command on documents written to files; gives back its JSON, also of what is refused."""
+
+    def run(command: str, *arguments: Any) -> Any:
+        words = []
+        for index, argument in enumerate(arguments):
+            if isinstance(argument, dict | list):
+                path = tmp_path / f"{index}.json"
+                path.write_text(json.dumps(argument))
+                argument = path
+            words.append(str(argument))
+        out = StringIO()
+        try:
+            call_command(command, *words, stdout=out)
+        except CommandError as refused:
+            if refused.returncode != 1 or not out.getvalue():
+                raise
+            answer = json.loads(out.getvalue())
+            assert answer["ok"] is False
+            return answer
+        answer = json.loads(out.getvalue())
+        assert answer.get("ok", True) is True
+        return answer
+
+    return run

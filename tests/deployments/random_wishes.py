@@ -9,7 +9,7 @@ from typing import Any
 from deployments.documents import seeded_flavors
 from deployments.engine.flags import Flag, FlagClass, flags_of
 from tests.deployments.preflighting import SERVED
-from tests.deployments.test_spec_commands import CONFIG
+from tests.deployments.wishes import LLAMA_CONFIG
 
 VERSION = "0.32.0"
 SETTABLE = [flag for flag in flags_of(VERSION).values() if flag.cls in {FlagClass.OPEN, FlagClass.GUARDED}]
@@ -34,14 +34,14 @@ CLUSTERS: list[dict[str, Any]] = [
     {"groups": {}, "version": ""},
 ]
 MODELS: list[dict[str, Any] | None] = [
-    {"config": CONFIG, "weights_bytes": 16_060_556_376, "download_bytes": 16_070_000_000},
+    {"config": LLAMA_CONFIG, "weights_bytes": 16_060_556_376, "download_bytes": 16_070_000_000},
     {
-        "config": {**CONFIG, "num_local_experts": 8, "moe_intermediate_size": 1792},
+        "config": {**LLAMA_CONFIG, "num_local_experts": 8, "moe_intermediate_size": 1792},
         "weights_bytes": 30_000_000_000,
         "download_bytes": 30_000_000_000,
     },
     {
-        "config": {**CONFIG, "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}},
+        "config": {**LLAMA_CONFIG, "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}},
         "weights_bytes": 9_000_000_000,
         "download_bytes": 9_000_000_000,
     },

@@ -14,8 +14,7 @@ from deployments.commandline import check_document
 from deployments.fitting import BAR_WIDTH, fit_document, fit_text
 from tests.deployments import factories as make
 from tests.deployments.test_people_api import api
-from tests.deployments.test_spec_commands import CONFIG
-from tests.deployments.wishes import roles_json, spec_json
+from tests.deployments.wishes import LLAMA_CONFIG, roles_json, spec_json
 
 # A context that two of the smaller GPUs hold together, and one does not.
 LONG = {"max-model-len": 65536}
@@ -23,7 +22,7 @@ LONG = {"max-model-len": 65536}
 
 def document(**changes: Any) -> dict[str, Any]:
     spec = {"flavor": "l4-24gb", "args": LONG, "prefill": {"args": {"tensor-parallel-size": 2}}, **changes}
-    return {"team": "search", "name": "chat", "spec": roles_json(**spec), "model": {"config": CONFIG}}
+    return {"team": "search", "name": "chat", "spec": roles_json(**spec), "model": {"config": LLAMA_CONFIG}}
 
 
 def test_spec_fit_tells_each_role_and_decode_where_there_is_one_answer():
@@ -57,7 +56,9 @@ def test_spec_check_tells_each_role():
 
 
 def test_one_answer_needs_no_roles():
-    assert "roles" not in fit_document({"spec": spec_json(flavor="l4-24gb", args=LONG), "model": {"config": CONFIG}})
+    assert "roles" not in fit_document(
+        {"spec": spec_json(flavor="l4-24gb", args=LONG), "model": {"config": LLAMA_CONFIG}}
+    )
 
 
 def test_what_an_engine_measured_counts_for_the_roles_that_run_the_same():
@@ -95,7 +96,7 @@ def test_the_table_has_a_bar_and_figures_for_each_role(tmp_path: Path):
 
 
 def test_the_table_of_one_kind_of_pods_and_of_a_model_nobody_knows():
-    alone = fit_text(fit_document({"config": CONFIG, "gpu": "L4", "args": {"max-model-len": 8192}}))
+    alone = fit_text(fit_document({"config": LLAMA_CONFIG, "gpu": "L4", "args": {"max-model-len": 8192}}))
     assert alone.startswith("Fits on NVIDIA-L4, 1 GPU per replica\n")
     unknown = fit_text(fit_document({"spec": document()["spec"]}))
     assert unknown.count("whether it fits on NVIDIA-L4 is not known") == 2

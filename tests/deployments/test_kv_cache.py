@@ -14,137 +14,26 @@ import pytest
 
 from deployments.engine.defaults import defaults_of
 from deployments.engine.facts import GIB, MIB, ModelFacts
-from deployments.engine.gpus import gpu_facts
 from deployments.engine.kv import in_flight, pool_of
 from deployments.engine.options import splits
 from deployments.engine.sizing import FitState, batched_tokens, fit
-from deployments.sources.huggingface import model_facts
-from tests.deployments.preflighting import codes, said, the
-from tests.deployments.wishes import facts_of
+from tests.deployments.attentions import (
+    B200,
+    GEMMA_3,
+    GEMMA_3N,
+    GEMMA_4,
+    GEMMA_4_SMALL,
+    H100,
+    H200,
+    L4,
+    LLAMA_4,
+    MIMO,
+    OSS,
+    QWEN,
+    read,
+)
 
 ONE_CACHE = {"disable-hybrid-kv-cache-manager": True}
-TEXT: dict[str, Any] = {"hidden_size": 5120, "intermediate_size": 20480, "vocab_size": 200_000}
-GEMMA_4 = {
-    "architectures": ["Gemma4ForConditionalGeneration"],
-    "model_type": "gemma4",
-    "text_config": {
-        **TEXT,
-        "model_type": "gemma4_text",
-        "num_hidden_layers": 60,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 16,
-        "num_global_key_value_heads": 4,
-        "head_dim": 256,
-        "global_head_dim": 512,
-        "attention_k_eq_v": True,
-        "sliding_window": 1024,
-        "max_position_embeddings": 262_144,
-        "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 10,
-    },
-}
-GEMMA_4_SMALL = {
-    "model_type": "gemma4",
-    "text_config": {
-        **TEXT,
-        "model_type": "gemma4_text",
-        "num_hidden_layers": 35,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 1,
-        "head_dim": 256,
-        "num_kv_shared_layers": 20,
-        "layer_types": (["sliding_attention"] * 4 + ["full_attention"]) * 7,
-    },
-}
-GEMMA_3N = {
-    "model_type": "gemma3n",
-    "text_config": {
-        **TEXT,
-        "model_type": "gemma3n_text",
-        "num_hidden_layers": 35,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 2,
-        "head_dim": 256,
-        "sliding_window": 512,
-    },
-}
-LLAMA_4 = {
-    "model_type": "llama4",
-    "text_config": {
-        **TEXT,
-        "model_type": "llama4_text",
-        "num_hidden_layers": 48,
-        "num_attention_heads": 40,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "attention_chunk_size": 8192,
-        "no_rope_layers": [1, 1, 1, 0] * 12,
-    },
-}
-MIMO = {
-    **TEXT,
-    "model_type": "mimo_v2_flash",
-    "num_hidden_layers": 48,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 4,
-    "head_dim": 192,
-    "v_head_dim": 128,
-    "swa_num_key_value_heads": 8,
-    "swa_head_dim": 192,
-    "swa_v_head_dim": 128,
-    # It names a chunk and does not use it.
-    "attention_chunk_size": 128,
-    "sliding_window_size": 128,
-    "hybrid_layer_pattern": [0, *([1] * 5 + [0]) * 7, *[1] * 4, 0],
-}
-STEP = {
-    **TEXT,
-    "model_type": "step3p5",
-    "num_hidden_layers": 4,
-    "num_attention_heads": 64,
-    "num_attention_groups": 8,
-    "head_dim": 128,
-    "sliding_window": 512,
-    "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "sliding_attention"],
-    "attention_other_setting": {
-        "attention_type": "sliding_attention",
-        "num_attention_heads": 96,
-        "num_attention_groups": 4,
-        "head_dim": 128,
-    },
-}
-DEEPSEEK = {
-    "architectures": ["DeepseekV32ForCausalLM"],
-    "model_type": "deepseek_v32",
-    "num_hidden_layers": 61,
-    "num_attention_heads": 128,
-    "num_key_value_heads": 128,
-    "hidden_size": 7168,
-    "intermediate_size": 18432,
-    "vocab_size": 129_280,
-    "kv_lora_rank": 512,
-    "qk_rope_head_dim": 64,
-    "index_topk": 2048,
-    "index_head_dim": 128,
-}
-GEMMA_3 = ModelFacts(
-    id="google/gemma-3-27b-it",
-    layers=62,
-    heads=32,
-    kv_heads=16,
-    head_dim=128,
-    sliding_window=1024,
-    sliding_layers=52,
-)
-OSS = ModelFacts(
-    id="openai/gpt-oss-20b", layers=24, heads=64, kv_heads=8, head_dim=64, sliding_window=128, sliding_layers=12
-)
-QWEN = ModelFacts(id="Qwen/Qwen2.5-7B-Instruct", layers=28, heads=28, kv_heads=4, head_dim=128)
-L4, H100, H200, B200 = map(gpu_facts, ("NVIDIA-L4", "NVIDIA-H100-80GB-HBM3", "NVIDIA-H200", "NVIDIA-B200"))
-
-
-def read(config: dict[str, Any], **changes: Any) -> ModelFacts:
-    return dataclasses.replace(model_facts("org/model", {}, config), **changes)
-
 
 # In each case below the tokens under way are those of two steps, but where one is said.
 
@@ -244,221 +133,6 @@ def test_a_request_of_gemma_4_takes_half_for_layers_that_attend_to_everything():
     assert splits(read(GEMMA_4, heads=24, full_kv_heads=3), 8) == [1]
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, {"full_kv_heads": 4, "full_head_dim": 512, "sliding_layers": 50, "shared_layers": 0}),
-        # transformers, configuration_gemma4.py: 512 where nothing is said, and other KV heads only with equal values.
-        ({"global_head_dim": None}, {"full_head_dim": 512}),
-        ({"attention_k_eq_v": False}, {"full_kv_heads": None}),
-        # One of six attends to everything where nothing is said, and the last one always.
-        ({"layer_types": None, "num_hidden_layers": 61}, {"sliding_layers": 50}),
-        ({"num_kv_shared_layers": 12}, {"sliding_layers": 40, "shared_layers": 12}),
-    ],
-)
-def test_what_gemma_4_leaves_out_is_what_transformers_takes(changes: dict[str, Any], expected: dict[str, Any]):
-    text = {name: value for name, value in {**GEMMA_4["text_config"], **changes}.items() if value is not None}
-    found = read({**GEMMA_4, "text_config": text})
-    assert {name: getattr(found, name) for name in expected} == expected
-
-
-@pytest.mark.parametrize(
-    ("changes", "chunk", "layers"),
-    [
-        ({}, 8192, 36),
-        ({"no_rope_layers": []}, 8192, 36),
-        ({"no_rope_layer_interval": 2, "no_rope_layers": None}, 8192, 24),
-        ({"no_rope_layers": [1] * 48}, 8192, 48),
-        # Said to be none, and not said at all.
-        ({"attention_chunk_size": None}, None, 0),
-        ({"attention_chunk_size": 4096}, 4096, 36),
-    ],
-)
-def test_chunks_are_read_as_llama_4_reads_them(changes: dict[str, Any], chunk: int | None, layers: int):
-    found = read({**LLAMA_4, "text_config": {**LLAMA_4["text_config"], **changes}})
-    assert (found.attention_chunk, found.chunked_layers) == (chunk, layers)
-    assert read(MIMO).attention_chunk is None
-
-
-def test_heads_of_layers_with_a_window_are_read_where_they_are_others():
-    step = read(STEP)
-    assert (step.kv_heads, step.full_kv_heads, step.sliding_layers) == (4, 8, 3)
-    assert pool_of(step, {}).token_bytes == 3 * 4 * 512 + 8 * 512
-    mimo = read(MIMO)
-    assert (mimo.kv_heads, mimo.full_kv_heads, mimo.sliding_layers) == (8, 4, 39)
-    assert pool_of(mimo, {}).token_bytes == (39 * 8 + 9 * 4) * (192 + 128) * 2
-    assert pool_of(mimo, {"kv-cache-dtype": "fp8"}).token_bytes == (39 * 8 + 9 * 4) * (192 + 128)
-
-
-@pytest.mark.parametrize(
-    ("kind", "block", "tokens"),
-    [
-        # vLLM says (model_executor/layers/quantization/turboquant/config.py: slot_size_aligned), for four heads of 128:
-        # the first and the last two of 28 layers stay in 16 bits, 2 KiB a token.
-        ("turboquant_k8v4", 432_128, 198_768),
-        ("turboquant_4bit_nc", 336_896, 254_960),
-        ("turboquant_k3v4_nc", 312_320, 275_024),
-        ("turboquant_3bit_nc", 287_744, 298_512),
-    ],
-)
-def test_packed_caches_take_their_slots_but_for_the_layers_at_the_ends(kind: str, block: int, tokens: int):
-    args = {"kv-cache-dtype": kind}
-    pool = pool_of(QWEN, args)
-    assert pool.block_bytes == 16 * pool.token_bytes == block
-    assert pool.tokens(5 * GIB, 32_768) == tokens
-    # Hybrid models have no layers to spare: all that attend are packed.
-    slot = (pool.token_bytes - 4 * 2048) // 24
-    assert pool_of(dataclasses.replace(QWEN, linear_layers=21), args).token_bytes == 7 * slot
-
-
-def test_a_packed_cache_is_seen_in_the_estimate():
-    model = dataclasses.replace(QWEN, weights_bytes=15 * GIB, hidden=3584, intermediate=18944, vocab=152_064)
-    plain, packed = (
-        fit(model, L4, {"max-model-len": 32_768, "kv-cache-dtype": kind}) for kind in ("auto", "turboquant_3bit_nc")
-    )
-    assert (plain.kv_bytes_per_token, packed.kv_bytes_per_token) == (57_344, 17_984)
-    assert packed.max_context > 3 * plain.max_context or packed.state is FitState.FITS
-
-
-@pytest.mark.parametrize(
-    ("gpu", "args", "layer"),
-    [
-        # models/deepseek_v2.py: a key of 128 bytes and its scale beside each latent; mla_attention.py: 656 bytes of it
-        # wherever FLASHMLA_SPARSE serves fp8, which Hopper takes; Blackwell takes FlashInfer, which keeps it plain.
-        (H200, {}, 1152 + 132),
-        (H200, {"kv-cache-dtype": "fp8"}, 656 + 132),
-        (B200, {}, 1152 + 132),
-        (B200, {"kv-cache-dtype": "fp8"}, 576 + 132),
-        (B200, {"kv-cache-dtype": "fp8", "attention-backend": "FLASHMLA_SPARSE"}, 656 + 132),
-        (B200, {"kv-cache-dtype": "nvfp4_ds_mla"}, 352 + 132),
-        # What is not divided by it.
-        (H200, {"tensor-parallel-size": 8, "kv-cache-dtype": "fp8"}, 656 + 132),
-        # The context is shared out, and both with it.
-        (H200, {"tensor-parallel-size": 8, "decode-context-parallel-size": 4}, (1152 + 132) / 4),
-    ],
-)
-def test_latent_attention_to_a_choice_of_tokens_keeps_a_key_to_choose_by(gpu: Any, args: dict[str, Any], layer: float):
-    model = read(DEEPSEEK, weights_bytes=8 * GIB)
-    assert fit(model, gpu, {"max-model-len": 8192, **args}).kv_bytes_per_token == 61 * layer
-
-
-@pytest.mark.parametrize(
-    ("version", "gpu", "layer"),
-    [("0.17.0", B200, 656), ("0.18.0", B200, 656), ("0.20.0", B200, 576), ("0.20.0", H200, 656), ("0.32.0", H200, 656)],
-)
-def test_its_fp8_is_that_of_the_version(version: str, gpu: Any, layer: int):
-    # 0.17 (models/config.py: DeepseekV32ForCausalLM) on every GPU; later by kernels (platforms/cuda.py), of which 0.18
-    # and 0.19 take FLASHMLA_SPARSE first.
-    args = {"max-model-len": 8192, "kv-cache-dtype": "fp8"}
-    result = fit(read(DEEPSEEK, weights_bytes=8 * GIB), gpu, args, defaults=defaults_of(version))
-    assert result.kv_bytes_per_token == 61 * (layer + 132)
-
-
-def test_glm_keeps_fp8_on_blackwell_where_nothing_is_asked_for():
-    # models/config.py: GlmMoeDsaForCausalLM.
-    model = read({**DEEPSEEK, "architectures": ["GlmMoeDsaForCausalLM"]}, weights_bytes=8 * GIB)
-    args = {"max-model-len": 8192}
-    assert [fit(model, gpu, args).kv_bytes_per_token for gpu in (B200, H200)] == [61 * 708, 61 * 1284]
-    assert fit(model, B200, args, defaults=defaults_of("0.20.0")).kv_bytes_per_token == 61 * 1284
-
-
-@pytest.mark.parametrize(
-    ("changes", "layers"),
-    [
-        ({}, 61),
-        # models/deepseek_v2.py: a layer takes over the choice unless max(layer - offset + 1, 0) is a multiple.
-        ({"index_topk_freq": 4}, 16),
-        ({"index_topk_freq": 4, "index_skip_topk_offset": 3}, 17),
-        ({"index_topk_pattern": "FSSS" * 15 + "F"}, 16),
-        ({"index_topk": None}, 0),
-    ],
-)
-def test_layers_that_take_over_a_choice_keep_no_key(changes: dict[str, Any], layers: int):
-    found = read({**DEEPSEEK, **changes})
-    assert found.index_layers == layers
-    assert found.is_sparse is bool(layers)
-
-
-def test_facts_that_were_stored_before_are_read_as_they_were():
-    old = {name: value for name, value in read(GEMMA_4).as_json().items() if not name.startswith(("full_", "shared"))}
-    found = ModelFacts.from_json({**old, "full_heads_of_tomorrow": 1})
-    assert (found.full_kv_heads, found.shared_layers, found.kv_heads) == (None, 0, 16)
-    assert ModelFacts.from_json(read(MIMO).as_json()) == read(MIMO)
-
-
-KIMI = {
-    "architectures": ["KimiLinearForCausalLM"],
-    "model_type": "kimi_linear",
-    "num_hidden_layers": 27,
-    "num_attention_heads": 32,
-    "hidden_size": 2304,
-    "kv_lora_rank": 512,
-    "qk_rope_head_dim": 64,
-    "linear_attn_config": {
-        "full_attn_layers": [4, 8, 12, 16, 20, 24, 27],
-        "kda_layers": [at for at in range(1, 28) if at not in {4, 8, 12, 16, 20, 24, 27}],
-    },
-}
-
-
-@pytest.mark.parametrize(
-    ("config", "linear", "bytes_per_token"),
-    [
-        # transformers_utils/configs/kimi_linear.py: is_kda_layer counts from one.
-        (KIMI, 20, 7 * 1152),
-        # MiniMax Text (config/model.py: attn_type_list): 1 attends, 0 keeps a state.
-        (
-            {
-                **TEXT,
-                "num_hidden_layers": 8,
-                "num_attention_heads": 8,
-                "head_dim": 128,
-                "attn_type_list": [0] * 7 + [1],
-            },
-            7,
-            8 * 2 * 128 * 2,
-        ),
-        ({**TEXT, "model_type": "mamba2", "num_hidden_layers": 64}, 64, 0),
-    ],
-)
-def test_layers_that_keep_a_state_are_read_where_they_are_named(
-    config: dict[str, Any], linear: int, bytes_per_token: int
-):
-    found = read(config)
-    assert (found.linear_layers, found.unread) == (linear, ())
-    assert pool_of(found, {}).token_bytes == bytes_per_token
-
-
-def test_a_model_without_attention_is_asked_for_no_heads():
-    model = read({**TEXT, "model_type": "mamba2", "num_hidden_layers": 64}, weights_bytes=5 * GIB)
-    assert model.missing_shape == ()
-    result = fit(model, L4, {"max-model-len": 8192})
-    assert (result.state, result.kv_bytes_per_token, result.kv_needed_gib) == (FitState.FITS, 0, 0.0)
-    assert read({"model_type": "mamba2"}).missing_shape == ("layers", "heads", "kv_heads", "head_dim")
-
-
-@pytest.mark.parametrize(
-    ("config", "unread"),
-    [
-        ({**DEEPSEEK, "compress_ratios": [4, 128] * 30}, ("compress_ratios",)),
-        ({**TEXT, "num_hidden_layers": 8, "num_attention_heads": 8, "block_configs": [{}]}, ("block_configs",)),
-        ({**DEEPSEEK, "kv_lora_rank": None, "head_dim": 128}, ("index_head_dim",)),
-        ({**STEP, "attention_other_setting": {"attention_type": "full_attention"}}, ("attention_other_setting",)),
-        *(({**config}, ()) for config in (GEMMA_4, GEMMA_4_SMALL, GEMMA_3N, LLAMA_4, MIMO, STEP, DEEPSEEK, KIMI)),
-    ],
-)
-def test_what_is_not_understood_of_attention_is_told(config: dict[str, Any], unread: tuple[str, ...]):
-    model = read(config, weights_bytes=4 * GIB)
-    assert model.unread == unread
-    assert ModelFacts.from_json(model.as_json()) == model
-    found = said(facts_of(model=model), flavor="h100", args={"max-model-len": 2048})
-    assert ("cache_uncertain" in codes(found)) is bool(unread)
-    if unread:
-        finding = the("cache_uncertain", found)
-        assert unread[0] in finding.message
-        assert not finding.is_error
-
-
 @pytest.mark.parametrize(("window", "tokens"), [(None, 32_768), (4096, 4096)])
 def test_without_windows_the_context_is_the_window_and_all_layers_keep_it(window: int | None, tokens: int):
     # config/model.py: the window is the longest context, and no layer has one any more.
@@ -481,13 +155,6 @@ def test_without_windows_the_context_is_the_window_and_all_layers_keep_it(window
 def test_the_largest_gpus_take_the_largest_steps(gpu: Any, version: str, tokens: int):
     assert batched_tokens(gpu, {}, 8192, defaults_of(version)) == tokens
     assert batched_tokens(gpu, {"performance-mode": "throughput"}, 8192, defaults_of(version)) == 2 * tokens
-
-
-def test_four_bits_with_a_scale_for_each_32_are_counted():
-    # v1/attention/ops/ultraquant/format.py: 136 bytes for a head of 128.
-    assert (
-        pool_of(dataclasses.replace(QWEN, linear_layers=27), {"kv-cache-dtype": "ultraquant_4bit"}).token_bytes == 544
-    )
 
 
 def test_encoders_alone_keep_nothing_and_hold_a_whole_prompt_in_a_step():

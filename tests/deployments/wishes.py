@@ -24,6 +24,18 @@ LLAMA = ModelFacts(
     vocab=128256,
     max_position=131072,
 )
+# Of the same model, as its repository has it.
+LLAMA_CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 131072,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "torch_dtype": "bfloat16",
+    "vocab_size": 128256,
+}
 H100 = FlavorFacts("h100", "NVIDIA-H100-80GB-HBM3", 81559, 9.0, 4, "H100 80 GB", total=4, free=4)
 L4 = FlavorFacts("l4", "NVIDIA-L4", 23034, 8.9, 8, "L4", total=16, free=16, largest_free_block=8)
 T4 = FlavorFacts("t4", "Tesla-T4", 15360, 7.5, 4, "T4", total=4, free=4)
@@ -40,6 +52,11 @@ def spec_json(**changes: Any) -> dict[str, Any]:
         "engine": {"args": args},
     }
     return spec | changes
+
+
+def request_json(**changes: Any) -> dict[str, Any]:
+    """A request as files and the API hold it: a valid spec on an L4 with its team and name."""
+    return {"team": "search", "name": "chat", "spec": spec_json(**{"flavor": "l4-24gb", **changes})}
 
 
 def roles_json(**changes: Any) -> dict[str, Any]:
