@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from deployments.document_values import DocumentError
@@ -14,7 +15,7 @@ from deployments.engine.facts import GIB, GpuFacts, ModelFacts
 from deployments.engine.lora import lora_gib, lora_rank
 from deployments.engine.measured import Measured
 from deployments.engine.options import Choice, Option, options, places
-from deployments.engine.sizing import FitState, UnknownShapeError, fit
+from deployments.engine.sizing import FitState, Sizer, UnknownShapeError, fit
 from deployments.engine.weights import weights_bytes
 from deployments.preflight.memory import NUMBERS
 from deployments.preflight.roles import TITLES, own_option
@@ -39,6 +40,11 @@ class Question:
     defaults: Defaults
     extra_gib: float = 0.0
     spec: DeploymentSpec | None = None
+
+    @cached_property
+    def sizer(self) -> Sizer:
+        """What estimates how this model sits on this and other GPUs."""
+        return Sizer(self.model, self.defaults, self.extra_gib)
 
 
 def fit_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -90,27 +96,28 @@ def _args_by_role(document: Mapping[str, Any], spec: DeploymentSpec | None) -> d
 
 
 def _answer(asked: Question, role: Role, args: Mapping[str, ArgValue], measured: Measured | None) -> dict[str, Any]:
-    model, gpu, defaults, extra = asked.model, asked.gpu, asked.defaults, asked.extra_gib
+    model, gpu, sizer = asked.model, asked.gpu, asked.sizer
     described = {"model": model.as_json(), "gpu": dataclasses.asdict(gpu)}
     try:
-        result = fit(model, gpu, args, defaults=defaults, measured=measured, extra_gib=extra)
+        result = sizer.fit(gpu, args)
         if measured is not None:
             # Side by side: what the engine said, and what would have been said before it started.
             described["measured"] = dataclasses.asdict(measured)
-            described["computed"] = fit(model, gpu, args, defaults=defaults, extra_gib=extra).as_json()
+            described["computed"] = result.as_json()
+            result = fit(model, gpu, args, defaults=asked.defaults, measured=measured, extra_gib=asked.extra_gib)
     except UnknownShapeError as failure:
         return _not_known(model, gpu, failure) | described
     return {
         **result.as_json(),
         **described,
         "alternatives": [way.as_json() for way in _ways(asked, role, args)] if result.state is FitState.NO else [],
-        "places": [place.as_json() for place in places(model, args, asked.choices, defaults)],
+        "places": [place.as_json() for place in places(sizer, args, asked.choices)],
     }
 
 
 def _ways(asked: Question, role: Role, args: Mapping[str, ArgValue]) -> list[Option]:
     others = [choice for choice in asked.choices if choice.slug != asked.slug]
-    found = options(asked.model, asked.gpu, args, gpus_per_node=asked.per_node, others=others, defaults=asked.defaults)
+    found = options(asked.sizer, asked.gpu, args, gpus_per_node=asked.per_node, others=others)
     return [own_option(way, role, asked.spec) for way in found] if asked.spec is not None else found
 
 

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
@@ -53,6 +54,7 @@ URI_TEXT = re.compile(r"[\x21-\x7e]+")
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FOLDER = re.compile(r"/|(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
 # Go templates (KServe), variable expansion (kubelet), a shell (presets): a value meets all three.
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 EXPANSIONS = ("{{", "}}", "$(", "${", "`")
 
 
@@ -85,7 +87,7 @@ def hazard(text: str) -> str | None:
             return f"may not contain “{marker}”: it would be expanded on the cluster"
     if text.startswith("-"):
         return "may not begin with “-”: it would be read as another flag"
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
+    if CONTROL.search(text):
         return "may not contain control characters"
     return None
 
@@ -311,7 +313,7 @@ class DeploymentSpec(_Closed):
         if apart and "replicas" in self.model_fields_set:
             problems["/replicas"] = "Prefill and decode have replicas of their own: leave this out."
         if not problems and apart:
-            problems = _differences(self.by_role())
+            problems = _differences(*(args for args, _ in self.engines()))
         if self.nodes > 1:
             problems |= self._across_nodes()
         if self.surge and (apart or self.nodes > 1):
@@ -363,22 +365,22 @@ class DeploymentSpec(_Closed):
     @property
     def tensor_parallel(self) -> int:
         """GPUs that one layer is split over; of two roles the larger."""
-        return max(_count(args, "tensor-parallel-size") for args, _ in self._engines())
+        return max(_count(args, "tensor-parallel-size") for args, _ in self.engines())
 
     @property
     def pipeline_parallel(self) -> int:
         """Groups of layers that run one after the other; of two roles the larger."""
-        return max(_count(args, "pipeline-parallel-size") for args, _ in self._engines())
+        return max(_count(args, "pipeline-parallel-size") for args, _ in self.engines())
 
     @property
     def data_parallel(self) -> int:
         """Engines of one replica, each with the whole model and a cache of its own; of two roles the larger."""
-        return max(_count(args, "data-parallel-size") for args, _ in self._engines())
+        return max(_count(args, "data-parallel-size") for args, _ in self.engines())
 
     @property
     def gpus_per_replica(self) -> int:
         """GPUs of one replica: tensor times pipeline times data parallel size; of two roles the larger."""
-        return max(_gpus(args) for args, _ in self._engines())
+        return max(gpus for gpus, _ in self._sizes)
 
     @property
     def gpus_per_pod(self) -> int:
@@ -388,15 +390,26 @@ class DeploymentSpec(_Closed):
     @property
     def gpus(self) -> int:
         """GPUs at the most replicas of every role, without the surge of a rollout."""
-        return sum(_gpus(args) * replicas.max for args, replicas in self._engines())
+        return sum(gpus * replicas.max for gpus, replicas in self._sizes)
 
     @property
     def gpus_at_first(self) -> int:
         """GPUs at the fewest replicas of every role: what it starts with."""
-        return sum(_gpus(args) * replicas.min for args, replicas in self._engines())
+        return sum(gpus * replicas.min for gpus, replicas in self._sizes)
 
-    def _engines(self) -> Iterator[tuple[Mapping[str, ArgValue], Replicas]]:
-        """Flags and replicas of each role; these alone, as sums over them are asked for often."""
+    @cached_property
+    def _sizes(self) -> tuple[tuple[int, Replicas], ...]:
+        """GPUs of a replica of each role, and its replicas; rules ask for sums of these often."""
+        return tuple((gpus_of(args), replicas) for args, replicas in self.engines())
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values; what was worked out of this one is worked out anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("_sizes", None)
+        return copied
+
+    def engines(self) -> Iterator[tuple[Mapping[str, ArgValue], Replicas]]:
+        """Flags and replicas of each role, prefill before decode; these alone, as sums of them are asked for often."""
         if self.prefill is None or self.decode is None:
             yield self.engine.args, self.replicas
             return
@@ -442,8 +455,13 @@ _OWN_SURGE = "Roles start new replicas before old ones go, as KServe has it: lea
 _NO_SURGE = "Replicas that span nodes are replaced in place, as KServe has it: leave this out."
 
 
-def _gpus(args: Mapping[str, ArgValue]) -> int:
-    return math.prod(_count(args, flag) for flag in PARALLEL)
+def gpus_of(args: Mapping[str, ArgValue]) -> int:
+    """GPUs of one replica that runs with these flags."""
+    gpus = 1
+    for flag in PARALLEL:
+        if flag in args:
+            gpus *= _count(args, flag)
+    return gpus
 
 
 def _count(args: Mapping[str, ArgValue], flag: str) -> int:
@@ -451,9 +469,8 @@ def _count(args: Mapping[str, ArgValue], flag: str) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else 1
 
 
-def _differences(specs: Mapping[Role, DeploymentSpec]) -> dict[str, str]:
-    """What must be the same in both roles and is not, said where a role sets it."""
-    prefill, decode = (specs[role].engine.args for role in _ROLES)
+def _differences(prefill: Mapping[str, ArgValue], decode: Mapping[str, ArgValue]) -> dict[str, str]:
+    """What must be the same in the flags of both roles and is not, said where a role sets it."""
     return {
         f"/{Role.DECODE}/args/{flag}": f"Prefill hands its KV cache to decode: both need the same “{flag}”."
         for flag in SAME_IN_BOTH_ROLES

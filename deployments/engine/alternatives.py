@@ -8,10 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from deployments.engine.defaults import defaults_of
-from deployments.engine.facts import ModelFacts
 from deployments.engine.options import Choice, options, splits, splits_beside
-from deployments.engine.sizing import FitState, UnknownShapeError, fit
+from deployments.engine.sizing import FitState, Sizer, UnknownShapeError
 from deployments.spec import DeploymentSpec, Strategy
 
 ARGS = "/spec/engine/args/"
@@ -47,21 +45,21 @@ class Alternative:
     gpus: int
 
 
-def alternatives(model: ModelFacts | None, spec: DeploymentSpec, rooms: Mapping[str, Room]) -> list[Alternative]:
+def alternatives(sizer: Sizer | None, spec: DeploymentSpec, rooms: Mapping[str, Room]) -> list[Alternative]:
     """What fits now, the smallest change first; `rooms` by slug of the flavor. Without a model only fewer replicas."""
     own = rooms.get(spec.flavor)
     found: list[Alternative] = []
     if own is not None:
         found += _in_place(own, spec)
         found += _on(own, spec, spec.tensor_parallel, "", less=True)
-    if model is not None:
+    if sizer is not None:
         try:
-            found += _smaller(model, spec, own) if own is not None else ()
+            found += _smaller(sizer, spec, own) if own is not None else ()
             others = [
                 (room, way)
                 for slug, room in rooms.items()
                 if slug != spec.flavor
-                for way in _elsewhere(model, spec, room)
+                for way in _elsewhere(sizer, spec, room)
             ]
             found += [way for room, way in sorted(others, key=lambda each: each[0].choice.rank(each[1].gpus))]
         except UnknownShapeError:
@@ -75,10 +73,10 @@ def _in_place(room: Room, spec: DeploymentSpec) -> Iterator[Alternative]:
         yield Alternative("pods replaced in place", ((SURGE, 0),), spec.gpus)
 
 
-def _smaller(model: ModelFacts, spec: DeploymentSpec, room: Room) -> Iterator[Alternative]:
+def _smaller(sizer: Sizer, spec: DeploymentSpec, room: Room) -> Iterator[Alternative]:
     """On the same GPUs, split over fewer of them: the largest split that fits, also with a smaller cache."""
-    for size in reversed(splits(model, spec.tensor_parallel - 1)):
-        cache = _cache(model, spec, room.choice, size)
+    for size in reversed(splits(sizer.model, spec.tensor_parallel - 1)):
+        cache = _cache(sizer, spec, room.choice, size)
         if cache is not None:
             found = list(_on(room, spec, size, cache))
             if found:
@@ -86,22 +84,21 @@ def _smaller(model: ModelFacts, spec: DeploymentSpec, room: Room) -> Iterator[Al
                 return
 
 
-def _elsewhere(model: ModelFacts, spec: DeploymentSpec, room: Room) -> Iterator[Alternative]:
+def _elsewhere(sizer: Sizer, spec: DeploymentSpec, room: Room) -> Iterator[Alternative]:
     """On another flavor, by the fewest GPUs that hold the model."""
-    for size in splits(model, max(1, room.choice.gpus_per_node // splits_beside(spec.engine.args))):
-        cache = _cache(model, spec, room.choice, size)
+    for size in splits(sizer.model, max(1, room.choice.gpus_per_node // splits_beside(spec.engine.args))):
+        cache = _cache(sizer, spec, room.choice, size)
         if cache is not None:
             yield from _on(room, spec, size, cache)
             return
 
 
-def _cache(model: ModelFacts, spec: DeploymentSpec, choice: Choice, size: int) -> str | None:
+def _cache(sizer: Sizer, spec: DeploymentSpec, choice: Choice, size: int) -> str | None:
     """The KV cache with which the model fits when split so: "" as it is, "fp8"; None when it does not fit."""
-    defaults = defaults_of(spec.engine.profile.removeprefix("vllm-"))
     split = {**spec.engine.args, "tensor-parallel-size": size}
-    if fit(model, choice.gpu, split, defaults=defaults).state is not FitState.NO:
+    if sizer.fit(choice.gpu, split).state is not FitState.NO:
         return ""
-    smaller = options(model, choice.gpu, split, gpus_per_node=size, defaults=defaults)
+    smaller = options(sizer, choice.gpu, split, gpus_per_node=size)
     return next((str(option.value) for option in smaller if option.pointer == CACHE), None)
 
 

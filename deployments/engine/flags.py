@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
@@ -19,6 +19,7 @@ AUTO = "auto"
 ABBREVIATED = re.compile(r"(?P<count>[1-9][0-9]{0,5})\s?(?P<unit>[kKmM])")
 # What to propose where vLLM's default follows from model and GPU, and these are not known.
 USUAL: Mapping[str, int | float] = {"max-model-len": 8192}
+Usual = Callable[[], Mapping[str, int | float]]
 # Flags that Slipway sets or withholds, of which a wish says the same elsewhere.
 OF_ADAPTERS = "Name adapters in the wish itself, as adapters."
 ELSEWHERE: Mapping[str, str] = {
@@ -135,16 +136,15 @@ def guarded_args(version: str, args: Mapping[str, ArgValue]) -> list[str]:
 def check_args(
     version: str,
     args: Mapping[str, ArgValue],
-    usual: Mapping[str, int | float] | None = None,
+    usual: Usual = dict,
     choices: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[Finding]:
     """What is wrong with these flags for this vLLM version, flag by flag.
 
-    `usual` holds what to propose instead of a number out of range, where the caller knows better than the defaults;
-    `choices` what flags take in place of what the version alone has.
+    `usual` tells what to propose instead of a number out of range, where the caller knows better than the defaults:
+    it is asked only where there is one. `choices` what flags take in place of what the version alone has.
     """
     known = flags_of(version)
-    proposals = {**USUAL, **(usual or {})}
     found: list[Finding] = []
     for name, value in args.items():
         flag = known.get(name)
@@ -152,11 +152,11 @@ def check_args(
             found.append(_unknown(version, name))
         else:
             flag = replace(flag, choices=choices[name]) if choices and name in choices else flag
-            found += _check(version, flag, value, proposals)
+            found += _check(version, flag, value, usual)
     return found
 
 
-def _check(version: str, flag: Flag, value: ArgValue, usual: Mapping[str, int | float]) -> list[Finding]:
+def _check(version: str, flag: Flag, value: ArgValue, usual: Usual) -> list[Finding]:
     if flag.cls is FlagClass.MANAGED:
         return [_managed(flag)]
     if flag.cls is FlagClass.FORBIDDEN:
@@ -175,7 +175,7 @@ def _check(version: str, flag: Flag, value: ArgValue, usual: Mapping[str, int | 
     return []
 
 
-def _value_problem(version: str, flag: Flag, value: ArgValue, usual: Mapping[str, int | float]) -> Finding | None:
+def _value_problem(version: str, flag: Flag, value: ArgValue, usual: Usual) -> Finding | None:
     pointer = arg_pointer(flag.name)
     if flag.kind == "bool":
         if isinstance(value, bool):
@@ -195,7 +195,7 @@ def _value_problem(version: str, flag: Flag, value: ArgValue, usual: Mapping[str
     return _range_problem(flag, value, usual)
 
 
-def _no_number(flag: Flag, value: bool | str, usual: Mapping[str, int | float]) -> Finding:
+def _no_number(flag: Flag, value: bool | str, usual: Usual) -> Finding:
     """Something else than a number; “auto” is vLLM's word for whatever fits, of which nothing can be said before."""
     number: int | float | None = meant(str(value)) if flag.kind == "int" else None
     proposed = _proposal(flag, 0, usual)
@@ -239,7 +239,7 @@ def _taken_by(version: str, name: str, value: ArgValue) -> str:
     return next((item for item, flag in known if flag is not None and value in flag.choices), "")
 
 
-def _range_problem(flag: Flag, value: int | float, usual: Mapping[str, int | float]) -> Finding | None:
+def _range_problem(flag: Flag, value: int | float, usual: Usual) -> Finding | None:
     low, high = flag.min, flag.max
     if (low is None or value >= low) and (high is None or value <= high):
         return None
@@ -254,9 +254,9 @@ def _range_problem(flag: Flag, value: int | float, usual: Mapping[str, int | flo
     )
 
 
-def _proposal(flag: Flag, value: int | float, usual: Mapping[str, int | float]) -> int | float | None:
+def _proposal(flag: Flag, value: int | float, usual: Usual) -> int | float | None:
     """What to write instead; None where vLLM's own choice is better than the least that the flag takes."""
-    known = usual.get(flag.name)
+    known = {**USUAL, **usual()}.get(flag.name)
     if known is None or (flag.min is not None and known < flag.min) or (flag.max is not None and known > flag.max):
         known = _number_default(flag)
     if known is None and flag.max is not None and value > flag.max:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from deployments.engine.defaults import NEWEST, Defaults
 from deployments.engine.facts import GpuFacts, ModelFacts
 from deployments.engine.gpus import FP8_CAPABILITY
 from deployments.engine.kv_layers import ONE_CACHE, cache_dtype, one_cache, whole
-from deployments.engine.sizing import Fit, FitState, fit
+from deployments.engine.sizing import Fit, FitState, Sizer
 from deployments.findings import ARGS_POINTER, Change
 from deployments.spec import MAX_NODES, ArgValue
 
@@ -65,44 +65,47 @@ class Choice:
 
 
 def options(
-    model: ModelFacts,
+    sizer: Sizer,
     gpu: GpuFacts,
     args: Mapping[str, ArgValue],
     *,
     gpus_per_node: int = 8,
     others: Iterable[Choice] = (),
-    defaults: Defaults = NEWEST,
     nodes: tuple[int, int] = (1, 1),
     across: tuple[Change, ...] = (),
     admits: Admits = lambda changes: True,
+    most: int | None = None,
 ) -> list[Option]:
-    """The changes that make it fit, smallest first; empty when none does.
+    """The changes that make it fit, smallest first and at most `most`; empty when none does.
 
     `nodes` are those of a replica now, and the most that it may have; `across` is what else changes where it spans
     several. What `admits` says no to is left out.
     """
-    now, most = nodes
+    now, widest = nodes
     others = sorted(others, key=Choice.rank)
-    found = [
-        _shorter(model, gpu, args, defaults),
-        _own_caches(model, gpu, args, defaults),
-        _smaller_cache(model, gpu, args, defaults),
-        _more_gpus(model, gpu, args, gpus_per_node * now, defaults),
-        *(_other_flavor(model, args, choice, defaults) for choice in others),
-    ]
-    kept = [option for option in found if option is not None and admits(option.changes)]
-    if kept:
+    if kept := _admitted(_alone(sizer, gpu, args, gpus_per_node * now, others), admits, most):
         return kept
     # Two things at once only where none alone will do; of each kind one.
-    own = Choice("", gpu, gpus_per_node, most)
-    wider = _wider(model, args, others, defaults)
-    spread = (option for choice in (own, *others) for option in _spread(model, args, choice, now, defaults, across))
-    ways = (_first(kind, admits) for kind in (wider, spread))
-    return [option for option in ways if option is not None]
+    own = Choice("", gpu, gpus_per_node, widest)
+    wider = _wider(sizer, args, others)
+    spread = (option for choice in (own, *others) for option in _spread(sizer, args, choice, now, across))
+    return [option for kind in (wider, spread) for option in _admitted(kind, admits, 1)][:most]
 
 
-def _first(found: Iterable[Option | None], admits: Admits) -> Option | None:
-    return next((option for option in found if option is not None and admits(option.changes)), None)
+def _admitted(found: Iterable[Option | None], admits: Admits, most: int | None) -> list[Option]:
+    return list(islice((option for option in found if option is not None and admits(option.changes)), most))
+
+
+def _alone(
+    sizer: Sizer, gpu: GpuFacts, args: Mapping[str, ArgValue], gpus: int, others: Iterable[Choice]
+) -> Iterator[Option | None]:
+    """What may be enough by itself; `gpus` are those that a replica can have where it is."""
+    yield _shorter(sizer, gpu, args)
+    yield _own_caches(sizer, gpu, args)
+    yield _smaller_cache(sizer, gpu, args)
+    yield _more_gpus(sizer, gpu, args, gpus)
+    for choice in others:
+        yield _other_flavor(sizer, args, choice)
 
 
 def most_nodes(there: int | None, *, whole: bool) -> int:
@@ -131,26 +134,26 @@ class Place:
         }
 
 
-def places(
-    model: ModelFacts, args: Mapping[str, ArgValue], choices: Iterable[Choice], defaults: Defaults = NEWEST
-) -> list[Place]:
+def places(sizer: Sizer, args: Mapping[str, ArgValue], choices: Iterable[Choice]) -> list[Place]:
     """Every flavor and split that holds the model with these flags: fewest GPUs first, of these the cheapest.
 
     Raises UnknownShapeError when nothing can be said.
     """
-    return [place for _, place in _ranked(model, args, choices, defaults)]
+    found = [pair for choice in choices for pair in _on(sizer, args, choice)]
+    return [place for _, place in sorted(found, key=_order)]
 
 
-def _ranked(
-    model: ModelFacts, args: Mapping[str, ArgValue], choices: Iterable[Choice], defaults: Defaults
-) -> list[tuple[Choice, Place]]:
-    found: list[tuple[Choice, Place]] = []
-    for choice in choices:
-        for size in splits(model, max(0, choice.gpus_per_node // splits_beside(args))):
-            result = fit(model, choice.gpu, {**args, "tensor-parallel-size": size}, defaults=defaults)
-            if result.state is not FitState.NO:
-                found.append((choice, Place(choice.slug, size, result)))
-    return sorted(found, key=lambda each: each[0].rank(each[1].fit.gpus))
+def _on(sizer: Sizer, args: Mapping[str, ArgValue], choice: Choice) -> Iterator[tuple[Choice, Place]]:
+    """Every split on one flavor that holds the model, the narrowest first."""
+    for size in splits(sizer.model, max(0, choice.gpus_per_node // splits_beside(args))):
+        result = sizer.fit(choice.gpu, {**args, "tensor-parallel-size": size})
+        if result.state is not FitState.NO:
+            yield choice, Place(choice.slug, size, result)
+
+
+def _order(pair: tuple[Choice, Place]) -> tuple[int, float, float, str]:
+    choice, place = pair
+    return choice.rank(place.fit.gpus)
 
 
 def splits(model: ModelFacts, most: int) -> list[int]:
@@ -178,46 +181,44 @@ def round_context(tokens: int) -> int:
     return tokens // 1024 * 1024 if tokens >= 4096 else tokens // 256 * 256
 
 
-def _shorter(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], defaults: Defaults) -> Option | None:
-    now = fit(model, gpu, args, defaults=defaults)
+def _shorter(sizer: Sizer, gpu: GpuFacts, args: Mapping[str, ArgValue]) -> Option | None:
+    now = sizer.fit(gpu, args)
     length = round_context(min(now.max_context, now.max_model_len - 1))
     if length < MIN_CONTEXT:
         return None
-    result = fit(model, gpu, {**args, "max-model-len": length}, defaults=defaults)
+    result = sizer.fit(gpu, {**args, "max-model-len": length})
     if result.state is FitState.NO:
         return None
     return Option("/spec/engine/args/max-model-len", length, f"max-model-len {length:,}", result)
 
 
-def _own_caches(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], defaults: Defaults) -> Option | None:
+def _own_caches(sizer: Sizer, gpu: GpuFacts, args: Mapping[str, ArgValue]) -> Option | None:
     """Layers with a window keep their window alone, unless they were told to keep as much as the others."""
-    if not one_cache(args) or not (model.sliding_layers or model.chunked_layers):
+    if not one_cache(args) or not (sizer.model.sliding_layers or sizer.model.chunked_layers):
         return None
-    result = fit(model, gpu, {**args, ONE_CACHE: False}, defaults=defaults)
+    result = sizer.fit(gpu, {**args, ONE_CACHE: False})
     if result.state is FitState.NO:
         return None
     return Option(f"{ARGS_POINTER}{ONE_CACHE}", False, f"{ONE_CACHE} off", result)
 
 
-def _smaller_cache(model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], defaults: Defaults) -> Option | None:
-    if gpu.compute_capability < FP8_CAPABILITY or cache_dtype(model, args) != "auto":
+def _smaller_cache(sizer: Sizer, gpu: GpuFacts, args: Mapping[str, ArgValue]) -> Option | None:
+    if gpu.compute_capability < FP8_CAPABILITY or cache_dtype(sizer.model, args) != "auto":
         return None
-    result = fit(model, gpu, {**args, "kv-cache-dtype": "fp8"}, defaults=defaults)
+    result = sizer.fit(gpu, {**args, "kv-cache-dtype": "fp8"})
     if result.state is FitState.NO:
         return None
     return Option("/spec/engine/args/kv-cache-dtype", "fp8", "an fp8 KV cache", result)
 
 
-def _more_gpus(
-    model: ModelFacts, gpu: GpuFacts, args: Mapping[str, ArgValue], gpus_per_node: int, defaults: Defaults
-) -> Option | None:
+def _more_gpus(sizer: Sizer, gpu: GpuFacts, args: Mapping[str, ArgValue], gpus_per_node: int) -> Option | None:
     now = args.get("tensor-parallel-size", 1)
     if not isinstance(now, int):
         return None
-    for size in splits(model, gpus_per_node // splits_beside(args)):
+    for size in splits(sizer.model, gpus_per_node // splits_beside(args)):
         if size <= now:
             continue
-        result = fit(model, gpu, {**args, "tensor-parallel-size": size}, defaults=defaults)
+        result = sizer.fit(gpu, {**args, "tensor-parallel-size": size})
         if result.state is not FitState.NO:
             return Option(SPLIT, size, _gpus(result, size), result)
     return None
@@ -228,39 +229,33 @@ def _gpus(found: Fit, size: int) -> str:
     return f"{found.gpus} GPUs (tensor-parallel-size{'' if found.gpus == size else f' {size}'})"
 
 
-def _other_flavor(model: ModelFacts, args: Mapping[str, ArgValue], choice: Choice, defaults: Defaults) -> Option | None:
-    result = fit(model, choice.gpu, args, defaults=defaults)
+def _other_flavor(sizer: Sizer, args: Mapping[str, ArgValue], choice: Choice) -> Option | None:
+    result = sizer.fit(choice.gpu, args)
     if result.state is FitState.NO or result.gpus > choice.gpus_per_node:
         return None
     return Option("/spec/flavor", choice.slug, f"flavor {choice.slug}", result)
 
 
-def _wider(
-    model: ModelFacts, args: Mapping[str, ArgValue], choices: Iterable[Choice], defaults: Defaults
-) -> Iterator[Option]:
+def _wider(sizer: Sizer, args: Mapping[str, ArgValue], choices: Iterable[Choice]) -> Iterator[Option]:
     """Another flavor and another split of it: of each the narrowest that fits."""
-    seen = set()
-    for choice, place in _ranked(model, args, choices, defaults):
-        if choice.slug not in seen:
-            seen.add(choice.slug)
-            size = place.tensor_parallel
-            text = f"{choice.label or choice.slug}, {_gpus(place.fit, size)}"
-            yield Option("/spec/flavor", choice.slug, text, place.fit, ((SPLIT, size),))
+    narrowest = (next(_on(sizer, args, choice), None) for choice in choices)
+    for choice, place in sorted((pair for pair in narrowest if pair is not None), key=_order):
+        text = f"{choice.label or choice.slug}, {_gpus(place.fit, place.tensor_parallel)}"
+        yield Option("/spec/flavor", choice.slug, text, place.fit, ((SPLIT, place.tensor_parallel),))
 
 
 def _spread(
-    model: ModelFacts,
+    sizer: Sizer,
     args: Mapping[str, ArgValue],
     choice: Choice,
     now: int,
-    defaults: Defaults,
     across: tuple[Change, ...],
 ) -> Iterator[Option]:
     """Each layer over the GPUs of one node, layers over the fewest nodes that hold it; else with one replica."""
-    size = max(splits(model, choice.gpus_per_node), default=0)
-    for nodes in range(max(2, now + 1), min(choice.nodes, model.layers or 1) + 1) if size else ():
+    size = max(splits(sizer.model, choice.gpus_per_node), default=0)
+    for nodes in range(max(2, now + 1), min(choice.nodes, sizer.model.layers or 1) + 1) if size else ():
         split = {**args, "tensor-parallel-size": size, "pipeline-parallel-size": nodes}
-        result = fit(model, choice.gpu, split, defaults=defaults)
+        result = sizer.fit(choice.gpu, split)
         if result.state is not FitState.NO:
             flavor: tuple[Change, ...] = (("/spec/flavor", choice.slug),) if choice.slug else ()
             where = f" of {choice.label or choice.slug}" if choice.slug else ""

@@ -293,3 +293,21 @@ def _float(args: Mapping[str, ArgValue], name: str, default: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         return default
     return float(value)
+
+
+class Sizer:
+    """The estimates of one model by one engine: each is worked out once, however often it is asked for."""
+
+    def __init__(self, model: ModelFacts, defaults: Defaults = NEWEST, extra_gib: float = 0.0) -> None:
+        self.model = model
+        self._defaults = defaults
+        self._extra_gib = extra_gib
+        self._known: dict[tuple[GpuFacts, str], Fit] = {}
+
+    def fit(self, gpu: GpuFacts, args: Mapping[str, ArgValue]) -> Fit:
+        """How the model sits on this GPU with these flags (see `fit`)."""
+        # As text: 1 and true are one key of a dict, and are not one value of a flag.
+        key = gpu, repr(args)
+        if key not in self._known:
+            self._known[key] = fit(self.model, gpu, args, defaults=self._defaults, extra_gib=self._extra_gib)
+        return self._known[key]

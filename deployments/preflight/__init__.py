@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 from deployments.engine.options import Option
-from deployments.engine.sizing import Fit
+from deployments.engine.sizing import Fit, Sizer
 from deployments.findings import Finding, Severity, has_errors
 from deployments.preflight import (
     adapters,
@@ -56,6 +56,7 @@ __all__ = [
     "estimate",
     "estimates",
     "has_errors",
+    "sizer",
     "ways",
 ]
 
@@ -89,37 +90,53 @@ OF_ENGINE: tuple[Rule, ...] = (
     *quantised.rules,
     *memory.rules,
 )
-# About the engine of a role: what it must be like to hand its KV cache over, or to take it.
-OF_ROLE: tuple[Rule, ...] = (*handover.of_role,)
-RULES: tuple[Rule, ...] = (*OF_WISH, *OF_ENGINE, *OF_ROLE)
+# About the engine of a role: also what it must be like to hand its KV cache over, or to take it.
+OF_ROLES: tuple[Rule, ...] = (*OF_ENGINE, *handover.of_role)
+RULES: tuple[Rule, ...] = (*OF_WISH, *OF_ROLES)
 
 
 def check(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> list[Finding]:
     """Everything there is to say about this wish before it is sent; errors first, each finding once."""
     look, trials = _looks(Case(spec=spec, name=name, team=team, facts=facts))
     order = list(Severity)
-    found = coherent(spec, look(spec), look, trials(spec))
+    found = coherent(spec, look(spec, brief=False), look, trials(spec))
     return sorted(found, key=lambda finding: order.index(finding.severity))
 
 
-def _looks(case: Case) -> tuple[Callable[[DeploymentSpec], list[Finding]], Callable[[DeploymentSpec], Trials]]:
+class _Look(Protocol):
+    """Looks at a wish like another one; `brief` where no person reads the remedies."""
+
+    def __call__(self, spec: DeploymentSpec, *, brief: bool = True) -> list[Finding]: ...
+
+
+def _looks(case: Case) -> tuple[_Look, Callable[[DeploymentSpec], Trials]]:
     """How a wish like this one is looked at, with values that make a wish of each; and how its changes are tried."""
     seen: Seen = {}
+    known: dict[str, Trials] = {}
+    looked: dict[tuple[str, bool], list[Finding]] = {}
 
     def trials(spec: DeploymentSpec) -> Trials:
-        return Trials(spec, lambda changed: _found(dataclasses.replace(case, spec=changed)), seen)
+        key = spec.model_dump_json()
+        if key not in known:
+            known[key] = Trials(spec, lambda changed: _found(dataclasses.replace(case, spec=changed)), seen)
+        return known[key]
 
-    def look(spec: DeploymentSpec) -> list[Finding]:
-        tried = trials(spec)
-        return list(map(tried.whole, _found(dataclasses.replace(case, spec=spec, admits=tried.admits))))
+    def look(spec: DeploymentSpec, *, brief: bool = True) -> list[Finding]:
+        key, tried = (spec.model_dump_json(), brief), trials(spec)
+        if key not in looked:
+            found = _found(dataclasses.replace(case, spec=spec, admits=tried.admits, brief=brief))
+            looked[key] = list(map(tried.whole, dict.fromkeys(found)))
+        return looked[key]
 
     return look, trials
 
 
-def _found(case: Case) -> dict[Finding, None]:
-    wish = (roles.placed(finding, case.spec) for each in OF_WISH for finding in each(case))
-    checks = (*OF_ENGINE, *OF_ROLE) if case.spec.strategy is Strategy.DISAGGREGATED else OF_ENGINE
-    return dict.fromkeys([*wish, *roles.of_engines(case, checks)])
+def _found(case: Case) -> Iterator[Finding]:
+    """What the rules say one after the other: whoever has seen enough asks no further."""
+    for each in OF_WISH:
+        for finding in each(case):
+            yield roles.placed(finding, case.spec)
+    yield from roles.of_engines(case, OF_ROLES if case.spec.strategy is Strategy.DISAGGREGATED else OF_ENGINE)
 
 
 def ways(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> dict[Role, list[Option]]:
@@ -157,3 +174,8 @@ def estimate(spec: DeploymentSpec, facts: Facts) -> Fit | None:
 def estimates(spec: DeploymentSpec, facts: Facts) -> dict[Role, Fit | None]:
     """The memory estimate of what each role runs, prefill before decode; None while something of it is not known."""
     return {role: Case(spec=own, name="", team="", facts=facts).estimate for role, own in spec.by_role().items()}
+
+
+def sizer(spec: DeploymentSpec, facts: Facts) -> Sizer | None:
+    """What estimates how the model sits on any GPU, as the engine of this wish runs it; None while it is not known."""
+    return Case(spec=spec, name="", team="", facts=facts).sizer

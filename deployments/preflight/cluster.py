@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from deployments.engine.sizing import FitState
 from deployments.findings import Finding, error, info, warning
@@ -12,7 +13,7 @@ from deployments.preflight.facts import ClusterFacts, FlavorFacts
 from deployments.preflight.rollout import IN_PLACE
 from deployments.preflight.rules import Case, Rules, plural
 from deployments.sources import Scheme
-from deployments.spec import DeploymentSpec, Replicas, Role, Strategy
+from deployments.spec import DeploymentSpec, Replicas, Role, Strategy, gpus_of
 
 rules = Rules()
 
@@ -105,7 +106,7 @@ def strategy_parts(case: Case) -> Iterator[Finding]:
 def scaling_parts(case: Case) -> Iterator[Finding]:
     """Scaling by waiting requests and cache use is KEDA's; without it the processor's load is what counts."""
     cluster = case.facts.cluster
-    scaled = _first_range(case.spec)
+    scaled = _first_range(case.roles)
     if scaled is None:
         return
     pointer, replicas = scaled
@@ -128,10 +129,10 @@ def scaling_parts(case: Case) -> Iterator[Finding]:
         )
 
 
-def _first_range(spec: DeploymentSpec) -> tuple[str, Replicas] | None:
+def _first_range(roles: Mapping[Role, DeploymentSpec]) -> tuple[str, Replicas] | None:
     """Where replicas stand that are no fixed number, and these; decode's before prefill's, None where all are fixed."""
     for role in (Role.BOTH, Role.DECODE, Role.PREFILL):
-        part = spec.by_role().get(role)
+        part = roles.get(role)
         if part is not None and part.replicas.min != part.replicas.max:
             return ("/spec" if role is Role.BOTH else f"/spec/{role}") + "/replicas/max", part.replicas
     return None
@@ -224,7 +225,10 @@ def _never_whole(case: Case, flavor: FlavorFacts) -> Finding:
     """What would hold GPUs and wait for others that are not there: fewer replicas, else a flavor with more."""
     spec, total = case.spec, flavor.total or 0
     first = spec.gpus_at_first
-    others = {item.label: slug for slug, item in case.facts.flavors.items() if _holds(case, item)}
+    # Only remedies name them: of a wish that is looked at without these nobody would read it.
+    there = case.facts.flavors.items() if case.admits is not None else ()
+    holding = ((item.label, slug) for slug, item in there if _holds(case, item))
+    others = dict(islice(holding, 1 if case.brief else None))
     apart = spec.strategy is Strategy.DISAGGREGATED
     replicas = 0 if apart else total // spec.gpus_per_replica
     ways = [f"at most {plural(replicas, 'replica')} to begin with"] if replicas else []
@@ -286,4 +290,4 @@ def surge_of(spec: DeploymentSpec) -> int:
     """
     if spec.strategy is not Strategy.DISAGGREGATED:
         return spec.gpus_per_replica * spec.surge
-    return sum(role.gpus_per_replica * math.ceil(role.replicas.max * SURGE) for role in spec.by_role().values())
+    return sum(gpus_of(args) * math.ceil(replicas.max * SURGE) for args, replicas in spec.engines())

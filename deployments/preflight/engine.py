@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import check_args, flags_of, release, versions
 from deployments.engine.gpus import COMMON_NODE
 from deployments.engine.options import MIN_CONTEXT, round_context, splits, splits_by
 from deployments.engine.quantization import methods_of
-from deployments.engine.sizing import UnknownShapeError, batched_tokens, fit, sequences
+from deployments.engine.sizing import UnknownShapeError, batched_tokens, sequences
 from deployments.findings import Finding, arg_pointer, error, info
 from deployments.preflight.facts import FlavorFacts
 from deployments.preflight.model import reads_whole
@@ -88,7 +87,7 @@ def flags(case: Case) -> Iterator[Finding]:
         # A method that only other engines have is refused with where to find it (deployments.preflight.reading).
         args = {name: value for name, value in case.spec.engine.args.items() if name != FLAG or not says_method(case)}
         has = tuple(sorted(methods_of(case.profile.version, case.profile.plugins)))
-        yield from check_args(case.profile.version, args, _usual(case), {FLAG: has})
+        yield from check_args(case.profile.version, args, lambda: _usual(case), {FLAG: has})
 
 
 def _usual(case: Case) -> dict[str, int | float]:
@@ -106,19 +105,20 @@ def _usual(case: Case) -> dict[str, int | float]:
     if case.context and (case.whole(LONG) or 0) > case.context:
         usual[LONG] = case.context
     if model is not None and model.max_position:
-        usual["max-model-len"] = _longest(case, model, model.max_position)
+        usual["max-model-len"] = _longest(case, model.max_position)
     return usual
 
 
-def _longest(case: Case, model: ModelFacts, most: int) -> int:
+def _longest(case: Case, most: int) -> int:
     """The longest context that fits in memory, at most what the model was made for."""
-    if case.flavor is None:
+    sizer = case.sizer
+    if case.flavor is None or sizer is None:
         return most
     args = {name: value for name, value in case.spec.engine.args.items() if name != "max-model-len"}
-    if not splits_by(model, case.spec.tensor_parallel) or case.spec.tensor_parallel > case.flavor.gpus_per_node:
+    if not splits_by(sizer.model, case.spec.tensor_parallel) or case.spec.tensor_parallel > case.flavor.gpus_per_node:
         args.pop("tensor-parallel-size")
     try:
-        fits = fit(model, case.flavor.gpu, args, defaults=case.defaults).max_context
+        fits = sizer.fit(case.flavor.gpu, args).max_context
     except UnknownShapeError:
         return most
     shorter = most if fits >= most else round_context(fits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from deployments.engine.facts import GpuFacts, ModelFacts
@@ -41,7 +42,7 @@ class FlavorFacts:
     # Of one GPU; no rule looks at it, but whoever compares flavors does.
     price_per_hour: float = 0.0
 
-    @property
+    @cached_property
     def gpu(self) -> GpuFacts:
         """What the fit estimate needs of this GPU."""
         return gpu_facts(self.product, self.memory_mib, self.compute_capability)

@@ -11,6 +11,7 @@ from deployments.engine.sizing import Fit, FitState, UnknownShapeError, missing_
 from deployments.findings import Finding, arg_pointer, error, info, warning
 from deployments.preflight.facts import FlavorFacts
 from deployments.preflight.rules import Case, Rules, gib
+from deployments.spec import Role
 
 rules = Rules()
 
@@ -89,7 +90,7 @@ def _cache_as_told(case: Case, estimate: Fit) -> Finding | None:
 def _does_not_fit(case: Case, estimate: Fit) -> Finding:
     assert case.model is not None
     assert case.flavor is not None
-    ways = ways_to_fit(case) if case.admits is not None else []
+    ways = ways_to_fit(case, 1 if case.brief else None) if case.admits is not None else []
     first = ways[0] if ways else None
     if ways:
         remedy = f"It would fit with {', or with '.join(way.text for way in ways)}."
@@ -108,38 +109,39 @@ def _does_not_fit(case: Case, estimate: Fit) -> Finding:
     )
 
 
-def ways_to_fit(case: Case) -> list[Option]:
-    """The changes that make it fit, and that no other rule refuses; empty while model or flavor are not known."""
+def ways_to_fit(case: Case, most: int | None = None) -> list[Option]:
+    """The changes that make it fit, and that no other rule refuses; empty while model or flavor are not known.
+
+    No more of them are looked for than `most`.
+    """
     case = case.within_model
-    model, flavor = case.model, case.flavor
-    if model is None or flavor is None:
+    sizer, flavor = case.sizer, case.flavor
+    if sizer is None or flavor is None:
         return []
     others = [
-        Choice(
-            slug,
-            item.gpu,
-            item.gpus_per_node,
-            most_nodes(item.nodes, whole=not item.is_slice),
-            item.label,
-            item.price_per_hour,
-        )
+        Choice(slug, item.gpu, item.gpus_per_node, _widest(case, item), item.label, item.price_per_hour)
         for slug, item in case.facts.flavors.items()
         if item.enabled and slug != case.spec.flavor
     ]
     try:
         return options(
-            model,
+            sizer,
             flavor.gpu,
             case.spec.engine.args,
             gpus_per_node=flavor.gpus_per_node,
             others=others,
-            defaults=case.defaults,
-            nodes=(case.spec.nodes, most_nodes(flavor.nodes, whole=not flavor.is_slice)),
+            nodes=(case.spec.nodes, _widest(case, flavor)),
             across=(("/spec/surge", None),) if case.spec.surge else (),
             admits=case.admits or (lambda changes: True),
+            most=most,
         )
     except UnknownShapeError:
         return []
+
+
+def _widest(case: Case, flavor: FlavorFacts) -> int:
+    """Over how many nodes of a flavor a replica may be spread; one of two roles stands on one."""
+    return most_nodes(flavor.nodes, whole=not flavor.is_slice) if case.role is Role.BOTH else 1
 
 
 @rules.rule
@@ -180,7 +182,7 @@ def utilization(case: Case) -> Iterator[Finding]:
 def _share_of_time(case: Case, flavor: FlavorFacts) -> Finding:
     """Nobody divides the memory of a GPU that is shared by time: what vLLM takes by itself is nearly all of it."""
     pointer = arg_pointer("gpu-memory-utilization")
-    part = case.admits is None or case.admits([(pointer, SHARED_PART)])
+    part = case.admits is None or case.brief or case.admits([(pointer, SHARED_PART)])
     return warning(
         "utilization_whole",
         pointer,

@@ -70,17 +70,17 @@ def alone(case: Case, role: Role) -> Case:
     """The case of one role; what is tried of it is tried in the wish that it is part of."""
     own, whole = case.roles[role], case.admits
     if role is Role.BOTH or whole is None:
-        return dataclasses.replace(case, spec=own)
+        return dataclasses.replace(case, spec=own, role=role)
 
     def admits(changes: Sequence[Change]) -> bool:
         # What one role needs the other may need as well: both are then changed (preflight.together).
         of_one, of_both = (
-            [(own_pointer(pointer, each, case.spec), value) for each in them for pointer, value in changes]
-            for them in ([role], list(case.roles))
+            list({own_pointer(pointer, each, case.spec): value for each in them for pointer, value in changes}.items())
+            for them in ([role], case.roles)
         )
         return whole(of_one) or whole(of_both)
 
-    return dataclasses.replace(case, spec=own, admits=admits)
+    return dataclasses.replace(case, spec=own, role=role, admits=admits)
 
 
 def placed(finding: Finding, spec: DeploymentSpec) -> Finding:

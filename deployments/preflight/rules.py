@@ -11,7 +11,7 @@ from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import versions
 from deployments.engine.lora import lora_gib, lora_rank
 from deployments.engine.profiles import EngineProfile
-from deployments.engine.sizing import Fit, UnknownShapeError, fit
+from deployments.engine.sizing import Fit, Sizer, UnknownShapeError
 from deployments.findings import Change, Finding
 from deployments.preflight.facts import Facts, FlavorFacts, QuotaFacts
 from deployments.sources import Scheme, Source, SourceError, parse
@@ -24,10 +24,10 @@ from deployments.spec import ArgValue, DeploymentSpec, Role
 class Scratch:
     """What was worked out about wishes that follow one from the other, under the same facts.
 
-    `estimates` by flavor, engine, flags and adapters; `findings` of a role by the rules that were asked and its spec.
+    `sizers` by engine and number of adapters; `findings` of a role by the rules that were asked and its spec.
     """
 
-    estimates: dict[object, Fit | None] = field(default_factory=dict)
+    sizers: dict[object, Sizer] = field(default_factory=dict)
     findings: dict[object, list[Finding]] = field(default_factory=dict)
 
 
@@ -41,6 +41,10 @@ class Case:
     facts: Facts
     # Whether changes of this spec lead to nothing else that is refused; None where no remedies are looked for.
     admits: Callable[[Sequence[Change]], bool] | None = None
+    # Which role's engine `spec` is, where it is one of two.
+    role: Role = Role.BOTH
+    # True where nobody reads what is said but a program that follows one remedy: one of each is enough.
+    brief: bool = False
     scratch: Scratch = field(default_factory=Scratch, compare=False)
 
     @cached_property
@@ -100,21 +104,23 @@ class Case:
         return replace(self, spec=self.spec.model_copy(update={"engine": engine}))
 
     @cached_property
-    def estimate(self) -> Fit | None:
-        """How the model sits in the memory of the chosen GPUs; None while model, flavor or shape are not known."""
-        spec, known = self.spec, self.scratch.estimates
-        key = (spec.flavor, spec.engine.profile, len(spec.adapters), tuple(spec.engine.args.items()))
+    def sizer(self) -> Sizer | None:
+        """What estimates how the model sits in memory, as the chosen engine runs it; None while nothing is known."""
+        if self.model is None:
+            return None
+        key, known = (self.spec.engine.profile, len(self.spec.adapters)), self.scratch.sizers
         if key not in known:
-            known[key] = self._estimated()
+            extra = lora_gib(self.model, self.lora_rank, len(self.spec.adapters))
+            known[key] = Sizer(self.model, self.defaults, extra)
         return known[key]
 
-    def _estimated(self) -> Fit | None:
-        model, flavor = self.model, self.flavor
-        if model is None or flavor is None:
+    @cached_property
+    def estimate(self) -> Fit | None:
+        """How the model sits in the memory of the chosen GPUs; None while model, flavor or shape are not known."""
+        if self.sizer is None or self.flavor is None:
             return None
-        extra = lora_gib(model, self.lora_rank, len(self.spec.adapters))
         try:
-            return fit(model, flavor.gpu, self.spec.engine.args, defaults=self.defaults, extra_gib=extra)
+            return self.sizer.fit(self.flavor.gpu, self.spec.engine.args)
         except UnknownShapeError:
             return None
 

@@ -8,7 +8,7 @@ and what that changes in all is proposed in place of each.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from deployments.engine.options import Option
@@ -22,7 +22,7 @@ Look = Callable[[DeploymentSpec], Sequence[Finding]]
 MOST_STEPS = 8
 # What codes of findings begin with that are about something else than how a model runs.
 ELSEWHERE = ("name_", "source_", "credential_", "quota_", "claim_", "cluster_", "adapter_")
-MEMORY = "memory"
+MEMORY, FLAVOR = "memory", "/spec/flavor"
 # What stands where a spec leaves these out.
 USUAL: Mapping[str, int] = {"/spec/nodes": 1, "/spec/surge": 0}
 NOWHERE = "No value of this field is enough by itself"
@@ -74,15 +74,12 @@ def _beside(
 
 def _left(look: Look, trials: Trials) -> Look:
     """How what is refused of a changed wish is looked at: memory is said where something mends it, so with remedies."""
-    looked: dict[bytes, Sequence[Finding]] = {}
 
     def left_of(changed: DeploymentSpec) -> Sequence[Finding]:
-        bare, key = trials.refused(changed), canonical(changed.to_json())
+        bare = trials.refused(changed)
         if not any(item.code == MEMORY for item in bare):
             return bare
-        if key not in looked:
-            looked[key] = [item for item in look(changed) if item.is_error]
-        return looked[key]
+        return [item for item in look(changed) if item.is_error]
 
     return left_of
 
@@ -160,16 +157,15 @@ class _Step:
 def _followed(
     spec: DeploymentSpec, refused: Sequence[Finding], look: Look, trials: Trials
 ) -> tuple[_Step | None, _Step]:
-    """Where proposals lead that are followed, at each step the one that leaves least refused: the wish of which least
-    is refused and nothing new, if there is one, and the last.
+    """Where proposals lead that are followed, at each step all at once where that helps, else the one that leaves least
+    refused: the wish of which least is refused and nothing new, if there is one, and the last.
     """
     now, best, known = _Step(spec, refused), None, {item.code for item in refused}
     been = {canonical(spec.to_json())}
     for _ in range(MOST_STEPS):
-        ways = [way for way in _next(now, trials) if canonical(way.spec.to_json()) not in been]
-        if not ways:
+        ahead = _ahead(now, been, trials)
+        if ahead is None:
             break
-        ahead = min(ways, key=lambda way: len(way.refused)).spec
         been.add(canonical(ahead.to_json()))
         now = _Step(ahead, [finding for finding in look(ahead) if finding.is_error])
         if len(now.refused) < len(best.refused if best else refused) and _is_better(spec, now, known):
@@ -185,11 +181,37 @@ def _is_better(spec: DeploymentSpec, now: _Step, known: set[str]) -> bool:
     return not any(item.code not in known or item.pointer in sets for item in now.refused)
 
 
-def _next(now: _Step, trials: Trials) -> Iterator[_Step]:
-    for finding in now.refused:
-        changed = with_changes(now.spec, changes_of(finding)) if of_spec(finding) else None
-        if changed is not None:
-            yield _Step(changed, trials.refused(changed))
+def _ahead(now: _Step, been: Collection[bytes], trials: Trials) -> DeploymentSpec | None:
+    """The next wish: with one proposal where that is enough, else with all at once where that helps, else with the one
+    that leaves least refused. What this changes needlessly is left out at the end.
+    """
+    fixes = list(filter(of_spec, now.refused))
+    # Other GPUs are a large change, and often not needed once the rest is mended.
+    here = [fix for fix in fixes if FLAVOR not in dict(changes_of(fix))]
+    single, several = (
+        [way for some in ways if (way := _with(now.spec, some)) and canonical(way.to_json()) not in been]
+        for ways in ([[fix] for fix in fixes], [_agreeing(here), _agreeing(fixes)])
+    )
+    for way in single:
+        if not any(trials.look(way)):
+            return way
+    for way in several:
+        if len(trials.refused(way)) < len(now.refused):
+            return way
+    return min(single, key=lambda way: len(trials.refused(way)), default=None)
+
+
+def _agreeing(fixes: Iterable[Finding]) -> list[Finding]:
+    """Of these as many as set nothing to two values, the first of those that do."""
+    kept: list[Finding] = []
+    for fix in fixes:
+        kept += [] if _contradict([*kept, fix]) else [fix]
+    return kept
+
+
+def _with(spec: DeploymentSpec, fixes: Iterable[Finding]) -> DeploymentSpec | None:
+    """The wish with everything that these propose; None where that makes no wish."""
+    return with_changes(spec, [change for fix in fixes for change in changes_of(fix)])
 
 
 def _plainest(spec: DeploymentSpec, best: _Step, trials: Trials) -> DeploymentSpec:
@@ -198,7 +220,7 @@ def _plainest(spec: DeploymentSpec, best: _Step, trials: Trials) -> DeploymentSp
     for change in list(kept):
         fewer = [other for other in kept if other is not change]
         changed = with_changes(spec, fewer) if fewer else None
-        if changed is not None and {_place(item) for item in trials.refused(changed)} <= most:
+        if changed is not None and all(_place(item) in most for item in trials.look(changed)):
             kept = fewer
     return with_changes(spec, kept) or best.spec
 

@@ -8,12 +8,35 @@ from typing import Any, TypeAlias
 
 from deployments.findings import Change, Finding, arg_pointer
 from deployments.preflight.roles import TITLES
-from deployments.spec import DeploymentSpec, canonical
+from deployments.spec import DeploymentSpec
 from deployments.spec_errors import parse_spec
 
 Check = Callable[[DeploymentSpec], Iterable[Finding]]
-# What is refused of a wish, by its canonical JSON.
-Seen: TypeAlias = "dict[bytes, tuple[Finding, ...]]"
+
+
+class Refusals:
+    """What is refused of one wish, worked out as far as somebody asks: one refusal is enough to drop a remedy."""
+
+    def __init__(self, found: Iterable[Finding]) -> None:
+        self._known: list[Finding] = []
+        self._rest = (finding for finding in found if finding.is_error)
+
+    def __iter__(self) -> Iterator[Finding]:
+        """Every refusal once."""
+        place = 0
+        while place < len(self._known) or self._goes_on():
+            yield self._known[place]
+            place += 1
+
+    def _goes_on(self) -> bool:
+        following = next((finding for finding in self._rest if finding not in self._known), None)
+        if following is not None:
+            self._known.append(following)
+        return following is not None
+
+
+# By the JSON of a wish.
+Seen: TypeAlias = dict[str, Refusals]
 
 
 class Trials:
@@ -27,20 +50,26 @@ class Trials:
         self._check = check
         self._refused: frozenset[str] | None = None
         self._seen: Seen = {} if seen is None else seen
+        self._admitted: dict[str, bool] = {}
 
     def admits(self, changes: Sequence[Change]) -> bool:
         """True when the wish with these changes is one, and nothing is refused of it that is not refused now.
 
         What is put somewhere must not be refused there either, whatever stood there before.
         """
+        tried = repr([*changes])
+        if tried not in self._admitted:
+            self._admitted[tried] = self._admits(changes)
+        return self._admitted[tried]
+
+    def _admits(self, changes: Sequence[Change]) -> bool:
         changed = with_changes(self._spec, changes)
         if changed is None:
             return False
         if self._refused is None:
-            self._refused = self._errors(self._spec)
+            self._refused = frozenset(map(_words, self.refused(self._spec)))
         sets = {pointer for pointer, _ in changes}
-        there = any(finding.pointer in sets for finding in self.refused(changed))
-        return not there and self._errors(changed) <= self._refused
+        return all(finding.pointer not in sets and _words(finding) in self._refused for finding in self.look(changed))
 
     def whole(self, finding: Finding) -> Finding:
         """The finding with what else must change for its value to make a wish; without a value where nothing does."""
@@ -57,14 +86,15 @@ class Trials:
         return dataclasses.replace(finding, also=(*finding.also, *best))
 
     def refused(self, spec: DeploymentSpec) -> tuple[Finding, ...]:
-        """What is refused of another wish; each is looked at once."""
-        key = canonical(spec.to_json())
-        if key not in self._seen:
-            self._seen[key] = tuple(finding for finding in self._check(spec) if finding.is_error)
-        return self._seen[key]
+        """Everything that is refused of another wish."""
+        return tuple(self.look(spec))
 
-    def _errors(self, spec: DeploymentSpec) -> frozenset[str]:
-        return frozenset(map(_words, self.refused(spec)))
+    def look(self, spec: DeploymentSpec) -> Refusals:
+        """What is refused of another wish, one after the other; each wish is looked at once."""
+        key = spec.model_dump_json()
+        if key not in self._seen:
+            self._seen[key] = Refusals(self._check(spec))
+        return self._seen[key]
 
 
 def _words(finding: Finding) -> str:

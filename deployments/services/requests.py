@@ -22,7 +22,7 @@ from deployments.manifests.common import Resolution
 from deployments.manifests.images import ImageMode, mode_of
 from deployments.manifests.scaling import available
 from deployments.models import Cluster, Deployment, Principal, Revision, Team, Wanted
-from deployments.preflight import Facts, FlavorFacts
+from deployments.preflight import Facts
 from deployments.preflight.cluster import surge_of
 from deployments.preflight.sources import unseen_server
 from deployments.preflight.storage import chosen
@@ -82,8 +82,8 @@ class PreflightResult:
     approval: str = ""
     # Numbers without which nobody can say whether the model fits, by name.
     missing: tuple[str, ...] = ()
-    # Every flavor by slug, as it was looked up for the findings.
-    flavors: Mapping[str, FlavorFacts] = field(default_factory=dict)
+    # What the findings were made with.
+    known: Facts = field(default_factory=Facts)
 
     @property
     def ok(self) -> bool:
@@ -147,7 +147,7 @@ def preflight(
         surge=surge_of(parsed),
         asks=why,
         approval=asks.in_words(why) if own else "",
-        flavors=known.flavors,
+        known=known,
     )
 
 

@@ -26,7 +26,7 @@ from deployments.models import (
     Revision,
     Wanted,
 )
-from deployments.preflight import ClusterFacts, Facts, check
+from deployments.preflight import ClusterFacts, Facts, check, sizer
 from deployments.services import facts, holds, waiting
 from deployments.spec import DeploymentSpec
 
@@ -193,7 +193,7 @@ def _alternatives(row: Deployment, latest: Revision, usages: dict[int, holds.Usa
         model=model,
         cluster=ClusterFacts(sandbox=settings.SLIPWAY_SANDBOX),
     )
-    found = alternatives(model, spec, rooms)
+    found = alternatives(sizer(spec, known_facts), spec, rooms)
     return [item for item in found if _accepted(changed(latest.spec, item), known_facts)]
 
 

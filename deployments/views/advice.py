@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deployments import preflight
@@ -11,7 +11,6 @@ from deployments.engine.facts import ModelFacts
 from deployments.engine.weights import weights_bytes
 from deployments.forms.engine_fields import FIELDS
 from deployments.forms.roles import ROLES
-from deployments.preflight import Facts
 from deployments.services import unknown_models
 from deployments.services.asks import OVER_QUOTA, Ask
 from deployments.services.holds import Usage
@@ -98,14 +97,15 @@ def advice_of(
     unclear = FIT_FIELDS.intersection(wrong)
     replicas_wrong = not (REPLICAS | ROLE_REPLICAS).isdisjoint(wrong)
     numbers, model = _completed(result, spec, typed or {})
-    rows = result.flavors
+    known = replace(result.known, model=model)
     estimates = result.fits
     if spec is not None and model is not None and None in estimates.values():
-        estimates = preflight.estimates(spec, Facts(flavors=rows, model=model))
+        estimates = preflight.estimates(spec, known)
     # A split that cannot be made, or a share of 90, has no memory to speak of.
     fits = fits_of(spec, estimates) if spec and not impossible and not unclear else ()
     roles = spec is not None and Role.BOTH not in spec.by_role()
-    chosen = rows.get(spec.flavor) if spec else None
+    chosen = known.flavors.get(spec.flavor) if spec else None
+    sizer = preflight.sizer(spec, known) if spec and not unclear - SET_BY_WAYS else None
     return Advice(
         fits=fits,
         model=result.model_facts,
@@ -115,9 +115,7 @@ def advice_of(
         roles=roles,
         flavor=chosen.label if chosen else "",
         numbers=numbers,
-        ways=other_ways(model, spec, rows, priced=not replicas_wrong)
-        if model and spec and not unclear - SET_BY_WAYS
-        else [],
+        ways=other_ways(sizer, spec, known.flavors, priced=not replicas_wrong) if sizer and spec else [],
         quota=result.quota,
         needed=result.gpus + result.surge,
         surge=result.surge,

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from deployments.engine.defaults import Defaults, defaults_of
-from deployments.engine.facts import ModelFacts
 from deployments.engine.gpus import FP8_CAPABILITY
 from deployments.engine.options import most_nodes, splits, splits_beside, splits_by
-from deployments.engine.sizing import Fit, FitState, UnknownShapeError, fit
+from deployments.engine.sizing import Fit, FitState, Sizer, UnknownShapeError
 from deployments.preflight.facts import FlavorFacts
 from deployments.spec import DeploymentSpec, Role
 from deployments.views.fits import WORDS
@@ -47,25 +45,20 @@ class Place:
 
 
 def other_ways(
-    model: ModelFacts, spec: DeploymentSpec, rows: Mapping[str, FlavorFacts], *, priced: bool = True
+    sizer: Sizer, spec: DeploymentSpec, rows: Mapping[str, FlavorFacts], *, priced: bool = True
 ) -> list[Way]:
     """The same model on every flavor, by the fewest GPUs that hold it; and with a smaller KV cache.
 
     `priced` is False while the number of replicas is not known. A split that cannot be made is no way; of two roles a
     way fits when both do.
     """
-    defaults = defaults_of(spec.engine.profile.removeprefix("vllm-"))
-    ways = [way for row in rows.values() if row.enabled for way in _on(model, spec, row, defaults, priced=priced)]
+    ways = [way for row in rows.values() if row.enabled for way in _on(sizer, spec, row, priced=priced)]
     return sorted(ways, key=lambda way: (not way.current, way.word == WORDS[FitState.NO][0], way.rank))[:MOST]
 
 
-def _on(
-    model: ModelFacts, spec: DeploymentSpec, row: FlavorFacts, defaults: Defaults, *, priced: bool
-) -> Iterator[Way]:
+def _on(sizer: Sizer, spec: DeploymentSpec, row: FlavorFacts, *, priced: bool) -> Iterator[Way]:
     """The ways on one flavor: on that of the wish as it asks, and others; on another the first that fits."""
-    found = [
-        way for place in _places(spec, row) if (way := _way(model, spec, place, defaults, priced=priced)) is not None
-    ]
+    found = [way for place in _places(spec, row) if (way := _way(sizer, spec, place, priced=priced)) is not None]
     if row.slug == spec.flavor:
         yield from found
     elif found:
@@ -82,18 +75,18 @@ def _places(spec: DeploymentSpec, row: FlavorFacts) -> Iterator[Place]:
         yield Place(row, spec.nodes, "fp8")
 
 
-def _way(model: ModelFacts, spec: DeploymentSpec, place: Place, defaults: Defaults, *, priced: bool) -> Way | None:
+def _way(sizer: Sizer, spec: DeploymentSpec, place: Place, *, priced: bool) -> Way | None:
     row, roles = place.row, spec.by_role()
     cache = {"kv-cache-dtype": place.cache} if place.cache else {}
     sizes: dict[Role, int] = {}
     fits: dict[Role, Fit] = {}
     for role, own in roles.items():
-        size = _size(model, own, place, defaults)
+        size = _size(sizer, own, place)
         if size is None:
             return None
         try:
             args = {**own.engine.args, "tensor-parallel-size": size, **cache}
-            sizes[role], fits[role] = size, fit(model, row.gpu, args, defaults=defaults)
+            sizes[role], fits[role] = size, sizer.fit(row.gpu, args)
         except UnknownShapeError:
             return None
     state = max((each.state for each in fits.values()), key=ORDER.index)
@@ -117,18 +110,18 @@ def _way(model: ModelFacts, spec: DeploymentSpec, place: Place, defaults: Defaul
     )
 
 
-def _size(model: ModelFacts, own: DeploymentSpec, place: Place, defaults: Defaults) -> int | None:
+def _size(sizer: Sizer, own: DeploymentSpec, place: Place) -> int | None:
     """The tensor-parallel size of one role: as asked, or the fewest GPUs that hold it; None where none can be."""
     beside, asked = splits_beside(own.engine.args), own.tensor_parallel
     most = max(1, place.row.gpus_per_node) * place.nodes // beside
     as_asked = place.row.slug == own.flavor and place.nodes == own.nodes
-    if as_asked and splits_by(model, asked) and asked <= most:
+    if as_asked and splits_by(sizer.model, asked) and asked <= most:
         return asked
-    sizes = [size for size in splits(model, most) if size * beside % place.nodes == 0]
+    sizes = [size for size in splits(sizer.model, most) if size * beside % place.nodes == 0]
     for size in sizes:
         try:
             split = {**own.engine.args, "tensor-parallel-size": size}
-            if fit(model, place.row.gpu, split, defaults=defaults).state is not FitState.NO:
+            if sizer.fit(place.row.gpu, split).state is not FitState.NO:
                 return size
         except UnknownShapeError:
             return None

@@ -358,7 +358,7 @@ def test_a_flag_that_vllm_decides_about_is_better_left_out():
 def test_what_the_caller_knows_is_proposed_where_the_flag_takes_it():
     args = {"max-model-len": -5, "tensor-parallel-size": 99}
     usual = {"max-model-len": 32768, "tensor-parallel-size": 64}
-    assert [finding.value for finding in check_args(VERSION, args, usual)] == [32768, 1]
+    assert [finding.value for finding in check_args(VERSION, args, lambda: usual)] == [32768, 1]
 
 
 def test_right_values_have_nothing_to_complain_about():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deployments.engine.options import Choice, options, places
 from deployments.engine.proposals import propose
-from deployments.engine.sizing import UnknownShapeError, fit, missing_numbers
+from deployments.engine.sizing import Sizer, UnknownShapeError, fit, missing_numbers
 from deployments.models import CatalogEntry, Deployment, ModelCheck, User
 from deployments.preflight import check, estimate
 from deployments.services import model_checks, source_checks
@@ -89,8 +89,8 @@ def test_what_is_known_of_a_model_is_always_something_that_can_be_used(config: A
     for choice in choices:
         try:
             fit(model, choice.gpu, args)
-            options(model, choice.gpu, args, others=choices)
-            places(model, args, choices)
+            options(Sizer(model), choice.gpu, args, others=choices)
+            places(Sizer(model), args, choices)
         except UnknownShapeError as unknown:
             missing = unknown.missing
         else:

@@ -14,6 +14,7 @@ from deployments.engine.flags import flags_of, versions
 from deployments.engine.gpus import gpu_facts
 from deployments.engine.options import Choice, options, places
 from deployments.engine.proposals import propose
+from deployments.engine.sizing import Sizer
 from deployments.forms.engine_fields import FIELDS, groups
 from deployments.preflight import check
 from deployments.views.ask import DEFAULTS
@@ -39,31 +40,33 @@ def test_each_list_begins_with_the_fewest_gpus_and_of_these_the_cheapest(rows: d
         *(("l4", 1), ("a100", 1), ("h100", 1)),
         ("t4", 2),
     ]
-    by_place = [(each.fit.gpus, each.flavor) for each in places(LARGE, args, choices(rows))]
+    by_place = [(each.fit.gpus, each.flavor) for each in places(Sizer(LARGE), args, choices(rows))]
     assert by_place == sorted(by_place, key=lambda each: (each[0], ["t4", "l4", "a100", "h100"].index(each[1])))
     others = [choice for choice in choices(rows) if choice.slug != "t4"]
     told = [
-        way.value for way in options(LLAMA, T4.gpu, args, gpus_per_node=1, others=others) if "flavor" in way.pointer
+        way.value
+        for way in options(Sizer(LLAMA), T4.gpu, args, gpus_per_node=1, others=others)
+        if "flavor" in way.pointer
     ]
     assert told == ["l4", "a100", "h100"]
 
 
 def test_of_two_things_at_once_the_narrowest_other_flavor_is_told():
     huge = dataclasses.replace(LLAMA, weights_bytes=100 * GIB)
-    found = options(huge, T4.gpu, {"max-model-len": 4096}, gpus_per_node=1, others=choices())
+    found = options(Sizer(huge), T4.gpu, {"max-model-len": 4096}, gpus_per_node=1, others=choices())
     assert (found[0].value, found[0].also) == ("h100", (("/spec/engine/args/tensor-parallel-size", 2),))
 
 
 def test_ways_of_the_form_are_the_fewest_gpus_first_also_without_prices():
     for rows, priced in ((ROWS, True), (FREE, True), (ROWS, False)):
-        ways = other_ways(LLAMA, spec_of(flavor="t4"), rows, priced=priced)
+        ways = other_ways(Sizer(LLAMA), spec_of(flavor="t4"), rows, priced=priced)
         assert [way.label for way in ways] == ["1 × T4", "1 × L4", "1 × A100 40 GB", "1 × H100 80 GB"]
 
 
 def test_who_waits_is_offered_the_fewest_gpus_first():
     rooms = {choice.slug: Room(choice, choice.slug, quota=8) for choice in choices()}
     rooms["t4"] = dataclasses.replace(rooms["t4"], quota=0)
-    found = alternatives(LLAMA, spec_of(flavor="t4"), rooms)
+    found = alternatives(Sizer(LLAMA), spec_of(flavor="t4"), rooms)
     assert [dict(way.sets)["/spec/flavor"] for way in found] == ["l4", "a100", "h100"]
 
 

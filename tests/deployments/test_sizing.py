@@ -15,7 +15,7 @@ from deployments.engine.gpus import gpu_facts
 from deployments.engine.kv import pool_of
 from deployments.engine.measured import Measured
 from deployments.engine.options import Choice, options, places, splits, splits_by
-from deployments.engine.sizing import FitState, UnknownShapeError, fit
+from deployments.engine.sizing import FitState, Sizer, UnknownShapeError, fit
 from deployments.engine.weights import parameter_count, weights_bytes
 from tests.deployments.wishes import LLAMA
 
@@ -107,7 +107,7 @@ def test_layers_without_attention_keep_no_cache():
 
 
 def test_places_name_every_flavor_and_split_that_holds_it():
-    found = places(LLAMA, {"max-model-len": 40000}, [Choice("l4", L4, 8), Choice("h100", H100, 2)])
+    found = places(Sizer(LLAMA), {"max-model-len": 40000}, [Choice("l4", L4, 8), Choice("h100", H100, 2)])
     assert [(place.flavor, place.tensor_parallel) for place in found] == [
         ("h100", 1),
         ("l4", 2),
@@ -189,7 +189,7 @@ def test_more_gpus_than_kv_heads_must_be_a_multiple_of_them():
 
 
 def test_other_ways_each_fit_and_come_with_their_field():
-    ways = options(LLAMA, L4, {"max-model-len": 40000}, gpus_per_node=8, others=[Choice("h100", H100, 4)])
+    ways = options(Sizer(LLAMA), L4, {"max-model-len": 40000}, gpus_per_node=8, others=[Choice("h100", H100, 4)])
     assert [way.pointer.rsplit("/", 1)[-1] for way in ways] == [
         "max-model-len",
         "kv-cache-dtype",
@@ -201,7 +201,7 @@ def test_other_ways_each_fit_and_come_with_their_field():
 
 def test_a_model_too_large_for_everything_has_no_other_way():
     huge = dataclasses.replace(LLAMA, weights_bytes=4000 * GIB)
-    assert options(huge, L4, {}, gpus_per_node=8, others=[Choice("h100", H100, 4)]) == []
+    assert options(Sizer(huge), L4, {}, gpus_per_node=8, others=[Choice("h100", H100, 4)]) == []
 
 
 def test_what_a_node_reports_counts_over_the_catalogue():

@@ -11,6 +11,7 @@ from django.utils import timezone
 from deployments.engine.alternatives import Alternative, Room, alternatives
 from deployments.engine.options import Choice
 from deployments.engine.profiles import seeded_profiles
+from deployments.engine.sizing import Sizer
 from deployments.findings import field_of
 from deployments.models import Deployment, EngineProfile, Flavor, Team, User
 from deployments.preflight import check
@@ -30,7 +31,7 @@ def room(slug: str, quota: int, free: int | None = 16, block: int | None = 8) ->
 
 
 def offered(rooms: list[Room], **changes: Any) -> list[Alternative]:
-    return alternatives(LLAMA, spec_of(**changes), {item.choice.slug: item for item in rooms})
+    return alternatives(Sizer(LLAMA), spec_of(**changes), {item.choice.slug: item for item in rooms})
 
 
 def test_fewer_replicas_that_fit_are_offered() -> None:
