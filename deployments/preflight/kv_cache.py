@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from deployments.engine.attention import checked_version
+from deployments.engine.facts import ModelFacts
 from deployments.engine.host import OFFLOADED_CACHE
 from deployments.engine.kv import block_of
 from deployments.engine.kv_layers import Keeps, layers_of, one_cache
 from deployments.findings import Finding, arg_pointer, error, warning
+from deployments.preflight.model import gives_embeddings
 from deployments.preflight.rules import Case, Rules, plural
 
 rules = Rules()
 
 # Block sizes that the attention kernels of NVIDIA GPUs take.
 BLOCKS = (16, 32, 64, 128, 256)
+# Families that vLLM lets see whole prompts whatever their configuration says (model_executor/models/config.py).
+BOTH_WAYS = ("EmbeddingGemma2", "LlamaBidirectional", "LlamaNemotronVL", "Siglip", "VoyageQwen3Bidirectional")
 
 
 @rules.rule
@@ -33,17 +38,45 @@ def caches_of_a_kind(case: Case) -> Iterator[Finding]:
 
 
 @rules.rule
-def cache_of_decoders(case: Case) -> Iterator[Finding]:
-    """What a decoder looks back at in an encoder goes through no connector, and that is what main memory is behind."""
-    model = case.model
-    if OFFLOADED_CACHE in case.spec.engine.args and model is not None and model.encoder_decoder:
+def cache_in_main_memory(case: Case) -> Iterator[Finding]:
+    """Main memory stands behind a KV cache that a connector can move, in blocks that are found again."""
+    model, pointer = case.model, arg_pointer(OFFLOADED_CACHE)
+    if OFFLOADED_CACHE not in case.spec.engine.args or model is None:
+        return
+    if model.encoder_decoder:
         yield error(
             "offload_encoder",
-            arg_pointer(OFFLOADED_CACHE),
+            pointer,
             f"{model.id} has an encoder and a decoder: vLLM moves no KV cache of such models to main memory, and would "
             "not start.",
             f"Leave {OFFLOADED_CACHE} out.",
         )
+    elif _keeps_none(case, model):
+        yield error(
+            "offload_no_cache",
+            pointer,
+            f"{model.id} reads each prompt whole and keeps no KV cache: there is nothing to move to main memory, and "
+            "the engine would not start.",
+            f"Leave {OFFLOADED_CACHE} out.",
+        )
+    elif model.linear_layers and model.attending and case.arg("enable-prefix-caching") is False:
+        # Blocks of both kinds are cut alike for prefix caching alone, and main memory is filled by its keys.
+        checked = case.version == checked_version()
+        yield (error if checked else warning)(
+            "offload_unaligned",
+            arg_pointer("enable-prefix-caching"),
+            f"{plural(model.linear_layers, 'layer')} of {model.id} keep a state beside the KV cache of the others: "
+            f"without prefix caching their blocks do not match, and with {OFFLOADED_CACHE} the engine "
+            f"{'would not start' if checked else 'may not start'}.",
+            f"Leave enable-prefix-caching on, or {OFFLOADED_CACHE} out.",
+            True,
+        )
+
+
+def _keeps_none(case: Case, model: ModelFacts) -> bool:
+    """True where every layer sees the whole prompt at once: encoders, and decoders made both ways for embeddings."""
+    both_ways = model.both_ways or model.architecture.startswith(BOTH_WAYS)
+    return model.is_encoder or (both_ways and gives_embeddings(case))
 
 
 @rules.rule

@@ -149,12 +149,17 @@ def embeddings_as_prompts(case: Case) -> Iterator[Finding]:
     )
 
 
+def gives_embeddings(case: Case) -> bool:
+    """True where the engine runs the model for embeddings or scores: as it is told, or by itself."""
+    return bool(pooling_flag(case.spec.engine.args)) or pools_by_itself(case)
+
+
 def reads_whole(case: Case) -> bool:
     """True where the engine cuts no prompt in parts: as it is told, or as such a model needs it."""
     asked, model = case.arg("enable-chunked-prefill"), case.model
     if asked is False or model is None:
         return asked is False
-    pools = bool(pooling_flag(case.spec.engine.args)) or pools_by_itself(case)
+    pools = gives_embeddings(case)
     if model.encoder_decoder and not pools:
         return True  # Whatever is asked for.
     known = known_models(case.version)
