@@ -89,7 +89,8 @@ def one_cache(args: Mapping[str, ArgValue]) -> bool:
 def whole(args: Mapping[str, ArgValue], name: str, default: int) -> int:
     """A flag as a whole number from 1 up; the default for anything else."""
     value = args.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
+    # Flags that are left out come first: an estimate asks for twenty.
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
         return default
     return int(value)
 
@@ -151,10 +152,14 @@ def _heads(model: ModelFacts, args: Mapping[str, ArgValue]) -> Iterator[Layers]:
     chunked = min(total - sliding, model.chunked_layers) if chunk else 0
     full = total - sliding - chunked
     plain = min(full, _ends(model)) if kind in PACKED else 0
-    yield Layers(full - plain, _head_bytes(model, args, kind, full=True))
-    yield Layers(plain, _head_bytes(model, args, "auto", full=True))
-    yield Layers(sliding, _head_bytes(model, args, kind), Keeps.WINDOW, window)
-    yield Layers(chunked, _head_bytes(model, args, kind), Keeps.CHUNK, chunk)
+    if full > plain:
+        yield Layers(full - plain, _head_bytes(model, args, kind, full=True))
+    if plain:
+        yield Layers(plain, _head_bytes(model, args, "auto", full=True))
+    if sliding:
+        yield Layers(sliding, _head_bytes(model, args, kind), Keeps.WINDOW, window)
+    if chunked:
+        yield Layers(chunked, _head_bytes(model, args, kind), Keeps.CHUNK, chunk)
 
 
 def _ends(model: ModelFacts) -> int:

@@ -14,6 +14,8 @@ from deployments.findings import ARGS_POINTER, Change
 from deployments.spec import MAX_NODES, ArgValue
 
 MIN_CONTEXT = 512
+# What an option is one of, by the last part of its pointer.
+MENDS = frozenset({"flavor", "nodes", "tensor-parallel-size", "max-model-len", "kv-cache-dtype", ONE_CACHE})
 SPLIT, STAGES = f"{ARGS_POINTER}tensor-parallel-size", f"{ARGS_POINTER}pipeline-parallel-size"
 Admits = Callable[[Sequence[Change]], bool]
 

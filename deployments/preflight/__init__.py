@@ -36,7 +36,7 @@ from deployments.preflight import (
     tokenizers,
 )
 from deployments.preflight.facts import ClusterFacts, CredentialFacts, Facts, FlavorFacts, QuotaFacts, Serving
-from deployments.preflight.rules import Case, Rule
+from deployments.preflight.rules import Case, Rule, said
 from deployments.preflight.together import coherent, completed, with_all
 from deployments.preflight.trials import Seen, Trials
 from deployments.spec import DeploymentSpec, Role, Strategy
@@ -124,7 +124,7 @@ def _looks(case: Case) -> tuple[_Look, Callable[[DeploymentSpec], Trials]]:
     def look(spec: DeploymentSpec, *, brief: bool = True) -> list[Finding]:
         key, tried = (spec.model_dump_json(), brief), trials(spec)
         if key not in looked:
-            found = _found(dataclasses.replace(case, spec=spec, admits=tried.admits, brief=brief))
+            found = _found(dataclasses.replace(case, spec=spec, tries=tried.admits, brief=brief))
             looked[key] = list(map(tried.whole, dict.fromkeys(found)))
         return looked[key]
 
@@ -133,16 +133,15 @@ def _looks(case: Case) -> tuple[_Look, Callable[[DeploymentSpec], Trials]]:
 
 def _found(case: Case) -> Iterator[Finding]:
     """What the rules say one after the other: whoever has seen enough asks no further."""
-    for each in OF_WISH:
-        for finding in each(case):
-            yield roles.placed(finding, case.spec)
+    for finding in said(case, OF_WISH):
+        yield roles.placed(finding, case.spec)
     yield from roles.of_engines(case, OF_ROLES if case.spec.strategy is Strategy.DISAGGREGATED else OF_ENGINE)
 
 
 def ways(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> dict[Role, list[Option]]:
     """Changes with which what a role runs fits, and that nothing refuses; empty where nothing is known."""
     look, trials = _looks(Case(spec=spec, name=name, team=team, facts=facts))
-    case = Case(spec=spec, name=name, team=team, facts=facts, admits=trials(spec).admits)
+    case = Case(spec=spec, name=name, team=team, facts=facts, tries=trials(spec).admits)
     found: dict[Role, list[Option]] = {}
     for role in spec.by_role():
         own = [roles.own_option(way, role, spec) for way in memory.ways_to_fit(roles.alone(case, role))]

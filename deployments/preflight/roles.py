@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from deployments.engine.host import OFFLOADED_CACHE
 from deployments.engine.options import Option
 from deployments.findings import ARGS_POINTER, Change, Finding, arg_pointer, error, info, warning
-from deployments.preflight.rules import Case, Rule, Rules, plural
+from deployments.preflight.rules import Case, Rule, Rules, plural, said
 from deployments.spec import DeploymentSpec, Role, RoleSpec, Strategy
 
 rules = Rules()
@@ -32,11 +32,10 @@ TITLES = {Role.PREFILL: "Prefill", Role.DECODE: "Decode"}
 
 def of_engines(case: Case, checks: Iterable[Rule]) -> Iterator[Finding]:
     """What rules about an engine say of each role; what they say of both alike is said once, at the shared fields."""
-    checks = tuple(checks)
-    said = {role: _said(alone(case, role), checks) for role in case.roles}
-    for role, findings in said.items():
+    by_role = {role: list(said(alone(case, role), checks)) for role in case.roles}
+    for role, findings in by_role.items():
         for finding in findings:
-            alike = all(finding in others for others in said.values())
+            alike = all(finding in others for others in by_role.values())
             if role is Role.BOTH or (alike and not _set_apart(finding, case.spec)):
                 yield finding
             else:
@@ -49,16 +48,6 @@ def of_engines(case: Case, checks: Iterable[Rule]) -> Iterator[Finding]:
                 )
 
 
-def _said(case: Case, checks: tuple[Rule, ...]) -> list[Finding]:
-    """What rules say of one role. Of a change that is tried, what they said before of a role that it left as it was."""
-    if case.admits is not None:
-        return [finding for each in checks for finding in each(case)]
-    key, known = (checks, case.spec.model_dump_json()), case.scratch.findings
-    if key not in known:
-        known[key] = [finding for each in checks for finding in each(case)]
-    return known[key]
-
-
 def _set_apart(finding: Finding, spec: DeploymentSpec) -> bool:
     """True when a role sets the flag by itself: at the shared field a value would change nothing for it."""
     flag = finding.pointer.removeprefix(ARGS_POINTER)
@@ -68,7 +57,7 @@ def _set_apart(finding: Finding, spec: DeploymentSpec) -> bool:
 
 def alone(case: Case, role: Role) -> Case:
     """The case of one role; what is tried of it is tried in the wish that it is part of."""
-    own, whole = case.roles[role], case.admits
+    own, whole = case.roles[role], case.tries
     if role is Role.BOTH or whole is None:
         return dataclasses.replace(case, spec=own, role=role)
 
@@ -80,7 +69,7 @@ def alone(case: Case, role: Role) -> Case:
         )
         return whole(of_one) or whole(of_both)
 
-    return dataclasses.replace(case, spec=own, role=role, admits=admits)
+    return dataclasses.replace(case, spec=own, role=role, tries=admits)
 
 
 def placed(finding: Finding, spec: DeploymentSpec) -> Finding:

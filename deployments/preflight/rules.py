@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -24,11 +24,13 @@ from deployments.spec import ArgValue, DeploymentSpec, Role
 class Scratch:
     """What was worked out about wishes that follow one from the other, under the same facts.
 
-    `sizers` by engine and number of adapters; `findings` of a role by the rules that were asked and its spec.
+    `sizers` by engine and number of adapters; `findings` by the spec that a rule looked at and the rule, but for those
+    that follow from where changes lead; `asked` while a rule runs that has asked for that.
     """
 
     sizers: dict[object, Sizer] = field(default_factory=dict)
-    findings: dict[object, list[Finding]] = field(default_factory=dict)
+    findings: dict[str, dict[Rule, list[Finding]]] = field(default_factory=dict)
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,19 @@ class Case:
     name: str
     team: str
     facts: Facts
-    # Whether changes of this spec lead to nothing else that is refused; None where no remedies are looked for.
-    admits: Callable[[Sequence[Change]], bool] | None = None
+    # What `admits` gives.
+    tries: Callable[[Sequence[Change]], bool] | None = None
     # Which role's engine `spec` is, where it is one of two.
     role: Role = Role.BOTH
     # True where nobody reads what is said but a program that follows one remedy: one of each is enough.
     brief: bool = False
     scratch: Scratch = field(default_factory=Scratch, compare=False)
+
+    @property
+    def admits(self) -> Callable[[Sequence[Change]], bool] | None:
+        """Whether changes of this spec lead to nothing else that is refused; None where no remedies are looked for."""
+        self.scratch.asked = True
+        return self.tries
 
     @cached_property
     def roles(self) -> dict[Role, DeploymentSpec]:
@@ -158,6 +166,22 @@ class Case:
 
 
 Rule = Callable[[Case], Iterable[Finding]]
+
+
+def said(case: Case, checks: Iterable[Rule]) -> Iterator[Finding]:
+    """What rules say one after the other; what they said before of the same spec they are not asked again."""
+    scratch = case.scratch
+    known = scratch.findings.setdefault(case.spec.model_dump_json(), {})
+    for check in checks:
+        found = known.get(check)
+        if found is None:
+            # The rule that looks at this wish, if one does, has asked where changes lead: that stays known.
+            before, scratch.asked = scratch.asked, False
+            found = list(check(case))
+            if not scratch.asked:
+                known[check] = found
+            scratch.asked = before
+        yield from found
 
 
 class Rules(list[Rule]):

@@ -11,13 +11,14 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from deployments.engine.options import Option
+from deployments.engine.options import MENDS, Option
 from deployments.findings import Change, Finding
 from deployments.preflight.roles import TITLES
 from deployments.preflight.trials import Trials, with_changes
 from deployments.spec import DeploymentSpec, Role, canonical
 
 Look = Callable[[DeploymentSpec], Sequence[Finding]]
+Left = Callable[[DeploymentSpec, Collection[str]], Sequence[Finding]]
 
 MOST_STEPS = 8
 # What codes of findings begin with that are about something else than how a model runs.
@@ -62,7 +63,7 @@ def _beside(
     refused: Sequence[Finding],
     finding: Finding,
     whole: tuple[Change, ...],
-    left_of: Look,
+    left_of: Left,
 ) -> bool:
     """True for a finding without a proposal of the spec, or with one that leads on with and without the other."""
     if not of_spec(finding):
@@ -72,12 +73,16 @@ def _beside(
     return alone and not _contradict([finding, both]) and _leads_on(spec, refused, [both], left_of)
 
 
-def _left(look: Look, trials: Trials) -> Look:
-    """How what is refused of a changed wish is looked at: memory is said where something mends it, so with remedies."""
+def _left(look: Look, trials: Trials) -> Left:
+    """How what is refused of a changed wish is looked at.
 
-    def left_of(changed: DeploymentSpec) -> Sequence[Finding]:
+    Memory is said where something mends it, which is dear to find: only for changes of what that may be.
+    """
+
+    def left_of(changed: DeploymentSpec, sets: Collection[str]) -> Sequence[Finding]:
         bare = trials.refused(changed)
-        if not any(item.code == MEMORY for item in bare):
+        mends = any(pointer.rpartition("/")[2] in MENDS for pointer in sets)
+        if not mends or not any(item.code == MEMORY for item in bare):
             return bare
         return [item for item in look(changed) if item.is_error]
 
@@ -123,11 +128,11 @@ def _place(finding: Finding) -> tuple[str, str]:
     return finding.code, finding.pointer
 
 
-def _all_lead_on(spec: DeploymentSpec, refused: Sequence[Finding], fixes: Sequence[Finding], left_of: Look) -> bool:
+def _all_lead_on(spec: DeploymentSpec, refused: Sequence[Finding], fixes: Sequence[Finding], left_of: Left) -> bool:
     """True where each proposal alone, and all together, leave less refused, and nothing of what they are about."""
-    if not all(_leads_on(spec, refused, [fix], left_of) for fix in fixes):
+    if _contradict(fixes) or not all(_leads_on(spec, refused, [fix], left_of) for fix in fixes):
         return False
-    return len(fixes) == 1 or (not _contradict(fixes) and _leads_on(spec, refused, fixes, left_of))
+    return len(fixes) == 1 or _leads_on(spec, refused, fixes, left_of)
 
 
 def _contradict(fixes: Sequence[Finding]) -> bool:
@@ -135,12 +140,13 @@ def _contradict(fixes: Sequence[Finding]) -> bool:
     return any(sets.setdefault(pointer, value) != value for fix in fixes for pointer, value in changes_of(fix))
 
 
-def _leads_on(spec: DeploymentSpec, refused: Sequence[Finding], fixes: Sequence[Finding], left_of: Look) -> bool:
+def _leads_on(spec: DeploymentSpec, refused: Sequence[Finding], fixes: Sequence[Finding], left_of: Left) -> bool:
     changes = [change for fix in fixes for change in changes_of(fix)]
     changed = with_changes(spec, changes)
     if changed is None:
         return False
-    left, sets = left_of(changed), {pointer for pointer, _ in changes}
+    sets = {pointer for pointer, _ in changes}
+    left = left_of(changed, sets)
     new = {item.code for item in left} - {item.code for item in refused}
     stays = {_place(item) for item in left} & set(map(_place, fixes))
     return not new and not stays and len(left) < len(refused) and not any(item.pointer in sets for item in left)
@@ -167,7 +173,8 @@ def _followed(
         if ahead is None:
             break
         been.add(canonical(ahead.to_json()))
-        now = _Step(ahead, [finding for finding in look(ahead) if finding.is_error])
+        # Remedies are looked for where something is refused.
+        now = _Step(ahead, [item for item in look(ahead) if item.is_error] if any(trials.look(ahead)) else ())
         if len(now.refused) < len(best.refused if best else refused) and _is_better(spec, now, known):
             best = now
         if not now.refused:
@@ -257,7 +264,7 @@ def _with_whole(finding: Finding, spec: DeploymentSpec, whole: tuple[Change, ...
 
 
 def _parted(
-    spec: DeploymentSpec, findings: Sequence[Finding], refused: Sequence[Finding], end: _Step, left_of: Look
+    spec: DeploymentSpec, findings: Sequence[Finding], refused: Sequence[Finding], end: _Step, left_of: Left
 ) -> list[Finding]:
     """Where nothing makes the whole work: proposals that lead on by themselves stay, the others say what stands in
     their way.

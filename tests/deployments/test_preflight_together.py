@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bench.fit.costs import R1
 from deployments import preflight
 from deployments.engine.facts import ModelFacts
 from deployments.findings import Change, Finding
@@ -23,26 +24,6 @@ from deployments.spec_errors import parse_spec
 from tests.deployments.preflighting import SERVED, with_cluster
 from tests.deployments.wishes import facts_of
 
-R1 = ModelFacts(
-    id="deepseek-ai/DeepSeek-R1",
-    architecture="DeepseekV3ForCausalLM",
-    quantization="fp8",
-    quant_block=128,
-    weights_bytes=688_586_727_753,
-    layers=61,
-    heads=128,
-    kv_heads=128,
-    head_dim=128,
-    hidden=7168,
-    intermediate=18_432,
-    vocab=129_280,
-    max_position=163_840,
-    experts=256,
-    expert_intermediate=2048,
-    kv_lora_rank=512,
-    rope_head_dim=64,
-    mtp_layers=1,
-)
 L405 = ModelFacts(
     id="meta-llama/Llama-3.1-405B-Instruct",
     architecture="LlamaForCausalLM",
