@@ -134,7 +134,7 @@ def valid_spec(data: object) -> DeploymentSpec:
     """The spec of a document; DocumentError names what is wrong with it."""
     spec, problems = parse_spec(data)
     if spec is None:
-        said = "; ".join(f"{problem.pointer}: {problem.message}" for problem in problems)
+        said = "; ".join(f"{problem.pointer}: {problem.said}" for problem in problems)
         raise DocumentError(f"This is not a valid spec. {said}")
     return spec
 

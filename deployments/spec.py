@@ -260,12 +260,18 @@ class PlacesError(ValueError):
         super().__init__("; ".join(f"{pointer}: {text}" for pointer, text in problems.items()))
 
 
+def bare_flag(name: str) -> str:
+    """The flag that somebody means who writes its dashes, underscores or value into its name; empty for none."""
+    bare = name.lstrip("-").replace("_", "-").split("=", 1)[0].lower()
+    return bare if FLAG_NAME.fullmatch(bare) and len(bare) <= MAX_LABEL else ""
+
+
 def flag_name_problem(name: str) -> str:
     """Why `name` is not how an engine flag is written here."""
     if OPTIMIZATION.fullmatch(name):
         return "This is vLLM's short form of optimization-level, which cannot be set here: leave it out."
-    bare = name.lstrip("-").replace("_", "-").split("=", 1)[0].lower()
-    if bare != name and FLAG_NAME.fullmatch(bare) and len(bare) <= MAX_LABEL:
+    bare = bare_flag(name)
+    if bare and bare != name:
         return f"Write this flag as “{bare}”, with its value apart."
     return "This is not the name of a vLLM flag."
 

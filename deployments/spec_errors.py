@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from deployments.engine.flags import versions, withheld
 from deployments.findings import ARGS_POINTER, Finding, arg_pointer, error, field_of
 from deployments.spec import (
     Adapter,
@@ -23,6 +24,7 @@ from deployments.spec import (
     RoleSpec,
     Scaling,
     Source,
+    bare_flag,
     flag_name_problem,
 )
 
@@ -40,6 +42,7 @@ _LEVELS: dict[str, type[BaseModel]] = {
 }
 # So many errors are said of one spec: nobody reads more, and each that is a name costs a search for what was meant.
 MOST = 50
+UNKNOWN = "flag_unknown"
 _ADAPTER = re.compile(r"/spec/adapters/\d+")
 
 
@@ -51,17 +54,24 @@ class FieldError:
     field: str
     message: str
     code: str = "invalid"
+    remedy: str = ""
+    instead: str = ""
+
+    @property
+    def said(self) -> str:
+        """What is wrong and what to do, for places that show one text."""
+        return f"{self.message} {self.remedy}".rstrip()
 
     def as_finding(self) -> Finding:
         """The same error as a preflight finding."""
-        return error(self.code, self.pointer, self.message)
+        return error(self.code, self.pointer, self.message, self.remedy, instead=self.instead)
 
 
-def flat_errors(failure: ValidationError, *, prefix: str = "/spec") -> list[FieldError]:
+def flat_errors(failure: ValidationError, *, prefix: str = "/spec", version: str = "") -> list[FieldError]:
     """Every error in `failure`, flat and in plain words.
 
     `prefix` is where the validated model stands in the request: "/spec" for a DeploymentSpec, "" for a
-    DeploymentRequest.
+    DeploymentRequest. `version` is the vLLM whose flags are meant, as far as it is known.
     """
     found: list[FieldError] = []
     # Inputs stay out: an error must never carry back what somebody typed into a wrong field.
@@ -70,7 +80,7 @@ def flat_errors(failure: ValidationError, *, prefix: str = "/spec") -> list[Fiel
         cause = (item.get("ctx") or {}).get("error")
         if isinstance(cause, ArgsError):
             problems = islice(cause.problems.items(), MOST)
-            found += [_arg_error(location, name, message) for name, message in problems]
+            found += [_arg_error(location, name, message, version) for name, message in problems]
             continue
         if isinstance(cause, PlacesError):
             found += [_place_error(location + below, message) for below, message in cause.problems.items()]
@@ -80,25 +90,45 @@ def flat_errors(failure: ValidationError, *, prefix: str = "/spec") -> list[Fiel
     return found
 
 
-def parse_spec(data: object) -> tuple[DeploymentSpec | None, list[FieldError]]:
-    """The spec in `data`, or what is wrong with it."""
+def parse_spec(data: object, version: str = "") -> tuple[DeploymentSpec | None, list[FieldError]]:
+    """The spec in `data`, or what is wrong with it.
+
+    `version` is the vLLM of its engine, where the caller knows that; else the engine's name says it.
+    """
     try:
         return DeploymentSpec.from_json(data), []
     except ValidationError as failure:
-        return None, flat_errors(failure)
+        return None, flat_errors(failure, version=version or _named_version(data))
 
 
-def parse_request(data: object) -> tuple[DeploymentRequest | None, list[FieldError]]:
-    """The request (team, name, spec) in `data`, or what is wrong with it."""
+def parse_request(data: object, version: str = "") -> tuple[DeploymentRequest | None, list[FieldError]]:
+    """The request (team, name, spec) in `data`, or what is wrong with it; `version` as for `parse_spec`."""
     try:
         return DeploymentRequest.model_validate(data), []
     except ValidationError as failure:
-        return None, flat_errors(failure, prefix="")
+        spec = data.get("spec") if isinstance(data, Mapping) else None
+        return None, flat_errors(failure, prefix="", version=version or _named_version(spec))
 
 
-def _arg_error(location: str, name: str, message: str) -> FieldError:
+def profile_named(spec: object) -> str:
+    """The engine that a wish names, whatever else is wrong in it; the usual one where it names none."""
+    engine = spec.get("engine") if isinstance(spec, Mapping) else None
+    named = engine.get("profile") if isinstance(engine, Mapping) else None
+    return named if isinstance(named, str) else Engine().profile
+
+
+def _named_version(spec: object) -> str:
+    version = profile_named(spec).removeprefix("vllm-")
+    return version if version in versions() else ""
+
+
+def _arg_error(location: str, name: str, message: str, version: str) -> FieldError:
     pointer = arg_pointer(name[:80], location)
     code = "flag_name" if message == flag_name_problem(name) else "invalid"
+    # Who puts a value right that no value of this flag can be has done it for nothing.
+    no = withheld(version, bare_flag(name)) if version in versions() and bare_flag(name) else None
+    if no is not None and (code == "invalid" or no.code != UNKNOWN):
+        return FieldError(pointer, field_of(pointer), no.message, no.code, no.remedy, no.instead)
     return FieldError(pointer, field_of(pointer), message, code)
 
 

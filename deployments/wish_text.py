@@ -215,7 +215,7 @@ def _around(written: WishText) -> Iterator[Problem]:
 
 def _problem(error: FieldError, written: WishText, bare: bool) -> Problem:
     pointer = error.pointer.removeprefix("/spec") if bare else error.pointer
-    return Problem(written.line_of(pointer), pointer, error.message)
+    return Problem(written.line_of(pointer), pointer, error.said)
 
 
 def _without_null(value: Any) -> Any:

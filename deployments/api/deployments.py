@@ -27,10 +27,9 @@ from deployments.api.base import (
 from deployments.api.tags import digest_in, number_in, tag_of
 from deployments.api.waiting import waiting
 from deployments.models import Approval, Deployment, Reservation, Revision, Team
-from deployments.services import approvals, files, ledger, lifecycle, requests, waits
+from deployments.services import approvals, engines, files, ledger, lifecycle, requests, waits
 from deployments.services.errors import InvalidError, MissingError, RefusedError
 from deployments.spec import DeploymentSpec
-from deployments.spec_errors import parse_spec
 
 PAGE = [
     OpenApiParameter("limit", int, description="Rows per page, at most 200"),
@@ -413,7 +412,7 @@ def _name(name: object) -> str:
 
 
 def _spec(data: object) -> DeploymentSpec:
-    spec, problems = parse_spec(data)
+    spec, problems = engines.parse_spec(data)
     if spec is None:
         raise RefusedError([problem.as_finding() for problem in problems])
     return spec

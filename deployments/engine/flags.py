@@ -147,20 +147,26 @@ def check_args(
     known = flags_of(version)
     found: list[Finding] = []
     for name, value in args.items():
-        flag = known.get(name)
-        if flag is None:
-            found.append(_unknown(version, name))
-        else:
-            flag = replace(flag, choices=choices[name]) if choices and name in choices else flag
-            found += _check(version, flag, value, usual)
+        if (no := withheld(version, name)) is not None:
+            found.append(no)
+            continue
+        flag = known[name]
+        flag = replace(flag, choices=choices[name]) if choices and name in choices else flag
+        found += _check(flag, version, value, usual)
     return found
 
 
-def _check(version: str, flag: Flag, value: ArgValue, usual: Usual) -> list[Finding]:
+def withheld(version: str, name: str) -> Finding | None:
+    """Why nobody can set this flag in this vLLM version, whatever its value; None for one that can be set."""
+    flag = flags_of(version).get(name)
+    if flag is None:
+        return _unknown(version, name)
     if flag.cls is FlagClass.MANAGED:
-        return [_managed(flag)]
-    if flag.cls is FlagClass.FORBIDDEN:
-        return [_forbidden(version, flag)]
+        return _managed(flag)
+    return _forbidden(version, flag) if flag.cls is FlagClass.FORBIDDEN else None
+
+
+def _check(flag: Flag, version: str, value: ArgValue, usual: Usual) -> list[Finding]:
     if problem := _value_problem(version, flag, value, usual):
         return [problem]
     if flag.needs_admin(value):

@@ -154,13 +154,13 @@ class DeploymentForm(RoleFields):
         Reads without `cleaned_data`, so that half a form still gets what can be said about it.
         """
         self.full_clean()
-        spec, errors = parse_spec(self.spec_data)
+        spec, errors = parse_spec(self.spec_data, self.version)
         for error in errors:
             field = self._shown_at(error.field) or "args"
             # A required field that is empty already says so.
             if not self.errors.get(field):
                 flag = "" if field == error.field or not error.field else f"--{_flag_of(error.field)}: "
-                self.add_error(field, flag + error.message)
+                self.add_error(field, flag + error.said)
         return spec if not errors else None
 
     @cached_property

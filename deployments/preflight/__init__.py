@@ -40,7 +40,7 @@ from deployments.preflight.rules import Case, Rule, said
 from deployments.preflight.together import coherent, completed, with_all
 from deployments.preflight.trials import Seen, Trials
 from deployments.spec import DeploymentSpec, Role, Strategy
-from deployments.spec_errors import parse_request, parse_spec
+from deployments.spec_errors import parse_request, parse_spec, profile_named
 
 __all__ = [
     "ClusterFacts",
@@ -152,7 +152,8 @@ def ways(spec: DeploymentSpec, name: str, team: str, facts: Facts) -> dict[Role,
 
 def check_raw(data: Mapping[str, Any], facts: Facts) -> tuple[DeploymentSpec | None, list[Finding]]:
     """The same for decoded JSON `{team, name, spec}`; errors of its shape come as findings too."""
-    request, problems = parse_request(data)
+    profile = facts.profiles.get(profile_named(data.get("spec")))
+    request, problems = parse_request(data, profile.version if profile else "")
     if request is not None:
         return request.spec, check(request.spec, request.name, request.team, facts)
     name = data.get("name")

@@ -15,6 +15,9 @@ from deployments.services import events
 from deployments.services.errors import InvalidError, MissingError, NotAllowedError, StaleError
 from deployments.services.facts import stands_in
 from deployments.services.transactions import in_transaction
+from deployments.spec import DeploymentSpec
+from deployments.spec_errors import FieldError, profile_named
+from deployments.spec_errors import parse_spec as parse_with
 
 PLUGINS = "plugins"
 
@@ -98,6 +101,15 @@ def give(row: EngineProfile, names: Iterable[object], *, actor: User | None = No
         data={"engine": row.slug, "before": {PLUGINS: before}, "after": {PLUGINS: after}},
     )
     return True
+
+
+def parse_spec(data: object) -> tuple[DeploymentSpec | None, list[FieldError]]:
+    """The spec in `data`, or what is wrong with it; its flags are those of the engine that is stored by that name."""
+    spec, problems = parse_with(data)
+    slug = profile_named(data)
+    # Only where something is wrong: what is right is right whoever looks at it.
+    row = EngineProfile.objects.filter(slug=slug).first() if problems and "\0" not in slug else None
+    return parse_with(data, row.version) if row is not None else (spec, problems)
 
 
 def tag_of(row: EngineProfile) -> str:

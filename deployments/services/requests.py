@@ -31,6 +31,7 @@ from deployments.services import (
     approvals,
     asks,
     credential_facts,
+    engines,
     events,
     facts,
     holds,
@@ -56,7 +57,6 @@ from deployments.services.transactions import in_transaction
 from deployments.sources import Scheme, Source, SourceCheck, SourceCode, SourceError, parse
 from deployments.sources.pinned import file_of, pinned
 from deployments.spec import MAX_NOTE, DeploymentSpec, Role
-from deployments.spec_errors import parse_spec
 
 MOST_PENDING = 20
 NOT_PINNED = "source_not_pinned"
@@ -108,7 +108,7 @@ def preflight(
     look up: the estimate and the ways to make it fit are made with them. To try those through all rules costs more than
     the rest, so that they are looked for where somebody asks (`with_ways`).
     """
-    parsed, problems = (spec, []) if isinstance(spec, DeploymentSpec) else parse_spec(spec)
+    parsed, problems = (spec, []) if isinstance(spec, DeploymentSpec) else engines.parse_spec(spec)
     findings = [problem.as_finding() for problem in problems]
     try:
         _note(note)
