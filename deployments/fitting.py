@@ -12,7 +12,7 @@ from deployments.document_values import DocumentError
 from deployments.documents import facts_from, gpu_from, measured_from, model_from, valid_spec
 from deployments.engine.defaults import Defaults, defaults_of
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
-from deployments.engine.lora import lora_gib, lora_rank
+from deployments.engine.lora import Slots, lora_rank
 from deployments.engine.measured import Measured
 from deployments.engine.options import Choice, Option, options, places
 from deployments.engine.sizing import FitState, Sizer, UnknownShapeError, fit
@@ -38,13 +38,13 @@ class Question:
     choices: tuple[Choice, ...]
     slug: str
     defaults: Defaults
-    extra_gib: float = 0.0
+    slots: Slots | None = None
     spec: DeploymentSpec | None = None
 
     @cached_property
     def sizer(self) -> Sizer:
         """What estimates how this model sits on this and other GPUs."""
-        return Sizer(self.model, self.defaults, self.extra_gib)
+        return Sizer(self.model, self.defaults, self.slots)
 
 
 def fit_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def fit_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None = 
         ),
         slug=str(slug or ""),
         defaults=defaults_of(str(document.get("vllm") or (profile.version if profile else ""))),
-        extra_gib=lora_gib(model, lora_rank(known.adapters), len(spec.adapters)) if spec and spec.adapters else 0.0,
+        slots=Slots(len(spec.adapters), lora_rank(known.adapters)) if spec and spec.adapters else None,
         spec=spec,
     )
     args = _args_by_role(document, spec)
@@ -104,7 +104,7 @@ def _answer(asked: Question, role: Role, args: Mapping[str, ArgValue], measured:
             # Side by side: what the engine said, and what would have been said before it started.
             described["measured"] = dataclasses.asdict(measured)
             described["computed"] = result.as_json()
-            result = fit(model, gpu, args, defaults=asked.defaults, measured=measured, extra_gib=asked.extra_gib)
+            result = fit(model, gpu, args, defaults=asked.defaults, measured=measured, slots=asked.slots)
     except UnknownShapeError as failure:
         return _not_known(model, gpu, failure) | described
     return {

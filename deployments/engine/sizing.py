@@ -18,6 +18,7 @@ from deployments.engine.dtypes import dtype_of
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
 from deployments.engine.kv import pool_of
 from deployments.engine.kv_layers import DTYPE_BYTES, as_served, whole, width_of
+from deployments.engine.lora import Slots, lora_gib
 from deployments.engine.measured import Measured
 from deployments.engine.stages import heaviest_stage
 from deployments.engine.weights import (
@@ -118,12 +119,12 @@ def fit(
     *,
     defaults: Defaults = NEWEST,
     measured: Measured | None = None,
-    extra_gib: float = 0.0,
+    slots: Slots | None = None,
 ) -> Fit:
     """Estimate how `model` fits on `gpu` with these engine flags; raises UnknownShapeError when it cannot tell.
 
-    What an engine of the same shape reported at its start (`measured`) takes the place of what is computed. `extra_gib`
-    is what the engine keeps besides, as room for adapters.
+    What an engine of the same shape reported at its start (`measured`) takes the place of what is computed. `slots`
+    is the room that it makes for adapters.
     """
     seen, model = measured or Measured(), as_asked(as_taken(model, defaults), args)
     args = {**args, "dtype": dtype_of(model, gpu.compute_capability, args)}
@@ -147,7 +148,7 @@ def fit(
     activation = _activation_gib(model, gpu, args, tp, batch, defaults)
     if seen.activation_gib is not None:
         activation = seen.activation_gib
-    overhead = _overhead_gib(args, split * engines, defaults, seen) + extra_gib
+    overhead = _overhead_gib(args, split * engines, defaults, seen) + (lora_gib(model, slots, args) if slots else 0.0)
     forced = _float(args, "kv-cache-memory-bytes", 0.0)
     available = forced / GIB if forced else budget - rank_gib - activation - overhead
     if seen.kv_gib is not None and not forced:
@@ -298,10 +299,10 @@ def _float(args: Mapping[str, ArgValue], name: str, default: float) -> float:
 class Sizer:
     """The estimates of one model by one engine: each is worked out once, however often it is asked for."""
 
-    def __init__(self, model: ModelFacts, defaults: Defaults = NEWEST, extra_gib: float = 0.0) -> None:
+    def __init__(self, model: ModelFacts, defaults: Defaults = NEWEST, slots: Slots | None = None) -> None:
         self.model = model
         self._defaults = defaults
-        self._extra_gib = extra_gib
+        self._slots = slots
         self._known: dict[tuple[GpuFacts, str], Fit] = {}
 
     def fit(self, gpu: GpuFacts, args: Mapping[str, ArgValue]) -> Fit:
@@ -309,5 +310,5 @@ class Sizer:
         # As text: 1 and true are one key of a dict, and are not one value of a flag.
         key = gpu, repr(args)
         if key not in self._known:
-            self._known[key] = fit(self.model, gpu, args, defaults=self._defaults, extra_gib=self._extra_gib)
+            self._known[key] = fit(self.model, gpu, args, defaults=self._defaults, slots=self._slots)
         return self._known[key]

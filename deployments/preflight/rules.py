@@ -9,7 +9,7 @@ from functools import cached_property
 from deployments.engine.defaults import NEWEST, Defaults, as_asked, as_taken, defaults_of
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import versions
-from deployments.engine.lora import lora_gib, lora_rank
+from deployments.engine.lora import Slots, lora_rank
 from deployments.engine.profiles import EngineProfile
 from deployments.engine.sizing import Fit, Sizer, UnknownShapeError
 from deployments.findings import Change, Finding
@@ -118,8 +118,8 @@ class Case:
             return None
         key, known = (self.spec.engine.profile, len(self.spec.adapters)), self.scratch.sizers
         if key not in known:
-            extra = lora_gib(self.model, self.lora_rank, len(self.spec.adapters))
-            known[key] = Sizer(self.model, self.defaults, extra)
+            slots = Slots(len(self.spec.adapters), self.lora_rank) if self.spec.adapters else None
+            known[key] = Sizer(self.model, self.defaults, slots)
         return known[key]
 
     @cached_property

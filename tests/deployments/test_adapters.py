@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deployments.engine.lora import RANKS, lora_gib, rank_for
+from deployments.engine.lora import RANKS, Slots, lora_gib, rank_for
 from deployments.engine.sizing import fit
 from deployments.findings import Severity
 from deployments.forms.adapters import AdapterTextError, format_adapters, parse_adapters
@@ -191,17 +191,17 @@ def test_adapters_of_roles_are_taken_with_a_word_about_the_hand_over():
     )
     assert alone is not None
     assert beside is not None
-    assert beside.overhead_gib - alone.overhead_gib == pytest.approx(lora_gib(LLAMA, 32, 1), abs=0.02)
+    assert beside.overhead_gib - alone.overhead_gib == pytest.approx(lora_gib(LLAMA, Slots(1, 32), {}), abs=0.02)
 
 
 def test_adapters_are_part_of_the_memory_estimate():
     # 81,920 rows and columns in all of a layer's linear layers, 32 layers, 4 slots of rank 512 in 16 bits.
-    assert lora_gib(LLAMA, 512, 4) == 81_920 * 32 * 4 * 512 * 2 / 1024**3 == 10.0
+    assert lora_gib(LLAMA, Slots(4, 512), {}) == 81_920 * 32 * 4 * 512 * 2 / 1024**3 == 10.0
     alone = fit(LLAMA, H100.gpu, {})
     facts = facts_of(adapters={"haiku": dataclasses.replace(KNOWN, rank=512)})
     estimated = estimate(spec_of(adapters=[HAIKU], args={}), facts)
     assert estimated is not None
-    assert estimated.overhead_gib - alone.overhead_gib == pytest.approx(lora_gib(LLAMA, 512, 1), abs=0.02)
+    assert estimated.overhead_gib - alone.overhead_gib == pytest.approx(lora_gib(LLAMA, Slots(1, 512), {}), abs=0.02)
     assert estimated.kv_tokens < alone.kv_tokens
 
 
