@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from deployments.engine.attention import checked_version
 from deployments.engine.flags import flags_of, versions
 from deployments.engine.lora import RANKS, rank_for
-from deployments.findings import Finding, error, info, warning
+from deployments.findings import Finding, arg_pointer, error, info, warning
 from deployments.preflight.rules import Case, Rules
 from deployments.sources import Scheme, SourceCode, SourceError, parse
 from deployments.sources.adapters import AdapterFacts
@@ -18,6 +19,13 @@ rules = Rules()
 POINTER = "/spec/adapters"
 # Kinds of credentials that the hub may know; "" where nobody said of which kind one is.
 HUB_KINDS = frozenset({"hf", ""})
+# Families whose experts take parts of the tokens of a step (sequence parallelism) once they are spread over the GPUs
+# of several engines that split their layers, too.
+TOKENS_SHARED = (
+    *("AXK1", "DeepseekV2", "DeepseekV3", "Glm4MoeLite", "GlmMoeDsa", "GptOss", "GraniteMoe", "InternS1Pro"),
+    *("K2Horizon", "Llama4", "MiMoV2", "MistralLarge3", "NemotronH", "PanguUltraMoE", "Qwen3Moe", "Qwen3Next"),
+    *("Qwen3OmniMoe", "Qwen3VLMoe", "Qwen3_5Moe"),
+)
 FLAGS = ("enable-lora", "lora-modules", "max-lora-rank", "max-loras", "max-cpu-loras")
 
 
@@ -170,4 +178,47 @@ def adapter_weights(case: Case) -> Iterator[Finding]:
             POINTER,
             f"{source.id if source else case.spec.source.uri} is a GGUF file: vLLM lays no adapters over those.",
             "Choose the model as safetensors.",
+        )
+
+
+@rules.rule
+def adapter_experts(case: Case) -> Iterator[Finding]:
+    """Over experts that take parts of a step's tokens vLLM lays no adapters (lora/layers/fused_moe.py, `_ep_check`)."""
+    spec, model = case.spec, case.model
+    spread = case.arg("enable-expert-parallel") is True and spec.tensor_parallel > 1 and spec.data_parallel > 1
+    if not spec.adapters or not spread or model is None or not model.experts:
+        return
+    sure = case.version == checked_version() and model.architecture.startswith(TOKENS_SHARED)
+    pointer, value = _undone(case)
+    yield (error if sure else warning)(
+        "adapter_experts",
+        pointer,
+        f"With {spec.data_parallel} engines of {spec.tensor_parallel} GPUs, experts that are spread over all of them "
+        "take a part of the tokens each, and vLLM lays no adapters over such: the engine "
+        f"{'would not start' if sure else 'may not start'}.",
+        "Leave enable-expert-parallel out, or data-parallel-size and ask for more replicas; or leave the adapters out.",
+        value,
+    )
+
+
+def _undone(case: Case) -> tuple[str, int | bool]:
+    """What to change of experts that are spread over several engines: the first that leads to nothing else."""
+    ways: tuple[tuple[str, int | bool], ...] = (
+        (arg_pointer("enable-expert-parallel"), False),
+        (arg_pointer("data-parallel-size"), 1),
+    )
+    return next((way for way in ways if case.admits is None or case.admits([way])), ways[0])
+
+
+@rules.rule
+def adapter_experts_moved(case: Case) -> Iterator[Finding]:
+    """Experts that are moved between GPUs leave their adapters behind: vLLM's balancer knows nothing of them."""
+    if case.spec.adapters and case.arg("enable-eplb") is True and case.model is not None and case.model.experts:
+        yield warning(
+            "adapter_experts_moved",
+            arg_pointer("enable-eplb"),
+            "enable-eplb moves experts between GPUs, and vLLM does not move what adapters add to them: answers of "
+            "adapters that change experts may be wrong.",
+            "Leave enable-eplb out.",
+            False,
         )
