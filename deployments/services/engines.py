@@ -87,6 +87,27 @@ def change(*, principal: Principal, slug: str, plugins: object = None, seen: str
     return row
 
 
+def move(row: EngineProfile, image: str, *, actor: User | None = None) -> bool:
+    """Offer an engine with another image; returns whether that is new.
+
+    What was said of the image before is not said of another digest: its plugins are taken back.
+    """
+    before, having, same = _as_said(row), row.having, _digest(row.image) == _digest(image)
+    row.image, row.active, row.plugins = image, True, row.plugins if same else []
+    after = _as_said(row)
+    if before == after:
+        return False
+    row.save(update_fields=["image", "active", PLUGINS])
+    gone = f" {having} were said of another one: say again what this has." if after[PLUGINS] != before[PLUGINS] else ""
+    events.record(
+        kind="engine_changed",
+        message=f"The image of {row.name} is {image}.{gone}" if gone else f"The image of {row.name} is {image}",
+        actor=actor,
+        data={"engine": row.slug, "before": before, "after": after},
+    )
+    return True
+
+
 def give(row: EngineProfile, names: Iterable[object], *, actor: User | None = None) -> bool:
     """Store which plugins an image has; returns whether that is new. ValueError for one that is not known."""
     before, after = list(row.plugins), [plugin.value for plugin in plugins_from(names)]
@@ -110,6 +131,14 @@ def parse_spec(data: object) -> tuple[DeploymentSpec | None, list[FieldError]]:
     # Only where something is wrong: what is right is right whoever looks at it.
     row = EngineProfile.objects.filter(slug=slug).first() if problems and "\0" not in slug else None
     return parse_with(data, row.version) if row is not None else (spec, problems)
+
+
+def _as_said(row: EngineProfile) -> dict[str, object]:
+    return {"image": row.image, "active": row.active, PLUGINS: list(row.plugins)}
+
+
+def _digest(image: str) -> str:
+    return image.rpartition("@")[2]
 
 
 def tag_of(row: EngineProfile) -> str:

@@ -94,9 +94,7 @@ def set_image(image: str) -> list[str]:
     """Give the newest engine the image of the operator's registry, by digest; ValueError when it names none."""
     if not DIGEST.fullmatch(image):
         raise ValueError("Name the image by digest: registry/name:tag@sha256:…")
-    slug = list(seeded_profiles())[-1]
-    changed = EngineProfile.objects.filter(slug=slug).exclude(image=image, active=True)
-    return [f"image of {slug}: {image}"] if changed.update(image=image, active=True) else []
+    return _moved(list(seeded_profiles())[-1], image, "image of ")
 
 
 def add_engine(version: str, image: str) -> list[str]:
@@ -106,12 +104,25 @@ def add_engine(version: str, image: str) -> list[str]:
     if not DIGEST.fullmatch(image):
         raise ValueError("Name the image by digest: registry/name:tag@sha256:…")
     values = {"name": f"vLLM {version}", "version": version, "image": image, "active": True}
-    row, made = EngineProfile.objects.get_or_create(slug=f"vllm-{version}", defaults=values)
-    if not made and (row.image, row.active) == (image, True):
-        return []
-    if not made:
-        EngineProfile.objects.filter(pk=row.pk).update(image=image, active=True)
-    return [f"engine {row.slug}: {image}"]
+    row, new = EngineProfile.objects.get_or_create(slug=f"vllm-{version}", defaults=values)
+    return [f"made engine {row.slug}: {image}"] if new else _moved(row.slug, image, "engine ")
+
+
+def _moved(slug: str, image: str, thing: str) -> list[str]:
+    """Give an engine another image, and say so with what is no more said of it."""
+    with transaction.atomic():
+        row = EngineProfile.objects.select_for_update(no_key=True).filter(slug=slug).first()
+        before = list(row.plugins) if row is not None else []
+        if row is None or not engines.move(row, image):
+            return []
+    said = [f"changed {thing}{slug}: {image}"]
+    if before and not row.plugins:
+        kept = f"{slug}={','.join(before)}"
+        said.append(
+            f"changed plugins of {slug}: none; {', '.join(before)} were said of another image. If this one has them "
+            f"too, say so: --plugins {kept}"
+        )
+    return said
 
 
 def set_plugins(slug: str, names: Iterable[str]) -> list[str]:
@@ -122,7 +133,7 @@ def set_plugins(slug: str, names: Iterable[str]) -> list[str]:
             known = ", ".join(EngineProfile.objects.order_by("slug").values_list("slug", flat=True))
             raise ValueError(f"There is no engine “{slug}”. Known: {known}.")
         changed = engines.give(row, names)
-    return [f"plugins of {slug}: {', '.join(row.plugins) or 'none'}"] if changed else []
+    return [f"changed plugins of {slug}: {', '.join(row.plugins) or 'none'}"] if changed else []
 
 
 def close_placeholders() -> list[str]:

@@ -186,6 +186,10 @@ def _plugins_given(w: World) -> None:
     assert engines.give(make.make_profile(), ["gguf"])
 
 
+def _engine_moved(w: World) -> None:
+    assert engines.move(make.make_profile(), f"registry.example.com/vllm@sha256:{'d' * 64}")
+
+
 def _model_added(w: World) -> User:
     make.make_check()
     catalogue.add(principal=w.of(w.carol), uri=make.QWEN)
@@ -250,6 +254,7 @@ AUDITED: dict[str, tuple[Act, str]] = audited_people.AUDITED | {
     "emergencies.withdraw": (_withdraw_call, "emergency_withdrawn"),
     "engines.change": (_engine_changed, "engine_changed"),
     "engines.give": (_plugins_given, "engine_changed"),
+    "engines.move": (_engine_moved, "engine_changed"),
     "expiry.expire_asked": (_nobody_granted, "quota_expired"),
     "expiry.expire_undecided": (_nobody_decided, "expired"),
     "flavors.change": (_flavor_changed, "flavor_changed"),

@@ -83,12 +83,12 @@ def test_an_engine_of_another_version_stands_beside_the_newest() -> None:
     older = f"registry.example.com/vllm:v0.20.0@sha256:{'b' * 64}"
     out, _ = run("setup_platform", "--image", IMAGE, "--engine", f"0.20.0={older}")
 
-    assert "engine vllm-0.20.0" in out
+    assert f"made engine vllm-0.20.0: {older}" in out
     profile = EngineProfile.objects.get(slug="vllm-0.20.0")
     assert (profile.version, profile.image, profile.active) == ("0.20.0", older, True)
     assert "engine vllm" not in run("setup_platform", "--image", IMAGE, "--engine", f"0.20.0={older}")[0]
     moved = older.replace("b", "c")
-    assert moved in run("setup_platform", "--engine", f"0.20.0={moved}")[0]
+    assert run("setup_platform", "--engine", f"0.20.0={moved}")[0] == f"changed engine vllm-0.20.0: {moved}\n"
 
 
 def test_what_an_image_has_besides_vllm_is_said_and_taken_back() -> None:
@@ -102,6 +102,51 @@ def test_what_an_image_has_besides_vllm_is_said_and_taken_back() -> None:
     assert "plugins of" not in run("setup_platform", "--plugins", "vllm-0.32.0=gguf,bitsandbytes")[0]
     assert "plugins of vllm-0.32.0: none" in run("setup_platform", "--plugins", "vllm-0.32.0=")[0]
     assert EngineProfile.objects.get(slug="vllm-0.32.0").title == "vLLM 0.32.0"
+
+
+@pytest.mark.parametrize("way", [["--image", "{}"], ["--engine", "0.32.0={}"]])
+def test_what_was_said_of_an_image_is_not_said_of_another_one(way: list[str]) -> None:
+    run("setup_platform", "--image", IMAGE, "--plugins", "vllm-0.32.0=gguf,bitsandbytes")
+    known = set(Event.objects.values_list("pk", flat=True))
+    other = f"elsewhere.example.com/vllm:v0.32.0@sha256:{'d' * 64}"
+
+    out, _ = run("setup_platform", *(word.format(other) for word in way))
+
+    moved, taken_back = out.splitlines()
+    assert (moved.startswith("changed "), moved.endswith(f"vllm-0.32.0: {other}")) == (True, True)
+    assert taken_back.startswith("changed plugins of vllm-0.32.0: none; bitsandbytes, gguf were said of another image.")
+    assert taken_back.endswith("--plugins vllm-0.32.0=bitsandbytes,gguf")
+    row = EngineProfile.objects.get(slug="vllm-0.32.0")
+    assert (row.image, row.plugins) == (other, [])
+    changes = Event.objects.filter(kind="engine_changed").exclude(pk__in=known)
+    line = changes.get()
+    assert line.data == {
+        "engine": "vllm-0.32.0",
+        "before": {"image": IMAGE, "active": True, "plugins": ["bitsandbytes", "gguf"]},
+        "after": {"image": other, "active": True, "plugins": []},
+    }
+    assert line.actor is None
+    assert line.message.endswith("bitsandbytes and GGUF were said of another one: say again what this has.")
+    assert run("setup_platform", *(word.format(other) for word in way))[0] == ""
+    assert changes.count() == 1
+
+
+def test_the_same_image_from_another_registry_keeps_what_was_said_of_it() -> None:
+    run("setup_platform", "--image", IMAGE, "--plugins", "vllm-0.32.0=gguf")
+    mirrored = f"mirror.example.com/vllm@{IMAGE.rpartition('@')[2]}"
+
+    assert run("setup_platform", "--image", mirrored)[0] == f"changed image of vllm-0.32.0: {mirrored}\n"
+    assert EngineProfile.objects.get(slug="vllm-0.32.0").plugins == ["gguf"]
+
+
+def test_plugins_said_with_a_new_image_are_those_of_it() -> None:
+    run("setup_platform", "--image", IMAGE, "--plugins", "vllm-0.32.0=gguf,bitsandbytes")
+    other = f"elsewhere.example.com/vllm@sha256:{'d' * 64}"
+
+    run("setup_platform", "--image", other, "--plugins", "vllm-0.32.0=gguf")
+
+    row = EngineProfile.objects.get(slug="vllm-0.32.0")
+    assert (row.image, row.plugins) == (other, ["gguf"])
 
 
 @pytest.mark.parametrize("word", ["vllm-0.32.0=llama.cpp", "vllm-9.9.9=gguf", "gguf"])

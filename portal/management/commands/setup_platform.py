@@ -41,7 +41,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *, gpu: list[str], image: str, engine: list[str], plugins: list[str], **options: Any) -> None:
-        """Make what is missing and say so."""
+        """Make what is missing, change what is asked for, and say so."""
         rows, strangers = platform.flavors_of_nodes()
         seen = {row["product"] for row in rows}
         try:
@@ -51,19 +51,20 @@ class Command(BaseCommand):
         with transaction.atomic():
             made = [*platform.make_cluster(), *platform.make_flavors(rows), *platform.make_profiles()]
             made += platform.make_catalog()
+            said = [f"made {line}" for line in made]
             try:
-                made += platform.set_image(image) if image else []
+                said += platform.set_image(image) if image else []
                 for word in engine:
                     version, _, name = word.partition("=")
-                    made += platform.add_engine(version, name)
+                    said += platform.add_engine(version, name)
                 for word in plugins:
                     slug, _, names = word.partition("=")
-                    made += platform.set_plugins(slug, filter(None, names.split(",")))
+                    said += platform.set_plugins(slug, filter(None, names.split(",")))
             except ValueError as error:
                 raise CommandError(str(error)) from None
             closed = [] if settings.SLIPWAY_SANDBOX else platform.close_placeholders()
-        for line in made:
-            self.stdout.write(f"made {line}")
+        for line in said:
+            self.stdout.write(line)
         for product in strangers:
             self.stderr.write(f"No flavor for “{product}”: not a GPU that Slipway knows.")
         for slug in closed:
