@@ -76,8 +76,6 @@ class Role(StrEnum):
 
 # Flags whose product is the GPUs of a replica.
 PARALLEL = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
-# Prefill hands its KV cache to decode as it lies in memory: what shapes the cache is the same on both sides.
-SAME_IN_BOTH_ROLES = ("block-size", "dtype", "kv-cache-dtype", "quantization", "revision")
 
 
 def hazard(text: str) -> str | None:
@@ -318,8 +316,6 @@ class DeploymentSpec(_Closed):
                 problems[f"/{role}"] = f"Only the strategy “{Strategy.DISAGGREGATED}” has a part for {role}."
         if apart and "replicas" in self.model_fields_set:
             problems["/replicas"] = "Prefill and decode have replicas of their own: leave this out."
-        if not problems and apart:
-            problems = _differences(*(args for args, _ in self.engines()))
         if self.nodes > 1:
             problems |= self._across_nodes()
         if self.surge and (apart or self.nodes > 1):
@@ -473,15 +469,6 @@ def gpus_of(args: Mapping[str, ArgValue]) -> int:
 def _count(args: Mapping[str, ArgValue], flag: str) -> int:
     value = args.get(flag, 1)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else 1
-
-
-def _differences(prefill: Mapping[str, ArgValue], decode: Mapping[str, ArgValue]) -> dict[str, str]:
-    """What must be the same in the flags of both roles and is not, said where a role sets it."""
-    return {
-        f"/{Role.DECODE}/args/{flag}": f"Prefill hands its KV cache to decode: both need the same “{flag}”."
-        for flag in SAME_IN_BOTH_ROLES
-        if prefill.get(flag) != decode.get(flag)
-    }
 
 
 def canonical(data: object) -> bytes:

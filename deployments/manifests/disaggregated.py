@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from deployments.engine.alike import unlike
 from deployments.engine.render import quoted, render_args
 from deployments.labels import (
     INITIALIZER,
@@ -66,6 +67,8 @@ def build(wish: Wish) -> list[Object]:
 
     The route comes before the service, which refuses to name one that is not there.
     """
+    if flags := unlike(*(args for args, _ in wish.spec.engines())):
+        raise ValueError(f"Prefill and decode differ in {', '.join(flags)}: no KV cache would be handed over.")
     preset = build_preset(wish)
     pool = {
         "group": "inference.networking.k8s.io",

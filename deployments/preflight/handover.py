@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from deployments.engine.alike import AUTO, SHAPES, WITH_AUTO, unlike
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import release
 from deployments.engine.gpus import COMMON_NODE
@@ -21,9 +22,8 @@ of_role = Rules()
 
 SPLIT = "tensor-parallel-size"
 SHARED = "decode-context-parallel-size"
-# What the connectors of both roles compare, and refuse one another over: kernels, kinds of cache, what proposes tokens.
-COMPARED = ("attention-backend", "disable-hybrid-kv-cache-manager")
-PROPOSES = "mtp"
+# What proposes tokens by layers of the model, which keep a KV cache too.
+METHOD, TOKENS, PROPOSES = "spec-method", "spec-tokens", "mtp"
 # Before, the connector takes each GPU for one that holds the whole context.
 SHARES_KNOWN_SINCE = (0, 29)
 
@@ -74,32 +74,41 @@ def one_cache_each(case: Case) -> Iterator[Finding]:
 
 @rules.rule
 def compared_alike(case: Case) -> Iterator[Finding]:
-    """Before anything is handed over both engines compare how they keep it."""
+    """What shapes the KV cache is the same on both sides, and what the engines compare before they hand it over."""
     if case.spec.strategy is not Strategy.DISAGGREGATED:
         return
     prefill, decode = (own.engine.args for own in case.roles.values())
-    for flag in COMPARED:
-        values = [_said(args.get(flag)) for args in (prefill, decode)]
-        if values[0] != values[1]:
-            yield _not_alike(case, flag, prefill.get(flag))
-    flag = "spec-method"
-    if prefill.get(flag) != decode.get(flag) and PROPOSES in {prefill.get(flag), decode.get(flag)}:
-        yield _not_alike(case, flag, prefill.get(flag))
+    for flag in unlike(prefill, decode):
+        yield _not_alike(flag, prefill, decode)
+    if prefill.get(METHOD) != decode.get(METHOD) and PROPOSES in {prefill.get(METHOD), decode.get(METHOD)}:
+        yield _not_alike(METHOD, prefill, decode)
 
 
-def _said(value: ArgValue | None) -> ArgValue | None:
-    """The value of a flag, None for one that says what holds without it."""
-    return None if value is False or str(value).lower() == "auto" else value
-
-
-def _not_alike(case: Case, flag: str, value: ArgValue | None) -> Finding:
+def _not_alike(flag: str, prefill: Mapping[str, ArgValue], decode: Mapping[str, ArgValue]) -> Finding:
+    """The flag of one role as the other has it: as prefill does, or where that says nothing, what comes to the same."""
+    role, value = Role.DECODE, prefill.get(flag)
+    if value is None and decode[flag] is True:
+        value = False
+    elif value is None and flag in WITH_AUTO:
+        value = AUTO
+    elif value is None:
+        role, value = Role.PREFILL, decode[flag]
+    given, taken = (prefill, decode) if role is Role.DECODE else (decode, prefill)
+    place = f"/spec/{role}/args/"
+    number = given.get(TOKENS)
+    with_it = flag == METHOD and number is not None and number != taken.get(TOKENS)
+    reason = (
+        "the KV cache is handed over as it lies in memory, and this decides on how it does."
+        if flag in SHAPES
+        else "their engines compare it and hand no KV cache over, so every request would fail."
+    )
     return error(
         "handover_differs",
-        f"/spec/{Role.DECODE}/args/{flag}",
-        f"{flag} is not the same in prefill and decode: their engines compare it and hand no KV cache over, so every "
-        "request would fail.",
-        f"Give “--{flag}” once, for both.",
+        place + flag,
+        f"{flag} is not the same in prefill and decode: {reason}",
+        f"Give “--{flag}” once, for both, or in neither.",
         value,
+        also=[(place + TOKENS, number)] if with_it else [],
     )
 
 

@@ -262,6 +262,13 @@ def test_engines_name_the_address_where_others_fetch_their_cache(role: str):
     assert env["VLLM_NIXL_SIDE_CHANNEL_HOST"]["valueFrom"] == {"fieldRef": {"fieldPath": "status.podIP"}}
 
 
+def test_roles_that_hand_no_cache_over_are_not_built():
+    wish = disaggregated()
+    apart = {**wish.spec.to_json(), "decode": {"args": {"block-size": 32}}}
+    with pytest.raises(ValueError, match="differ in block-size"):
+        build(dataclasses.replace(wish, spec=DeploymentSpec.from_json(apart)))
+
+
 def test_stopping_marks_the_service_alone():
     before, after = build(disaggregated()), stopped(build(disaggregated()))
     changed = [new for old, new in zip(before, after, strict=True) if old != new]

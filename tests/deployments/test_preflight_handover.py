@@ -159,25 +159,60 @@ def test_an_encoder_with_a_decoder_has_no_connector():
 
 
 @pytest.mark.parametrize(
-    ("flag", "prefill", "decode", "refused"),
+    ("flag", "prefill", "decode", "role", "value"),
     [
-        ("attention-backend", "FLASHINFER", "FLASH_ATTN", True),
-        ("attention-backend", "FLASH_ATTN", None, True),
-        ("attention-backend", "FLASH_ATTN", "FLASH_ATTN", False),
-        ("disable-hybrid-kv-cache-manager", None, True, True),
-        ("disable-hybrid-kv-cache-manager", None, False, False),
-        ("spec-method", "mtp", None, True),
-        ("spec-method", None, "ngram", False),
-        ("gpu-memory-utilization", 0.8, 0.9, False),
+        ("attention-backend", "FLASHINFER", "FLASH_ATTN", "decode", "FLASHINFER"),
+        ("attention-backend", "FLASH_ATTN", None, "decode", "FLASH_ATTN"),
+        # No value says what holds without it: prefill gets it too.
+        ("attention-backend", None, "FLASH_ATTN", "prefill", "FLASH_ATTN"),
+        ("attention-backend", "FLASH_ATTN", "FLASH_ATTN", "", None),
+        ("disable-hybrid-kv-cache-manager", True, None, "decode", True),
+        ("disable-hybrid-kv-cache-manager", None, True, "decode", False),
+        ("disable-hybrid-kv-cache-manager", None, False, "", None),
+        ("disable-sliding-window", None, True, "decode", False),
+        ("disable-sliding-window", False, True, "decode", False),
+        ("disable-sliding-window", True, None, "decode", True),
+        ("language-model-only", None, True, "decode", False),
+        ("kv-cache-dtype", "fp8", None, "decode", "fp8"),
+        ("kv-cache-dtype", None, "fp8", "decode", "auto"),
+        # One and the same format, but the connectors compare the words.
+        ("kv-cache-dtype", "fp8", "fp8_e4m3", "decode", "fp8"),
+        ("kv-cache-dtype", "auto", None, "", None),
+        ("dtype", "half", "float16", "", None),
+        ("dtype", None, "auto", "", None),
+        ("dtype", None, "half", "decode", "auto"),
+        ("block-size", 32, None, "decode", 32),
+        ("block-size", None, 32, "prefill", 32),
+        ("block-size", 32, 32, "", None),
+        ("spec-method", "mtp", None, "decode", "mtp"),
+        ("spec-method", None, "mtp", "prefill", "mtp"),
+        ("spec-method", None, "ngram", "", None),
+        ("gpu-memory-utilization", 0.8, 0.9, "", None),
     ],
 )
-def test_the_engines_of_both_roles_keep_their_cache_alike(flag: str, prefill: object, decode: object, refused: bool):
+def test_the_engines_of_both_roles_keep_their_cache_alike(
+    flag: str, prefill: object, decode: object, role: str, value: object
+):
     given = {"prefill": prefill, "decode": decode}
-    spec = {role: {"args": {} if value is None else {flag: value}} for role, value in given.items()}
+    spec = {each: {"args": {} if said is None else {flag: said}} for each, said in given.items()}
     found = [item for item in of_roles(with_model(mtp_layers=1), **spec) if item.code == "handover_differs"]
-    places = [f"/spec/decode/args/{flag}"] if refused else []
-    assert [(item.pointer, item.value) for item in found] == [(place, prefill) for place in places]
-    assert all(item.is_error for item in found)
+    assert [(item.pointer, item.value) for item in found] == ([(f"/spec/{role}/args/{flag}", value)] if role else [])
+    assert all(item.is_error and item.remedy for item in found)
+    if role:
+        mended = {**spec, role: {"args": {flag: value}}}
+        assert "handover_differs" not in codes(of_roles(with_model(mtp_layers=1), **mended))
+
+
+def test_what_proposes_tokens_is_proposed_with_its_number():
+    one = {"decode": {"args": {"spec-method": "mtp", "spec-tokens": 1}}}
+    finding = the("handover_differs", of_roles(with_model(mtp_layers=1), **one))
+    assert (finding.pointer, finding.value) == ("/spec/prefill/args/spec-method", "mtp")
+    assert finding.also == (("/spec/prefill/args/spec-tokens", 1),)
+
+
+def test_roles_that_differ_are_told_beside_everything_else():
+    found = of_roles(args={"max-model-len": 10**6}, prefill={"args": {"kv-cache-dtype": "fp8"}})
+    assert {"handover_differs", "context_over_model"} <= codes(found)
 
 
 @pytest.mark.parametrize(

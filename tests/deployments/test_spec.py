@@ -276,8 +276,6 @@ def test_flags_of_a_role_are_laid_over_those_of_the_engine():
         ({"prefill": None}, "/spec/prefill", "prefill_replicas_max", "needs “prefill”"),
         ({"decode": None}, "/spec/decode", "decode_replicas_max", "needs “decode”"),
         ({"replicas": {"min": 1, "max": 1}}, "/spec/replicas", "replicas_max", "of their own"),
-        ({"decode": {"args": {"dtype": "half"}}}, "/spec/decode/args/dtype", "decode_dtype", "need the same “dtype”"),
-        ({"prefill": {"args": {"block-size": 32}}}, "/spec/decode/args/block-size", "decode_block_size", "the same"),
         ({"decode": {"args": {"seed": None}}}, "/spec/decode/args/seed", "decode_seed", "a number"),
         ({"decode": {"args": {"--seed": 1}}}, "/spec/decode/args/--seed", "decode___seed", "“seed”"),
         (

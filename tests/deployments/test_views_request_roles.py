@@ -73,7 +73,7 @@ def test_targets_of_scaling_count_for_both_roles(hub: list[str], alice: User) ->
         ("decode_replicas_min", "9", "must not be below the fewest (9)"),
         ("decode_replicas_max", "x", "Must be a whole number."),
         ("prefill_args", "max-num-seqs", "Line 1: write “--flag=value”"),
-        ("decode_args", "--dtype=half", "both need the same “dtype”"),
+        ("decode_args", "--dtype=half", "dtype is not the same in prefill and decode"),
         ("decode_args", "--tensor-parallel-size=2", "has a field of its own above"),
         ("decode_args", "--no-such-flag=1", "no-such-flag"),
     ],
