@@ -212,7 +212,8 @@ def attention_unknown(case: Case) -> Iterator[Finding]:
 @rules.rule
 def model_unknown(case: Case) -> Iterator[Finding]:
     """Say so when memory and context could not be checked, and which numbers would tell."""
-    if case.flavor is None or case.estimate is not None:
+    # Of an address that is none nobody can give the numbers: it is refused as that.
+    if case.flavor is None or case.estimate is not None or case.loads is None:
         return
     missing = missing_numbers(case.model or ModelFacts(id=case.spec.source.uri))
     yield info(

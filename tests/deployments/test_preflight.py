@@ -420,6 +420,12 @@ def test_an_unknown_model_says_what_was_not_checked():
     assert without(findings(facts=facts_of(model=None))) == ["not_checked"]
 
 
+def test_of_an_address_that_is_none_no_numbers_are_asked_for():
+    found = without(findings(facts=facts_of(model=None), source={"uri": "qwen"}))
+    assert "not_checked" not in found
+    assert "source_scheme" in found
+
+
 def test_errors_come_first_and_nothing_is_told_twice():
     found = findings("Chat", flavor="l4", args={"max-model-len": 65536, "trust-remote-code": True})
     order = [list(Severity).index(finding.severity) for finding in found]

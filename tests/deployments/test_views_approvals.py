@@ -12,7 +12,7 @@ from deployments.models import Approval, Deployment, Flavor, Revision, Team, Use
 from deployments.services import approvals
 from deployments.services.inbox import pending_for, undecided
 from tests.deployments import factories as make
-from tests.deployments.viewing import flat, see_cluster, signed_in
+from tests.deployments.viewing import flat, inbox, see_cluster, signed_in
 
 HTMX = {"HX-Request": "true"}
 
@@ -54,6 +54,12 @@ def test_a_warning_about_the_moment_of_the_request_goes_with_it(asked: Revision,
     see_cluster(trouble="")
     assert "Not seen." not in page()
     assert "Little room." in page()
+
+
+def test_a_card_says_what_a_change_takes_while_it_rolls_out(asked: Revision, ann: User, carol: User) -> None:
+    assert "while a change rolls out" not in inbox(carol)
+    make.add_revision(asked.deployment, ann, gpus=2, surge=1)
+    assert "; 1 more GPU while a change rolls out" in inbox(carol)
 
 
 def test_open_pages_can_ask_how_many_wait(team: Team, asked: Revision, ann: User, alice: User, carol: User) -> None:
