@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from deployments.engine.flags import check_args, versions
 from deployments.forms.engine_fields import BY_FLAG
-from deployments.forms.flags import FlagTextError, format_flags, parse_flags
+from deployments.forms.flags import FlagTextError, format_flags, has_line, parse_flags, with_line
 from deployments.forms.request import DeploymentForm, initial_of, with_value
 from deployments.models import CatalogEntry, Deployment, ModelCheck, Team, User
 from tests.deployments import factories as make
@@ -345,6 +345,73 @@ def test_what_the_box_shows_as_an_example_has_no_field_of_its_own() -> None:
     assert name not in BY_FLAG
     for version in versions():
         assert check_args(version, parse_flags(example)) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "flags"),
+    [
+        ("--stream-interval 8", {"stream-interval": 8}),
+        ("--stream_interval   8 \\", {"stream-interval": 8}),
+        ("--dtype 'half'", {"dtype": "half"}),
+        ('--dtype="half"', {"dtype": "half"}),
+        ("--seed -1", {"seed": -1}),
+        ("--enforce-eager true", {"enforce-eager": True}),
+        ('--speculative-config \'{"method": "ngram"}\'', {"speculative-config": '{"method": "ngram"}'}),
+        ("--load-format\tgguf", {"load-format": "gguf"}),
+    ],
+)
+def test_a_flag_is_read_as_a_command_line_has_it(line: str, flags: dict[str, object]) -> None:
+    assert parse_flags(line) == flags
+    (name,) = flags
+    assert has_line(line, name)
+    assert with_line(line, name, "x") == f"--{name}=x"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "--max-model-len=4096 --max-num-seqs=8",
+            "Line 1: one flag to a line. Write “--max-model-len=4096”, “--max-num-seqs=8”, each on its own.",
+        ),
+        (
+            "# mine\n--enforce-eager -tp 2 --seed 1",
+            "Line 2: one flag to a line. Write “--enforce-eager”, “--tensor-parallel-size=2”, “--seed=1”, each on its "
+            "own.",
+        ),
+        ("-tp 2", "Line 1: write “--tensor-parallel-size=2”; short names are not taken."),
+        (
+            "vllm serve Qwen/Qwen3-8B --max-model-len 4096 --enforce-eager",
+            "Line 1: this is a whole command. Write its flags alone, one to a line: “--max-model-len=4096”, "
+            "“--enforce-eager”. Its model is named under Model.",
+        ),
+        (
+            "$ VLLM_USE_V1=1 vllm serve Qwen/Qwen3-8B \\\n  --seed 1 \\\n  --hf-overrides '{\"a\": 1}'",
+            "Line 1: this is a whole command. Write its flags alone, one to a line: “--seed=1”, "
+            '“--hf-overrides={"a": 1}”. Its model is named under Model.',
+        ),
+        (
+            "python3 -m vllm.entrypoints.openai.api_server --model m --seed=1",
+            "Line 1: this is a whole command. Write its flags alone, one to a line: “--model=m”, “--seed=1”. Its model "
+            "is named under Model.",
+        ),
+        ("vllm serve m", "Line 1: this is a whole command. It has no flags. Its model is named under Model."),
+    ],
+)
+def test_what_is_no_one_flag_is_answered_with_what_to_write(text: str, said: str, hub: list[str], alice: User) -> None:
+    with pytest.raises(FlagTextError) as refused:
+        parse_flags(text)
+    assert str(refused.value) == said
+
+    answer = signed_in(alice).post(reverse("deployment-create"), typed(args=text))
+    assert answer.status_code == 422
+    assert [each["message"] for each in answer.context["fields"]["args"]["messages"]] == [said]
+    assert answer.context["values"]["args"] == text.strip()
+
+
+def test_a_fix_leaves_a_line_of_several_flags_as_it_is() -> None:
+    text = "--stream-interval=4 --seed=1"
+    assert with_line(text, "stream-interval", "8") == f"{text}\n--stream-interval=8"
 
 
 @pytest.mark.parametrize("text", ["max-num-seqs=64", "--a=1\n--a=2", "--a=", "--", "--A B=1", "--x=1 " * 40 + "\n=--y"])
