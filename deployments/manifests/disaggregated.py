@@ -11,6 +11,7 @@ from typing import Any
 
 from deployments.engine.alike import unlike
 from deployments.engine.render import quoted, render_args
+from deployments.engine.states import layout_variables
 from deployments.labels import (
     INITIALIZER,
     LABEL_DEPLOYMENT,
@@ -166,6 +167,7 @@ def _variables(wish: Wish, role: Role, spec: DeploymentSpec) -> list[dict[str, A
     return [
         *({"name": name, "value": value} for name, value in environment(HOME).items()),
         *([KEEP_ALIVE] if role is Role.PREFILL else []),
+        *({"name": name, "value": value} for name, value in layout_variables(engine_version(wish)).items()),
         # By default the address is “localhost”, where no other pod finds the cache.
         {"name": "VLLM_NIXL_SIDE_CHANNEL_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         # The preset's script hands this to a shell that reads it once more: quoted once, here and nowhere else.

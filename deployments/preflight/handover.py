@@ -9,6 +9,7 @@ from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import release
 from deployments.engine.gpus import COMMON_NODE
 from deployments.engine.options import splits
+from deployments.engine.states import states_handed_over
 from deployments.findings import Finding, arg_pointer, error
 from deployments.preflight.model import pooling_flag, pools_by_itself
 from deployments.preflight.roles import alone, own_pointer
@@ -68,6 +69,25 @@ def one_cache_each(case: Case) -> Iterator[Finding]:
             f"{model.id} has an encoder and a decoder: vLLM hands no KV cache of such models over, and the engines "
             "would not start.",
             "Choose standard.",
+            Strategy.STANDARD.value,
+        )
+
+
+@rules.rule
+def states_handed(case: Case) -> Iterator[Finding]:
+    """What layers keep in place of a KV cache is taken apart by their kind, and not every kind is known."""
+    model = case.model
+    if case.spec.strategy is not Strategy.DISAGGREGATED or model is None or not model.linear_layers:
+        return
+    since = states_handed_over(model)
+    if since is None or release(case.version) < since:
+        engine = "vLLM" if since is None else f"vLLM {case.version}"
+        yield error(
+            "handover_states",
+            "/spec/strategy",
+            f"{plural(model.linear_layers, 'layer')} of {model.id} keep a state in place of a KV cache, and {engine} "
+            "does not hand states of this kind over: the engines would not start.",
+            "Choose standard." if since is None else f"Choose standard, or vLLM {'.'.join(map(str, since))} or later.",
             Strategy.STANDARD.value,
         )
 

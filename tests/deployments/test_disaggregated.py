@@ -262,6 +262,16 @@ def test_engines_name_the_address_where_others_fetch_their_cache(role: str):
     assert env["VLLM_NIXL_SIDE_CHANNEL_HOST"]["valueFrom"] == {"fieldRef": {"fieldPath": "status.podIP"}}
 
 
+@pytest.mark.parametrize("role", ["decode", "prefill"])
+@pytest.mark.parametrize(("version", "layout"), [("0.32.0", "DS"), ("0.20.0", "DS"), ("0.19.1", None)])
+def test_engines_lay_states_out_as_they_are_handed_over(role: str, version: str, layout: str | None):
+    wish = disaggregated()
+    wish = dataclasses.replace(wish, resolution=dataclasses.replace(wish.resolution, engine_version=version))
+    pod = children(build(wish))[role]["spec"]["template"]["spec"]
+    env = {item["name"]: item.get("value") for item in pod["containers"][0]["env"]}
+    assert env.get("VLLM_SSM_CONV_STATE_LAYOUT") == layout
+
+
 def test_roles_that_hand_no_cache_over_are_not_built():
     wish = disaggregated()
     apart = {**wish.spec.to_json(), "decode": {"args": {"block-size": 32}}}

@@ -26,8 +26,8 @@ def of_roles(facts: Facts | None = None, *, flavor: str = "l4", **spec: Any) -> 
     return check(wish, "chat", "search", facts or facts_of())
 
 
-def older(facts: Facts) -> Facts:
-    profile = EngineProfile("vllm-0.20.0", "0.20.0", "vllm/vllm-openai@sha256:" + "1" * 64)
+def older(facts: Facts, version: str = "0.20.0") -> Facts:
+    profile = EngineProfile(f"vllm-{version}", version, "vllm/vllm-openai@sha256:" + "1" * 64)
     return dataclasses.replace(facts, profiles={profile.slug: profile})
 
 
@@ -81,6 +81,32 @@ def test_layers_that_keep_a_state_are_handed_over_by_as_many_shares():
     assert "4 do in prefill and 1 in decode" in finding.message
     assert "handover_context_differs" not in codes(of_roles(model, args={SPLIT: 4, SHARED: 4}))
     assert "handover_context_differs" not in codes(of_roles(with_model(**LATENT), **one))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "version", "refused"),
+    [
+        ("Qwen3NextForCausalLM", "0.32.0", False),
+        ("Qwen3NextForCausalLM", "0.21.0", True),
+        ("Mamba2ForCausalLM", "0.20.0", False),
+        ("MambaForCausalLM", "0.24.0", True),
+        ("JambaForCausalLM", "0.25.0", False),
+        ("KimiLinearForCausalLM", "0.22.0", True),
+        ("KimiLinearForCausalLM", "0.32.0", False),
+        ("Lfm2ForCausalLM", "0.32.0", True),
+        ("MiniMaxText01ForCausalLM", "0.22.0", True),
+    ],
+)
+def test_states_are_handed_over_of_the_kinds_that_the_engine_takes_apart(
+    architecture: str, version: str, refused: bool
+):
+    facts = older(with_model(architecture=architecture, linear_layers=20), version)
+    found = of_roles(facts, engine={"profile": f"vllm-{version}", "args": {}})
+    assert ("handover_states" in codes(found)) is refused
+    if refused:
+        finding = the("handover_states", found)
+        assert (finding.pointer, finding.value, finding.is_error) == ("/spec/strategy", "standard", True)
+    assert "handover_states" not in codes(of_roles(older(with_model(), version), engine={"profile": f"vllm-{version}"}))
 
 
 @pytest.mark.parametrize(
