@@ -139,7 +139,10 @@
     const box = form.elements[role ? `${role}_args` : "args"];
     const flag = bare.replaceAll("_", "-");
     const lines = box ? box.value.split("\n").filter((line) => line.trim()) : [];
-    const says = (line) => [`--${flag}`, `--no-${flag}`].includes(line.split("=")[0].trim().replaceAll("_", "-"));
+    // Of several flags in a line the others would be lost, so such a line is left as it is (deployments.forms.flags).
+    const says = (line) =>
+      !/\s--?[A-Za-z]/.test(line.trim())
+      && [`--${flag}`, `--no-${flag}`].includes(line.trim().split(/[=\s]/)[0].replaceAll("_", "-"));
     // A flag that was written as a line is set there, also where it has a field.
     if (field && !lines.some(says)) {
       if (field.type === "checkbox") field.checked = value === "true";
@@ -164,7 +167,7 @@
       field.closest("details")?.setAttribute("open", "");
       field.focus?.({ preventScroll: true });
       field.dispatchEvent(new Event("change", { bubbles: true }));
-      say(`Set to ${node.dataset.setValue}`);
+      say(node.textContent.trim());
     }
     if ((node = hit("[data-copy]"))) {
       const source = $(node.dataset.copy);

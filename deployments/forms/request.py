@@ -42,6 +42,8 @@ SURGES = [
     ("0", "Replace pods in place: takes no GPU more, interrupts one that runs alone"),
     ("1", "Start the new pod first: no interruption, takes its GPUs while it changes"),
 ]
+# Lists whose options say more than their values.
+OPTIONS: Mapping[str, Iterable[tuple[str, ...]]] = {"surge": SURGES, "source_cache": CACHES, "strategy": STRATEGIES}
 # Of a choice that is none of those offered so much is shown again.
 MOST_OF_CHOICE = 64
 # What somebody may have typed or pasted comes back whole, also where it is too much for its field.
@@ -338,12 +340,30 @@ class DeploymentForm(RoleFields):
                         "message": finding.message,
                         "remedy": finding.remedy,
                         "set": None if finding.value is None else text_of(finding.value),
-                        "shown": _all_shown(finding),
+                        "shown": self._all_shown(finding),
                         "field": finding.field,
                         "sets": _sets(finding),
                     }
                 )
         return said
+
+    def _all_shown(self, finding: Finding) -> str:
+        """What a fix sets, in words: the value, or of several each with its name."""
+        if not finding.also:
+            return self._in_words(finding.pointer, finding.value)
+        sets = ((finding.pointer, finding.value), *finding.also)
+        return ", ".join(f"{at.rpartition('/')[2]} {self._in_words(at, value)}" for at, value in sets)
+
+    def _in_words(self, pointer: str, value: object) -> str:
+        """A value as its field says it: of a list the option's words, up to where these begin to explain."""
+        name, text = field_of(pointer), text_of(value)
+        if value is None:
+            return "none"
+        if name in ("flavor", "profile"):
+            found = self._choices(name).queryset.filter(slug=text).first()
+            return str(found) if found else text
+        options = {key: words for key, words, *_ in OPTIONS.get(name, ())}
+        return f"“{options[text].partition(':')[0]}”" if text in options else shown(value)
 
     def field_of(self, finding: Finding) -> str:
         """The field that shows a finding: its own, or the text box of flags; empty for the whole form."""
@@ -399,16 +419,6 @@ def _sets(finding: Finding) -> str:
     return "&".join(
         f"{field_of(pointer)}={'' if value is None else text_of(value)}"
         for pointer, value in ((finding.pointer, finding.value), *finding.also)
-    )
-
-
-def _all_shown(finding: Finding) -> str:
-    """What a fix sets, in words: the value, or of several each with its name."""
-    if not finding.also:
-        return shown(finding.value)
-    sets = ((finding.pointer, finding.value), *finding.also)
-    return ", ".join(
-        f"{pointer.rpartition('/')[2]} {'none' if value is None else shown(value)}" for pointer, value in sets
     )
 
 

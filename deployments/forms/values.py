@@ -45,5 +45,7 @@ def text_of(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a button shows it: whole numbers with thousands marked."""
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else text_of(value)
+    """A value as a button shows it: whole numbers with thousands marked, switches as fields offer them."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:,}" if isinstance(value, int) else text_of(value)

@@ -10,6 +10,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 
 from deployments.engine.flags import check_args, versions
+from deployments.findings import error
 from deployments.forms.engine_fields import BY_FLAG
 from deployments.forms.flags import FlagTextError, format_flags, has_line, parse_flags, with_line
 from deployments.forms.request import DeploymentForm, initial_of, with_value
@@ -407,6 +408,34 @@ def test_what_is_no_one_flag_is_answered_with_what_to_write(text: str, said: str
     assert answer.status_code == 422
     assert [each["message"] for each in answer.context["fields"]["args"]["messages"]] == [said]
     assert answer.context["values"]["args"] == text.strip()
+
+
+@pytest.mark.parametrize(
+    ("pointer", "value", "also", "words"),
+    [
+        ("/spec/surge", 1, (), "“Start the new pod first”"),
+        ("/spec/surge", 0, (), "“Replace pods in place”"),
+        ("/spec/strategy", "oci-volume", (), "“OCI volume”"),
+        ("/spec/source/cache", "claim", (), "“Ahead, into a volume claim that all replicas mount”"),
+        ("/spec/engine/args/enable-auto-tool-choice", True, (), "on"),
+        ("/spec/engine/args/enable-prefix-caching", False, (), "off"),
+        ("/spec/engine/args/max-model-len", 4096, (), "4,096"),
+        ("/spec/engine/args/kv-cache-dtype", "fp8", (), "fp8"),
+        ("/spec/flavor", "h100-80gb", (), "H100-80GB"),
+        ("/spec/engine/args/max-model-len", 4096, (("/spec/surge", 0),), "max-model-len 4,096, surge “Replace pods in "
+         "place”"),
+        ("/spec/engine/args/seed", 1, (("/spec/engine/args/enforce-eager", None),), "seed 1, enforce-eager none"),
+    ],
+)  # fmt: skip
+def test_a_button_says_what_the_field_says(
+    hub: list[str], alice: User, pointer: str, value: Any, also: Any, words: str
+) -> None:
+    form = DeploymentForm(typed(), principal=make.principal(alice))
+    assert form.spec is not None
+    form.add_findings([error("any", pointer, "Not so.", value=value, also=also)])
+    (said,) = form.messages_of(form.field_of(form.findings[0]))
+    assert said["shown"] == words
+    assert said["set"] == ({True: "true", False: "false"}[value] if isinstance(value, bool) else str(value))
 
 
 def test_a_fix_leaves_a_line_of_several_flags_as_it_is() -> None:
