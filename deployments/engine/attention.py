@@ -36,6 +36,7 @@ class Backend:
     sinks: tuple[float, float] | None = None
     window: bool = True
     float32: bool = False
+    heads_apart: bool = False
     never: str = ""
 
 
@@ -72,6 +73,13 @@ def has_kernels(model: ModelFacts | None, capability: float, cache_dtype: str, d
         not found.never and not obstacles(name, model, capability, cache_dtype, dtype)
         for name, found in backends().items()
     )
+
+
+def keeps_heads_apart(name: str, cache_dtype: str) -> bool:
+    """Whether the kernels that are named, or all that keep such a cache, have no layout with a block's heads in one."""
+    named = backends().get(name)
+    taking = [named] if named else [found for found in backends().values() if cache_dtype in found.caches]
+    return bool(taking) and all(found.heads_apart for found in taking)
 
 
 def caches_without(version: str, choices: Iterable[str], model: ModelFacts | None, capability: float) -> frozenset[str]:

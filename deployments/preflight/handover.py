@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from deployments.engine.alike import AUTO, SHAPES, WITH_AUTO, unlike
+from deployments.engine.attention import keeps_heads_apart
 from deployments.engine.facts import ModelFacts
 from deployments.engine.flags import release
 from deployments.engine.gpus import COMMON_NODE
@@ -25,6 +26,8 @@ SPLIT = "tensor-parallel-size"
 SHARED = "decode-context-parallel-size"
 # What proposes tokens by layers of the model, which keep a KV cache too.
 METHOD, TOKENS, PROPOSES = "spec-method", "spec-tokens", "mtp"
+# From then on kernels say which layouts they have, and the connector gives way to them.
+LAYOUTS_SINCE = (0, 29)
 # Before, the connector takes each GPU for one that holds the whole context.
 SHARES_KNOWN_SINCE = (0, 29)
 
@@ -202,6 +205,30 @@ def splits_handed_over(case: Case) -> Iterator[Finding]:
             f"{plural(prefill, 'GPU')} of prefill keep copies of {plural(heads or 0, 'KV head')}, and decode has "
             f"{decode:,}: from copies the KV cache is handed over only to as many GPUs or more.",
             *_other(case, Role.PREFILL),
+        )
+
+
+@rules.rule
+def heads_handed_over(case: Case) -> Iterator[Finding]:
+    """Between different splits the heads of a block are divided, for which they must lie one after the other."""
+    model, known = case.model, release(case.version) >= LAYOUTS_SINCE
+    if case.spec.strategy is not Strategy.DISAGGREGATED or model is None or model.is_mla or not known:
+        return
+    prefill, decode = case.roles.values()
+    sizes = prefill.tensor_parallel, decode.tensor_parallel
+    if sizes[0] == sizes[1] or (model.kv_heads and sizes[0] > model.kv_heads):
+        return
+    args = prefill.engine.args
+    kernels, kind = str(args.get("attention-backend", "")), str(args.get("kv-cache-dtype", "auto"))
+    if keeps_heads_apart(kernels, kind):
+        flag, what = ("attention-backend", kernels) if kernels else ("kv-cache-dtype", kind)
+        yield error(
+            "handover_heads",
+            f"/spec/{Role.DECODE}/args/{SPLIT}",
+            f"With {flag} {what} the heads of a KV cache do not lie one after the other: it is handed over only "
+            f"between roles split alike, and prefill has {plural(sizes[0], 'GPU')} to a replica, decode {sizes[1]:,}.",
+            f"Split both alike, or use another {flag}.",
+            sizes[0],
         )
 
 

@@ -229,6 +229,29 @@ def test_the_engines_of_both_roles_keep_their_cache_alike(
         assert "handover_differs" not in codes(of_roles(with_model(mtp_layers=1), **mended))
 
 
+@pytest.mark.parametrize(
+    ("args", "prefill", "decode", "value"),
+    [
+        ({"kv-cache-dtype": "turboquant_3bit_nc"}, 2, 1, 2),
+        ({"kv-cache-dtype": "turboquant_k8v4"}, 1, 2, 1),
+        ({"kv-cache-dtype": "turboquant_3bit_nc"}, 2, 2, None),
+        ({"attention-backend": "FLEX_ATTENTION"}, 2, 1, 2),
+        ({"attention-backend": "FLASH_ATTN"}, 2, 1, None),
+        ({"kv-cache-dtype": "fp8"}, 2, 1, None),
+        ({}, 2, 1, None),
+    ],
+)
+def test_heads_that_lie_apart_are_handed_over_between_equal_splits(
+    args: dict[str, Any], prefill: int, decode: int, value: int | None
+):
+    spec = {"prefill": {"args": {SPLIT: prefill}}, "decode": {"args": {SPLIT: decode}}}
+    found = [item for item in of_roles(args=args, **spec) if item.code == "handover_heads"]
+    assert [(item.pointer, item.value) for item in found] == (
+        [] if value is None else [(f"/spec/decode/args/{SPLIT}", value)]
+    )
+    assert "handover_heads" not in codes(of_roles(with_model(**LATENT), args=args, **spec))
+
+
 def test_what_proposes_tokens_is_proposed_with_its_number():
     one = {"decode": {"args": {"spec-method": "mtp", "spec-tokens": 1}}}
     finding = the("handover_differs", of_roles(with_model(mtp_layers=1), **one))
