@@ -38,6 +38,7 @@ class Backend:
     float32: bool = False
     heads_apart: bool = False
     never: str = ""
+    dcp: Mapping[str, Any] | None = field(default=None, hash=False)
 
 
 def checked_version() -> str:
@@ -80,6 +81,30 @@ def keeps_heads_apart(name: str, cache_dtype: str) -> bool:
     named = backends().get(name)
     taking = [named] if named else [found for found in backends().values() if cache_dtype in found.caches]
     return bool(taking) and all(found.heads_apart for found in taking)
+
+
+def shares_context(name: str, model: ModelFacts, capability: float, cache_dtype: str) -> bool:
+    """Whether these kernels run where GPUs share the context while decoding; 0 as capability: not known."""
+    dcp = backends()[name].dcp
+    if dcp is None:
+        return False
+    if dcp.get("packed") and cache_dtype in UNTOUCHED:
+        return False
+    low, high = dcp.get("sinks", (0.0, 99.0))
+    if model.architecture.startswith(SINKS) and capability and not low <= capability <= high:
+        return False
+    return not any(least <= capability <= most for least, most in dcp.get("without", {}).get(cache_dtype, ()))
+
+
+def kernels_sharing(model: ModelFacts, capability: float, cache_dtype: str, dtype: str) -> list[str]:
+    """The kernels that are made for all of it and can share the context, those that vLLM prefers first."""
+    return [
+        name
+        for name, found in backends().items()
+        if not found.never
+        and not obstacles(name, model, capability, cache_dtype, dtype)
+        and shares_context(name, model, capability, cache_dtype)
+    ]
 
 
 def caches_without(version: str, choices: Iterable[str], model: ModelFacts | None, capability: float) -> frozenset[str]:

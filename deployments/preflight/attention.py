@@ -31,18 +31,18 @@ def attention_backend(case: Case) -> Iterator[Finding]:
     name = case.arg(FLAG)
     if not isinstance(name, str) or case.version not in versions() or name not in flags_of(case.version)[FLAG].choices:
         return
-    stops = obstacles(name, *_asked(case))
+    stops = obstacles(name, *kernels_asked(case))
     if not stops or (_none(case) and not backends()[name].never):
         return
     ways = [
         other
         for other in flags_of(case.version)[FLAG].choices
-        if other in backends() and not obstacles(other, *_asked(case))
+        if other in backends() and not obstacles(other, *kernels_asked(case))
     ]
     ways.sort(key=list(backends()).index)
     pointer = arg_pointer(FLAG)
     value = next((other for other in ways if case.admits is None or case.admits([(pointer, other)])), None)
-    say, said = _weight(case)
+    say, said = weight(case)
     yield say(
         "attention_backend",
         pointer,
@@ -57,8 +57,8 @@ def any_kernels(case: Case) -> Iterator[Finding]:
     """Some kernels must be made for all of it at once: the GPU, the kind of attention, the KV cache, the arithmetic."""
     if not _none(case) or any(found.is_error for rule in (cache_kind, cache_of_scales) for found in rule(case)):
         return
-    model, capability, cache, dtype = _asked(case)
-    say, said = _weight(case)
+    model, capability, cache, dtype = kernels_asked(case)
+    say, said = weight(case)
     what = f"for {case.model.id if case.model else 'this model'}{_here(case)}"
     if ways := _caches(case):
         remedy = " or ".join(way for way in ways if way != "auto")
@@ -106,17 +106,17 @@ def narrow_cache(case: Case) -> Iterator[Finding]:
 
 def _none(case: Case) -> bool:
     """True where there are no kernels for all of it; what families have of their own the table does not know."""
-    model, _, cache, _ = _asked(case)
+    model, _, cache, _ = kernels_asked(case)
     if model is not None and (model.architecture.startswith(OWN) or (model.has_shape and not model.attending)):
         return False
     if case.version in versions() and cache not in flags_of(case.version)[CACHE].choices:
         return False  # Refused as a name that the flag does not know.
-    return not has_kernels(*_asked(case))
+    return not has_kernels(*kernels_asked(case))
 
 
 def _caches(case: Case) -> list[str]:
     """What the KV cache may be kept in instead."""
-    model, capability, _, dtype = _asked(case)
+    model, capability, _, dtype = kernels_asked(case)
     known = flags_of(case.version)[CACHE].choices if case.version in versions() else CACHES
     found = []
     for kind in CACHES:
@@ -127,7 +127,7 @@ def _caches(case: Case) -> list[str]:
     return found[:2]
 
 
-def _weight(case: Case) -> tuple[Callable[..., Finding], str]:
+def weight(case: Case) -> tuple[Callable[..., Finding], str]:
     """How much it weighs, and the end of what is said: of other releases the kernels may differ."""
     if case.version == checked_version():
         return error, ": the engine would not start."
@@ -142,7 +142,7 @@ def _named(ways: list[str]) -> str:
     return f"Possible here: {', '.join(ways[:MOST_NAMED])}." if ways else ""
 
 
-def _asked(case: Case) -> tuple[ModelFacts | None, float, str, str]:
+def kernels_asked(case: Case) -> tuple[ModelFacts | None, float, str, str]:
     """What kernels must be made for: model, compute capability (0: not known), format of the KV cache, arithmetic."""
     flavor, model, args = case.flavor, case.model, case.spec.engine.args
     capability = flavor.compute_capability if flavor else 0.0

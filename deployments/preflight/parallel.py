@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from deployments.engine.attention import OWN, UNTOUCHED, backends, has_kernels, kernels_sharing
+from deployments.engine.facts import ModelFacts
 from deployments.engine.gpus import COMMON_NODE
+from deployments.engine.kv_layers import ONE_CACHE, Keeps, cache_dtype, layers_of
 from deployments.engine.options import splits, splits_by
-from deployments.findings import Finding, arg_pointer, error, info
+from deployments.findings import Change, Finding, arg_pointer, error, info
+from deployments.preflight.attention import CACHE, CACHES, kernels_asked, weight
+from deployments.preflight.attention import FLAG as BACKEND
 from deployments.preflight.rules import Case, Rules, plural
 from deployments.sources.stored import GROUPED
 
 rules = Rules()
+
+CONTEXT = "decode-context-parallel-size"
 
 
 @rules.rule
@@ -65,10 +72,10 @@ def stages(case: Case) -> Iterator[Finding]:
 @rules.rule
 def context_shared(case: Case) -> Iterator[Finding]:
     """GPUs that share the context while decoding are taken from those that share the layers."""
-    shared, size, model = case.whole("decode-context-parallel-size"), case.spec.tensor_parallel, case.model
+    shared, size, model = case.whole(CONTEXT), case.spec.tensor_parallel, case.model
     if shared is None or shared <= 1:
         return
-    pointer = arg_pointer("decode-context-parallel-size")
+    pointer = arg_pointer(CONTEXT)
     if size % shared:
         yield error(
             "context_parallel",
@@ -90,6 +97,79 @@ def context_shared(case: Case) -> Iterator[Finding]:
                 f"Possible: {', '.join(map(str, possible))}." if possible else "Leave it out.",
                 possible[-1] if possible else 1,
             )
+
+
+@rules.rule
+def context_kernels(case: Case) -> Iterator[Finding]:
+    """Parts of a context are joined by the softmax sums of each, which not all attention kernels hand out."""
+    asked, model = case.arg(BACKEND), case.model
+    if not _shares_context(case) or model is None or not model.attending or model.architecture.startswith(OWN):
+        return
+    _, capability, cache, dtype = kernels_asked(case)
+    sharing = kernels_sharing(model, capability, cache, dtype)
+    named = asked if asked in backends() else None
+    if named in sharing or (named is None and sharing) or not has_kernels(model, capability, cache, dtype):
+        return
+    ways: list[Change] = [(arg_pointer(BACKEND), other) for other in sharing]
+    if named is None:
+        ways += [
+            (arg_pointer(CACHE), kind)
+            for kind in CACHES
+            if kernels_sharing(model, capability, _kept(model, kind), dtype)
+        ]
+    say, said = weight(case)
+    what = f"{named} does not" if named else f"none of vLLM's attention kernels that keep a KV cache in {cache} does"
+    if not named and cache in UNTOUCHED:
+        what = f"none of vLLM's attention kernels for {model.id} does there"
+    yield _without_sharing(
+        case,
+        say,
+        "context_kernels",
+        f"GPUs that share the context while decoding need attention kernels that can join its parts, and {what}{said}",
+        ways,
+    )
+
+
+@rules.rule
+def context_windows(case: Case) -> Iterator[Finding]:
+    """Windows are no context to share: vLLM asserts that all layers keep everything."""
+    model, args = kernels_asked(case)[0], case.spec.engine.args
+    if not _shares_context(case) or model is None or model.architecture.startswith(OWN):
+        return
+    kinds = layers_of(model, args)
+    if all(kind.keeps is Keeps.ALL for kind in kinds):
+        return
+    ways: list[Change] = []
+    if not model.linear_layers and any(kind.keeps is Keeps.ALL for kind in kinds):
+        ways.append((arg_pointer(ONE_CACHE), True))
+    if not any(kind.keeps is Keeps.CHUNK for kind in kinds):
+        ways.append((arg_pointer("disable-sliding-window"), True))
+    say, said = weight(case)
+    yield _without_sharing(
+        case,
+        say,
+        "context_windows",
+        f"Layers of {model.id} keep a window of the context alone, which GPUs cannot share while decoding{said}",
+        ways,
+    )
+
+
+def _shares_context(case: Case) -> bool:
+    shared = case.whole(CONTEXT)
+    return shared is not None and shared > 1
+
+
+def _kept(model: ModelFacts, kind: str) -> str:
+    return cache_dtype(model, {CACHE: kind})
+
+
+def _without_sharing(case: Case, say: Callable[..., Finding], code: str, message: str, ways: list[Change]) -> Finding:
+    """What to change so that the context can be shared, the first that leads to nothing else; or not to share it."""
+    last: Change = (arg_pointer(CONTEXT), 1)
+    first = next((way for way in ways if case.admits is None or case.admits([way])), last)
+    flag, value = first[0].rpartition("/")[2], str(first[1]).lower()
+    remedy = f"Set {flag} to {value}, or leave {CONTEXT} out." if first != last else f"Leave {CONTEXT} out."
+    return say(code, first[0], message, remedy, first[1])
 
 
 @rules.rule
