@@ -37,6 +37,7 @@ PLACEHOLDER = {"install_id": "install", "deployment_id": "0", "namespace": "team
 def check_document(document: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Findings about a request `{team, name, spec}` or a bare spec."""
     known = facts_from(facts, document)
+    _identity(facts or {})  # What render would refuse.
     request = _request(document)
     spec, findings = check_raw(request, known)
     fits = estimates(spec, known) if spec is not None else {}

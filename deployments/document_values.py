@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -30,6 +31,16 @@ def mapping(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise DocumentError(f"“{name}” must be an object.")
     return value
+
+
+def known_only(document: Mapping[str, Any], known: Iterable[str], place: str) -> None:
+    """DocumentError for names that nobody reads, with those that may be meant."""
+    names = list(known)
+    for name in document:
+        if name not in names:
+            close = difflib.get_close_matches(str(name), names, n=1)
+            hint = f" Did you mean “{close[0]}”?" if close else ""
+            raise DocumentError(f"“{place}” does not know “{str(name)[:60]}”.{hint}")
 
 
 def texts(document: Mapping[str, Any], name: str) -> tuple[str, ...] | None:

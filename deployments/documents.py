@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from deployments.document_values import DocumentError, dns_label, made, mapping, number, rows, texts
+from deployments.document_values import DocumentError, dns_label, known_only, made, mapping, number, rows, texts
 from deployments.engine.facts import GIB, GpuFacts, ModelFacts
 from deployments.engine.gpus import COMMON_NODE, catalog, gpu_facts
 from deployments.engine.measured import Measured
@@ -72,10 +72,17 @@ BESIDE = frozenset(
     | {field.name for field in dataclasses.fields(ModelFacts)}
 )
 
+# What a file of facts says besides.
+FACTS = frozenset(
+    {"flavors", "quotas", "profiles", "credentials", "name_taken", "namespace", "registries", "origins", "cluster"}
+    | {"sandbox", "missing", "wish"}
+)
+
 
 def facts_from(facts: Mapping[str, Any] | None, document: Mapping[str, Any]) -> Facts:
     """Facts from a file, over the seeded flavors and profiles; quotas are open where none are given."""
     given = facts or {}
+    known_only(given, FACTS | BESIDE, "facts")
     flavors = {row["slug"]: _flavor(row, f"flavors.{row['slug']}") for row in rows(given, "flavors", "slug")}
     flavors = flavors or dict(seeded_flavors())
     quotas = {slug: made(QuotaFacts, row, f"quotas.{slug}") for slug, row in mapping(given, "quotas").items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -375,3 +376,16 @@ def test_check_knows_what_runs_the_model_and_reads_its_text(run: Any, stored: bo
 def test_stored_facts_of_the_wrong_form_are_left_out(run: Any):
     wrong = {"architectures": "x", "model_type": 7, "own_tokenizer": "yes", "encoder_decoder": 1}
     assert run("spec", "check", request_json(), "--facts", {"model": {"id": "a/b", "layers": 2, **wrong}})["findings"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"flavours": []}, "“facts” does not know “flavours”. Did you mean “flavors”?"),
+        ({"nonsense": 1}, "“facts” does not know “nonsense”."),
+        ({"wish": {"namespace": "../x"}}, "“namespace” must be a name"),
+    ],
+)
+def test_a_check_refuses_facts_that_nobody_reads(run: Any, facts: dict[str, Any], said: str):
+    with pytest.raises(CommandError, match=re.escape(said)):
+        run("spec", "check", request_json(), "--facts", facts)
