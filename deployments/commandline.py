@@ -186,11 +186,11 @@ def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
     given = mapping(facts, "wish")
     if unknown := sorted(str(name)[:60] for name in given if name not in {*PLACEHOLDER, "revision"}):
         raise DocumentError(f"“wish” does not know {', '.join(unknown)}; known: {', '.join(PLACEHOLDER)}, revision.")
-    found: dict[str, Any] = {name: slug(given, name, usual) for name, usual in PLACEHOLDER.items()}
-    return found | {
-        "namespace": dns_label(given, "namespace", PLACEHOLDER["namespace"]),
-        "revision": whole(given, "revision", 1),
+    found: dict[str, Any] = {
+        name: dns_label(given, name, usual) if name == "namespace" else slug(given, name, usual)
+        for name, usual in PLACEHOLDER.items()
     }
+    return found | {"revision": whole(given, "revision", 1)}
 
 
 def _items(value: object) -> list[Mapping[str, Any]]:

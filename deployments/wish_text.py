@@ -6,6 +6,7 @@ aliases that explode or of endless nesting is never built: values are made from 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -26,6 +27,8 @@ _RESOLVER: Any = yaml.resolver.Resolver()
 _CONSTRUCTOR: Any = yaml.constructor.SafeConstructor()
 _TAG = "tag:yaml.org,2002:"
 _NUMBERS = {f"{_TAG}int": _CONSTRUCTOR.construct_yaml_int, f"{_TAG}float": _CONSTRUCTOR.construct_yaml_float}
+# What only YAML 1.1 takes for a number, and for another than it looks like: 010 is eight there, 1:30 is ninety.
+OLD_NUMBER = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+(:[0-9.]+)+)")
 TOP = ("team", "name", "spec")
 
 
@@ -79,6 +82,8 @@ def read_wish(text: str) -> Read:
     data = written.data
     if not isinstance(data, Mapping):
         return Read(problems=(Problem(0, "", "Write the fields of a spec: source, flavor, engine and others."),))
+    if data and set(data) <= {"team", "name"}:
+        return Read(problems=(Problem(0, "/spec", "The wish itself is missing: source, flavor, engine and others."),))
     bare = "spec" not in data
     problems = [] if bare else list(_around(written))
     spec, wrong = parse_spec(data if bare else data["spec"])
@@ -195,7 +200,7 @@ def _word(event: Any) -> Any:
         return None
     if tag == f"{_TAG}bool":
         return text.lower() in {"true", "yes", "on"}
-    if tag in _NUMBERS and len(text) <= LONGEST_NUMBER:
+    if tag in _NUMBERS and len(text) <= LONGEST_NUMBER and not OLD_NUMBER.fullmatch(text):
         try:
             return _NUMBERS[tag](yaml.ScalarNode(tag, text))
         except ValueError:

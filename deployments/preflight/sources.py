@@ -166,7 +166,7 @@ def single_file(case: Case) -> Iterator[Finding]:
 @rules.rule
 def gguf_is_slow(case: Case) -> Iterator[Finding]:
     """GGUF is made for processors: vLLM serves it, slower than other formats of the same size."""
-    if case.model is not None and case.model.format == WeightFormat.GGUF:
+    if case.is_gguf:
         yield warning(
             "weights_gguf",
             POINTER,

@@ -51,7 +51,7 @@ def coherent(spec: DeploymentSpec, findings: Sequence[Finding], look: Look, tria
     return [
         finding
         if finding in kept
-        else _without(finding, best)
+        else _without(finding, best, findings)
         if _place(finding) in left
         else _with_whole(finding, spec, whole)
         for finding in findings
@@ -274,14 +274,16 @@ def _parted(
         if _leads_on(spec, refused, [fix], left_of) and not _contradict([*kept, fix]):
             kept += [fix] if not kept or _leads_on(spec, refused, [*kept, fix], left_of) else []
     return [
-        finding if finding in kept or not (finding.is_error and of_spec(finding)) else _without(finding, end)
+        finding if finding in kept or not (finding.is_error and of_spec(finding)) else _without(finding, end, findings)
         for finding in findings
     ]
 
 
-def _without(finding: Finding, end: _Step) -> Finding:
-    """The finding without its proposal, and what stands in the way of it."""
-    because = next((item.remedy for item in end.refused if item.remedy and not of_spec(item)), "")
+def _without(finding: Finding, end: _Step, findings: Sequence[Finding]) -> Finding:
+    """The finding without its proposal, and what stands in the way of it, where that is told by none of `findings`."""
+    item = next((item for item in end.refused if item.remedy and not of_spec(item)), None)
+    told = item is not None and any(item.code == each.code for each in findings)
+    because = "" if item is None else item.remedy if told else f"{item.message} {item.remedy}"
     return dataclasses.replace(finding, value=None, also=(), remedy=f"{NOWHERE}. {because}".strip())
 
 

@@ -414,7 +414,7 @@ def _not_pinned(spec: DeploymentSpec) -> Finding:
         return error(
             NOT_PINNED,
             "/spec/source/uri",
-            "A tag of an image may name something else tomorrow: what is approved is what a digest names.",
+            "Without a digest an image may be another one tomorrow: what is approved is what a digest names.",
             "Write the digest that your registry shows: oci://registry/repository@sha256:…",
         )
     return error(

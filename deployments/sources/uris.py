@@ -100,7 +100,7 @@ def parse(uri: str) -> Source:
         # The door decides which servers may be asked without TLS.
         kind = Scheme.HTTPS if scheme == "http" else Scheme(scheme)
     except ValueError:
-        known = ", ".join(f"{item.value}://" for item in Scheme if item is not Scheme.MLFLOW)
+        known = ", ".join(f"{item.value}:/{'' if item is Scheme.MLFLOW else '/'}" for item in Scheme)
         raise SourceError(
             error("source_scheme", POINTER, f"“{scheme[:20]}://” is not a known kind of source.", f"Known: {known}.")
         ) from None

@@ -129,6 +129,7 @@ def test_a_single_file_is_for_one_node():
 def test_each_format_says_what_it_means():
     gguf = dataclasses.replace(LLAMA, format="gguf", file="llama.gguf")
     assert "weights_gguf" in found(URIS["s3"], model=gguf)
+    assert "weights_gguf" in found("pvc://weights/llama.gguf", model=None)
     assert found(URIS["s3"], "disaggregated", model=gguf)["file_and_strategy"].value == "standard"
     # Nobody could look into a claim: its file's name says what it is.
     assert found("pvc://weights/llama.gguf", "disaggregated", model=None)["file_and_strategy"].field == "strategy"
@@ -136,3 +137,11 @@ def test_each_format_says_what_it_means():
     assert "source_archive" in found(URIS["https"])
     quiet = {"weights_gguf", "weights_pytorch", "source_archive", "file_and_strategy"}
     assert not quiet & found(URIS["s3"], model=dataclasses.replace(LLAMA, format="safetensors")).keys()
+
+
+def test_an_image_of_a_registry_that_is_not_listed_says_so_where_it_has_no_proposal():
+    facts = facts_of(model=None, registries=("ghcr.io/slipway-models",))
+    spec = DeploymentSpec.from_json(spec_json(source={"uri": "ghcr.io/acme/chat:1"}, strategy="oci-volume"))
+    (finding,) = (item for item in check(spec, "chat", "search", facts) if item.is_error)
+    assert finding.value is None
+    assert "that is not among the registries that images may come from. Push it to one of them" in finding.remedy

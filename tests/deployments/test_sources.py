@@ -316,3 +316,11 @@ def test_a_bucket_or_claim_that_is_none_says_what_one_is_called():
     for uri, words in (("s3://b/x", "3 to 63 lower-case"), ("gs://Bucket/x", "3 to 63"), ("pvc://A_b", "at most 63")):
         (finding,) = check_uri(uri)
         assert words in finding.message
+
+
+def test_a_source_of_no_known_kind_is_told_all_of_them():
+    with pytest.raises(SourceError) as refused:
+        parse("ftp://host/x")
+    assert refused.value.finding.remedy == (
+        "Known: hf://, s3://, gs://, pvc://, oci://, https://, models:/, model-registry://."
+    )

@@ -383,7 +383,10 @@ def test_stored_facts_of_the_wrong_form_are_left_out(run: Any):
     [
         ({"flavours": []}, "“facts” does not know “flavours”. Did you mean “flavors”?"),
         ({"nonsense": 1}, "“facts” does not know “nonsense”."),
-        ({"wish": {"namespace": "../x"}}, "“namespace” must be a name"),
+        (
+            {"wish": {"namespace": "../x"}},
+            "“namespace” must be a name of at most 63 lower-case letters, digits and “-”",
+        ),
     ],
 )
 def test_a_check_refuses_facts_that_nobody_reads(run: Any, facts: dict[str, Any], said: str):

@@ -71,6 +71,7 @@ def test_mistakes_are_told_with_line_and_place():
         ("# only a remark\n", 0, "nothing in it"),
         ("just words", 0, "Write the fields"),
         ("- a\n- b\n", 0, "Write the fields"),
+        ("team: search\nname: chat\n", 0, "The wish itself is missing"),
         ("a: [1, 2\nb: 3", 2, "not YAML"),
         ("a: 1\n\tb: 2", 2, "not YAML"),
         ("a: \x00", 0, "not YAML"),
@@ -147,6 +148,13 @@ def test_every_value_of_a_spec_comes_back_as_it_was(args: dict[str, Any]):
 def test_what_is_not_set_is_not_written():
     assert "null" not in write_wish(spec_of().to_json())
     assert "credential" not in write_wish(spec_of().to_json())
+
+
+def test_numbers_that_only_old_yaml_reads_so_are_none():
+    for old in ("010", "-017", "1:30"):
+        assert lines_of(WHOLE.replace("max: 2", f"max: {old}")) == [(7, "/spec/replicas/max")], old
+    written = WHOLE.replace("max: 2", "max: 10")
+    assert read_wish(written).spec["replicas"]["max"] == 10
 
 
 def test_the_error_says_where():
