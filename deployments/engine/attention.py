@@ -56,24 +56,29 @@ def backends() -> Mapping[str, Backend]:
 def obstacles(name: str, model: ModelFacts | None, capability: float, cache_dtype: str, dtype: str) -> list[str]:
     """What keeps these kernels from running this model there, in words; 0 as capability: not known."""
     found = backends().get(name)
-    if found is None:
-        return []
+    return [] if found is None else list(_obstacles(found, model, capability, cache_dtype, dtype))
+
+
+def _obstacles(
+    found: Backend, model: ModelFacts | None, capability: float, cache_dtype: str, dtype: str
+) -> Iterator[str]:
     if found.never:
-        return [found.never]
-    return [
-        *_of_gpu(found, capability),
-        *_of_model(found, model, capability),
-        *_of_formats(found, capability, cache_dtype, dtype),
-        *_of_cache(found, model, capability, cache_dtype),
-    ]
+        yield found.never
+        return
+    yield from _of_gpu(found, capability)
+    yield from _of_model(found, model, capability)
+    yield from _of_formats(found, capability, cache_dtype, dtype)
+    yield from _of_cache(found, model, capability, cache_dtype)
+
+
+def _runs(found: Backend, model: ModelFacts | None, capability: float, cache_dtype: str, dtype: str) -> bool:
+    # The first thing in the way is enough: this is asked of all kernels in every check.
+    return not found.never and next(_obstacles(found, model, capability, cache_dtype, dtype), None) is None
 
 
 def has_kernels(model: ModelFacts | None, capability: float, cache_dtype: str, dtype: str) -> bool:
     """Whether vLLM finds any for all of it at once where none are named; mostly the first of them will do."""
-    return any(
-        not found.never and not obstacles(name, model, capability, cache_dtype, dtype)
-        for name, found in backends().items()
-    )
+    return any(_runs(found, model, capability, cache_dtype, dtype) for found in backends().values())
 
 
 def keeps_heads_apart(name: str, cache_dtype: str) -> bool:
@@ -101,9 +106,7 @@ def kernels_sharing(model: ModelFacts, capability: float, cache_dtype: str, dtyp
     return [
         name
         for name, found in backends().items()
-        if not found.never
-        and not obstacles(name, model, capability, cache_dtype, dtype)
-        and shares_context(name, model, capability, cache_dtype)
+        if _runs(found, model, capability, cache_dtype, dtype) and shares_context(name, model, capability, cache_dtype)
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
@@ -85,7 +85,8 @@ def method_of(version: str, asked: str | None, own: str | None, capability: floa
     return replace(found, dtypes=faster.dtypes)
 
 
-def methods_of(version: str, plugins: Iterable[Plugin] = ()) -> frozenset[str]:
+@cache
+def methods_of(version: str, plugins: tuple[Plugin, ...] = ()) -> frozenset[str]:
     """The methods of a vLLM version whose image has these plugins; empty for a version that is not known."""
     if version not in versions():
         return frozenset()

@@ -86,8 +86,8 @@ def flags(case: Case) -> Iterator[Finding]:
     if case.profile is not None and case.profile.version in versions():
         # A method that only other engines have is refused with where to find it (deployments.preflight.reading).
         args = {name: value for name, value in case.spec.engine.args.items() if name != FLAG or not says_method(case)}
-        has = tuple(sorted(methods_of(case.profile.version, case.profile.plugins)))
-        yield from check_args(case.profile.version, args, lambda: _usual(case), {FLAG: has})
+        has = methods_of(case.profile.version, case.profile.plugins) if FLAG in args else ()
+        yield from check_args(case.profile.version, args, lambda: _usual(case), {FLAG: tuple(sorted(has))})
 
 
 def _usual(case: Case) -> dict[str, int | float]:
